@@ -1,0 +1,115 @@
+//! The engine's one error type.
+//!
+//! Every message says what was expected, what was found, and where: a tensor, a metadata key, a byte offset.
+//! Nothing in this crate panics on bad input; it returns one of these.
+
+use thiserror::Error as ThisError;
+
+/// The engine's result type.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// What can go wrong, from the first byte of a file to the last logit.
+#[derive(Debug, Clone, PartialEq, ThisError)]
+#[non_exhaustive]
+pub enum Error {
+    /// The bytes are not a well-formed GGUF file.
+    #[error("not a valid GGUF file: {what} (at byte {offset})")]
+    Format {
+        /// Offset in the file where the fault was seen, in bytes.
+        offset: u64,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A required metadata key is absent.
+    #[error("metadata key `{key}` is missing: {why}")]
+    MissingKey {
+        /// The key's full name.
+        key: String,
+        /// What needs it.
+        why: String,
+    },
+    /// A metadata value has the wrong type, or a value that cannot be used.
+    #[error("metadata key `{key}`: expected {expected}, found {found}")]
+    Metadata {
+        /// The key's full name.
+        key: String,
+        /// The type or range that was expected.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
+    /// A tensor is missing, or its type or shape does not fit the model.
+    #[error("tensor `{tensor}`: {what}")]
+    Tensor {
+        /// The tensor's name.
+        tensor: String,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A tensor type id that this engine does not decode.
+    #[error("tensor type {id} is not supported: {what}")]
+    UnsupportedType {
+        /// The id in the file.
+        id: u32,
+        /// The name where it is known, and why it cannot be read.
+        what: String,
+    },
+    /// The model's architecture is not one that this engine runs.
+    #[error("architecture `{found}` is not supported; supported: {supported}")]
+    UnsupportedArchitecture {
+        /// `general.architecture` of the file.
+        found: String,
+        /// The supported names, comma separated.
+        supported: String,
+    },
+    /// The vocabulary cannot be used, or a token id is outside it.
+    #[error("tokenizer: {what}")]
+    Tokenizer {
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A chat template does not parse or does not render.
+    #[error("chat template: {what}")]
+    Template {
+        /// The reason, with the line where the template engine knows it.
+        what: String,
+    },
+    /// A limit that protects memory or time was hit.
+    #[error("{what} is over the limit: {found}, at most {limit}")]
+    Limit {
+        /// What is limited.
+        what: String,
+        /// The size found.
+        found: u64,
+        /// The largest size allowed.
+        limit: u64,
+    },
+    /// An argument of a call does not fit the model, the context or the definition of the parameter.
+    #[error("{what}")]
+    InvalidInput {
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A number became infinite or NaN; logits are never digested or sampled then.
+    #[error("a value is not finite in layer {layer}, operation {op}: the weights or the input are damaged")]
+    NonFinite {
+        /// Layer index; the number of layers stands for the output head.
+        layer: usize,
+        /// The operation that met it.
+        op: &'static str,
+    },
+    /// The context or the cache pool has no room for the batch.
+    #[error("the context is full: {needed} positions are needed, {capacity} are there")]
+    ContextFull {
+        /// Positions that the batch needs.
+        needed: usize,
+        /// Positions that the context holds.
+        capacity: usize,
+    },
+    /// A worker of the team panicked; the region was ended.
+    #[error("a worker thread failed: {what}")]
+    Worker {
+        /// The panic's message.
+        what: String,
+    },
+}

@@ -1,0 +1,17 @@
+//! twinfer's engine: a language model from a GGUF file, the same answer on every platform.
+//!
+//! The way of the data, one module after the other, no back references:
+//!
+//! [`gguf`] (bytes -> header, typed metadata, tensor directory) -> [`quant`] (block formats) ->
+//! [`kernels`] (packed matrices and the arithmetic) -> [`model`] (configuration, bound weights, forward
+//! pass) -> [`context`] (batches of tokens in, logits out) -> [`sample`] -> [`tokenizer`] -> text, with
+//! [`chat`] in front of it.
+//!
+//! The crate opens no files and no sockets, reads no clock and starts no threads: `native` and `web` do.
+#![deny(missing_docs)]
+
+pub mod error;
+pub mod gguf;
+pub mod quant;
+
+pub use error::{Error, Result};

@@ -1,0 +1,2 @@
+//! The `twinfer` command.
+fn main() {}
