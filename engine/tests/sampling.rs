@@ -1,6 +1,7 @@
 //! The samplers against their definitions: values worked out by hand, frequencies, ties, extremes, determinism, no
 //! allocation, no panic.
 #![allow(unsafe_code)] // the counting allocator
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
