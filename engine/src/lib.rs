@@ -18,6 +18,7 @@ pub mod kernels;
 pub mod math;
 pub mod model;
 pub mod quant;
+pub mod sample;
 pub mod team;
 
 pub use error::{Error, Result};
