@@ -8,9 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::context::{CacheType, Context, ContextOptions};
 use twinfer_engine::gguf::{Bytes, ModelFile};
-use twinfer_engine::model::cache::CacheType;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 

@@ -33,7 +33,8 @@ def growing(n, first, last):
 
 # What every model has unless it says otherwise. `keys` are metadata keys below the architecture's name.
 DEFAULTS = dict(n_layer=2, n_embd=N_EMBD, n_ff=N_FF, n_head=4, n_head_kv=2, key_length=None, tied=False, bias=(),
-                fused_qkv=False, n_rot=None, freq_base=10000.0, context_length=512, tensors={}, keys={}, n_ctx=256, n_tokens=36)
+                fused_qkv=False, n_rot=None, freq_base=10000.0, context_length=512, tensors={}, keys={}, n_ctx=256, n_tokens=36,
+                post_norm=(0.5, 1.1))
 
 LLAMA3 = llama3_factors(16, 10000.0, 8.0, 1.0, 4.0, 64)
 WIDE = dict(key_length=16, n_head=2, n_head_kv=1)
@@ -95,9 +96,10 @@ MODELS = {
                         freq_base=1000.0, context_length=4096,
                         keys={**YARN, "rope.scaling.attn_factor": 1.2, "attention.sliding_window": 8,
                               "attention.sliding_window_pattern": 2, "rope.freq_base_swa": 300.0}),
+    # Small steps of the residual stream: with larger ones 62 random layers would magnify any rounding.
     "gemma3-62-layers": dict(arch="gemma3", about="62 layers: the 27B model's query scale", n_layer=62, n_embd=16, n_ff=8,
                              n_head=2, n_head_kv=1, key_length=4, tied=True, freq_base=100000.0,
-                             keys={"attention.sliding_window": 8}),
+                             post_norm=(0.1, 0.22), keys={"attention.sliding_window": 8}),
     "phi3": dict(arch="phi3", about="fused qkv and gate_up; its sliding_window means nothing", fused_qkv=True,
                  keys={"attention.sliding_window": 8}),
     "phi3-long": dict(arch="phi3", about="longrope: context above the original length; 150 tokens", n_tokens=150, fused_qkv=True,
@@ -160,8 +162,8 @@ def tensors(m, rng):
             layer["ffn_gate.weight"], layer["ffn_up.weight"] = gate, up
         layer["ffn_down.weight"] = matrix(n_embd, n_ff, 1.2)
         if m["arch"] == "gemma3":
-            layer["post_attention_norm.weight"] = vector(n_embd, 0.5, 1.1)
-            layer["post_ffw_norm.weight"] = vector(n_embd, 0.5, 1.1)
+            layer["post_attention_norm.weight"] = vector(n_embd, *m["post_norm"])
+            layer["post_ffw_norm.weight"] = vector(n_embd, *m["post_norm"])
         for name in m["bias"]:
             layer[name + ".bias"] = vector(layer[name + ".weight"].shape[0], -0.7, 0.7)
         out.update({f"blk.{i}.{name}": value for name, value in layer.items()})
