@@ -3,6 +3,7 @@
 //! The vectors are in `tests/oracle`: one small random model per feature (rope scaling, biases, q and k norms, sliding windows,
 //! fused tensors, longrope), the logits of all positions. The bound is the distance to the float64 pass. llama.cpp's
 //! own distance to it differs by model (its GELU has 11 bits), so to llama.cpp the engine must be about as near as ideal is.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 
 /// Largest difference of a logit to the float64 pass, with a cache of f32. The logits' rms is about 3.
-const MAX_TO_IDEAL: f64 = 2e-4;
+const MAX_TO_IDEAL: f64 = 5e-5;
 
 /// Models that `tests/oracle/make_models.py` makes.
 const MODELS: usize = 28;
