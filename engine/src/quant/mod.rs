@@ -1,8 +1,22 @@
 //! Block formats of GGUF tensors: sizes, the canonical decode, the integer form that kernels compute with,
 //! and the quantizers.
+//!
+//! One file per family draws its blocks and unpacks them to a [`Step`]; [`step`] lists them and says what a step is;
+//! [`decode()`] evaluates it as floats.
 
+mod decode;
+mod fp4;
+mod grids;
+mod iq;
+mod iq4;
+mod k;
+mod legacy;
+pub mod step;
+mod tiny;
 mod types;
 
+pub use decode::decode;
+pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;
 
 #[allow(missing_docs)]
