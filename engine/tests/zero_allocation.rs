@@ -1,6 +1,8 @@
 //! A decode step allocates nothing: every allocation of the process is counted while steps run, with one worker and with
 //! several, over every form of activations and across page borders.
 
+#![allow(clippy::unwrap_used)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::Arc;
