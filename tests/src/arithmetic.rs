@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use sha2::{Digest, Sha256};
+use crate::sha256;
 
 /// Inputs around everything that rounds or flushes in a special way, then a deterministic spread over all bits.
 fn grid() -> Vec<f32> {
@@ -73,11 +73,7 @@ fn bits64(x: f64) -> u64 {
 }
 
 fn digest(values: impl Iterator<Item = u64>) -> String {
-    let mut hash = Sha256::new();
-    for value in values {
-        hash.update(value.to_le_bytes());
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(values.map(u64::to_le_bytes))
 }
 
 /// A digest per operation, by the operation's name.

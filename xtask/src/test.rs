@@ -7,9 +7,6 @@ use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
 use crate::{node, root};
 
-/// Seconds for which each fuzz target runs.
-const FUZZ_SECONDS: u32 = 30;
-
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
     let mut steps = Steps::default();

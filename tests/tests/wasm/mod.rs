@@ -24,11 +24,40 @@ impl Job {
         }
     }
 
-    /// Adds a file.
-    pub(crate) fn with(mut self, path: impl Into<PathBuf>) -> Job {
-        self.blobs.push(path.into());
-        self
+    /// A job on one file, named by its path below `root`.
+    pub(crate) fn of_file(root: &Path, path: &Path, request: Request) -> Job {
+        Job {
+            name: path.strip_prefix(root).unwrap_or(path).display().to_string(),
+            blobs: vec![path.to_owned()],
+            request,
+        }
     }
+}
+
+/// The reference data, which lies outside of the project; where it is not there, that is said.
+pub(crate) fn reference(subject: &str) -> Option<PathBuf> {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/reference"));
+    if !path.is_dir() {
+        println!("wasm {subject}: LEFT OUT: there is no reference data in ../shared/reference");
+        return None;
+    }
+    Some(path.to_owned())
+}
+
+/// The files below `directory` with this extension, sorted.
+pub(crate) fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{directory:?}: {e}"));
+    for entry in entries {
+        let path = entry.expect("a directory that opens can be listed").path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
 }
 
 /// A directory of this test's own below `target`.
