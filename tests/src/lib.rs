@@ -6,6 +6,7 @@
 
 pub mod arithmetic;
 pub mod file;
+pub mod model;
 pub mod sampling;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,13 @@ pub enum Request {
     Arithmetic,
     /// What the parser makes of a GGUF file. Blobs: the file's parts.
     File,
+    /// Digests of a model's logits. Blobs: the model's parts.
+    Digest {
+        /// Sizes of the context.
+        sizes: model::Sizes,
+        /// The ids to evaluate.
+        tokens: Vec<u32>,
+    },
     /// Tokens drawn from made-up logits. No blobs.
     Draw {
         /// The sampler.
@@ -36,6 +44,7 @@ pub fn answer(request: &Request, blobs: Vec<Vec<u8>>) -> Value {
     let answer: Result<Value> = match request {
         Request::Arithmetic => Ok(json!(arithmetic::digests())),
         Request::File => file::describe(blobs),
+        Request::Digest { sizes, tokens } => model::digest(blobs, sizes, tokens),
         Request::Draw { sampler, n_vocab, n } => sampling::draw(sampler, *n_vocab, *n),
     };
     answer.unwrap_or_else(|error| json!({ "error": error.to_string() }))
