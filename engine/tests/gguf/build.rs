@@ -223,3 +223,19 @@ pub(crate) fn chunked(bytes: &[u8], size: usize, file_len: Option<u64>) -> Resul
     }
     parser.finish()
 }
+
+/// The fuzz target starts from these samples; `TWINFER_WRITE_SEEDS=1` writes them anew.
+#[test]
+fn fuzz_seeds_are_the_samples() {
+    for version in [1, 2, 3] {
+        let path = format!(
+            "{}/../fuzz/seeds/gguf/v{version}.gguf",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let bytes = sample(version).bytes();
+        if std::env::var_os("TWINFER_WRITE_SEEDS").is_some() {
+            std::fs::write(&path, &bytes).expect("the seed is written");
+        }
+        assert_eq!(std::fs::read(&path).expect("a seed"), bytes, "{path}");
+    }
+}
