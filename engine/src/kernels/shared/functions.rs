@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn the_sum_has_its_fixed_shape() {
         // 1e8 and -1e8 meet only in the tree (lanes 0 and 8), after lane 0 has swallowed the small value.
-        let mut v = vec![0.0f32; 40];
+        let mut v = [0.0f32; 40];
         (v[0], v[16], v[8]) = (1e8, 1.0, -1e8);
         assert_eq!(sum16(v.len(), |i| v[i]), 0.0);
         assert_eq!(sum16(0, |_| 1.0), 0.0);
