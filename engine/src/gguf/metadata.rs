@@ -1,6 +1,7 @@
 //! Metadata of a GGUF file: values as the file types them, and getters whose errors name the key, what was
 //! expected and what was found.
 
+use super::value_type::ValueType;
 use crate::{Error, Result};
 
 /// One metadata value, as typed in the file.
@@ -20,6 +21,9 @@ pub enum Value {
     U64(u64),
     I64(i64),
     F64(f64),
+    /// A string that is not UTF-8, kept as it stands so that a copy of the file keeps it. Nothing that needs a
+    /// string accepts it, so a damaged name does not stop a model and a damaged template gives an error.
+    Bytes(Box<[u8]>),
 }
 
 /// An array value. Strings are kept as bytes where a vocabulary needs it: see [`Array::Strings`].
@@ -70,20 +74,25 @@ impl Array {
 
     /// Element type, as the specification names it.
     pub fn type_name(&self) -> &'static str {
+        self.element_type().name()
+    }
+
+    /// Element type in the file format.
+    pub(super) fn element_type(&self) -> ValueType {
         match self {
-            Array::U8(_) => "u8",
-            Array::I8(_) => "i8",
-            Array::U16(_) => "u16",
-            Array::I16(_) => "i16",
-            Array::U32(_) => "u32",
-            Array::I32(_) => "i32",
-            Array::F32(_) => "f32",
-            Array::Bool(_) => "bool",
-            Array::Strings(_) => "string",
-            Array::U64(_) => "u64",
-            Array::I64(_) => "i64",
-            Array::F64(_) => "f64",
-            Array::Arrays(_) => "array",
+            Array::U8(_) => ValueType::U8,
+            Array::I8(_) => ValueType::I8,
+            Array::U16(_) => ValueType::U16,
+            Array::I16(_) => ValueType::I16,
+            Array::U32(_) => ValueType::U32,
+            Array::I32(_) => ValueType::I32,
+            Array::F32(_) => ValueType::F32,
+            Array::Bool(_) => ValueType::Bool,
+            Array::Strings(_) => ValueType::String,
+            Array::U64(_) => ValueType::U64,
+            Array::I64(_) => ValueType::I64,
+            Array::F64(_) => ValueType::F64,
+            Array::Arrays(_) => ValueType::Array,
         }
     }
 }
@@ -109,6 +118,26 @@ impl Value {
             Value::U64(v) => format!("u64 {v}"),
             Value::I64(v) => format!("i64 {v}"),
             Value::F64(v) => format!("f64 {v}"),
+            Value::Bytes(v) => format!("string of {} bytes that is not UTF-8", v.len()),
+        }
+    }
+
+    /// The value's type in the file format.
+    pub(super) fn value_type(&self) -> ValueType {
+        match self {
+            Value::U8(_) => ValueType::U8,
+            Value::I8(_) => ValueType::I8,
+            Value::U16(_) => ValueType::U16,
+            Value::I16(_) => ValueType::I16,
+            Value::U32(_) => ValueType::U32,
+            Value::I32(_) => ValueType::I32,
+            Value::F32(_) => ValueType::F32,
+            Value::Bool(_) => ValueType::Bool,
+            Value::String(_) | Value::Bytes(_) => ValueType::String,
+            Value::Array(_) => ValueType::Array,
+            Value::U64(_) => ValueType::U64,
+            Value::I64(_) => ValueType::I64,
+            Value::F64(_) => ValueType::F64,
         }
     }
 
@@ -249,7 +278,7 @@ impl Metadata {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(v)) => Ok(Some(v)),
-            Some(value) => Err(Self::wrong(key, "a string", value)),
+            Some(value) => Err(Self::wrong(key, "a string in UTF-8", value)),
         }
     }
 

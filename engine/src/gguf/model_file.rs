@@ -1,0 +1,75 @@
+//! A model's headers together with its bytes, however they are held.
+
+use super::{Bytes, Gguf, GgufSet, Limits, Metadata, TensorInfo};
+use crate::{Error, Result};
+
+/// A model whose files are at hand as bytes: mapped, read or embedded. Cheap to clone in its bytes, not in its headers.
+#[derive(Debug, Clone)]
+pub struct ModelFile {
+    set: GgufSet,
+    parts: Vec<Bytes>,
+}
+
+impl ModelFile {
+    /// Parses each part, in order; a model that is not split is one part. Tensor data is checked to lie inside.
+    pub fn from_parts(parts: Vec<Bytes>) -> Result<Self> {
+        Self::with_limits(parts, Limits::default())
+    }
+
+    /// As [`Self::from_parts`], with limits of your own.
+    pub fn with_limits(parts: Vec<Bytes>, limits: Limits) -> Result<Self> {
+        let headers = parts
+            .iter()
+            .map(|part| Gguf::parse_with(part, limits))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(ModelFile {
+            set: GgufSet::new(headers)?,
+            parts,
+        })
+    }
+
+    /// The headers.
+    pub fn set(&self) -> &GgufSet {
+        &self.set
+    }
+
+    /// The files' bytes, in order.
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// The model's metadata.
+    pub fn metadata(&self) -> &Metadata {
+        self.set.metadata()
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.set.tensor(name).map(|(_, tensor)| tensor)
+    }
+
+    /// All tensors, in file order.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.set.tensors().map(|(_, tensor)| tensor)
+    }
+
+    /// The data of the tensor of this name: `TensorInfo::bytes` bytes, not copied.
+    pub fn tensor_bytes(&self, name: &str) -> Result<Bytes> {
+        let outside = |what: &str| Error::Tensor {
+            tensor: name.into(),
+            what: what.into(),
+        };
+        let (part, tensor) = self
+            .set
+            .tensor(name)
+            .ok_or_else(|| outside("the model has no such tensor"))?;
+        let bytes = self
+            .parts
+            .get(part)
+            .ok_or_else(|| outside("its file is missing"))?;
+        match (usize::try_from(tensor.offset), usize::try_from(tensor.end())) {
+            (Ok(start), Ok(end)) => bytes.slice(start..end),
+            _ => Err(outside("its data is beyond the address space")),
+        }
+    }
+}
