@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::Value as Json;
-use twinfer_engine::gguf::{Array, Metadata, Value};
+use twinfer_engine::gguf::{Gguf, Metadata};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
@@ -59,70 +59,7 @@ fn metadata(path: &str) -> Option<Metadata> {
     } else {
         bytes
     };
-    Some(read_metadata(&bytes))
-}
-
-fn read_metadata(bytes: &[u8]) -> Metadata {
-    struct R<'a>(&'a [u8]);
-    impl R<'_> {
-        fn take<const N: usize>(&mut self) -> [u8; N] {
-            let (head, tail) = self.0.split_first_chunk::<N>().unwrap();
-            self.0 = tail;
-            *head
-        }
-        fn u32(&mut self) -> u32 {
-            u32::from_le_bytes(self.take())
-        }
-        fn u64(&mut self) -> usize {
-            u64::from_le_bytes(self.take()) as usize
-        }
-        fn bytes(&mut self) -> Box<[u8]> {
-            let n = self.u64();
-            let (head, tail) = self.0.split_at(n);
-            self.0 = tail;
-            head.into()
-        }
-        fn value(&mut self, kind: u32) -> Value {
-            match kind {
-                0 => Value::U8(self.take::<1>()[0]),
-                1 => Value::I8(self.take::<1>()[0] as i8),
-                2 => Value::U16(u16::from_le_bytes(self.take())),
-                3 => Value::I16(i16::from_le_bytes(self.take())),
-                4 => Value::U32(self.u32()),
-                5 => Value::I32(self.u32() as i32),
-                6 => Value::F32(f32::from_bits(self.u32())),
-                7 => Value::Bool(self.take::<1>()[0] != 0),
-                8 => Value::String(String::from_utf8_lossy(&self.bytes()).into_owned()),
-                9 => {
-                    let (kind, n) = (self.u32(), self.u64());
-                    Value::Array(match kind {
-                        0 => Array::U8((0..n).map(|_| self.take::<1>()[0]).collect()),
-                        4 => Array::U32((0..n).map(|_| self.u32()).collect()),
-                        5 => Array::I32((0..n).map(|_| self.u32() as i32).collect()),
-                        6 => Array::F32((0..n).map(|_| f32::from_bits(self.u32())).collect()),
-                        7 => Array::Bool((0..n).map(|_| self.take::<1>()[0] != 0).collect()),
-                        8 => Array::Strings((0..n).map(|_| self.bytes()).collect()),
-                        _ => panic!("array of type {kind}"),
-                    })
-                }
-                10 => Value::U64(self.u64() as u64),
-                11 => Value::I64(self.u64() as i64),
-                12 => Value::F64(f64::from_le_bytes(self.take())),
-                _ => panic!("value of type {kind}"),
-            }
-        }
-    }
-    let mut r = R(bytes);
-    r.take::<16>();
-    let n = r.u64();
-    let mut m = Metadata::new();
-    for _ in 0..n {
-        let key = String::from_utf8(r.bytes().into()).unwrap();
-        let kind = r.u32();
-        let value = r.value(kind);
-        m.insert(key, value);
-    }
-    m
+    Some(Gguf::parse(&bytes).unwrap().metadata().clone())
 }
 
 /// Whether decoding gives back what was encoded.

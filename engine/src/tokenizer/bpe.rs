@@ -14,6 +14,7 @@ use super::pre_patterns::{Definition, Symbols};
 use super::pre_tokenizer::PreTokenizer;
 use super::text_table::TextTable;
 use super::vocabulary::Vocabulary;
+use super::word_starts::WordStarts;
 use crate::gguf::Metadata;
 use crate::{Error, Result};
 
@@ -35,6 +36,8 @@ pub(super) struct Bpe {
     bytes: [u32; 256],
     /// The token that is written for a byte where a symbol is no token.
     byte_tokens: [Option<u32>; 256],
+    /// Where a piece with U+2581 for spaces falls apart.
+    word_starts: WordStarts,
 }
 
 fn pair(left: u32, right: u32) -> u64 {
@@ -85,6 +88,7 @@ impl Bpe {
             merges: HashMap::with_capacity(merges.len()),
             bytes: [NO_SYMBOL; 256],
             byte_tokens: [None; 256],
+            word_starts: WordStarts::default(),
         };
         for id in 0..vocabulary.len() as u32 {
             let text = vocabulary.text(id).unwrap_or_default();
@@ -107,6 +111,11 @@ impl Bpe {
             let symbol = bpe.intern(&[&left[..], &right[..]].concat())?;
             let (left, right) = (bpe.intern(&left)?, bpe.intern(&right)?);
             bpe.merges.entry(pair(left, right)).or_insert(Joined { order: order as u32, symbol });
+        }
+        if symbols == Symbols::SpaceMarkedChars {
+            for symbol in 0..bpe.texts.len() as u32 {
+                bpe.word_starts.add(bpe.texts.text(symbol).unwrap_or_default());
+            }
         }
         for byte in 0..=255 {
             let i = usize::from(byte);
@@ -144,7 +153,14 @@ impl Bpe {
         let mut start = 0;
         for &end in &*ends {
             let end = end as usize;
-            self.encode_piece(&text.as_bytes()[start..end], merger, out);
+            let piece = &text[start..end];
+            if self.symbols == Symbols::SpaceMarkedChars && !self.ignore_merges {
+                for word in self.word_starts.split(piece) {
+                    self.encode_piece(word.as_bytes(), merger, out);
+                }
+            } else {
+                self.encode_piece(piece.as_bytes(), merger, out);
+            }
             start = end;
         }
     }

@@ -23,6 +23,7 @@
 mod bpe;
 mod byte_text;
 mod merge;
+mod merge_queue;
 mod partition;
 mod pre_patterns;
 mod pre_tokenizer;
@@ -31,6 +32,7 @@ mod stream;
 mod text_table;
 mod trie;
 mod vocabulary;
+mod word_starts;
 mod wpm;
 
 use std::sync::Arc;
