@@ -100,6 +100,7 @@ impl Rope {
         let n_rot = keys
             .opt_u32("rope.dimension_count")?
             .map_or(head_dim, |v| v as usize);
+        check_n_rot(keys, n_rot)?;
         let llama3 = factors(file, "rope_freqs.weight", n_rot)?;
         let short = factors(file, "rope_factors_short.weight", n_rot)?;
         let long = factors(file, "rope_factors_long.weight", n_rot)?;
@@ -128,10 +129,7 @@ impl Rope {
         scaling: &Scaling,
         factors: Option<&[f32]>,
     ) -> Result<Self> {
-        if n_rot == 0 || !n_rot.is_multiple_of(2) || n_rot > crate::kernels::MAX_HEAD_DIM {
-            let expected = format!("an even number, 2 to {}", crate::kernels::MAX_HEAD_DIM);
-            return Err(keys.wrong("rope.dimension_count", &expected, &n_rot.to_string()));
-        }
+        check_n_rot(keys, n_rot)?;
         if base <= 0.0 {
             return Err(keys.wrong("rope.freq_base", "a positive number", &base.to_string()));
         }
@@ -155,12 +153,21 @@ impl Rope {
                     }
                 }
             })
-            .collect();
+            .collect::<Vec<f64>>();
         let magnitude = if scaling.yarn && scaling.factor > 1.0 {
             scaling.attention_factor * (1.0 + 0.1 * math::ln(scaling.factor))
         } else {
             scaling.attention_factor
         };
+        // An angle is a frequency times a position; cosine and sine are rounded to f32.
+        let finite = |v: &f64| (v * f64::from(u32::MAX)).is_finite();
+        if !frequencies.iter().all(finite) || !(magnitude as f32).is_finite() {
+            return Err(keys.wrong(
+                "rope.freq_base",
+                "rotations that are finite, together with `rope.scaling.*`",
+                &format!("base {base} and scaling factor {}", scaling.factor),
+            ));
+        }
         Ok(Rope {
             kind,
             n_rot,
@@ -193,6 +200,14 @@ impl Rope {
             *sin = (s * self.magnitude) as f32;
         }
     }
+}
+
+fn check_n_rot(keys: &Keys<'_>, n_rot: usize) -> Result<()> {
+    if n_rot == 0 || !n_rot.is_multiple_of(2) || n_rot > crate::kernels::MAX_HEAD_DIM {
+        let expected = format!("an even number, 2 to {}", crate::kernels::MAX_HEAD_DIM);
+        return Err(keys.wrong("rope.dimension_count", &expected, &n_rot.to_string()));
+    }
+    Ok(())
 }
 
 /// YaRN's ramp in pair indices: below `low` a pair turns 32 times or more over the original context, above `high` less
