@@ -16,11 +16,11 @@ use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_
 /// A filter: the value is the first argument.
 type Filter = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FILTERS: [(&str, Filter); 56] = [
+const FILTERS: [(&str, Filter); 57] = [
     ("abs", abs),
     ("attr", attr),
     ("batch", batch),
-    ("capitalize", |state, args| text(state, args).map(|text| Value::from(methods::capitalize(&text)))),
+    ("capitalize", |state, args| changed(state, args, methods::capitalize)),
     ("center", center),
     ("count", length),
     ("d", default),
@@ -31,7 +31,7 @@ const FILTERS: [(&str, Filter); 56] = [
     ("filesizeformat", filesizeformat),
     ("first", first),
     ("float", float),
-    ("forceescape", escape),
+    ("forceescape", forceescape),
     ("format", format_filter),
     ("groupby", groupby),
     ("indent", indent),
@@ -41,7 +41,7 @@ const FILTERS: [(&str, Filter); 56] = [
     ("last", last),
     ("length", length),
     ("list", list),
-    ("lower", |state, args| text(state, args).map(|text| Value::from(text.to_lowercase()))),
+    ("lower", |state, args| changed(state, args, str::to_lowercase)),
     ("map", map),
     ("max", |state, args| extreme(state, args, Ordering::Greater)),
     ("min", |state, args| extreme(state, args, Ordering::Less)),
@@ -51,22 +51,23 @@ const FILTERS: [(&str, Filter); 56] = [
     ("replace", replace),
     ("reverse", reverse),
     ("round", round),
-    ("safe", |state, args| text(state, args).map(Value::from)),
+    ("safe", safe),
     ("select", |state, args| choose(state, args, false, true)),
     ("selectattr", |state, args| choose(state, args, true, true)),
     ("slice", slice),
     ("sort", sort),
-    ("string", |state, args| text(state, args).map(Value::from)),
+    ("string", |state, args| changed(state, args, str::to_owned)),
     ("sum", sum),
     ("title", title),
     ("tojson", json::tojson),
     ("trim", trim),
     ("truncate", truncate),
     ("unique", unique),
-    ("upper", |state, args| text(state, args).map(|text| Value::from(text.to_uppercase()))),
+    ("upper", |state, args| changed(state, args, str::to_uppercase)),
     ("urlencode", urlencode),
     ("wordcount", wordcount),
     ("xmlattr", xmlattr),
+    (ADD, |state, args| add(state, input(args)?, args.req(1, "other")?)),
     (PRINTF, printf_operator),
     // Names of the engine that Jinja does not have.
     ("bool", unknown),
@@ -78,6 +79,9 @@ const FILTERS: [(&str, Filter); 56] = [
 
 /// The filter that the rewriter puts in place of `%` after a string literal.
 pub(super) const PRINTF: &str = "_tw_printf";
+
+/// The filter that the rewriter puts in place of `+` in templates that mark strings as safe.
+pub(super) const ADD: &str = "_tw_add";
 
 /// Replaces the engine's filters by these.
 pub(super) fn register(env: &mut Environment<'_>) {
@@ -243,7 +247,7 @@ fn attr(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     // Attributes only, never items: methods of a list or dict.
     let own = value.downcast_object_ref::<Seq>().is_some() || value.downcast_object_ref::<Dict>().is_some();
     let method = match value.downcast_object_ref::<Seq>() {
-        Some(seq) => methods::is_seq_method(seq.tuple, name),
+        Some(seq) => methods::is_seq_method(seq, name),
         None => methods::is_dict_method(name),
     };
     if own && !method {
@@ -416,36 +420,62 @@ fn round(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 fn sum(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["attribute", "start"])?;
     let attribute = Attribute::new(args.opt(1, "attribute"), None);
-    let start = args.opt(2, "start").cloned().unwrap_or_else(|| Value::from(0));
-    let mut total = start;
+    let mut total = args.opt(2, "start").cloned().unwrap_or_else(|| Value::from(0));
+    if total.as_str().is_some() {
+        return Err(args.fail("strings cannot be summed"));
+    }
     for item in iterate(state, input(args)?)? {
-        let item = attribute.of(&item)?;
-        total = match (integer(&total), integer(&item)) {
-            (Some(a), Some(b)) => int_value(i128::from(a) + i128::from(b)),
-            _ if total.is_number() && item.is_number() => {
-                match (f64::try_from(total.clone()), f64::try_from(item)) {
-                    (Ok(a), Ok(b)) => Value::from(a + b),
-                    _ => return Err(args.fail("the sum is too large")),
-                }
-            }
-            _ => match (total.downcast_object_ref::<Seq>(), item.downcast_object_ref::<Seq>()) {
-                (Some(a), Some(b)) if a.tuple == b.tuple => {
-                    let joined: Vec<_> = a.items().iter().chain(b.items().iter()).cloned().collect();
-                    state.consume_fuel(joined.len() as u64 / 2)?;
-                    let budget = Budget::of(state)?;
-                    if a.tuple { Seq::tuple(&budget, joined)? } else { Seq::list(&budget, joined)? }
-                }
-                _ => {
-                    return Err(args.fail(&format!(
-                        "unsupported operand types for +: '{}' and '{}'",
-                        type_name(&total),
-                        type_name(&item)
-                    )));
-                }
-            },
-        };
+        total = add(state, &total, &attribute.of(&item)?)?;
     }
     Ok(total)
+}
+
+/// `a + b`. A string that `safe` marked escapes one that is not, as markupsafe does even where nothing is escaped.
+pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    let unsupported = || {
+        error(format!("unsupported operand types for +: '{}' and '{}'", type_name(a), type_name(b)))
+    };
+    if let (Some(left), Some(right)) = (a.as_str(), b.as_str()) {
+        methods::pay(state, left.len().saturating_add(right.len()))?;
+        return Ok(if a.is_safe() || b.is_safe() {
+            let (left, right) = (markup(a.clone()), markup(b.clone()));
+            Value::from_safe_string([left.as_str(), right.as_str()].map(Option::unwrap_or_default).concat())
+        } else {
+            Value::from([left, right].concat())
+        });
+    }
+    if let (Some(a), Some(b)) = (whole_number(a), whole_number(b)) {
+        return a.checked_add(b).map(int_value).ok_or_else(|| error("the sum is too large"));
+    }
+    let number = |value: &Value| match whole_number(value) {
+        Some(int) => Some(int as f64),
+        None if value.is_number() => f64::try_from(value.clone()).ok(),
+        None => None,
+    };
+    if let (Some(a), Some(b)) = (number(a), number(b)) {
+        return Ok(Value::from(a + b));
+    }
+    let is_list = |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
+            && value.downcast_object_ref::<Generator>().is_none()
+            && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view)
+    };
+    let is_tuple = |value: &Value| value.downcast_object_ref::<Seq>().is_some_and(Seq::is_tuple);
+    if !is_list(a) || !is_list(b) || is_tuple(a) != is_tuple(b) {
+        return Err(unsupported());
+    }
+    let mut items = iterate(state, a)?;
+    items.extend(iterate(state, b)?);
+    let budget = Budget::of(state)?;
+    if is_tuple(a) { Seq::tuple(&budget, items) } else { Seq::list(&budget, items) }
+}
+
+fn whole_number(value: &Value) -> Option<i128> {
+    match integer(value) {
+        Some(int) => Some(int.into()),
+        None if value.is_integer() => i128::try_from(value.clone()).ok(),
+        None => None,
+    }
 }
 
 fn filesizeformat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -479,7 +509,8 @@ fn filesizeformat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, E
 
 fn trim(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(2, &["chars"])?;
-    Ok(Value::from(methods::strip(&text(state, args)?, args.opt_str(1, "chars")?, true, true)))
+    let chars = args.opt_str(1, "chars")?;
+    changed(state, args, |text| methods::strip(text, chars, true, true).to_owned())
 }
 
 /// Words begin after white space, dashes and opening brackets.
@@ -593,7 +624,7 @@ fn format_filter(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Er
 fn printf_operator(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let operand = args.req(1, "operand")?;
     match operand.downcast_object_ref::<Seq>() {
-        Some(seq) if seq.tuple => printf(state, args, &seq.items()),
+        Some(seq) if seq.is_tuple() => printf(state, args, &seq.items()),
         _ => printf(state, args, std::slice::from_ref(operand)),
     }
 }
@@ -619,9 +650,42 @@ fn escape_text(text: &str, out: &mut String) {
 }
 
 fn escape(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    if input(args)?.is_safe() {
+        return Ok(input(args)?.clone());
+    }
+    forceescape(state, args)
+}
+
+fn forceescape(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let mut out = String::new();
     escape_text(&text(state, args)?, &mut out);
-    Ok(Value::from(out))
+    Ok(Value::from_safe_string(out))
+}
+
+fn safe(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    text(state, args).map(Value::from_safe_string)
+}
+
+/// The text of the value changed; a string that `safe` marked stays marked.
+fn changed(
+    state: &mut State<'_, '_>,
+    args: &Args<'_>,
+    change: impl FnOnce(&str) -> String,
+) -> Result<Value, Error> {
+    let text = change(&text(state, args)?);
+    Ok(if input(args)?.is_safe() { Value::from_safe_string(text) } else { Value::from(text) })
+}
+
+/// A string as marked text: escaped unless it is marked already. Other values stay.
+pub(super) fn markup(value: Value) -> Value {
+    match value.as_str() {
+        Some(text) if !value.is_safe() => {
+            let mut out = String::new();
+            escape_text(text, &mut out);
+            Value::from_safe_string(out)
+        }
+        _ => value,
+    }
 }
 
 fn xmlattr(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -758,8 +822,14 @@ fn reverse(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     generator(state, items)
 }
 
+/// The items, none where the value is false: `none|map(…)` is empty.
+fn walk_if_true(state: &State<'_, '_>, args: &Args<'_>) -> Result<Vec<Value>, Error> {
+    let value = input(args)?;
+    if value.is_true() { iterate(state, value) } else { Ok(Vec::new()) }
+}
+
 fn map(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
-    let items = iterate(state, input(args)?)?;
+    let items = walk_if_true(state, args)?;
     let mut out = Vec::with_capacity(items.len());
     if args.positional().len() == 1 {
         let Some(attribute) = args.keyword("attribute") else {
@@ -787,7 +857,7 @@ fn choose(
     by_attribute: bool,
     wanted: bool,
 ) -> Result<Value, Error> {
-    let items = iterate(state, input(args)?)?;
+    let items = walk_if_true(state, args)?;
     let attribute = by_attribute.then(|| args.req(1, "attribute")).transpose()?;
     let attribute = Attribute::new(attribute, None);
     let at = 1 + usize::from(by_attribute);

@@ -93,7 +93,8 @@ impl Writer<'_, '_, '_> {
                 None => return Err(unserializable(value)),
             },
             ValueKind::Seq | ValueKind::Iterable
-                if value.downcast_object_ref::<Generator>().is_none() =>
+                if value.downcast_object_ref::<Generator>().is_none()
+                    && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view) =>
             {
                 let items = match value.downcast_object_ref::<Seq>() {
                     Some(seq) => seq.items(),

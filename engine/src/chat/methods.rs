@@ -8,7 +8,7 @@ use minijinja::formatting::{FormatStyle, format};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
-use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_name};
+use super::value::{Budget, Dict, Generator, Seq, SeqKind, check_key, error, to_str, type_name};
 
 /// The method that the rewriter puts in place of a subscript with colons.
 pub(super) const SLICE: &str = "_tw_slice";
@@ -23,8 +23,12 @@ pub(super) fn is_dict_method(name: &str) -> bool {
     DICT_METHODS.contains(&name)
 }
 
-pub(super) fn is_seq_method(tuple: bool, name: &str) -> bool {
-    if tuple { matches!(name, "index" | "count") } else { LIST_METHODS.contains(&name) }
+pub(super) fn is_seq_method(seq: &Seq, name: &str) -> bool {
+    match (seq.is_view(), seq.is_tuple()) {
+        (true, _) => false,
+        (_, true) => matches!(name, "index" | "count"),
+        _ => LIST_METHODS.contains(&name),
+    }
 }
 
 /// Pays for `bytes` of a string that is about to be made.
@@ -55,6 +59,9 @@ pub(super) fn call_other(
         return slice(state, value, args);
     }
     if let Some(text) = value.as_str() {
+        if value.is_safe() {
+            return call_markup(state, text, method, args)?.map_or_else(unknown, Ok);
+        }
         return call_str(state, text, method, args)?.map_or_else(unknown, Ok);
     }
     match value.as_object() {
@@ -142,8 +149,8 @@ fn split_space(text: &str, max: Option<usize>) -> Vec<&str> {
     let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
         if max.is_some_and(|max| parts.len() == max) {
-            // What is left stays whole, its trailing white space dropped.
-            parts.push(rest.trim_end_matches(is_space));
+            // What is left stays whole.
+            parts.push(rest);
             return parts;
         }
         let end = rest.find(is_space).unwrap_or(rest.len());
@@ -160,7 +167,7 @@ fn rsplit_space(text: &str, max: Option<usize>) -> Vec<&str> {
     let mut rest = text.trim_end_matches(is_space);
     while !rest.is_empty() {
         if max.is_some_and(|max| parts.len() == max) {
-            parts.push(rest.trim_start_matches(is_space));
+            parts.push(rest);
             break;
         }
         let start = rest.char_indices().rev().find(|&(_, c)| is_space(c)).map_or(0, |(i, c)| i + c.len_utf8());
@@ -202,7 +209,7 @@ fn affix(
         return Ok(Value::from(test(text, sought)));
     }
     match sought.downcast_object_ref::<Seq>() {
-        Some(seq) if seq.tuple => {
+        Some(seq) if seq.is_tuple() => {
             for item in seq.items().iter() {
                 match item.as_str() {
                     Some(sought) if test(text, sought) => return Ok(Value::from(true)),
@@ -305,6 +312,21 @@ pub(super) fn format_args(state: &State<'_, '_>, args: &[Value]) -> Result<Vec<V
         .collect()
 }
 
+/// A decimal digit of any script (Unicode category Nd): each script's zero, of those in the basic plane.
+fn is_decimal(c: char) -> bool {
+    const ZEROS: [u32; 37] = [
+        0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50,
+        0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40,
+        0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+    ];
+    ZEROS.iter().any(|zero| (*zero..zero + 10).contains(&u32::from(c)))
+}
+
+/// Superscript, subscript and circled digits, which `isdigit` takes and `isdecimal` does not.
+fn is_digit_sign(c: char) -> bool {
+    matches!(u32::from(c), 0xb2 | 0xb3 | 0xb9 | 0x2070 | 0x2074..=0x2079 | 0x2080..=0x2089 | 0x2460..=0x2468)
+}
+
 fn all(text: &str, test: impl Fn(char) -> bool) -> Value {
     Value::from(!text.is_empty() && text.chars().all(test))
 }
@@ -332,6 +354,44 @@ fn is_title(text: &str) -> bool {
 
 fn strings<'a>(budget: &std::sync::Arc<Budget>, parts: impl IntoIterator<Item = &'a str>) -> Result<Value, Error> {
     Seq::list(budget, parts.into_iter().map(Value::from).collect())
+}
+
+/// Methods of a string that `safe` marked: as markupsafe has it, other strings are escaped before they come in,
+/// and what comes out is marked again.
+fn call_markup(
+    state: &mut State<'_, '_>,
+    text: &str,
+    method: &str,
+    args: &[Value],
+) -> Result<Option<Value>, Error> {
+    let divides = matches!(method, "split" | "rsplit" | "splitlines" | "partition" | "rpartition");
+    let args: Vec<Value> = match method {
+        "join" => {
+            let items = super::filters::iterate(state, Args::new(method, args).req(0, "iterable")?)?;
+            let items = items.into_iter().map(super::filters::markup).collect();
+            vec![Seq::list(&Budget::of(state)?, items)?]
+        }
+        _ if divides => args.to_vec(),
+        _ => args.iter().cloned().map(super::filters::markup).collect(),
+    };
+    let mark = |value: Value| match value.as_str() {
+        Some(text) => Value::from_safe_string(text.to_owned()),
+        None => value,
+    };
+    let Some(result) = call_str(state, text, method, &args)? else {
+        return Ok(None);
+    };
+    match result.downcast_object_ref::<Seq>() {
+        Some(parts) if divides => {
+            let marked = parts.items().iter().cloned().map(mark).collect();
+            Ok(Some(if parts.is_tuple() {
+                Seq::tuple(&Budget::of(state)?, marked)?
+            } else {
+                Seq::list(&Budget::of(state)?, marked)?
+            }))
+        }
+        _ => Ok(Some(mark(result))),
+    }
 }
 
 fn call_str(
@@ -438,10 +498,9 @@ fn call_str(
             pay_for_format(state, text, values)?;
             Value::from(format(FormatStyle::StrFormat, text, &format_args(state, values)?)?)
         }
-        "isdigit" | "isdecimal" | "isnumeric" => {
-            none()?;
-            all(text, char::is_numeric)
-        }
+        "isdecimal" => none().map(|()| all(text, is_decimal))?,
+        "isdigit" => none().map(|()| all(text, |c| is_decimal(c) || is_digit_sign(c)))?,
+        "isnumeric" => none().map(|()| all(text, char::is_numeric))?,
         "isalpha" => none().map(|()| all(text, char::is_alphabetic))?,
         "isalnum" => none().map(|()| all(text, char::is_alphanumeric))?,
         "isspace" => none().map(|()| all(text, is_space))?,
@@ -539,10 +598,10 @@ pub(super) fn call_seq(
     if method == SLICE {
         return slice(state, &Value::from_dyn_object(seq.clone()), values);
     }
-    if !is_seq_method(seq.tuple, method) {
+    if !is_seq_method(seq, method) {
         return Err(Error::new(
             ErrorKind::UnknownMethod,
-            format!("'{}' object has no attribute '{method}'", if seq.tuple { "tuple" } else { "list" }),
+            format!("'{}' object has no attribute '{method}'", type_name(&Value::from_dyn_object(seq.clone()))),
         ));
     }
     let nothing = Value::from(());
@@ -671,12 +730,12 @@ pub(super) fn call_dict(
             args.accept(0, &[])?;
             let entries = dict.entries();
             state.consume_fuel(entries.len() as u64)?;
-            let items = match method {
-                "keys" => entries.keys().cloned().collect(),
-                "values" => entries.values().cloned().collect(),
-                _ => pairs(&budget, &entries)?,
+            let (kind, items) = match method {
+                "keys" => (SeqKind::Keys, entries.keys().cloned().collect()),
+                "values" => (SeqKind::Values, entries.values().cloned().collect()),
+                _ => (SeqKind::Items, pairs(&budget, &entries)?),
             };
-            Seq::list(&budget, items)?
+            Seq::build(&budget, kind, items)?
         }
         "copy" => {
             let entries = dict.entries();
@@ -768,16 +827,18 @@ fn slice(state: &mut State<'_, '_>, value: &Value, args: &[Value]) -> Result<Val
         let picked: String = places(chars.len(), start, stop, step).map(|i| chars[i]).collect();
         return Ok(Value::from(picked));
     }
-    let tuple = value.is_tuple() || value.downcast_object_ref::<Seq>().is_some_and(|seq| seq.tuple);
+    let own = value.downcast_object_ref::<Seq>();
+    let tuple = own.is_some_and(Seq::is_tuple);
     let is_list = matches!(
         value.kind(),
         minijinja::value::ValueKind::Seq | minijinja::value::ValueKind::Iterable
-    ) && value.downcast_object_ref::<Generator>().is_none();
+    ) && value.downcast_object_ref::<Generator>().is_none()
+        && !own.is_some_and(Seq::is_view);
     if !is_list {
         // As in Jinja, a subscript that the value does not support is undefined.
         return Ok(Value::UNDEFINED);
     }
-    let items = match value.downcast_object_ref::<Seq>() {
+    let items = match own {
         Some(seq) => seq.items(),
         None => std::sync::Arc::new(super::filters::iterate(state, value)?),
     };

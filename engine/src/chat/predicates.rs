@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, State, Value};
 
 use super::args::{Args, integer};
 use super::methods::is_cased;
-use super::value::{Generator, error, is_function, type_name};
+use super::value::{Generator, Seq, error, is_function, type_name};
 
 /// A test: the value is the first argument.
 type Predicate = fn(&mut State<'_, '_>, &Args<'_>) -> Result<bool, Error>;
@@ -23,7 +23,7 @@ const PREDICATES: [(&str, Predicate); 40] = [
     ("divisibleby", divisible),
     ("eq", |_, args| Ok(left(args)? == right(args)?)),
     ("equalto", |_, args| Ok(left(args)? == right(args)?)),
-    ("escaped", |_, _| Ok(false)),
+    ("escaped", |_, args| Ok(left(args)?.is_safe())),
     ("even", |_, args| Ok(whole(args, left(args)?)? % 2 == 0)),
     ("false", |_, args| Ok(left(args)?.kind() == ValueKind::Bool && !left(args)?.is_true())),
     ("filter", |state, args| Ok(known(state, args, true))),
@@ -126,7 +126,9 @@ fn is_iterable(value: &Value) -> bool {
 }
 
 fn is_sequence(value: &Value) -> bool {
-    is_iterable(value) && value.downcast_object_ref::<Generator>().is_none()
+    is_iterable(value)
+        && value.downcast_object_ref::<Generator>().is_none()
+        && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view)
 }
 
 /// `value in container`.

@@ -10,6 +10,7 @@
 //! | `for x in e` | `for x in _tw_iter(e)` | `none` cannot be walked |
 //! | `set x = e`, `set ns.x = e` | `set x = _tw_set(e)`, `set ns.x = _tw_set_attr(e)` | no lazy chains, no cycles |
 //! | `"…" % e` | `"…"\|_tw_printf(e)` | the engine has no such operator |
+//! | `a + b`, where `safe` or `escape` is used | `(a)\|_tw_add(b)` | markupsafe escapes in additions |
 //! | `'\x41\z'` | `'A\\z'` | Python's escapes |
 //! | `loop.cycle(a)` | `_tw_cycle(loop, a)` | the engine's divides by the number of arguments |
 //! | `generation`, `block` | `with` | a scope, and nothing more without a trainer or a parent template |
@@ -82,6 +83,7 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut pieces = split(&source)?;
     let variadic = variadic_macros(&source, &pieces);
+    let marks = marks_strings(&source, &pieces);
     let mut blocks = Blocks::default();
     let mut out = String::with_capacity(source.len() * 2);
     for piece in &mut pieces {
@@ -98,7 +100,7 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
                 out.push_str("%}");
             }
             Piece::Tag { block, at, line, tokens } => {
-                let mut tag = Tag { source: &source, line: *line, tokens };
+                let mut tag = Tag { source: &source, line: *line, marks, tokens };
                 if *block {
                     blocks.follow(&tag)?;
                     tag.statement(&variadic)?;
@@ -473,6 +475,16 @@ impl Blocks {
     }
 }
 
+/// Whether the template has a filter that marks strings as safe, which changes what `+` does to them.
+fn marks_strings(source: &str, pieces: &[Piece]) -> bool {
+    pieces.iter().any(|piece| match piece {
+        Piece::Tag { tokens, .. } => tokens.iter().any(|token| {
+            matches!(&source[token.at.clone()], "safe" | "escape" | "e" | "forceescape")
+        }),
+        _ => false,
+    })
+}
+
 /// Names of the macros whose bodies mention `varargs` or `kwargs`.
 fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
     let mut names = HashSet::new();
@@ -501,6 +513,8 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
 struct Tag<'a> {
     source: &'a str,
     line: usize,
+    /// The template marks strings as safe somewhere.
+    marks: bool,
     tokens: &'a mut Vec<Token>,
 }
 
@@ -686,6 +700,9 @@ impl Tag<'_> {
     /// Rewrites the expression in `range`.
     fn expression(&mut self, range: Range<usize>, variadic: &HashSet<String>) -> Result<()> {
         let first = range.start;
+        if self.marks {
+            self.sums(range.clone(), first);
+        }
         let mut open = vec![Bracket::new(usize::MAX, false)];
         for i in range.clone() {
             let behind_value = i > first && self.ends_value(i - 1, first);
@@ -705,6 +722,9 @@ impl Tag<'_> {
                     };
                     let outer = open.last_mut().expect("the outermost bracket is never closed");
                     outer.operand = outer.operand.max(bracket.depth());
+                    if self.marks {
+                        self.sums(bracket.at + 1..i, first);
+                    }
                     self.close(&bracket, i)?;
                 }
                 (Kind::Operator, ",") => {
@@ -728,7 +748,7 @@ impl Tag<'_> {
                     let called = self.is(i + 1, "(") && i + 1 < range.end;
                     let free = i == first || !(self.is(i - 1, ".") || self.is(i - 1, "|"));
                     if called && free && variadic.contains(name) {
-                        self.tokens[i].before.insert_str(0, &format!("{CALL}("));
+                        self.tokens[i].before.push_str(&format!("{CALL}("));
                         self.tokens[i + 1].text =
                             Some(if self.is(i + 2, ")") { String::new() } else { ", ".into() });
                     } else if called && name == "cycle" && i > first && self.is(i - 1, ".") {
@@ -747,6 +767,46 @@ impl Tag<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Rewrites the sums among the tokens of one element of an expression, all in the same bracket: from the first
+    /// operand to each right operand's end, `a + b` becomes `(a)|_tw_add(b)`.
+    fn sums(&mut self, range: Range<usize>, first: usize) {
+        let top = self.top_level(range.clone());
+        // What binds less tightly than a sum ends it.
+        let ends_sum = |tag: &Self, i: usize| {
+            let token = &tag.tokens[i];
+            match token.kind {
+                Kind::Name => {
+                    matches!(tag.word(token), "in" | "and" | "or" | "not" | "if" | "else" | "recursive")
+                        && !(i > first && (tag.is(i - 1, ".") || tag.is(i - 1, "|") || tag.is(i - 1, "is")))
+                }
+                Kind::Operator => {
+                    matches!(tag.word(token), "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":")
+                }
+                _ => false,
+            }
+        };
+        let mut start = range.start;
+        let mut operators: Vec<usize> = Vec::new();
+        for i in top.into_iter().chain([range.end]) {
+            let ended = i == range.end || ends_sum(self, i);
+            if ended {
+                for (n, &plus) in operators.iter().enumerate() {
+                    if !self.is(plus, "+") {
+                        continue;
+                    }
+                    let until = operators.get(n + 1).copied().unwrap_or(i);
+                    self.tokens[start].before.insert(0, '(');
+                    self.tokens[plus].text = Some(format!(")|{}(", super::filters::ADD));
+                    self.tokens[until - 1].after.push(')');
+                }
+                operators.clear();
+                start = i + 1;
+            } else if i > start && (self.is(i, "+") || self.is(i, "-")) && self.ends_value(i - 1, first) {
+                operators.push(i);
+            }
+        }
     }
 
     /// Rewrites the bracket that token `end` closes.
@@ -838,7 +898,7 @@ impl Tag<'_> {
         let Some(owner) = free else {
             return Err(fail(self.line, "'cycle' is a method of 'loop' only"));
         };
-        self.tokens[owner].before.insert_str(0, &format!("{CYCLE}("));
+        self.tokens[owner].before.push_str(&format!("{CYCLE}("));
         self.tokens[at - 1].text = Some(String::new());
         self.tokens[at].text = Some(String::new());
         self.tokens[at + 1].text = Some(if self.is(at + 2, ")") { String::new() } else { ", ".into() });

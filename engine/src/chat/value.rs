@@ -108,11 +108,35 @@ impl Header {
     }
 }
 
-/// Python's `list`, or `tuple` where `tuple` is set.
+/// Which of Python's sequences a [`Seq`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SeqKind {
+    List,
+    Tuple,
+    /// What `groupby` gives for one group: a tuple whose items also have the names `grouper` and `list`.
+    Group,
+    /// A view of a dict: it has a length and can be walked, but not indexed.
+    Keys,
+    Values,
+    Items,
+}
+
+impl SeqKind {
+    /// What stands around the items when it is printed.
+    fn brackets(self) -> (&'static str, &'static str) {
+        match self {
+            Self::List => ("[", "]"),
+            Self::Tuple | Self::Group => ("(", ")"),
+            Self::Keys => ("dict_keys([", "])"),
+            Self::Values => ("dict_values([", "])"),
+            Self::Items => ("dict_items([", "])"),
+        }
+    }
+}
+
+/// Python's `list`, `tuple`, or view of a dict.
 pub(super) struct Seq {
-    pub(super) tuple: bool,
-    /// A tuple of `groupby`, whose items also have the names `grouper` and `list`.
-    group: bool,
+    kind: SeqKind,
     header: Header,
     items: Mutex<Arc<Vec<Value>>>,
 }
@@ -150,7 +174,7 @@ fn adopt(budget: &Arc<Budget>, value: Value) -> Result<(Value, usize), Error> {
     }
     match object.repr() {
         ObjectRepr::Seq | ObjectRepr::Iterable => {
-            let own = Seq::collect(budget, false, object)?;
+            let own = Seq::collect(budget, object)?;
             adopt(budget, own)
         }
         ObjectRepr::Map if is_plain_map(&value) => {
@@ -192,7 +216,7 @@ pub(super) fn settle(budget: &Arc<Budget>, value: Value) -> Result<Value, Error>
         return Ok(value);
     }
     match object.repr() {
-        ObjectRepr::Seq | ObjectRepr::Iterable => Seq::collect(budget, false, object),
+        ObjectRepr::Seq | ObjectRepr::Iterable => Seq::collect(budget, object),
         ObjectRepr::Map if is_plain_map(&value) => Dict::collect(budget, object),
         _ => Ok(value),
     }
@@ -223,21 +247,32 @@ fn too_deep() -> Error {
 impl Seq {
     /// A list of `items`.
     pub(super) fn list(budget: &Arc<Budget>, items: Vec<Value>) -> Result<Value, Error> {
-        Self::build(budget, false, false, items)
+        Self::build(budget, SeqKind::List, items)
     }
 
     /// A tuple of `items`.
     pub(super) fn tuple(budget: &Arc<Budget>, items: Vec<Value>) -> Result<Value, Error> {
-        Self::build(budget, true, false, items)
+        Self::build(budget, SeqKind::Tuple, items)
     }
 
     /// What `groupby` gives for one group.
     pub(super) fn group(budget: &Arc<Budget>, key: Value, members: Vec<Value>) -> Result<Value, Error> {
         let members = Self::list(budget, members)?;
-        Self::build(budget, true, true, vec![key, members])
+        Self::build(budget, SeqKind::Group, vec![key, members])
     }
 
-    fn build(budget: &Arc<Budget>, tuple: bool, group: bool, mut items: Vec<Value>) -> Result<Value, Error> {
+    /// Whether it is a tuple.
+    pub(super) fn is_tuple(&self) -> bool {
+        matches!(self.kind, SeqKind::Tuple | SeqKind::Group)
+    }
+
+    /// Whether it is a view of a dict.
+    pub(super) fn is_view(&self) -> bool {
+        matches!(self.kind, SeqKind::Keys | SeqKind::Values | SeqKind::Items)
+    }
+
+    /// A sequence of any kind.
+    pub(super) fn build(budget: &Arc<Budget>, kind: SeqKind, mut items: Vec<Value>) -> Result<Value, Error> {
         let mut depth = 0;
         for item in &mut items {
             if item.as_object().is_some() {
@@ -250,10 +285,10 @@ impl Seq {
             return Err(too_deep());
         }
         let header = Header::new(depth + 1, budget);
-        Ok(Value::from_object(Self { tuple, group, header, items: Mutex::new(Arc::new(items)) }))
+        Ok(Value::from_object(Self { kind, header, items: Mutex::new(Arc::new(items)) }))
     }
 
-    fn collect(budget: &Arc<Budget>, tuple: bool, object: &DynObject) -> Result<Value, Error> {
+    fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
         let mut items = Vec::new();
         for item in object.try_iter().into_iter().flatten() {
             if !budget.spend(4) {
@@ -262,7 +297,7 @@ impl Seq {
             items.push(item);
         }
         budget.check()?;
-        Self::build(budget, tuple, false, items)
+        Self::list(budget, items)
     }
 
     /// The items as they are now; cheap.
@@ -365,7 +400,7 @@ pub(super) fn check_key(key: &Value) -> Result<(), Error> {
         return Ok(());
     };
     match object.downcast_ref::<Seq>() {
-        Some(seq) if seq.tuple && seq.items().iter().all(|item| item.as_object().is_none()) => Ok(()),
+        Some(seq) if seq.is_tuple() && seq.items().iter().all(|item| item.as_object().is_none()) => Ok(()),
         _ => Err(error(format!("unhashable type: '{}'", type_name(key)))),
     }
 }
@@ -444,6 +479,7 @@ impl Object for Seq {
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         match key.as_usize() {
+            Some(_) if self.is_view() => None,
             Some(index) => locked(&self.items).get(index).cloned(),
             None => self.get_value_by_str(key.as_str()?),
         }
@@ -451,11 +487,11 @@ impl Object for Seq {
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         match key {
-            "grouper" if self.group => return self.get_value(&Value::from(0)),
-            "list" if self.group => return self.get_value(&Value::from(1)),
+            "grouper" if self.kind == SeqKind::Group => return self.get_value(&Value::from(0)),
+            "list" if self.kind == SeqKind::Group => return self.get_value(&Value::from(1)),
             _ => {}
         }
-        methods::is_seq_method(self.tuple, key).then(|| bound(Value::from_dyn_object(self.clone()), key))
+        methods::is_seq_method(self, key).then(|| bound(Value::from_dyn_object(self.clone()), key))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -477,8 +513,8 @@ impl Object for Seq {
 
     fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
         let other = other.downcast_ref::<Seq>()?;
-        if self.tuple != other.tuple {
-            return Some(self.tuple.cmp(&other.tuple));
+        if self.is_tuple() != other.is_tuple() || self.is_view() != other.is_view() {
+            return Some(self.kind.cmp(&other.kind));
         }
         let (a, b) = (self.items(), other.items());
         for (a, b) in a.iter().zip(b.iter()) {
@@ -494,7 +530,7 @@ impl Object for Seq {
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_seq(f, self.tuple, &self.items(), &self.header.budget)
+        write_seq(f, self.kind, &self.items(), &self.header.budget)
     }
 }
 
@@ -632,7 +668,8 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Number => "float",
         ValueKind::String => "str",
         ValueKind::Bytes => "bytes",
-        ValueKind::Seq if value.downcast_object_ref::<Seq>().is_some_and(|seq| seq.tuple) => "tuple",
+        ValueKind::Seq if value.downcast_object_ref::<Seq>().is_some_and(Seq::is_tuple) => "tuple",
+        ValueKind::Seq if value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view) => "dict view",
         ValueKind::Seq => "list",
         ValueKind::Map => "dict",
         ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => "generator",
@@ -675,12 +712,12 @@ pub(super) fn write_repr(out: &mut dyn Write, value: &Value, budget: &Budget) ->
         },
         ValueKind::Seq | ValueKind::Iterable => match value.as_object() {
             Some(object) => match object.downcast_ref::<Seq>() {
-                Some(seq) => write_seq(out, seq.tuple, &seq.items(), budget),
+                Some(seq) => write_seq(out, seq.kind, &seq.items(), budget),
                 None if object.downcast_ref::<Generator>().is_some() => out.write_str("<generator object>"),
                 None => {
                     let items: Vec<_> =
                         object.try_iter().into_iter().flatten().take_while(|_| budget.spend(1)).collect();
-                    write_seq(out, value.is_tuple(), &items, budget)
+                    write_seq(out, SeqKind::List, &items, budget)
                 }
             },
             None => write!(out, "{value}"),
@@ -693,18 +730,19 @@ pub(super) fn write_repr(out: &mut dyn Write, value: &Value, budget: &Budget) ->
     }
 }
 
-fn write_seq(out: &mut dyn Write, tuple: bool, items: &[Value], budget: &Budget) -> fmt::Result {
-    out.write_char(if tuple { '(' } else { '[' })?;
+fn write_seq(out: &mut dyn Write, kind: SeqKind, items: &[Value], budget: &Budget) -> fmt::Result {
+    let (open, close) = kind.brackets();
+    out.write_str(open)?;
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
             out.write_str(", ")?;
         }
         write_repr(out, item, budget)?;
     }
-    if tuple && items.len() == 1 {
+    if open == "(" && items.len() == 1 {
         out.write_char(',')?;
     }
-    out.write_char(if tuple { ')' } else { ']' })
+    out.write_str(close)
 }
 
 fn write_dict(out: &mut dyn Write, map: &IndexMap<Value, Value>, budget: &Budget) -> fmt::Result {
