@@ -29,7 +29,7 @@ use crate::{Error, Result};
 use super::functions::{CALL, CYCLE, DICT, ITERATE, LIST, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
 
 /// Longest template, in bytes; the longest of well-known models is about 20 KB.
-pub(super) const MAX_SOURCE: usize = 512 * 1024;
+pub(super) const MAX_SOURCE: usize = 256 * 1024;
 /// Most operators, brackets and the like on one path through an expression.
 const MAX_EXPRESSION_DEPTH: usize = 300;
 /// Blocks nest at most this deep, each `elif` counted as one more.

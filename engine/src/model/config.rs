@@ -15,7 +15,7 @@ const MAX_WIDTH: u32 = 1 << 20;
 pub struct Config {
     /// `general.architecture`.
     pub arch: String,
-    /// `general.name`, empty where the file has none.
+    /// `general.name`, empty where the file has none in UTF-8.
     pub name: String,
     /// Context length that the model was trained for.
     pub n_ctx_train: usize,
@@ -113,7 +113,7 @@ impl Config {
             None if n_embd.is_multiple_of(heads[0]) => Ok(n_embd / heads[0]),
             None => Err(keys.wrong(
                 "attention.head_count",
-                "a divisor of embedding_length",
+                &format!("a divisor of embedding_length, {n_embd}"),
                 &heads[0].to_string(),
             )),
         };
@@ -134,7 +134,12 @@ impl Config {
             .collect();
         let config = Config {
             arch: keys.arch.into(),
-            name: metadata.opt_str("general.name")?.unwrap_or_default().into(),
+            // Nothing depends on it, so a damaged one is no reason to refuse the model.
+            name: metadata
+                .opt_str("general.name")
+                .unwrap_or_default()
+                .unwrap_or_default()
+                .into(),
             n_ctx_train: keys.u32("context_length")? as usize,
             n_embd,
             n_vocab,
@@ -177,11 +182,7 @@ impl Config {
                 in_range(key, dim, MAX_HEAD_DIM)?;
             } else if dim > MAX_HEAD_DIM {
                 let expected = format!("enough heads that a head is at most {MAX_HEAD_DIM} wide");
-                let found = format!(
-                    "{} heads for a width of {}",
-                    self.n_embd / dim,
-                    self.n_embd
-                );
+                let found = format!("{} heads for a width of {}", self.n_embd / dim, self.n_embd);
                 return Err(keys.wrong("attention.head_count", &expected, &found));
             }
         }
@@ -216,7 +217,7 @@ impl Config {
     fn check_ropes(&self, keys: &Keys<'_>) -> Result<()> {
         for rope in &self.ropes {
             if rope.n_rot() > self.head_dim_k || rope.n_rot() == 0 {
-                let expected = format!("2 to the head dimension {}", self.head_dim_k);
+                let expected = format!("an even number up to the head dimension, {}", self.head_dim_k);
                 return Err(keys.wrong("rope.dimension_count", &expected, &rope.n_rot().to_string()));
             }
         }
@@ -236,7 +237,7 @@ fn vocabulary(metadata: &Metadata, keys: &Keys<'_>, file: &ModelFile) -> Result<
         Some(info) => Ok(info.n_rows()),
         None => Err(Error::Tensor {
             tensor: "token_embd.weight".into(),
-            what: "it is missing from the file".into(),
+            what: "it is missing from the file, which has no vocabulary either".into(),
         }),
     }
 }
@@ -313,7 +314,12 @@ impl Keys<'_> {
                         Err(self.wrong(key, &format!("1 to {MAX_WIDTH}"), &found))
                     }
                 };
-                values.iter().enumerate().map(size).collect::<Result<_>>().map(Some)
+                values
+                    .iter()
+                    .enumerate()
+                    .map(size)
+                    .collect::<Result<_>>()
+                    .map(Some)
             }
             Some(_) => Ok(Some(vec![self.size(key, MAX_WIDTH)?; n_layers])),
         }

@@ -95,7 +95,8 @@ impl Rope {
     /// The rotation of an architecture: base, dimensions and scaling from the metadata, factors from the tensors
     /// `rope_freqs.weight` (Llama 3) or `rope_factors_short/long.weight` (longrope).
     pub(crate) fn read(keys: &Keys<'_>, file: &ModelFile, kind: RopeKind, head_dim: usize) -> Result<Self> {
-        let base = keys.opt_f32("rope.freq_base")?.unwrap_or(10_000.0);
+        const BASE: &str = "rope.freq_base";
+        let base = keys.opt_f32(BASE)?.unwrap_or(10_000.0);
         let scaling = Scaling::read(keys)?;
         let n_rot = keys
             .opt_u32("rope.dimension_count")?
@@ -104,8 +105,9 @@ impl Rope {
         let llama3 = factors(file, "rope_freqs.weight", n_rot)?;
         let short = factors(file, "rope_factors_short.weight", n_rot)?;
         let long = factors(file, "rope_factors_long.weight", n_rot)?;
-        let make =
-            |factors: &Option<Vec<f32>>| Self::new(keys, kind, n_rot, base, &scaling, factors.as_deref());
+        let make = |factors: &Option<Vec<f32>>| {
+            Self::new(keys, kind, n_rot, (BASE, base), &scaling, factors.as_deref())
+        };
         if short.is_none() && long.is_none() {
             return make(&llama3);
         }
@@ -120,18 +122,18 @@ impl Rope {
         })
     }
 
-    /// A rotation with a base and a scaling; `factors` divide the frequencies, one per pair.
+    /// A rotation with a base (and the key that states it) and a scaling; `factors` divide the frequencies, one per pair.
     pub(crate) fn new(
         keys: &Keys<'_>,
         kind: RopeKind,
         n_rot: usize,
-        base: f32,
+        (base_key, base): (&str, f32),
         scaling: &Scaling,
         factors: Option<&[f32]>,
     ) -> Result<Self> {
         check_n_rot(keys, n_rot)?;
         if base <= 0.0 {
-            return Err(keys.wrong("rope.freq_base", "a positive number", &base.to_string()));
+            return Err(keys.wrong(base_key, "a positive number", &base.to_string()));
         }
         let base = f64::from(base);
         let d = n_rot as f64;
@@ -163,7 +165,7 @@ impl Rope {
         let finite = |v: &f64| (v * f64::from(u32::MAX)).is_finite();
         if !frequencies.iter().all(finite) || !(magnitude as f32).is_finite() {
             return Err(keys.wrong(
-                "rope.freq_base",
+                base_key,
                 "rotations that are finite, together with `rope.scaling.*`",
                 &format!("base {base} and scaling factor {}", scaling.factor),
             ));

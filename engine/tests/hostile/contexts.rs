@@ -44,13 +44,22 @@ fn beyond_any_memory_are_errors() {
             usize::MAX,
         ];
         for n in huge {
-            for (n_ctx, n_batch, n_sequences) in
-                [(n, 4, 1), (64, 4, n), (n, n, 1), (n, n, n), (64, n, n), (n, 1, n), (1 << 32, n, 1 << 32)]
-            {
+            for (n_ctx, n_batch, n_sequences) in [
+                (n, 4, 1),
+                (64, 4, n),
+                (n, n, 1),
+                (n, n, n),
+                (64, n, n),
+                (n, 1, n),
+                (1 << 32, n, 1 << 32),
+            ] {
                 let (result, cost) = measure(|| context(&model, n_ctx, n_batch, n_sequences).map(drop));
                 let what = format!("{name}: n_ctx {n_ctx}, n_batch {n_batch}, n_sequences {n_sequences}");
                 let error = result.err().unwrap_or_else(|| panic!("{what} is accepted"));
-                assert!(matches!(error, Error::Limit { .. } | Error::Memory { .. }), "{what}: {error}");
+                assert!(
+                    matches!(error, Error::Limit { .. } | Error::Memory { .. }),
+                    "{what}: {error}"
+                );
                 // What was made before the request that failed is a promise of pages, not pages.
                 assert!(cost.time.as_secs_f64() < 5.0, "{what}: {:?}", cost.time);
                 count += 1;
@@ -66,7 +75,9 @@ fn of_nothing_are_errors() {
     for (n_ctx, n_batch, n_sequences, name) in
         [(0, 1, 1, "n_ctx"), (1, 0, 1, "n_batch"), (1, 1, 0, "n_sequences")]
     {
-        let error = context(&model, n_ctx, n_batch, n_sequences).map(drop).unwrap_err();
+        let error = context(&model, n_ctx, n_batch, n_sequences)
+            .map(drop)
+            .unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
 }
@@ -86,7 +97,10 @@ fn refuse_what_they_have_no_room_for() {
     let model = model("llama-gqa");
     let mut context = context(&model, 64, 8, 1).unwrap();
     let mut sequence = context.new_sequence();
-    assert!(matches!(context.prefill(&mut sequence, &[]), Err(Error::InvalidInput { .. })));
+    assert!(matches!(
+        context.prefill(&mut sequence, &[]),
+        Err(Error::InvalidInput { .. })
+    ));
     for token in [48, 1 << 20, u32::MAX] {
         let error = context.prefill(&mut sequence, &[1, token]).map(drop).unwrap_err();
         assert!(error.to_string().contains(&token.to_string()), "{error}");
@@ -95,7 +109,13 @@ fn refuse_what_they_have_no_room_for() {
     assert_eq!(sequence.len(), 0);
     context.prefill(&mut sequence, &[1; 64]).unwrap();
     let error = context.decode(&mut sequence, 1).map(drop).unwrap_err();
-    assert_eq!(error, Error::ContextFull { needed: 65, capacity: 64 });
+    assert_eq!(
+        error,
+        Error::ContextFull {
+            needed: 65,
+            capacity: 64
+        }
+    );
     assert_eq!(sequence.len(), 64);
     sequence.truncate(63).unwrap();
     assert!(context.decode(&mut sequence, 1).is_ok());

@@ -146,7 +146,11 @@ fn apply(mut small: Small, change: Change) -> Small {
                 // Two values that name the architecture would make one of them meaningless to `set`.
                 small = match key.strip_prefix('.') {
                     Some(rest) => {
-                        let arch = small.metadata.str("general.architecture").unwrap_or("llama").to_owned();
+                        let arch = small
+                            .metadata
+                            .str("general.architecture")
+                            .unwrap_or("llama")
+                            .to_owned();
                         small.metadata.insert(format!("{arch}.{rest}"), value);
                         small
                     }

@@ -18,7 +18,9 @@ fn missing() {
                 less.accepted(tensor);
                 optional += 1;
             } else {
-                less.refused(tensor, &format!("tensor `{tensor}`: it is missing"));
+                // The fused one's message begins with the separate one.
+                less.refused(tensor, &format!("`{tensor}`"));
+                less.refused(tensor, "it is missing from the file");
                 refused += 1;
             }
         }
@@ -78,9 +80,10 @@ fn of_another_type() {
                 if !fits || allowed {
                     continue;
                 }
-                base.clone()
-                    .reshape(&spec.name, ty, &spec.shape)
-                    .refused(&format!("{} as {}", spec.name, ty.name()), &format!("tensor `{}`", spec.name));
+                base.clone().reshape(&spec.name, ty, &spec.shape).refused(
+                    &format!("{} as {}", spec.name, ty.name()),
+                    &format!("tensor `{}`", spec.name),
+                );
                 count += 1;
             }
         }

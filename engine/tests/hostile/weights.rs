@@ -23,11 +23,15 @@ fn that_are_not_finite() {
                 let what = |which: &str| format!("{name}: {} with {bad} in {which}", spec.name);
                 not_finite(&base.clone().change(&spec.name, |_, _| bad), &what("all places"));
                 // Column 3 of every row: of the embedding, any token may be asked for.
-                let column = base.clone().change(&spec.name, |i, v| if i % width == 3 { bad } else { v });
+                let column = base
+                    .clone()
+                    .change(&spec.name, |i, v| if i % width == 3 { bad } else { v });
                 not_finite(&column, &what("a column"));
                 count += 2;
                 if spec.name != "token_embd.weight" {
-                    let one = base.clone().change(&spec.name, |i, v| if i == 3 { bad } else { v });
+                    let one = base
+                        .clone()
+                        .change(&spec.name, |i, v| if i == 3 { bad } else { v });
                     not_finite(&one, &what("one place"));
                     count += 1;
                 }
@@ -43,11 +47,19 @@ fn that_overflow() {
     let mut count = 0;
     for name in ARCHITECTURES {
         let base = Small::read(name);
-        for (spec, _) in base.tensors.iter().filter(|(spec, _)| spec.name.ends_with(".weight")) {
+        for (spec, _) in base
+            .tensors
+            .iter()
+            .filter(|(spec, _)| spec.name.ends_with(".weight"))
+        {
             for factor in [1e10, 1e20, 1e30, 1e37] {
                 let what = format!("{name}: {} times {factor}", spec.name);
                 // A norm or a cap behind it may bring the numbers back; what comes out is finite or an error.
-                match base.clone().change(&spec.name, |_, v| v * factor).run_with(&what, CacheType::F16) {
+                match base
+                    .clone()
+                    .change(&spec.name, |_, v| v * factor)
+                    .run_with(&what, CacheType::F16)
+                {
                     Ok(logits) => {
                         let same = logits.iter().all(|l| *l == logits[0]);
                         assert!(!same, "{what}: every logit is {}", logits[0]);

@@ -28,8 +28,7 @@ pub(crate) fn load_and_evaluate(bytes: Vec<u8>, cache: CacheType) -> Result<Vec<
     let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes)]).map_err(at(Stage::File))?;
     let tokenizer = Tokenizer::from_metadata(file.metadata()).map_err(at(Stage::Tokenizer))?;
     let template = ChatTemplate::from_metadata(file.metadata(), None).map_err(at(Stage::Template))?;
-    let model =
-        Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).map_err(at(Stage::Model))?;
+    let model = Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).map_err(at(Stage::Model))?;
     drop((file, template));
     let options = ContextOptions {
         n_ctx: 64,
@@ -38,15 +37,12 @@ pub(crate) fn load_and_evaluate(bytes: Vec<u8>, cache: CacheType) -> Result<Vec<
         cache_type_k: cache,
         cache_type_v: cache,
     };
-    let mut context =
-        Context::new(Arc::new(model), Team::single(), options).map_err(at(Stage::Context))?;
+    let mut context = Context::new(Arc::new(model), Team::single(), options).map_err(at(Stage::Context))?;
     let special = EncodeOptions {
         add_special: true,
         parse_special: true,
     };
-    let mut tokens = tokenizer
-        .encode("ab a", special)
-        .map_err(at(Stage::Evaluation))?;
+    let mut tokens = tokenizer.encode("ab a", special).map_err(at(Stage::Evaluation))?;
     tokens.truncate(6);
     if tokens.is_empty() {
         // A vocabulary without any of these letters.

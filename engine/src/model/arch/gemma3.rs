@@ -28,12 +28,13 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         config.attention_scale = 1.0 / ((config.n_embd / n_heads) as f32).sqrt();
     }
     let global = Rope::read(keys, file, RopeKind::Halves, config.head_dim_k)?;
-    let local_base = keys.opt_f32("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    const LOCAL_BASE: &str = "rope.freq_base_swa";
+    let local_base = keys.opt_f32(LOCAL_BASE)?.unwrap_or(10_000.0);
     let local = Rope::new(
         keys,
         RopeKind::Halves,
         global.n_rot(),
-        local_base,
+        (LOCAL_BASE, local_base),
         &Scaling::read(keys)?.unscaled(),
         None,
     )?;
