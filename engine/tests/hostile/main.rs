@@ -11,6 +11,7 @@ mod load;
 mod memory;
 mod random;
 mod reference;
+mod seeds;
 mod small;
 mod tensors;
 mod vocabularies;
