@@ -9,6 +9,7 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
+use super::arithmetic::{self, int_value};
 use super::json;
 use super::methods;
 use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_name};
@@ -16,7 +17,7 @@ use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_
 /// A filter: the value is the first argument.
 type Filter = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FILTERS: [(&str, Filter); 57] = [
+const FILTERS: [(&str, Filter); 56] = [
     ("abs", abs),
     ("attr", attr),
     ("batch", batch),
@@ -67,7 +68,6 @@ const FILTERS: [(&str, Filter); 57] = [
     ("urlencode", urlencode),
     ("wordcount", wordcount),
     ("xmlattr", xmlattr),
-    (ADD, |state, args| add(state, input(args)?, args.req(1, "other")?)),
     (PRINTF, printf_operator),
     // Names of the engine that Jinja does not have.
     ("bool", unknown),
@@ -79,9 +79,6 @@ const FILTERS: [(&str, Filter); 57] = [
 
 /// The filter that the rewriter puts in place of `%` after a string literal.
 pub(super) const PRINTF: &str = "_tw_printf";
-
-/// The filter that the rewriter puts in place of `+` in templates that mark strings as safe.
-pub(super) const ADD: &str = "_tw_add";
 
 /// Replaces the engine's filters by these.
 pub(super) fn register(env: &mut Environment<'_>) {
@@ -341,10 +338,6 @@ fn whole(value: f64) -> Option<Value> {
     (value.is_finite() && value.abs() < 1.7e38).then(|| int_value(value.trunc() as i128))
 }
 
-fn int_value(value: i128) -> Value {
-    i64::try_from(value).map_or_else(|_| Value::from(value), Value::from)
-}
-
 fn int(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["default", "base"])?;
     let value = input(args)?;
@@ -425,57 +418,9 @@ fn sum(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         return Err(args.fail("strings cannot be summed"));
     }
     for item in iterate(state, input(args)?)? {
-        total = add(state, &total, &attribute.of(&item)?)?;
+        total = arithmetic::add(state, &total, &attribute.of(&item)?)?;
     }
     Ok(total)
-}
-
-/// `a + b`. A string that `safe` marked escapes one that is not, as markupsafe does even where nothing is escaped.
-pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
-    let unsupported = || {
-        error(format!("unsupported operand types for +: '{}' and '{}'", type_name(a), type_name(b)))
-    };
-    if let (Some(left), Some(right)) = (a.as_str(), b.as_str()) {
-        methods::pay(state, left.len().saturating_add(right.len()))?;
-        return Ok(if a.is_safe() || b.is_safe() {
-            let (left, right) = (markup(a.clone()), markup(b.clone()));
-            Value::from_safe_string([left.as_str(), right.as_str()].map(Option::unwrap_or_default).concat())
-        } else {
-            Value::from([left, right].concat())
-        });
-    }
-    if let (Some(a), Some(b)) = (whole_number(a), whole_number(b)) {
-        return a.checked_add(b).map(int_value).ok_or_else(|| error("the sum is too large"));
-    }
-    let number = |value: &Value| match whole_number(value) {
-        Some(int) => Some(int as f64),
-        None if value.is_number() => f64::try_from(value.clone()).ok(),
-        None => None,
-    };
-    if let (Some(a), Some(b)) = (number(a), number(b)) {
-        return Ok(Value::from(a + b));
-    }
-    let is_list = |value: &Value| {
-        matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
-            && value.downcast_object_ref::<Generator>().is_none()
-            && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view)
-    };
-    let is_tuple = |value: &Value| value.downcast_object_ref::<Seq>().is_some_and(Seq::is_tuple);
-    if !is_list(a) || !is_list(b) || is_tuple(a) != is_tuple(b) {
-        return Err(unsupported());
-    }
-    let mut items = iterate(state, a)?;
-    items.extend(iterate(state, b)?);
-    let budget = Budget::of(state)?;
-    if is_tuple(a) { Seq::tuple(&budget, items) } else { Seq::list(&budget, items) }
-}
-
-fn whole_number(value: &Value) -> Option<i128> {
-    match integer(value) {
-        Some(int) => Some(int.into()),
-        None if value.is_integer() => i128::try_from(value.clone()).ok(),
-        None => None,
-    }
 }
 
 fn filesizeformat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {

@@ -9,6 +9,7 @@ use minijinja::value::{Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
+use super::arithmetic;
 use super::filters::iterate;
 use super::time::CivilTime;
 use super::value::{Budget, Dict, Seq, error, settle, settle_attribute, type_name};
@@ -18,6 +19,10 @@ const MAX_RANGE: u64 = 100_000;
 
 /// Under this name a rendering keeps its date and time.
 pub(super) const NOW_NAME: &str = "_tw_now";
+/// `+` of its arguments.
+pub(super) const ADD: &str = "_tw_add";
+/// `*` of its arguments.
+pub(super) const MULTIPLY: &str = "_tw_mul";
 /// Makes a list of its arguments.
 pub(super) const LIST: &str = "_tw_list";
 /// Makes a tuple of its arguments.
@@ -37,12 +42,14 @@ pub(super) const CALL: &str = "_tw_call";
 
 type Function = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FUNCTIONS: [(&str, Function); 15] = [
+const FUNCTIONS: [(&str, Function); 17] = [
+    (ADD, arithmetic::sum),
     (CALL, call),
     (CYCLE, cycle),
     (DICT, dict_literal),
     (ITERATE, walkable),
     (LIST, |state, args| Seq::list(&Budget::of(state)?, args.positional().to_vec())),
+    (MULTIPLY, arithmetic::product),
     (SETTLE, |state, args| settle(&Budget::of(state)?, args.req(0, "value")?.clone())),
     (SETTLE_ATTRIBUTE, |state, args| settle_attribute(&Budget::of(state)?, args.req(0, "value")?.clone())),
     (TUPLE, |state, args| Seq::tuple(&Budget::of(state)?, args.positional().to_vec())),

@@ -10,7 +10,7 @@
 //! | `for x in e` | `for x in _tw_iter(e)` | `none` cannot be walked |
 //! | `set x = e`, `set ns.x = e` | `set x = _tw_set(e)`, `set ns.x = _tw_set_attr(e)` | no lazy chains, no cycles |
 //! | `"…" % e` | `"…"\|_tw_printf(e)` | the engine has no such operator |
-//! | `a + b`, where `safe` or `escape` is used | `(a)\|_tw_add(b)` | markupsafe escapes in additions |
+//! | `a + b + c`, `a * b` | `_tw_add(a, b, c)`, `_tw_mul(a, b)` | lists, not lazy views; markupsafe escapes in sums |
 //! | `'\x41\z'` | `'A\\z'` | Python's escapes |
 //! | `loop.cycle(a)` | `_tw_cycle(loop, a)` | the engine's divides by the number of arguments |
 //! | `generation`, `block` | `with` | a scope, and nothing more without a trainer or a parent template |
@@ -26,12 +26,14 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
-use super::functions::{CALL, CYCLE, DICT, ITERATE, LIST, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
+use super::functions::{ADD, CALL, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
 
 /// Longest template, in bytes; the longest of well-known models is about 20 KB.
 pub(super) const MAX_SOURCE: usize = 512 * 1024;
 /// Most operators, brackets and the like on one path through an expression.
 const MAX_EXPRESSION_DEPTH: usize = 300;
+/// Brackets nest at most this deep.
+const MAX_BRACKETS: usize = 64;
 /// Blocks nest at most this deep, each `elif` counted as one more.
 const MAX_BLOCK_DEPTH: usize = 200;
 /// `{% if %}` and its like within each other, not counting `elif`.
@@ -83,7 +85,6 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut pieces = split(&source)?;
     let variadic = variadic_macros(&source, &pieces);
-    let marks = marks_strings(&source, &pieces);
     let mut blocks = Blocks::default();
     let mut out = String::with_capacity(source.len() * 2);
     for piece in &mut pieces {
@@ -100,7 +101,7 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
                 out.push_str("%}");
             }
             Piece::Tag { block, at, line, tokens } => {
-                let mut tag = Tag { source: &source, line: *line, marks, tokens };
+                let mut tag = Tag { source: &source, line: *line, tokens };
                 if *block {
                     blocks.follow(&tag)?;
                     tag.statement(&variadic)?;
@@ -271,7 +272,16 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
                 return Err(fail(here(), format!("unexpected character {c:?}")));
             }
             match c {
-                '(' | '[' | '{' => open.push(c as u8),
+                '(' | '[' | '{' => {
+                    open.push(c as u8);
+                    if open.len() > MAX_BRACKETS {
+                        return Err(Error::Limit {
+                            what: format!("line {}: the depth of brackets in the chat template", here()),
+                            found: open.len() as u64,
+                            limit: MAX_BRACKETS as u64,
+                        });
+                    }
+                }
                 ')' | ']' | '}' => {
                     let opener = match c {
                         ')' => b'(',
@@ -475,16 +485,6 @@ impl Blocks {
     }
 }
 
-/// Whether the template has a filter that marks strings as safe, which changes what `+` does to them.
-fn marks_strings(source: &str, pieces: &[Piece]) -> bool {
-    pieces.iter().any(|piece| match piece {
-        Piece::Tag { tokens, .. } => tokens.iter().any(|token| {
-            matches!(&source[token.at.clone()], "safe" | "escape" | "e" | "forceescape")
-        }),
-        _ => false,
-    })
-}
-
 /// Names of the macros whose bodies mention `varargs` or `kwargs`.
 fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
     let mut names = HashSet::new();
@@ -513,8 +513,6 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
 struct Tag<'a> {
     source: &'a str,
     line: usize,
-    /// The template marks strings as safe somewhere.
-    marks: bool,
     tokens: &'a mut Vec<Token>,
 }
 
@@ -700,9 +698,7 @@ impl Tag<'_> {
     /// Rewrites the expression in `range`.
     fn expression(&mut self, range: Range<usize>, variadic: &HashSet<String>) -> Result<()> {
         let first = range.start;
-        if self.marks {
-            self.sums(range.clone(), first);
-        }
+        self.arithmetic(range.clone(), first);
         let mut open = vec![Bracket::new(usize::MAX, false)];
         for i in range.clone() {
             let behind_value = i > first && self.ends_value(i - 1, first);
@@ -722,9 +718,7 @@ impl Tag<'_> {
                     };
                     let outer = open.last_mut().expect("the outermost bracket is never closed");
                     outer.operand = outer.operand.max(bracket.depth());
-                    if self.marks {
-                        self.sums(bracket.at + 1..i, first);
-                    }
+                    self.arithmetic(bracket.at + 1..i, first);
                     self.close(&bracket, i)?;
                 }
                 (Kind::Operator, ",") => {
@@ -769,43 +763,65 @@ impl Tag<'_> {
         Ok(())
     }
 
-    /// Rewrites the sums among the tokens of one element of an expression, all in the same bracket: from the first
-    /// operand to each right operand's end, `a + b` becomes `(a)|_tw_add(b)`.
-    fn sums(&mut self, range: Range<usize>, first: usize) {
-        let top = self.top_level(range.clone());
-        // What binds less tightly than a sum ends it.
-        let ends_sum = |tag: &Self, i: usize| {
-            let token = &tag.tokens[i];
-            match token.kind {
-                Kind::Name => {
-                    matches!(tag.word(token), "in" | "and" | "or" | "not" | "if" | "else" | "recursive")
-                        && !(i > first && (tag.is(i - 1, ".") || tag.is(i - 1, "|") || tag.is(i - 1, "is")))
-                }
-                Kind::Operator => {
-                    matches!(tag.word(token), "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":")
-                }
-                _ => false,
-            }
-        };
+    /// Rewrites the sums and products among the tokens of one bracket's inside, `range`: a run of `a + b + c`
+    /// becomes one call, and so does what precedes a run.
+    fn arithmetic(&mut self, range: Range<usize>, first: usize) {
+        // Products bind tighter, so their calls come inside of those of sums.
+        self.calls_for(&range, first, "*", &["*", "/", "//", "%"], &["+", "-", "~"], MULTIPLY);
+        self.calls_for(&range, first, "+", &["+", "-"], &[], ADD);
+    }
+
+    /// As [`Self::arithmetic`] for one operator, its `peers` of the same precedence and those that bind less
+    /// (`looser`, besides comparisons and keywords).
+    fn calls_for(
+        &mut self,
+        range: &Range<usize>,
+        first: usize,
+        operator: &str,
+        peers: &[&str],
+        looser: &[&str],
+        function: &str,
+    ) {
         let mut start = range.start;
         let mut operators: Vec<usize> = Vec::new();
-        for i in top.into_iter().chain([range.end]) {
-            let ended = i == range.end || ends_sum(self, i);
-            if ended {
-                for (n, &plus) in operators.iter().enumerate() {
-                    if !self.is(plus, "+") {
-                        continue;
+        for i in self.top_level(range.clone()).into_iter().chain([range.end]) {
+            let binary = |words: &[&str]| {
+                i > start && words.iter().any(|word| self.is(i, word)) && self.ends_value(i - 1, first)
+            };
+            if i < range.end && binary(peers) {
+                operators.push(i);
+            } else if i == range.end || self.ends_operand(i, first) || binary(looser) {
+                let mut run = 0;
+                while run < operators.len() {
+                    let mut next = run;
+                    while next < operators.len() && self.is(operators[next], operator) {
+                        self.tokens[operators[next]].text = Some(", ".into());
+                        next += 1;
                     }
-                    let until = operators.get(n + 1).copied().unwrap_or(i);
-                    self.tokens[start].before.insert(0, '(');
-                    self.tokens[plus].text = Some(format!(")|{}(", super::filters::ADD));
-                    self.tokens[until - 1].after.push(')');
+                    if next > run {
+                        let until = operators.get(next).copied().unwrap_or(i);
+                        self.around(start..until, &format!("{function}("), ")");
+                    }
+                    run = next + 1;
                 }
                 operators.clear();
                 start = i + 1;
-            } else if i > start && (self.is(i, "+") || self.is(i, "-")) && self.ends_value(i - 1, first) {
-                operators.push(i);
             }
+        }
+    }
+
+    /// Whether token `i` binds less than any arithmetic.
+    fn ends_operand(&self, i: usize, first: usize) -> bool {
+        let token = &self.tokens[i];
+        match token.kind {
+            Kind::Name => {
+                matches!(self.word(token), "in" | "and" | "or" | "not" | "if" | "else" | "recursive")
+                    && !(i > first && (self.is(i - 1, ".") || self.is(i - 1, "|") || self.is(i - 1, "is")))
+            }
+            Kind::Operator => {
+                matches!(self.word(token), "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":")
+            }
+            Kind::Text | Kind::Number => false,
         }
     }
 
@@ -861,9 +877,8 @@ impl Tag<'_> {
     /// Rewrites `"…" % operand`, the `%` at `at`: the operand reaches to the next operator that binds no tighter.
     fn printf(&mut self, at: usize, end: usize) {
         let mut until = at + 1;
-        let top = self.top_level(at + 1..end);
-        // In a bracket that closes before `end`, the walk stops at its closing token.
-        let mut depth = 0i32;
+        // The walk stops at the bracket that closes around the operator, or at the next operator.
+        let mut depth = 0usize;
         for i in at + 1..end {
             let word = self.word(&self.tokens[i]);
             if self.tokens[i].kind == Kind::Operator {
@@ -879,7 +894,6 @@ impl Tag<'_> {
             } else if depth == 0
                 && self.tokens[i].kind == Kind::Name
                 && matches!(word, "and" | "or" | "not" | "if" | "else" | "in" | "is")
-                && top.contains(&i)
             {
                 break;
             }
