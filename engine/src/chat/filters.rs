@@ -12,6 +12,7 @@ use super::args::{Args, integer};
 use super::arithmetic::{self, int_value};
 use super::json;
 use super::methods;
+use super::rewrite::RESERVED;
 use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_name};
 
 /// A filter: the value is the first argument.
@@ -84,7 +85,7 @@ pub(super) const PRINTF: &str = "_tw_printf";
 pub(super) fn register(env: &mut Environment<'_>) {
     for (name, filter) in FILTERS {
         env.add_filter(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-            filter(state, &Args::new(name, &values.into_values()))
+            filter(state, &Args::new(name.trim_start_matches(RESERVED), &values.into_values()))
         });
     }
 }

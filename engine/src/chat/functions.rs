@@ -10,7 +10,9 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
 use super::arithmetic;
+use super::comparison;
 use super::filters::iterate;
+use super::rewrite::RESERVED;
 use super::time::CivilTime;
 use super::value::{Budget, Dict, Seq, error, settle, settle_attribute, type_name};
 
@@ -23,6 +25,8 @@ pub(super) const NOW_NAME: &str = "_tw_now";
 pub(super) const ADD: &str = "_tw_add";
 /// `*` of its arguments.
 pub(super) const MULTIPLY: &str = "_tw_mul";
+/// A chain of comparisons: the operators in one string, then the operands.
+pub(super) const COMPARE: &str = "_tw_compare";
 /// Makes a list of its arguments.
 pub(super) const LIST: &str = "_tw_list";
 /// Makes a tuple of its arguments.
@@ -42,9 +46,10 @@ pub(super) const CALL: &str = "_tw_call";
 
 type Function = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FUNCTIONS: [(&str, Function); 17] = [
+const FUNCTIONS: [(&str, Function); 18] = [
     (ADD, arithmetic::sum),
     (CALL, call),
+    (COMPARE, comparison::chain),
     (CYCLE, cycle),
     (DICT, dict_literal),
     (ITERATE, walkable),
@@ -67,7 +72,7 @@ pub(super) fn register(env: &mut Environment<'_>) {
     env.remove_global("debug");
     for (name, function) in FUNCTIONS {
         env.add_function(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-            function(state, &Args::new(name, &values.into_values()))
+            function(state, &Args::new(name.trim_start_matches(RESERVED), &values.into_values()))
         });
     }
 }

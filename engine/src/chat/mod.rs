@@ -13,6 +13,7 @@
 
 mod args;
 mod arithmetic;
+mod comparison;
 mod filters;
 mod functions;
 mod json;

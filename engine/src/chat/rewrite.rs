@@ -10,6 +10,8 @@
 //! | `for x in e` | `for x in _tw_iter(e)` | `none` cannot be walked |
 //! | `set x = e`, `set ns.x = e` | `set x = _tw_set(e)`, `set ns.x = _tw_set_attr(e)` | no lazy chains, no cycles |
 //! | `"…" % e` | `"…"\|_tw_printf(e)` | the engine has no such operator |
+//! | `x[e]`, `x.0`; not `x['name']` | `x._tw_item(e)` | an index into a long string is work |
+//! | `a < b in c` | `_tw_compare("< in", a, b, c)` | Python's errors; comparing long strings is work |
 //! | `a + b + c`, `a * b` | `_tw_add(a, b, c)`, `_tw_mul(a, b)` | lists, not lazy views; markupsafe escapes in sums |
 //! | `'\x41\z'` | `'A\\z'` | Python's escapes |
 //! | `loop.cycle(a)` | `_tw_cycle(loop, a)` | the engine's divides by the number of arguments |
@@ -26,7 +28,8 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
-use super::functions::{ADD, CALL, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
+use super::methods::{ITEM, SLICE};
+use super::functions::{ADD, CALL, COMPARE, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
 
 /// Longest template, in bytes; the longest of well-known models is about 20 KB.
 pub(super) const MAX_SOURCE: usize = 512 * 1024;
@@ -737,6 +740,10 @@ impl Tag<'_> {
                         self.printf(i, range.end);
                     }
                 }
+                // `x.0` is an item.
+                (Kind::Number, number) if i > first && self.is(i - 1, ".") => {
+                    self.tokens[i].text = Some(format!("{ITEM}({number})"));
+                }
                 (Kind::Name, "in" | "and" | "or" | "not" | "if" | "else" | "is") => innermost.chain += 1,
                 (Kind::Name, name) => {
                     let called = self.is(i + 1, "(") && i + 1 < range.end;
@@ -769,6 +776,55 @@ impl Tag<'_> {
         // Products bind tighter, so their calls come inside of those of sums.
         self.calls_for(&range, first, "*", &["*", "/", "//", "%"], &["+", "-", "~"], MULTIPLY);
         self.calls_for(&range, first, "+", &["+", "-"], &[], ADD);
+        self.comparisons(&range, first);
+    }
+
+    /// Rewrites the comparisons in `range`: `a < b in c` becomes `_tw_compare("< in", a, b, c)`.
+    fn comparisons(&mut self, range: &Range<usize>, first: usize) {
+        let mut start = range.start;
+        let mut operators: Vec<(usize, String)> = Vec::new();
+        let mut skip = None;
+        for i in self.top_level(range.clone()).into_iter().chain([range.end]) {
+            if skip == Some(i) {
+                continue;
+            }
+            let behind_value = i > start && self.ends_value(i - 1, first);
+            if i < range.end && behind_value {
+                let token = &self.tokens[i];
+                let word = self.word(token);
+                let attribute = self.is(i - 1, ".") || self.is(i - 1, "|") || self.is_test_name(i, first);
+                let compares = match token.kind {
+                    Kind::Operator => matches!(word, "==" | "!=" | "<" | "<=" | ">" | ">="),
+                    Kind::Name => word == "in" && !attribute,
+                    _ => false,
+                };
+                if compares {
+                    operators.push((i, word.to_owned()));
+                    continue;
+                }
+                if word == "not" && token.kind == Kind::Name && !attribute && self.is(i + 1, "in") {
+                    operators.push((i, "not-in".to_owned()));
+                    skip = Some(i + 1);
+                    continue;
+                }
+            }
+            if i < range.end && (!self.ends_operand(i, first) || self.is(i, "in")) {
+                continue;
+            }
+            if !operators.is_empty() {
+                let names: Vec<&str> = operators.iter().map(|(_, name)| name.as_str()).collect();
+                let open = format!("{COMPARE}(\"{}\", ", names.join(" "));
+                for (at, name) in &operators {
+                    self.tokens[*at].text = Some(", ".into());
+                    if name == "not-in" {
+                        self.tokens[at + 1].text = Some(String::new());
+                    }
+                }
+                self.around(start..i, &open, ")");
+                operators.clear();
+            }
+            start = i + 1;
+        }
     }
 
     /// As [`Self::arithmetic`] for one operator, its `peers` of the same precedence and those that bind less
@@ -859,10 +915,14 @@ impl Tag<'_> {
                     self.tokens[colon].text = Some(if empty { "none," } else { "," }.into());
                     part = colon;
                 }
-                self.replace_brackets(start, end, "._tw_slice(");
+                self.replace_brackets(start, end, &format!(".{SLICE}("));
                 if end == part + 1 {
                     self.tokens[end].text = Some("none)".into());
                 }
+            }
+            // A key that is a string literal costs nothing to look up; an index into a string does.
+            ("[", true) if end != start + 2 || self.tokens[start + 1].kind != Kind::Text => {
+                self.replace_brackets(start, end, &format!(".{ITEM}("));
             }
             _ => {}
         }
