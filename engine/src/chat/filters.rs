@@ -9,14 +9,16 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
+use super::arithmetic::{self, int_value};
 use super::json;
 use super::methods;
+use super::rewrite::RESERVED;
 use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_name};
 
 /// A filter: the value is the first argument.
 type Filter = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FILTERS: [(&str, Filter); 57] = [
+const FILTERS: [(&str, Filter); 56] = [
     ("abs", abs),
     ("attr", attr),
     ("batch", batch),
@@ -69,7 +71,6 @@ const FILTERS: [(&str, Filter); 57] = [
     ("urlencode", urlencode),
     ("wordcount", wordcount),
     ("xmlattr", xmlattr),
-    (ADD, |state, args| add(state, input(args)?, args.req(1, "other")?)),
     (PRINTF, printf_operator),
     // Names of the engine that Jinja does not have.
     ("bool", unknown),
@@ -82,18 +83,21 @@ const FILTERS: [(&str, Filter); 57] = [
 /// The filter that the rewriter puts in place of `%` after a string literal.
 pub(super) const PRINTF: &str = "_tw_printf";
 
-/// The filter that the rewriter puts in place of `+` in templates that mark strings as safe.
-pub(super) const ADD: &str = "_tw_add";
-
 /// Replaces the engine's filters by these.
 pub(super) fn register(env: &mut Environment<'_>) {
     for (name, filter) in FILTERS {
+<<<<<<< HEAD
         env.add_filter(
             name,
             move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
                 filter(state, &Args::new(name, &values.into_values()))
             },
         );
+=======
+        env.add_filter(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
+            filter(state, &Args::new(name.trim_start_matches(RESERVED), &values.into_values()))
+        });
+>>>>>>> chat
     }
 }
 
@@ -367,10 +371,6 @@ fn whole(value: f64) -> Option<Value> {
     (value.is_finite() && value.abs() < 1.7e38).then(|| int_value(value.trunc() as i128))
 }
 
-fn int_value(value: i128) -> Value {
-    i64::try_from(value).map_or_else(|_| Value::from(value), Value::from)
-}
-
 fn int(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["default", "base"])?;
     let value = input(args)?;
@@ -458,11 +458,12 @@ fn sum(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         return Err(args.fail("strings cannot be summed"));
     }
     for item in iterate(state, input(args)?)? {
-        total = add(state, &total, &attribute.of(&item)?)?;
+        total = arithmetic::add(state, &total, &attribute.of(&item)?)?;
     }
     Ok(total)
 }
 
+<<<<<<< HEAD
 /// `a + b`. A string that `safe` marked escapes one that is not, as markupsafe does even where nothing is escaped.
 pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     let unsupported = || {
@@ -526,6 +527,8 @@ fn whole_number(value: &Value) -> Option<i128> {
     }
 }
 
+=======
+>>>>>>> chat
 fn filesizeformat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let bytes = float(state, &Args::new("float", &[input(args)?.clone()]))?;
     let bytes = f64::try_from(bytes).map_err(|_| args.fail("a number is needed"))?;

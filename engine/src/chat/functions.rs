@@ -9,7 +9,10 @@ use minijinja::value::{Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
+use super::arithmetic;
+use super::comparison;
 use super::filters::iterate;
+use super::rewrite::RESERVED;
 use super::time::CivilTime;
 use super::value::{Budget, Dict, Seq, error, settle, settle_attribute, type_name};
 
@@ -18,6 +21,12 @@ const MAX_RANGE: u64 = 100_000;
 
 /// Under this name a rendering keeps its date and time.
 pub(super) const NOW_NAME: &str = "_tw_now";
+/// `+` of its arguments.
+pub(super) const ADD: &str = "_tw_add";
+/// `*` of its arguments.
+pub(super) const MULTIPLY: &str = "_tw_mul";
+/// A chain of comparisons: the operators in one string, then the operands.
+pub(super) const COMPARE: &str = "_tw_compare";
 /// Makes a list of its arguments.
 pub(super) const LIST: &str = "_tw_list";
 /// Makes a tuple of its arguments.
@@ -37,11 +46,14 @@ pub(super) const CALL: &str = "_tw_call";
 
 type Function = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FUNCTIONS: [(&str, Function); 15] = [
+const FUNCTIONS: [(&str, Function); 18] = [
+    (ADD, arithmetic::sum),
     (CALL, call),
+    (COMPARE, comparison::chain),
     (CYCLE, cycle),
     (DICT, dict_literal),
     (ITERATE, walkable),
+<<<<<<< HEAD
     (LIST, |state, args| {
         Seq::list(&Budget::of(state)?, args.positional().to_vec())
     }),
@@ -54,6 +66,13 @@ const FUNCTIONS: [(&str, Function); 15] = [
     (TUPLE, |state, args| {
         Seq::tuple(&Budget::of(state)?, args.positional().to_vec())
     }),
+=======
+    (LIST, |state, args| Seq::list(&Budget::of(state)?, args.positional().to_vec())),
+    (MULTIPLY, arithmetic::product),
+    (SETTLE, |state, args| settle(&Budget::of(state)?, args.req(0, "value")?.clone())),
+    (SETTLE_ATTRIBUTE, |state, args| settle_attribute(&Budget::of(state)?, args.req(0, "value")?.clone())),
+    (TUPLE, |state, args| Seq::tuple(&Budget::of(state)?, args.positional().to_vec())),
+>>>>>>> chat
     ("cycler", cycler),
     ("dict", dict),
     ("joiner", joiner),
@@ -67,12 +86,18 @@ const FUNCTIONS: [(&str, Function); 15] = [
 pub(super) fn register(env: &mut Environment<'_>) {
     env.remove_global("debug");
     for (name, function) in FUNCTIONS {
+<<<<<<< HEAD
         env.add_function(
             name,
             move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
                 function(state, &Args::new(name, &values.into_values()))
             },
         );
+=======
+        env.add_function(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
+            function(state, &Args::new(name.trim_start_matches(RESERVED), &values.into_values()))
+        });
+>>>>>>> chat
     }
 }
 

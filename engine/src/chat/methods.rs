@@ -13,6 +13,9 @@ use super::value::{Budget, Dict, Generator, Seq, SeqKind, check_key, error, to_s
 /// The method that the rewriter puts in place of a subscript with colons.
 pub(super) const SLICE: &str = "_tw_slice";
 
+/// The method that the rewriter puts in place of a subscript without colons.
+pub(super) const ITEM: &str = "_tw_item";
+
 const DICT_METHODS: [&str; 11] = [
     "get",
     "items",
@@ -66,8 +69,10 @@ pub(super) fn call_other(
             format!("cannot call '{method}' of an undefined value"),
         ));
     }
-    if method == SLICE {
-        return slice(state, value, args);
+    match method {
+        SLICE => return slice(state, value, args),
+        ITEM => return item(state, value, args),
+        _ => {}
     }
     if let Some(text) = value.as_str() {
         if value.is_safe() {
@@ -668,8 +673,10 @@ pub(super) fn call_seq(
     values: &[Value],
 ) -> Result<Value, Error> {
     let args = Args::new(method, values);
-    if method == SLICE {
-        return slice(state, &Value::from_dyn_object(seq.clone()), values);
+    match method {
+        SLICE => return slice(state, &Value::from_dyn_object(seq.clone()), values),
+        ITEM => return item(state, &Value::from_dyn_object(seq.clone()), values),
+        _ => {}
     }
     if !is_seq_method(seq, method) {
         return Err(Error::new(
@@ -792,8 +799,10 @@ pub(super) fn call_dict(
     values: &[Value],
 ) -> Result<Value, Error> {
     let args = Args::new(method, values);
-    if method == SLICE {
-        return Ok(Value::UNDEFINED);
+    match method {
+        SLICE => return Ok(Value::UNDEFINED),
+        ITEM => return item(state, &Value::from_dyn_object(dict.clone()), values),
+        _ => {}
     }
     if !is_dict_method(method) {
         // The engine tries a callable item of that name next.
@@ -809,6 +818,7 @@ pub(super) fn call_dict(
             args.accept(2, &[])?;
             let key = args.req(0, "key")?;
             check_key(key)?;
+            pay(state, key.as_str().map_or(0, str::len))?;
             dict.entry(key).unwrap_or_else(fallback)
         }
         "keys" | "values" | "items" => {
@@ -905,6 +915,17 @@ pub(super) fn pairs(
 }
 
 // ---------------------------------------------------------------------------------------------- slicing
+
+/// `value[key]`.
+fn item(state: &mut State<'_, '_>, value: &Value, args: &[Value]) -> Result<Value, Error> {
+    let [key] = args else {
+        return Err(error("a subscript is one value"));
+    };
+    // Walking to a character and hashing a key take time in their lengths.
+    pay(state, value.as_str().map_or(0, str::len))?;
+    pay(state, key.as_str().map_or(0, str::len))?;
+    value.get_item(key)
+}
 
 /// `value[start:stop:step]`.
 fn slice(state: &mut State<'_, '_>, value: &Value, args: &[Value]) -> Result<Value, Error> {

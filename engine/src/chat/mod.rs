@@ -12,6 +12,8 @@
 //! nothing, as nothing is escaped.
 
 mod args;
+mod arithmetic;
+mod comparison;
 mod filters;
 mod functions;
 mod json;
@@ -42,7 +44,7 @@ const FUEL_PER_VALUE: u64 = 2_000;
 const MAX_FUEL: u64 = 20_000_000;
 
 /// Work on containers that fuel does not see, in visited elements per unit of fuel.
-const BUDGET_PER_FUEL: u64 = 8;
+const BUDGET_PER_FUEL: u64 = 3;
 
 /// The name that errors and the engine know the template by.
 const NAME: &str = "chat";

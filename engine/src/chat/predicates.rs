@@ -4,31 +4,33 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
 use super::args::{Args, integer};
+use super::comparison::compare;
 use super::methods::is_cased;
-use super::value::{Generator, Seq, error, is_function, type_name};
+use super::value::{Generator, Seq, is_function, type_name};
 
 /// A test: the value is the first argument.
 type Predicate = fn(&mut State<'_, '_>, &Args<'_>) -> Result<bool, Error>;
 
 const PREDICATES: [(&str, Predicate); 40] = [
-    ("!=", |_, args| Ok(left(args)? != right(args)?)),
-    ("<", |_, args| compare(args, |order| order.is_lt())),
-    ("<=", |_, args| compare(args, |order| order.is_le())),
-    ("==", |_, args| Ok(left(args)? == right(args)?)),
-    (">", |_, args| compare(args, |order| order.is_gt())),
-    (">=", |_, args| compare(args, |order| order.is_ge())),
+    ("!=", |state, args| compare(state, "!=", left(args)?, right(args)?)),
+    ("<", |state, args| compare(state, "<", left(args)?, right(args)?)),
+    ("<=", |state, args| compare(state, "<=", left(args)?, right(args)?)),
+    ("==", |state, args| compare(state, "==", left(args)?, right(args)?)),
+    (">", |state, args| compare(state, ">", left(args)?, right(args)?)),
+    (">=", |state, args| compare(state, ">=", left(args)?, right(args)?)),
     ("boolean", |_, args| Ok(left(args)?.kind() == ValueKind::Bool)),
     ("callable", |_, args| Ok(is_callable(left(args)?))),
     ("defined", |_, args| Ok(!left(args)?.is_undefined())),
     ("divisibleby", divisible),
-    ("eq", |_, args| Ok(left(args)? == right(args)?)),
-    ("equalto", |_, args| Ok(left(args)? == right(args)?)),
+    ("eq", |state, args| compare(state, "==", left(args)?, right(args)?)),
+    ("equalto", |state, args| compare(state, "==", left(args)?, right(args)?)),
     ("escaped", |_, args| Ok(left(args)?.is_safe())),
     ("even", |_, args| Ok(whole(args, left(args)?)? % 2 == 0)),
     ("false", |_, args| {
         Ok(left(args)?.kind() == ValueKind::Bool && !left(args)?.is_true())
     }),
     ("filter", |state, args| Ok(known(state, args, true))),
+<<<<<<< HEAD
     ("float", |_, args| {
         Ok(left(args)?.is_number() && !left(args)?.is_integer())
     }),
@@ -48,6 +50,21 @@ const PREDICATES: [(&str, Predicate); 40] = [
         Ok(left(args)?.kind() == ValueKind::Map && !is_function(left(args)?))
     }),
     ("ne", |_, args| Ok(left(args)? != right(args)?)),
+=======
+    ("float", |_, args| Ok(left(args)?.is_number() && !left(args)?.is_integer())),
+    ("ge", |state, args| compare(state, ">=", left(args)?, right(args)?)),
+    ("greaterthan", |state, args| compare(state, ">", left(args)?, right(args)?)),
+    ("gt", |state, args| compare(state, ">", left(args)?, right(args)?)),
+    ("in", |state, args| compare(state, "in", left(args)?, right(args)?)),
+    ("integer", |_, args| Ok(left(args)?.is_integer())),
+    ("iterable", |_, args| Ok(is_iterable(left(args)?))),
+    ("le", |state, args| compare(state, "<=", left(args)?, right(args)?)),
+    ("lessthan", |state, args| compare(state, "<", left(args)?, right(args)?)),
+    ("lower", |state, args| Ok(is_cased(&super::filters::str_of(state, left(args)?)?, false))),
+    ("lt", |state, args| compare(state, "<", left(args)?, right(args)?)),
+    ("mapping", |_, args| Ok(left(args)?.kind() == ValueKind::Map && !is_function(left(args)?))),
+    ("ne", |state, args| compare(state, "!=", left(args)?, right(args)?)),
+>>>>>>> chat
     ("none", |_, args| Ok(left(args)?.is_none())),
     ("number", |_, args| {
         Ok(matches!(left(args)?.kind(), ValueKind::Number | ValueKind::Bool))
@@ -85,15 +102,6 @@ fn left<'a>(args: &'a Args<'_>) -> Result<&'a Value, Error> {
 
 fn right<'a>(args: &'a Args<'_>) -> Result<&'a Value, Error> {
     args.req(1, "other")
-}
-
-fn compare(args: &Args<'_>, holds: fn(std::cmp::Ordering) -> bool) -> Result<bool, Error> {
-    let (a, b) = (left(args)?, right(args)?);
-    let numeric = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
-    if a.kind() != b.kind() && !(numeric(a) && numeric(b)) {
-        return Err(args.fail(&format!("cannot order '{}' and '{}'", type_name(a), type_name(b))));
-    }
-    Ok(holds(a.cmp(b)))
 }
 
 fn whole(args: &Args<'_>, value: &Value) -> Result<i64, Error> {
@@ -151,6 +159,7 @@ fn is_sequence(value: &Value) -> bool {
         && value.downcast_object_ref::<Generator>().is_none()
         && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view)
 }
+<<<<<<< HEAD
 
 /// `value in container`.
 fn contains(state: &mut State<'_, '_>, value: &Value, container: &Value) -> Result<bool, Error> {
@@ -163,3 +172,5 @@ fn contains(state: &mut State<'_, '_>, value: &Value, container: &Value) -> Resu
         _ => Ok(super::filters::iterate(state, container)?.contains(value)),
     }
 }
+=======
+>>>>>>> chat

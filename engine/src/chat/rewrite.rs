@@ -10,7 +10,9 @@
 //! | `for x in e` | `for x in _tw_iter(e)` | `none` cannot be walked |
 //! | `set x = e`, `set ns.x = e` | `set x = _tw_set(e)`, `set ns.x = _tw_set_attr(e)` | no lazy chains, no cycles |
 //! | `"…" % e` | `"…"\|_tw_printf(e)` | the engine has no such operator |
-//! | `a + b`, where `safe` or `escape` is used | `(a)\|_tw_add(b)` | markupsafe escapes in additions |
+//! | `x[e]`, `x.0`; not `x['name']` | `x._tw_item(e)` | an index into a long string is work |
+//! | `a < b in c` | `_tw_compare("< in", a, b, c)` | Python's errors; comparing long strings is work |
+//! | `a + b + c`, `a * b` | `_tw_add(a, b, c)`, `_tw_mul(a, b)` | lists, not lazy views; markupsafe escapes in sums |
 //! | `'\x41\z'` | `'A\\z'` | Python's escapes |
 //! | `loop.cycle(a)` | `_tw_cycle(loop, a)` | the engine's divides by the number of arguments |
 //! | `generation`, `block` | `with` | a scope, and nothing more without a trainer or a parent template |
@@ -26,12 +28,15 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
-use super::functions::{CALL, CYCLE, DICT, ITERATE, LIST, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
+use super::methods::{ITEM, SLICE};
+use super::functions::{ADD, CALL, COMPARE, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
 
 /// Longest template, in bytes; the longest of well-known models is about 20 KB.
 pub(super) const MAX_SOURCE: usize = 512 * 1024;
 /// Most operators, brackets and the like on one path through an expression.
 const MAX_EXPRESSION_DEPTH: usize = 300;
+/// Brackets nest at most this deep.
+const MAX_BRACKETS: usize = 64;
 /// Blocks nest at most this deep, each `elif` counted as one more.
 const MAX_BLOCK_DEPTH: usize = 200;
 /// `{% if %}` and its like within each other, not counting `elif`.
@@ -94,7 +99,6 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut pieces = split(&source)?;
     let variadic = variadic_macros(&source, &pieces);
-    let marks = marks_strings(&source, &pieces);
     let mut blocks = Blocks::default();
     let mut out = String::with_capacity(source.len() * 2);
     for piece in &mut pieces {
@@ -110,6 +114,7 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
                 out.extend(*close);
                 out.push_str("%}");
             }
+<<<<<<< HEAD
             Piece::Tag {
                 block,
                 at,
@@ -122,6 +127,10 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
                     marks,
                     tokens,
                 };
+=======
+            Piece::Tag { block, at, line, tokens } => {
+                let mut tag = Tag { source: &source, line: *line, tokens };
+>>>>>>> chat
                 if *block {
                     blocks.follow(&tag)?;
                     tag.statement(&variadic)?;
@@ -326,7 +335,16 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
                 return Err(fail(here(), format!("unexpected character {c:?}")));
             }
             match c {
-                '(' | '[' | '{' => open.push(c as u8),
+                '(' | '[' | '{' => {
+                    open.push(c as u8);
+                    if open.len() > MAX_BRACKETS {
+                        return Err(Error::Limit {
+                            what: format!("line {}: the depth of brackets in the chat template", here()),
+                            found: open.len() as u64,
+                            limit: MAX_BRACKETS as u64,
+                        });
+                    }
+                }
                 ')' | ']' | '}' => {
                     let opener = match c {
                         ')' => b'(',
@@ -559,6 +577,7 @@ impl Blocks {
     }
 }
 
+<<<<<<< HEAD
 /// Whether the template has a filter that marks strings as safe, which changes what `+` does to them.
 fn marks_strings(source: &str, pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| match piece {
@@ -569,6 +588,8 @@ fn marks_strings(source: &str, pieces: &[Piece]) -> bool {
     })
 }
 
+=======
+>>>>>>> chat
 /// Names of the macros whose bodies mention `varargs` or `kwargs`.
 fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
     let mut names = HashSet::new();
@@ -601,8 +622,6 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
 struct Tag<'a> {
     source: &'a str,
     line: usize,
-    /// The template marks strings as safe somewhere.
-    marks: bool,
     tokens: &'a mut Vec<Token>,
 }
 
@@ -814,9 +833,7 @@ impl Tag<'_> {
     /// Rewrites the expression in `range`.
     fn expression(&mut self, range: Range<usize>, variadic: &HashSet<String>) -> Result<()> {
         let first = range.start;
-        if self.marks {
-            self.sums(range.clone(), first);
-        }
+        self.arithmetic(range.clone(), first);
         let mut open = vec![Bracket::new(usize::MAX, false)];
         for i in range.clone() {
             let behind_value = i > first && self.ends_value(i - 1, first);
@@ -836,9 +853,7 @@ impl Tag<'_> {
                     };
                     let outer = open.last_mut().expect("the outermost bracket is never closed");
                     outer.operand = outer.operand.max(bracket.depth());
-                    if self.marks {
-                        self.sums(bracket.at + 1..i, first);
-                    }
+                    self.arithmetic(bracket.at + 1..i, first);
                     self.close(&bracket, i)?;
                 }
                 (Kind::Operator, ",") => {
@@ -856,6 +871,10 @@ impl Tag<'_> {
                     } else if operator == "%" && i > first && self.tokens[i - 1].kind == Kind::Text {
                         self.printf(i, range.end);
                     }
+                }
+                // `x.0` is an item.
+                (Kind::Number, number) if i > first && self.is(i - 1, ".") => {
+                    self.tokens[i].text = Some(format!("{ITEM}({number})"));
                 }
                 (Kind::Name, "in" | "and" | "or" | "not" | "if" | "else" | "is") => innermost.chain += 1,
                 (Kind::Name, name) => {
@@ -889,6 +908,7 @@ impl Tag<'_> {
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Rewrites the sums among the tokens of one element of an expression, all in the same bracket: from the first
     /// operand to each right operand's end, `a + b` becomes `(a)|_tw_add(b)`.
     fn sums(&mut self, range: Range<usize>, first: usize) {
@@ -910,27 +930,116 @@ impl Tag<'_> {
                     )
                 }
                 _ => false,
+=======
+    /// Rewrites the sums and products among the tokens of one bracket's inside, `range`: a run of `a + b + c`
+    /// becomes one call, and so does what precedes a run.
+    fn arithmetic(&mut self, range: Range<usize>, first: usize) {
+        // Products bind tighter, so their calls come inside of those of sums.
+        self.calls_for(&range, first, "*", &["*", "/", "//", "%"], &["+", "-", "~"], MULTIPLY);
+        self.calls_for(&range, first, "+", &["+", "-"], &[], ADD);
+        self.comparisons(&range, first);
+    }
+
+    /// Rewrites the comparisons in `range`: `a < b in c` becomes `_tw_compare("< in", a, b, c)`.
+    fn comparisons(&mut self, range: &Range<usize>, first: usize) {
+        let mut start = range.start;
+        let mut operators: Vec<(usize, String)> = Vec::new();
+        let mut skip = None;
+        for i in self.top_level(range.clone()).into_iter().chain([range.end]) {
+            if skip == Some(i) {
+                continue;
+>>>>>>> chat
             }
-        };
+            let behind_value = i > start && self.ends_value(i - 1, first);
+            if i < range.end && behind_value {
+                let token = &self.tokens[i];
+                let word = self.word(token);
+                let attribute = self.is(i - 1, ".") || self.is(i - 1, "|") || self.is_test_name(i, first);
+                let compares = match token.kind {
+                    Kind::Operator => matches!(word, "==" | "!=" | "<" | "<=" | ">" | ">="),
+                    Kind::Name => word == "in" && !attribute,
+                    _ => false,
+                };
+                if compares {
+                    operators.push((i, word.to_owned()));
+                    continue;
+                }
+                if word == "not" && token.kind == Kind::Name && !attribute && self.is(i + 1, "in") {
+                    operators.push((i, "not-in".to_owned()));
+                    skip = Some(i + 1);
+                    continue;
+                }
+            }
+            if i < range.end && (!self.ends_operand(i, first) || self.is(i, "in")) {
+                continue;
+            }
+            if !operators.is_empty() {
+                let names: Vec<&str> = operators.iter().map(|(_, name)| name.as_str()).collect();
+                let open = format!("{COMPARE}(\"{}\", ", names.join(" "));
+                for (at, name) in &operators {
+                    self.tokens[*at].text = Some(", ".into());
+                    if name == "not-in" {
+                        self.tokens[at + 1].text = Some(String::new());
+                    }
+                }
+                self.around(start..i, &open, ")");
+                operators.clear();
+            }
+            start = i + 1;
+        }
+    }
+
+    /// As [`Self::arithmetic`] for one operator, its `peers` of the same precedence and those that bind less
+    /// (`looser`, besides comparisons and keywords).
+    fn calls_for(
+        &mut self,
+        range: &Range<usize>,
+        first: usize,
+        operator: &str,
+        peers: &[&str],
+        looser: &[&str],
+        function: &str,
+    ) {
         let mut start = range.start;
         let mut operators: Vec<usize> = Vec::new();
-        for i in top.into_iter().chain([range.end]) {
-            let ended = i == range.end || ends_sum(self, i);
-            if ended {
-                for (n, &plus) in operators.iter().enumerate() {
-                    if !self.is(plus, "+") {
-                        continue;
+        for i in self.top_level(range.clone()).into_iter().chain([range.end]) {
+            let binary = |words: &[&str]| {
+                i > start && words.iter().any(|word| self.is(i, word)) && self.ends_value(i - 1, first)
+            };
+            if i < range.end && binary(peers) {
+                operators.push(i);
+            } else if i == range.end || self.ends_operand(i, first) || binary(looser) {
+                let mut run = 0;
+                while run < operators.len() {
+                    let mut next = run;
+                    while next < operators.len() && self.is(operators[next], operator) {
+                        self.tokens[operators[next]].text = Some(", ".into());
+                        next += 1;
                     }
-                    let until = operators.get(n + 1).copied().unwrap_or(i);
-                    self.tokens[start].before.insert(0, '(');
-                    self.tokens[plus].text = Some(format!(")|{}(", super::filters::ADD));
-                    self.tokens[until - 1].after.push(')');
+                    if next > run {
+                        let until = operators.get(next).copied().unwrap_or(i);
+                        self.around(start..until, &format!("{function}("), ")");
+                    }
+                    run = next + 1;
                 }
                 operators.clear();
                 start = i + 1;
-            } else if i > start && (self.is(i, "+") || self.is(i, "-")) && self.ends_value(i - 1, first) {
-                operators.push(i);
             }
+        }
+    }
+
+    /// Whether token `i` binds less than any arithmetic.
+    fn ends_operand(&self, i: usize, first: usize) -> bool {
+        let token = &self.tokens[i];
+        match token.kind {
+            Kind::Name => {
+                matches!(self.word(token), "in" | "and" | "or" | "not" | "if" | "else" | "recursive")
+                    && !(i > first && (self.is(i - 1, ".") || self.is(i - 1, "|") || self.is(i - 1, "is")))
+            }
+            Kind::Operator => {
+                matches!(self.word(token), "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":")
+            }
+            Kind::Text | Kind::Number => false,
         }
     }
 
@@ -973,10 +1082,14 @@ impl Tag<'_> {
                     self.tokens[colon].text = Some(if empty { "none," } else { "," }.into());
                     part = colon;
                 }
-                self.replace_brackets(start, end, "._tw_slice(");
+                self.replace_brackets(start, end, &format!(".{SLICE}("));
                 if end == part + 1 {
                     self.tokens[end].text = Some("none)".into());
                 }
+            }
+            // A key that is a string literal costs nothing to look up; an index into a string does.
+            ("[", true) if end != start + 2 || self.tokens[start + 1].kind != Kind::Text => {
+                self.replace_brackets(start, end, &format!(".{ITEM}("));
             }
             _ => {}
         }
@@ -991,9 +1104,8 @@ impl Tag<'_> {
     /// Rewrites `"…" % operand`, the `%` at `at`: the operand reaches to the next operator that binds no tighter.
     fn printf(&mut self, at: usize, end: usize) {
         let mut until = at + 1;
-        let top = self.top_level(at + 1..end);
-        // In a bracket that closes before `end`, the walk stops at its closing token.
-        let mut depth = 0i32;
+        // The walk stops at the bracket that closes around the operator, or at the next operator.
+        let mut depth = 0usize;
         for i in at + 1..end {
             let word = self.word(&self.tokens[i]);
             if self.tokens[i].kind == Kind::Operator {
@@ -1009,7 +1121,6 @@ impl Tag<'_> {
             } else if depth == 0
                 && self.tokens[i].kind == Kind::Name
                 && matches!(word, "and" | "or" | "not" | "if" | "else" | "in" | "is")
-                && top.contains(&i)
             {
                 break;
             }
