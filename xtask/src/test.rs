@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::command::cargo;
+use crate::command::{cargo, command, output};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
 use crate::{fuzz, node};
@@ -11,6 +11,14 @@ use crate::{fuzz, node};
 pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
     let mut steps = Steps::default();
 
+    // A minimal installation of Rust lacks these two.
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if output(cargo().args([subcommand, "--version"])).is_err() {
+            steps.step(component, |steps| {
+                steps.run(command("rustup").args(["component", "add", component]))
+            });
+        }
+    }
     steps.step("format", |steps| {
         steps.run(cargo().args(["fmt", "--all", "--check"]))
     });
