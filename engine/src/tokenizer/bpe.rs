@@ -102,15 +102,22 @@ impl Bpe {
         }
         for (order, merge) in merges.iter().enumerate() {
             // the first character may itself be a space
-            let Some(space) = merge.iter().skip(1).position(|&byte| byte == b' ') else { continue };
+            let Some(space) = merge.iter().skip(1).position(|&byte| byte == b' ') else {
+                continue;
+            };
             let (left, right) = (&merge[..=space], &merge[space + 2..]);
-            let (Some(left), Some(right)) = (spelled(left), spelled(right)) else { continue };
+            let (Some(left), Some(right)) = (spelled(left), spelled(right)) else {
+                continue;
+            };
             if left.is_empty() || right.is_empty() {
                 continue;
             }
             let symbol = bpe.intern(&[&left[..], &right[..]].concat())?;
             let (left, right) = (bpe.intern(&left)?, bpe.intern(&right)?);
-            bpe.merges.entry(pair(left, right)).or_insert(Joined { order: order as u32, symbol });
+            bpe.merges.entry(pair(left, right)).or_insert(Joined {
+                order: order as u32,
+                symbol,
+            });
         }
         if symbols == Symbols::SpaceMarkedChars {
             for symbol in 0..bpe.texts.len() as u32 {
@@ -137,7 +144,10 @@ impl Bpe {
     }
 
     fn token(&self, symbol: u32) -> Option<u32> {
-        self.tokens.get(symbol as usize).copied().filter(|&token| token != NO_SYMBOL)
+        self.tokens
+            .get(symbol as usize)
+            .copied()
+            .filter(|&token| token != NO_SYMBOL)
     }
 
     /// Appends the tokens of `text`.
@@ -173,12 +183,12 @@ impl Bpe {
         }
         merger.parts.clear();
         match self.symbols {
-            Symbols::Bytes => merger.parts.extend(
-                piece
-                    .iter()
-                    .enumerate()
-                    .map(|(i, &byte)| Part { start: i as u32, symbol: self.bytes[usize::from(byte)] }),
-            ),
+            Symbols::Bytes => merger
+                .parts
+                .extend(piece.iter().enumerate().map(|(i, &byte)| Part {
+                    start: i as u32,
+                    symbol: self.bytes[usize::from(byte)],
+                })),
             Symbols::Chars | Symbols::SpaceMarkedChars => {
                 let mut start = 0;
                 for char in piece.chunk_by(|_, &next| next & 0xc0 == 0x80) {
@@ -194,9 +204,16 @@ impl Bpe {
                 out.push(token);
                 continue;
             }
-            let end = merger.parts.get(i + 1).map_or(piece.len(), |next| next.start as usize);
+            let end = merger
+                .parts
+                .get(i + 1)
+                .map_or(piece.len(), |next| next.start as usize);
             let bytes = &piece[part.start as usize..end];
-            out.extend(bytes.iter().filter_map(|&byte| self.byte_tokens[usize::from(byte)]));
+            out.extend(
+                bytes
+                    .iter()
+                    .filter_map(|&byte| self.byte_tokens[usize::from(byte)]),
+            );
         }
     }
 }

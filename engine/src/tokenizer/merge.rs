@@ -96,7 +96,9 @@ impl Merger {
     }
 
     fn queue(&mut self, piece: &[u8], rule: &impl JoinRule) {
-        let Self { parts, links, queue, .. } = self;
+        let Self {
+            parts, links, queue, ..
+        } = self;
         let n = parts.len();
         links.clear();
         links.extend((0..n).map(|i| Link {
@@ -108,7 +110,14 @@ impl Merger {
             let (l, r) = (parts[left as usize], parts[right as usize]);
             let end = links[right as usize].end;
             if let Some(joined) = rule.join(l.symbol, r.symbol, &piece[l.start as usize..end as usize]) {
-                queue.push(joined.order, Candidate { left, len: end - l.start, symbol: joined.symbol });
+                queue.push(
+                    joined.order,
+                    Candidate {
+                        left,
+                        len: end - l.start,
+                        symbol: joined.symbol,
+                    },
+                );
             }
         };
         for right in 1..n as u32 {
@@ -125,7 +134,11 @@ impl Merger {
                 continue;
             }
             parts[left as usize].symbol = symbol;
-            links[left as usize] = Link { previous: link.previous, next: right.next, end: right.end };
+            links[left as usize] = Link {
+                previous: link.previous,
+                next: right.next,
+                end: right.end,
+            };
             links[link.next as usize].end = 0;
             if right.next != NONE {
                 links[right.next as usize].previous = left;
@@ -156,9 +169,14 @@ mod tests {
         fn join(&self, _: u32, _: u32, text: &[u8]) -> Option<Joined> {
             let mut hash = self.0 | 1;
             for &byte in text {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+                hash = (hash ^ u64::from(byte))
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .rotate_left(23);
             }
-            (hash % 3 != 0).then_some(Joined { order: (hash >> 8) as u32 % 7, symbol: (hash >> 33) as u32 })
+            (hash % 3 != 0).then_some(Joined {
+                order: (hash >> 8) as u32 % 7,
+                symbol: (hash >> 33) as u32,
+            })
         }
     }
 

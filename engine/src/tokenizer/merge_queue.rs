@@ -36,7 +36,11 @@ impl Bucket {
             self.ascending.clear();
             self.taken = 0;
         }
-        if self.ascending.last().is_none_or(|last| last.left <= candidate.left) {
+        if self
+            .ascending
+            .last()
+            .is_none_or(|last| last.left <= candidate.left)
+        {
             self.ascending.push(candidate);
         } else {
             self.late.push(Reverse(candidate));

@@ -18,7 +18,10 @@ struct ByScore<'a>(&'a Vocabulary);
 impl JoinRule for ByScore<'_> {
     fn join(&self, _: u32, _: u32, text: &[u8]) -> Option<Joined> {
         let symbol = self.0.find(text)?;
-        Some(Joined { order: order_of_score(self.0.score(symbol)), symbol })
+        Some(Joined {
+            order: order_of_score(self.0.score(symbol)),
+            symbol,
+        })
     }
 }
 
@@ -45,7 +48,10 @@ impl Spm {
         for id in 0..vocabulary.len() as u32 {
             word_starts.add(vocabulary.text(id).unwrap_or_default());
         }
-        Self { bytes: std::array::from_fn(|byte| token(byte as u8)), word_starts }
+        Self {
+            bytes: std::array::from_fn(|byte| token(byte as u8)),
+            word_starts,
+        }
     }
 
     /// The token for a line feed.
@@ -80,13 +86,23 @@ impl Spm {
     fn encode_piece(&self, vocabulary: &Vocabulary, piece: &str, merger: &mut Merger, out: &mut Vec<u32>) {
         merger.parts.clear();
         let starts = piece.char_indices().map(|(start, _)| start as u32);
-        merger.parts.extend(starts.map(|start| Part { start, symbol: NO_SYMBOL }));
+        merger.parts.extend(starts.map(|start| Part {
+            start,
+            symbol: NO_SYMBOL,
+        }));
         let piece = piece.as_bytes();
         merger.run(piece, &ByScore(vocabulary));
         for (i, part) in merger.parts.iter().enumerate() {
-            let end = merger.parts.get(i + 1).map_or(piece.len(), |next| next.start as usize);
+            let end = merger
+                .parts
+                .get(i + 1)
+                .map_or(piece.len(), |next| next.start as usize);
             let text = &piece[part.start as usize..end];
-            let token = if part.symbol == NO_SYMBOL { vocabulary.find(text) } else { Some(part.symbol) };
+            let token = if part.symbol == NO_SYMBOL {
+                vocabulary.find(text)
+            } else {
+                Some(part.symbol)
+            };
             match token {
                 Some(token) => out.push(token),
                 None => out.extend(text.iter().filter_map(|&byte| self.bytes[usize::from(byte)])),
@@ -101,7 +117,18 @@ mod tests {
 
     #[test]
     fn orders_fall_with_the_score() {
-        let scores = [f32::INFINITY, 1e6, 1.0, 1e-40, 0.0, -1e-40, -1.0, -1e6, f32::NEG_INFINITY, f32::NAN];
+        let scores = [
+            f32::INFINITY,
+            1e6,
+            1.0,
+            1e-40,
+            0.0,
+            -1e-40,
+            -1.0,
+            -1e6,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ];
         for pair in scores.windows(2) {
             assert!(order_of_score(pair[0]) < order_of_score(pair[1]), "{pair:?}");
         }

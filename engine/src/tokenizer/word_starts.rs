@@ -18,7 +18,9 @@ impl WordStarts {
     /// Takes note of the pairs in a text that symbols may become. A text that is not UTF-8 takes part in no
     /// join, since the parts of a text are characters.
     pub(super) fn add(&mut self, text: &[u8]) {
-        let Ok(text) = std::str::from_utf8(text) else { return };
+        let Ok(text) = std::str::from_utf8(text) else {
+            return;
+        };
         for (at, _) in text.match_indices(SPACE_MARK) {
             self.before_mark.extend(text[..at].chars().next_back());
         }
