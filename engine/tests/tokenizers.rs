@@ -1,4 +1,5 @@
 //! Tokenizers against the reference vocabularies, and against the definition where the reference is silent.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Read;
@@ -7,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::Value as Json;
 use twinfer_engine::Error;
 use twinfer_engine::gguf::{Array, Gguf, Metadata, Value};
@@ -25,8 +27,11 @@ fn reference() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/reference"))
 }
 
+/// A reference vocabulary: its file, the tokenizer, texts and their ids.
+type Vocabulary = (String, Tokenizer, Vec<(String, Vec<u32>)>);
+
 /// The reference folder's vocabularies, or nothing (and a line that says so).
-fn vocabularies(test: &str) -> Vec<(String, Tokenizer, Vec<(String, Vec<u32>)>)> {
+fn vocabularies(test: &str) -> Vec<Vocabulary> {
     let folder = reference().join("tokenizers");
     let Ok(index) = fs::read_to_string(folder.join("index.json")) else {
         println!("{test}: left out, {} is not there", folder.display());
@@ -36,8 +41,10 @@ fn vocabularies(test: &str) -> Vec<(String, Tokenizer, Vec<(String, Vec<u32>)>)>
     let mut all = Vec::new();
     for entry in index.as_array().unwrap() {
         let file = entry["file"].as_str().unwrap();
-        let tokenizer =
-            Tokenizer::from_metadata(&metadata(&format!("tokenizers/{file}.gz")).unwrap()).unwrap();
+        let m = metadata(&format!("tokenizers/{file}.gz")).unwrap();
+        let start = Instant::now();
+        let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+        println!("{file}: loaded in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
         let cases = fs::read_to_string(folder.join(entry["cases_json"].as_str().unwrap())).unwrap();
         let cases: Json = serde_json::from_str(&cases).unwrap();
         let cases = cases["cases"].as_array().unwrap().iter().map(|case| {
@@ -84,7 +91,7 @@ fn is_lossless(tokenizer: &Tokenizer) -> bool {
 }
 
 fn streamed(tokenizer: &Tokenizer, ids: &[u32], special: bool) -> String {
-    let mut decoder = tokenizer.stream_decoder(special).at_start(tokenizer);
+    let mut decoder = tokenizer.stream_decoder(special).at_start();
     let mut text: String = ids.iter().map(|&id| decoder.push(id).to_string()).collect();
     text.push_str(decoder.flush());
     text
@@ -315,6 +322,11 @@ fn spm_puts_a_space_before_a_text_and_takes_it_away() {
     // a continuation keeps its space
     assert_eq!(llama.stream_decoder(false).push(15_043), " Hello");
     assert_eq!(llama.encode("</s>Hello", PARSED).unwrap(), [1, 2, 15_043]);
+    let Some(bert) = vocabulary("bert-bge") else {
+        return;
+    };
+    let ids = bert.encode("Hello,  W\u{f6}rld", PARSED).unwrap();
+    assert_eq!(bert.decode(&ids, false).unwrap(), b"hello , world");
     assert_eq!(llama.nl(), Some(13));
     assert_eq!(llama.token_kind(13), TokenKind::Byte);
 }
@@ -325,7 +337,7 @@ fn streaming_waits_for_whole_characters() {
         return;
     };
     let ids = llama.encode("a\u{1f999}b", PLAIN).unwrap();
-    let mut decoder = llama.stream_decoder(false).at_start(&llama);
+    let mut decoder = llama.stream_decoder(false).at_start();
     let steps: Vec<String> = ids.iter().map(|&id| decoder.push(id).to_string()).collect();
     assert_eq!(steps.concat(), "a\u{1f999}b");
     assert_eq!(steps, ["a", "", "", "", "\u{1f999}", "b"]);
@@ -485,7 +497,7 @@ fn odd_vocabularies_do_no_harm() {
         ),
         // no byte tokens, equal tokens, empty tokens, tokens that are not UTF-8
         with(small("llama"), "tokens", strings(&[&b"a"[..]; 265])),
-        with(small("llama"), "tokens", strings(&[&b""[..]; 265])).clone(),
+        with(small("llama"), "tokens", strings(&[&b""[..]; 265])),
         with(small("gpt2"), "tokens", strings(&[&b"\xff\xfe"[..]; 265])),
         with(small("gemma4"), "tokens", strings(&[&b"\xe2\x96"[..]; 265])),
         with(small("bert"), "tokens", strings(&[&b"\xe2\x96\x81"[..]; 265])),
@@ -667,7 +679,11 @@ fn odd_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig {
+        cases: 192,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_text_is_encoded_and_comes_back(text in prop_oneof![any::<String>(), odd_text()], parse: bool) {
@@ -691,6 +707,119 @@ proptest! {
                 let bytes = tokenizer.decode(&ids, special).unwrap();
                 prop_assert_eq!(streamed(tokenizer, &ids, special), String::from_utf8_lossy(&bytes));
             }
+        }
+    }
+}
+
+/// Joins pairs by the definition: of all adjacent pairs the one with the lowest rank, leftmost first.
+fn join_naively(mut parts: Vec<String>, rank: impl Fn(&str, &str) -> Option<usize>) -> Vec<String> {
+    loop {
+        let pairs = parts.windows(2).enumerate();
+        let best = pairs
+            .filter_map(|(i, pair)| Some((rank(&pair[0], &pair[1])?, i)))
+            .min();
+        let Some((_, i)) = best else { return parts };
+        let right = parts.remove(i + 1);
+        parts[i].push_str(&right);
+    }
+}
+
+fn letters(text: &str) -> Vec<String> {
+    text.chars().map(String::from).collect()
+}
+
+proptest! {
+    #[test]
+    fn spm_joins_as_the_definition_says(
+        longer in prop::collection::btree_set("[ab \u{e9}]{2,5}", 0..20),
+        seed in prop::collection::vec(0..6u8, 24),
+        text in prop_oneof!["[ab \u{e9}]{0,20}", "[ab ]{60,90}"],
+        space_prefix: bool,
+    ) {
+        let mark = |text: &str| text.replace(' ', "\u{2581}");
+        let tokens: Vec<String> =
+            ["a", "b", " ", "\u{e9}"].into_iter().map(mark).chain(longer.iter().map(|t| mark(t))).collect();
+        let scores: Vec<f32> = (0..tokens.len()).map(|i| -f32::from(seed[i])).collect();
+        let mut m = Metadata::new();
+        m.insert("tokenizer.ggml.model", Value::String("llama".into()));
+        m.insert("tokenizer.ggml.tokens", strings(&tokens.iter().map(|t| t.as_bytes()).collect::<Vec<_>>()));
+        m.insert("tokenizer.ggml.scores", Value::Array(Array::F32(scores)));
+        m.insert("tokenizer.ggml.add_space_prefix", Value::Bool(space_prefix));
+        let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+        let prefixed = if space_prefix && !text.is_empty() { format!(" {text}") } else { text.clone() };
+        let expected = join_naively(letters(&mark(&prefixed)), |left, right| {
+            let id = tokens.iter().position(|token| *token == format!("{left}{right}"))?;
+            Some(usize::from(seed[id]))
+        });
+        let ids = tokenizer.encode(&text, PLAIN).unwrap();
+        let found: Vec<String> = ids.iter().map(|&id| tokens[id as usize].clone()).collect();
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(tokenizer.decode(&ids, false).unwrap(), text.as_bytes());
+    }
+
+    #[test]
+    fn bpe_merges_as_the_definition_says(
+        merges in prop::collection::vec(("[ab]{1,3}", "[ab]{1,3}"), 0..24),
+        text in prop_oneof!["[ab]{0,20}", "[ab]{60,90}"],
+    ) {
+        let mut tokens = vec!["a".to_string(), "b".to_string()];
+        tokens.extend(merges.iter().map(|(left, right)| format!("{left}{right}")));
+        tokens.sort();
+        tokens.dedup();
+        let lines: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
+        let mut m = Metadata::new();
+        m.insert("tokenizer.ggml.model", Value::String("gpt2".into()));
+        m.insert("tokenizer.ggml.pre", Value::String("gpt-2".into()));
+        m.insert("tokenizer.ggml.tokens", strings(&tokens.iter().map(|t| t.as_bytes()).collect::<Vec<_>>()));
+        m.insert("tokenizer.ggml.merges", strings(&lines.iter().map(|t| t.as_bytes()).collect::<Vec<_>>()));
+        let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+        let expected = join_naively(letters(&text), |left, right| {
+            merges.iter().position(|(l, r)| l == left && r == right)
+        });
+        let ids = tokenizer.encode(&text, PLAIN).unwrap();
+        let found: Vec<String> = ids.iter().map(|&id| tokens[id as usize].clone()).collect();
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_tokenizer_is_shared_between_threads() {
+    fn shared<T: Clone + Send + Sync + 'static>() {}
+    shared::<Tokenizer>();
+    fn sent<T: Send + 'static>() {}
+    sent::<twinfer_engine::tokenizer::StreamDecoder>();
+}
+
+#[test]
+fn vocabularies_made_to_be_slow_are_not() {
+    let mut tokens: Vec<Vec<u8>> = vec![b"<unk>".to_vec(), b"b".to_vec()];
+    tokens.extend((1..256).map(|n| [&vec![b'a'; n][..], b"c"].concat()));
+    tokens.extend((1..256).map(|n| vec![b'a'; n]));
+    tokens.push(vec![b'a'; 4096]);
+    let texts: Vec<&[u8]> = tokens.iter().map(|t| &t[..]).collect();
+    let merges: Vec<Vec<u8>> = (1..256).map(|n| [&vec![b'a'; n][..], b" a"].concat()).collect();
+    let merges: Vec<&[u8]> = merges.iter().map(|t| &t[..]).collect();
+    let text = "a".repeat(300_000);
+    for model in ["llama", "gpt2", "gemma4", "bert"] {
+        for kind in [1, 4] {
+            let mut m = Metadata::new();
+            m.insert("tokenizer.ggml.model", Value::String(model.into()));
+            m.insert("tokenizer.ggml.tokens", strings(&texts));
+            m.insert("tokenizer.ggml.merges", strings(&merges));
+            m.insert(
+                "tokenizer.ggml.token_type",
+                Value::Array(Array::I32(vec![kind; tokens.len()])),
+            );
+            let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+            let start = Instant::now();
+            let ids = tokenizer.encode(&text, PLAIN).unwrap();
+            let took = start.elapsed();
+            println!(
+                "{model}, type {kind}: {} tokens in {:.0} ms",
+                ids.len(),
+                took.as_secs_f64() * 1e3
+            );
+            assert!(took.as_secs() < 20, "{model}, type {kind}: {took:?}");
         }
     }
 }
