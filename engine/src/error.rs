@@ -98,6 +98,12 @@ pub enum Error {
         /// The operation that met it.
         op: &'static str,
     },
+    /// A logit given to a sampler is infinite or NaN.
+    #[error("the logit of token {token} is not finite: the weights or the input are damaged")]
+    NonFiniteLogit {
+        /// The first token that has one.
+        token: u32,
+    },
     /// The context or the cache pool has no room for the batch.
     #[error("the context is full: {needed} positions are needed, {capacity} are there")]
     ContextFull {

@@ -1,6 +1,24 @@
 //! Block formats of GGUF tensors: sizes, the canonical decode, the integer form that kernels compute with,
 //! and the quantizers.
+//!
+//! One file per family draws its blocks and unpacks them to a [`Step`]; [`step`] lists them and says what a step is;
+//! [`decode()`] evaluates it as floats, [`encode()`] searches for the best one.
 
+mod decode;
+mod encode;
+mod fp4;
+mod grids;
+mod iq;
+mod iq4;
+mod k;
+mod legacy;
+mod mix;
+pub mod step;
+mod tiny;
 mod types;
 
+pub use decode::decode;
+pub use encode::{can_encode, encode};
+pub use mix::{Mix, MixModel, QUANTIZATION_VERSION};
+pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;
