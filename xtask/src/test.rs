@@ -2,15 +2,23 @@
 
 use std::process::ExitCode;
 
-use crate::command::cargo;
+use crate::command::{cargo, command, output};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{node, root};
+use crate::{fuzz, node};
 
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
     let mut steps = Steps::default();
 
+    // A minimal installation of Rust lacks these two.
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if output(cargo().args([subcommand, "--version"])).is_err() {
+            steps.step(component, |steps| {
+                steps.run(command("rustup").args(["component", "add", component]))
+            });
+        }
+    }
     steps.step("format", |steps| {
         steps.run(cargo().args(["fmt", "--all", "--check"]))
     });
@@ -32,9 +40,7 @@ pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
         )
     });
     wasm_parity(&mut steps, toolchain);
-    if !root().join("fuzz/Cargo.toml").is_file() {
-        steps.leave_out("fuzz", "there is no fuzz/ here");
-    }
+    steps.step("fuzz", fuzz::run);
     steps.finish()
 }
 

@@ -10,7 +10,9 @@
 //! | `for x in e` | `for x in _tw_iter(e)` | `none` cannot be walked |
 //! | `set x = e`, `set ns.x = e` | `set x = _tw_set(e)`, `set ns.x = _tw_set_attr(e)` | no lazy chains, no cycles |
 //! | `"…" % e` | `"…"\|_tw_printf(e)` | the engine has no such operator |
-//! | `a + b`, where `safe` or `escape` is used | `(a)\|_tw_add(b)` | markupsafe escapes in additions |
+//! | `x[e]`, `x.0`; not `x['name']` | `x._tw_item(e)` | an index into a long string is work |
+//! | `a < b in c` | `_tw_compare("< in", a, b, c)` | Python's errors; comparing long strings is work |
+//! | `a + b + c`, `a * b` | `_tw_add(a, b, c)`, `_tw_mul(a, b)` | lists, not lazy views; markupsafe escapes in sums |
 //! | `'\x41\z'` | `'A\\z'` | Python's escapes |
 //! | `loop.cycle(a)` | `_tw_cycle(loop, a)` | the engine's divides by the number of arguments |
 //! | `generation`, `block` | `with` | a scope, and nothing more without a trainer or a parent template |
@@ -26,12 +28,15 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
-use super::functions::{CALL, CYCLE, DICT, ITERATE, LIST, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
+use super::methods::{ITEM, SLICE};
+use super::functions::{ADD, CALL, COMPARE, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
 
 /// Longest template, in bytes; the longest of well-known models is about 20 KB.
 pub(super) const MAX_SOURCE: usize = 256 * 1024;
 /// Most operators, brackets and the like on one path through an expression.
 const MAX_EXPRESSION_DEPTH: usize = 300;
+/// Brackets nest at most this deep.
+const MAX_BRACKETS: usize = 64;
 /// Blocks nest at most this deep, each `elif` counted as one more.
 const MAX_BLOCK_DEPTH: usize = 200;
 /// `{% if %}` and its like within each other, not counting `elif`.
@@ -40,9 +45,7 @@ const MAX_BLOCKS: usize = 50;
 pub(super) const RESERVED: &str = "_tw_";
 
 fn fail(line: usize, what: impl AsRef<str>) -> Error {
-    Error::Template {
-        what: format!("line {line}: {}", what.as_ref()),
-    }
+    Error::Template { what: format!("line {line}: {}", what.as_ref()) }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,18 +71,9 @@ enum Piece {
     /// Text and comments: copied as they are.
     Copy(Range<usize>),
     /// `{{ … }}` or `{% … %}`: the tokens, and the range of all of it.
-    Tag {
-        block: bool,
-        at: Range<usize>,
-        line: usize,
-        tokens: Vec<Token>,
-    },
+    Tag { block: bool, at: Range<usize>, line: usize, tokens: Vec<Token> },
     /// A raw block: the sign before `raw`, the text, the sign after `endraw`.
-    Raw {
-        open: Option<char>,
-        text: String,
-        close: Option<char>,
-    },
+    Raw { open: Option<char>, text: String, close: Option<char> },
 }
 
 /// Rewrites a whole template; errors name the line.
@@ -94,7 +88,6 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut pieces = split(&source)?;
     let variadic = variadic_macros(&source, &pieces);
-    let marks = marks_strings(&source, &pieces);
     let mut blocks = Blocks::default();
     let mut out = String::with_capacity(source.len() * 2);
     for piece in &mut pieces {
@@ -110,18 +103,8 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
                 out.extend(*close);
                 out.push_str("%}");
             }
-            Piece::Tag {
-                block,
-                at,
-                line,
-                tokens,
-            } => {
-                let mut tag = Tag {
-                    source: &source,
-                    line: *line,
-                    marks,
-                    tokens,
-                };
+            Piece::Tag { block, at, line, tokens } => {
+                let mut tag = Tag { source: &source, line: *line, tokens };
                 if *block {
                     blocks.follow(&tag)?;
                     tag.statement(&variadic)?;
@@ -166,10 +149,7 @@ fn split(source: &str) -> Result<Vec<Piece>> {
     let mut line = 1;
     let mut counted = 0;
     while let Some(start) = next_tag(source, at) {
-        line += source.as_bytes()[counted..start]
-            .iter()
-            .filter(|&&b| b == b'\n')
-            .count();
+        line += source.as_bytes()[counted..start].iter().filter(|&&b| b == b'\n').count();
         counted = start;
         let inner = start + 2;
         match source.as_bytes()[start + 1] {
@@ -189,24 +169,14 @@ fn split(source: &str) -> Result<Vec<Piece>> {
                     at = end;
                 } else {
                     let (tokens, end) = tokens(source, line, inner, "%}")?;
-                    pieces.push(Piece::Tag {
-                        block: true,
-                        at: start..end,
-                        line,
-                        tokens,
-                    });
+                    pieces.push(Piece::Tag { block: true, at: start..end, line, tokens });
                     at = end;
                 }
             }
             _ => {
                 pieces.push(Piece::Copy(at..start));
                 let (tokens, end) = tokens(source, line, inner, "}}")?;
-                pieces.push(Piece::Tag {
-                    block: false,
-                    at: start..end,
-                    line,
-                    tokens,
-                });
+                pieces.push(Piece::Tag { block: false, at: start..end, line, tokens });
                 at = end;
             }
         }
@@ -226,10 +196,7 @@ fn simple_tag(rest: &str, name: &str) -> Option<(Option<char>, usize)> {
     let sign = rest.chars().next().filter(|c| matches!(c, '-' | '+'));
     let inner = rest.get(sign.map_or(0, char::len_utf8)..)?;
     let inner = inner.trim_start().strip_prefix(name)?.trim_start();
-    let end = inner
-        .strip_prefix(['-', '+'])
-        .unwrap_or(inner)
-        .strip_prefix("%}")?;
+    let end = inner.strip_prefix(['-', '+']).unwrap_or(inner).strip_prefix("%}")?;
     Some((sign, rest.len() - end.len()))
 }
 
@@ -258,18 +225,9 @@ fn raw(source: &str, line: usize, open: Option<char>, body: usize) -> Result<(Pi
                     }
                 }
             }
-            let close = source[..end]
-                .strip_suffix("%}")
-                .and_then(|tag| tag.chars().next_back());
+            let close = source[..end].strip_suffix("%}").and_then(|tag| tag.chars().next_back());
             let close = close.filter(|c| matches!(c, '-' | '+'));
-            return Ok((
-                Piece::Raw {
-                    open,
-                    text: text.to_owned(),
-                    close,
-                },
-                end,
-            ));
+            return Ok((Piece::Raw { open, text: text.to_owned(), close }, end));
         }
         from = start + 2;
     }
@@ -298,20 +256,13 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
         }
         let here = || line_of(source, i);
         let (kind, len) = if c == '_' || c.is_alphabetic() {
-            let len = rest
-                .find(|c: char| c != '_' && !c.is_alphanumeric())
-                .unwrap_or(rest.len());
+            let len = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
             if rest.starts_with(RESERVED) {
-                return Err(fail(
-                    here(),
-                    format!("names that begin with '{RESERVED}' are reserved"),
-                ));
+                return Err(fail(here(), format!("names that begin with '{RESERVED}' are reserved")));
             }
             (Kind::Name, len)
         } else if c.is_ascii_digit() {
-            let after_dot = tokens
-                .last()
-                .is_some_and(|t| &source[t.at.clone()] == "." && t.at.end == i);
+            let after_dot = tokens.last().is_some_and(|t| &source[t.at.clone()] == "." && t.at.end == i);
             (Kind::Number, number_len(rest, after_dot))
         } else if matches!(c, '"' | '\'') {
             let Some(len) = string_len(rest, c) else {
@@ -319,14 +270,21 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
             };
             (Kind::Text, len)
         } else {
-            let long = ["**", "//", "==", "!=", "<=", ">="]
-                .iter()
-                .any(|op| rest.starts_with(op));
+            let long = ["**", "//", "==", "!=", "<=", ">="].iter().any(|op| rest.starts_with(op));
             if !long && !"+-*/%~|.,:()[]{}<>=".contains(c) {
                 return Err(fail(here(), format!("unexpected character {c:?}")));
             }
             match c {
-                '(' | '[' | '{' => open.push(c as u8),
+                '(' | '[' | '{' => {
+                    open.push(c as u8);
+                    if open.len() > MAX_BRACKETS {
+                        return Err(Error::Limit {
+                            what: format!("line {}: the depth of brackets in the chat template", here()),
+                            found: open.len() as u64,
+                            limit: MAX_BRACKETS as u64,
+                        });
+                    }
+                }
                 ')' | ']' | '}' => {
                     let opener = match c {
                         ')' => b'(',
@@ -360,15 +318,10 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
 }
 
 fn number_len(rest: &str, after_dot: bool) -> usize {
-    let digits = |s: &str| {
-        s.find(|c: char| c != '_' && !c.is_ascii_alphanumeric())
-            .unwrap_or(s.len())
-    };
+    let digits = |s: &str| s.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(s.len());
     let mut len = digits(rest);
     let hex = rest.starts_with("0x") || rest.starts_with("0X");
-    let fraction = rest
-        .get(len + 1..)
-        .is_some_and(|tail| tail.starts_with(|c: char| c.is_ascii_digit()));
+    let fraction = rest.get(len + 1..).is_some_and(|tail| tail.starts_with(|c: char| c.is_ascii_digit()));
     if !after_dot && rest[len..].starts_with('.') && fraction {
         len += 1 + digits(&rest[len + 1..]);
     }
@@ -470,9 +423,7 @@ fn unescape(text: &str) -> Result<String, String> {
             (Some(_), _) => return Err("half a surrogate pair in a string".into()),
             (None, code) => code,
         };
-        out.push(
-            char::from_u32(code).ok_or_else(|| "an escape that is no character in a string".to_owned())?,
-        );
+        out.push(char::from_u32(code).ok_or_else(|| "an escape that is no character in a string".to_owned())?);
     }
     if high_surrogate.is_some() {
         return Err("half a surrogate pair in a string".into());
@@ -488,18 +439,8 @@ struct Blocks {
     open: Vec<(&'static str, usize)>,
 }
 
-const BLOCKS: [&str; 10] = [
-    "for",
-    "if",
-    "with",
-    "filter",
-    "call",
-    "macro",
-    "autoescape",
-    "generation",
-    "block",
-    "set",
-];
+const BLOCKS: [&str; 10] =
+    ["for", "if", "with", "filter", "call", "macro", "autoescape", "generation", "block", "set"];
 
 impl Blocks {
     fn follow(&mut self, tag: &Tag<'_>) -> Result<()> {
@@ -520,21 +461,13 @@ impl Blocks {
                 }
             }
             "break" | "continue" => {
-                let inner = self
-                    .open
-                    .iter()
-                    .rev()
-                    .map(|(open, _)| *open)
-                    .find(|open| *open != "if");
+                let inner = self.open.iter().rev().map(|(open, _)| *open).find(|open| *open != "if");
                 if inner != Some("for") {
                     return Err(fail(tag.line, format!("'{word}' must stand directly in a loop")));
                 }
             }
             "include" | "import" | "from" | "extends" => {
-                return Err(fail(
-                    tag.line,
-                    format!("'{word}': a chat template cannot load other templates"),
-                ));
+                return Err(fail(tag.line, format!("'{word}': a chat template cannot load other templates")));
             }
             "set" if tag.assignment().is_some() => {}
             _ => {
@@ -548,25 +481,11 @@ impl Blocks {
             return Err(Error::Limit {
                 what: format!("line {}: the depth of a chat template's blocks", tag.line),
                 found: depth as u64,
-                limit: if self.open.len() > MAX_BLOCKS {
-                    MAX_BLOCKS
-                } else {
-                    MAX_BLOCK_DEPTH
-                } as u64,
+                limit: if self.open.len() > MAX_BLOCKS { MAX_BLOCKS } else { MAX_BLOCK_DEPTH } as u64,
             });
         }
         Ok(())
     }
-}
-
-/// Whether the template has a filter that marks strings as safe, which changes what `+` does to them.
-fn marks_strings(source: &str, pieces: &[Piece]) -> bool {
-    pieces.iter().any(|piece| match piece {
-        Piece::Tag { tokens, .. } => tokens
-            .iter()
-            .any(|token| matches!(&source[token.at.clone()], "safe" | "escape" | "e" | "forceescape")),
-        _ => false,
-    })
 }
 
 /// Names of the macros whose bodies mention `varargs` or `kwargs`.
@@ -574,9 +493,7 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
     let mut names = HashSet::new();
     let mut open: Vec<&str> = Vec::new();
     for piece in pieces {
-        let Piece::Tag { block, tokens, .. } = piece else {
-            continue;
-        };
+        let Piece::Tag { block, tokens, .. } = piece else { continue };
         let word = |i: usize| tokens.get(i).map_or("", |token| &source[token.at.clone()]);
         if *block && word(0) == "macro" {
             open.push(word(1));
@@ -584,9 +501,7 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
             open.pop();
         }
         let uses = tokens.iter().enumerate().any(|(i, token)| {
-            token.kind == Kind::Name
-                && matches!(word(i), "varargs" | "kwargs")
-                && (i == 0 || word(i - 1) != ".")
+            token.kind == Kind::Name && matches!(word(i), "varargs" | "kwargs") && (i == 0 || word(i - 1) != ".")
         });
         if let (true, Some(name)) = (uses, open.last()) {
             names.insert((*name).to_owned());
@@ -601,8 +516,6 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
 struct Tag<'a> {
     source: &'a str,
     line: usize,
-    /// The template marks strings as safe somewhere.
-    marks: bool,
     tokens: &'a mut Vec<Token>,
 }
 
@@ -622,15 +535,7 @@ struct Bracket {
 
 impl Bracket {
     fn new(at: usize, postfix: bool) -> Self {
-        Self {
-            at,
-            postfix,
-            commas: Vec::new(),
-            colons: Vec::new(),
-            chain: 0,
-            operand: 0,
-            deepest: 0,
-        }
+        Self { at, postfix, commas: Vec::new(), colons: Vec::new(), chain: 0, operand: 0, deepest: 0 }
     }
 
     fn depth(&self) -> usize {
@@ -650,9 +555,7 @@ impl Tag<'_> {
     }
 
     fn is(&self, i: usize, text: &str) -> bool {
-        self.tokens
-            .get(i)
-            .is_some_and(|token| token.kind != Kind::Text && self.word(token) == text)
+        self.tokens.get(i).is_some_and(|token| token.kind != Kind::Text && self.word(token) == text)
     }
 
     /// The indices of the tokens in `range` that stand in no bracket.
@@ -688,9 +591,7 @@ impl Tag<'_> {
 
     /// Where the `=` of `set target = value` stands.
     fn assignment(&self) -> Option<usize> {
-        self.top_level(1..self.tokens.len())
-            .into_iter()
-            .find(|&i| self.is(i, "="))
+        self.top_level(1..self.tokens.len()).into_iter().find(|&i| self.is(i, "="))
     }
 
     fn around(&mut self, range: Range<usize>, open: &str, close: &str) {
@@ -714,10 +615,7 @@ impl Tag<'_> {
     /// Rewrites what stands in `{% … %}`.
     fn statement(&mut self, variadic: &HashSet<String>) -> Result<()> {
         let end = self.tokens.len();
-        let word = self
-            .tokens
-            .first()
-            .map_or("", |token| &self.source[token.at.clone()]);
+        let word = self.tokens.first().map_or("", |token| &self.source[token.at.clone()]);
         match word {
             "generation" | "block" => {
                 self.tokens[0].text = Some("with".into());
@@ -752,28 +650,17 @@ impl Tag<'_> {
                 self.around(within + 1..until, &format!("{ITERATE}("), ")");
             }
             "macro" => {
-                let name = self
-                    .tokens
-                    .get(1)
-                    .map_or("", |token| &self.source[token.at.clone()]);
+                let name = self.tokens.get(1).map_or("", |token| &self.source[token.at.clone()]);
                 if variadic.contains(name) && self.is(2, "(") && self.is(end - 1, ")") {
                     let first = self.is(end - 2, "(") || self.is(end - 2, ",");
-                    let more = if first {
-                        "varargs=none, kwargs=none"
-                    } else {
-                        ", varargs=none, kwargs=none"
-                    };
+                    let more = if first { "varargs=none, kwargs=none" } else { ", varargs=none, kwargs=none" };
                     self.tokens[end - 1].before = more.into();
                 }
                 self.expression(1..end, &HashSet::new())?;
             }
             // The word after these is a statement's own, not a value that a bracket could follow.
             "call" if self.is(1, "(") => {
-                let close = self
-                    .top_level(1..end)
-                    .into_iter()
-                    .find(|&i| self.is(i, ")"))
-                    .unwrap_or(end - 1);
+                let close = self.top_level(1..end).into_iter().find(|&i| self.is(i, ")")).unwrap_or(end - 1);
                 self.expression(close + 1..end, variadic)?;
             }
             _ => self.expression(1..end, variadic)?,
@@ -814,9 +701,7 @@ impl Tag<'_> {
     /// Rewrites the expression in `range`.
     fn expression(&mut self, range: Range<usize>, variadic: &HashSet<String>) -> Result<()> {
         let first = range.start;
-        if self.marks {
-            self.sums(range.clone(), first);
-        }
+        self.arithmetic(range.clone(), first);
         let mut open = vec![Bracket::new(usize::MAX, false)];
         for i in range.clone() {
             let behind_value = i > first && self.ends_value(i - 1, first);
@@ -836,9 +721,7 @@ impl Tag<'_> {
                     };
                     let outer = open.last_mut().expect("the outermost bracket is never closed");
                     outer.operand = outer.operand.max(bracket.depth());
-                    if self.marks {
-                        self.sums(bracket.at + 1..i, first);
-                    }
+                    self.arithmetic(bracket.at + 1..i, first);
                     self.close(&bracket, i)?;
                 }
                 (Kind::Operator, ",") => {
@@ -857,17 +740,18 @@ impl Tag<'_> {
                         self.printf(i, range.end);
                     }
                 }
+                // `x.0` is an item.
+                (Kind::Number, number) if i > first && self.is(i - 1, ".") => {
+                    self.tokens[i].text = Some(format!("{ITEM}({number})"));
+                }
                 (Kind::Name, "in" | "and" | "or" | "not" | "if" | "else" | "is") => innermost.chain += 1,
                 (Kind::Name, name) => {
                     let called = self.is(i + 1, "(") && i + 1 < range.end;
                     let free = i == first || !(self.is(i - 1, ".") || self.is(i - 1, "|"));
                     if called && free && variadic.contains(name) {
                         self.tokens[i].before.push_str(&format!("{CALL}("));
-                        self.tokens[i + 1].text = Some(if self.is(i + 2, ")") {
-                            String::new()
-                        } else {
-                            ", ".into()
-                        });
+                        self.tokens[i + 1].text =
+                            Some(if self.is(i + 2, ")") { String::new() } else { ", ".into() });
                     } else if called && name == "cycle" && i > first && self.is(i - 1, ".") {
                         self.cycle(i, first)?;
                     }
@@ -877,10 +761,7 @@ impl Tag<'_> {
             let depth: usize = open.iter().map(Bracket::depth).sum();
             if depth > MAX_EXPRESSION_DEPTH {
                 return Err(Error::Limit {
-                    what: format!(
-                        "line {}: the depth of an expression of the chat template",
-                        self.line
-                    ),
+                    what: format!("line {}: the depth of an expression of the chat template", self.line),
                     found: depth as u64,
                     limit: MAX_EXPRESSION_DEPTH as u64,
                 });
@@ -889,48 +770,114 @@ impl Tag<'_> {
         Ok(())
     }
 
-    /// Rewrites the sums among the tokens of one element of an expression, all in the same bracket: from the first
-    /// operand to each right operand's end, `a + b` becomes `(a)|_tw_add(b)`.
-    fn sums(&mut self, range: Range<usize>, first: usize) {
-        let top = self.top_level(range.clone());
-        // What binds less tightly than a sum ends it.
-        let ends_sum = |tag: &Self, i: usize| {
-            let token = &tag.tokens[i];
-            match token.kind {
-                Kind::Name => {
-                    matches!(
-                        tag.word(token),
-                        "in" | "and" | "or" | "not" | "if" | "else" | "recursive"
-                    ) && !(i > first && (tag.is(i - 1, ".") || tag.is(i - 1, "|") || tag.is(i - 1, "is")))
-                }
-                Kind::Operator => {
-                    matches!(
-                        tag.word(token),
-                        "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":"
-                    )
-                }
-                _ => false,
+    /// Rewrites the sums and products among the tokens of one bracket's inside, `range`: a run of `a + b + c`
+    /// becomes one call, and so does what precedes a run.
+    fn arithmetic(&mut self, range: Range<usize>, first: usize) {
+        // Products bind tighter, so their calls come inside of those of sums.
+        self.calls_for(&range, first, "*", &["*", "/", "//", "%"], &["+", "-", "~"], MULTIPLY);
+        self.calls_for(&range, first, "+", &["+", "-"], &[], ADD);
+        self.comparisons(&range, first);
+    }
+
+    /// Rewrites the comparisons in `range`: `a < b in c` becomes `_tw_compare("< in", a, b, c)`.
+    fn comparisons(&mut self, range: &Range<usize>, first: usize) {
+        let mut start = range.start;
+        let mut operators: Vec<(usize, String)> = Vec::new();
+        let mut skip = None;
+        for i in self.top_level(range.clone()).into_iter().chain([range.end]) {
+            if skip == Some(i) {
+                continue;
             }
-        };
+            let behind_value = i > start && self.ends_value(i - 1, first);
+            if i < range.end && behind_value {
+                let token = &self.tokens[i];
+                let word = self.word(token);
+                let attribute = self.is(i - 1, ".") || self.is(i - 1, "|") || self.is_test_name(i, first);
+                let compares = match token.kind {
+                    Kind::Operator => matches!(word, "==" | "!=" | "<" | "<=" | ">" | ">="),
+                    Kind::Name => word == "in" && !attribute,
+                    _ => false,
+                };
+                if compares {
+                    operators.push((i, word.to_owned()));
+                    continue;
+                }
+                if word == "not" && token.kind == Kind::Name && !attribute && self.is(i + 1, "in") {
+                    operators.push((i, "not-in".to_owned()));
+                    skip = Some(i + 1);
+                    continue;
+                }
+            }
+            if i < range.end && (!self.ends_operand(i, first) || self.is(i, "in")) {
+                continue;
+            }
+            if !operators.is_empty() {
+                let names: Vec<&str> = operators.iter().map(|(_, name)| name.as_str()).collect();
+                let open = format!("{COMPARE}(\"{}\", ", names.join(" "));
+                for (at, name) in &operators {
+                    self.tokens[*at].text = Some(", ".into());
+                    if name == "not-in" {
+                        self.tokens[at + 1].text = Some(String::new());
+                    }
+                }
+                self.around(start..i, &open, ")");
+                operators.clear();
+            }
+            start = i + 1;
+        }
+    }
+
+    /// As [`Self::arithmetic`] for one operator, its `peers` of the same precedence and those that bind less
+    /// (`looser`, besides comparisons and keywords).
+    fn calls_for(
+        &mut self,
+        range: &Range<usize>,
+        first: usize,
+        operator: &str,
+        peers: &[&str],
+        looser: &[&str],
+        function: &str,
+    ) {
         let mut start = range.start;
         let mut operators: Vec<usize> = Vec::new();
-        for i in top.into_iter().chain([range.end]) {
-            let ended = i == range.end || ends_sum(self, i);
-            if ended {
-                for (n, &plus) in operators.iter().enumerate() {
-                    if !self.is(plus, "+") {
-                        continue;
+        for i in self.top_level(range.clone()).into_iter().chain([range.end]) {
+            let binary = |words: &[&str]| {
+                i > start && words.iter().any(|word| self.is(i, word)) && self.ends_value(i - 1, first)
+            };
+            if i < range.end && binary(peers) {
+                operators.push(i);
+            } else if i == range.end || self.ends_operand(i, first) || binary(looser) {
+                let mut run = 0;
+                while run < operators.len() {
+                    let mut next = run;
+                    while next < operators.len() && self.is(operators[next], operator) {
+                        self.tokens[operators[next]].text = Some(", ".into());
+                        next += 1;
                     }
-                    let until = operators.get(n + 1).copied().unwrap_or(i);
-                    self.tokens[start].before.insert(0, '(');
-                    self.tokens[plus].text = Some(format!(")|{}(", super::filters::ADD));
-                    self.tokens[until - 1].after.push(')');
+                    if next > run {
+                        let until = operators.get(next).copied().unwrap_or(i);
+                        self.around(start..until, &format!("{function}("), ")");
+                    }
+                    run = next + 1;
                 }
                 operators.clear();
                 start = i + 1;
-            } else if i > start && (self.is(i, "+") || self.is(i, "-")) && self.ends_value(i - 1, first) {
-                operators.push(i);
             }
+        }
+    }
+
+    /// Whether token `i` binds less than any arithmetic.
+    fn ends_operand(&self, i: usize, first: usize) -> bool {
+        let token = &self.tokens[i];
+        match token.kind {
+            Kind::Name => {
+                matches!(self.word(token), "in" | "and" | "or" | "not" | "if" | "else" | "recursive")
+                    && !(i > first && (self.is(i - 1, ".") || self.is(i - 1, "|") || self.is(i - 1, "is")))
+            }
+            Kind::Operator => {
+                matches!(self.word(token), "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":")
+            }
+            Kind::Text | Kind::Number => false,
         }
     }
 
@@ -947,13 +894,8 @@ impl Tag<'_> {
                 let mut separators: Vec<(usize, bool)> = bracket.commas.iter().map(|&i| (i, false)).collect();
                 separators.extend(bracket.colons.iter().map(|&i| (i, true)));
                 separators.sort_unstable();
-                let alternate = separators
-                    .iter()
-                    .enumerate()
-                    .all(|(n, &(_, colon))| colon == (n % 2 == 0));
-                let trailing = separators
-                    .last()
-                    .is_some_and(|&(i, colon)| !colon && i + 1 == end);
+                let alternate = separators.iter().enumerate().all(|(n, &(_, colon))| colon == (n % 2 == 0));
+                let trailing = separators.last().is_some_and(|&(i, colon)| !colon && i + 1 == end);
                 let complete = separators.len() % 2 == 1 || trailing || end == start + 1;
                 if !alternate || !complete {
                     return Err(fail(self.line, "a dict needs 'key: value' pairs"));
@@ -973,10 +915,14 @@ impl Tag<'_> {
                     self.tokens[colon].text = Some(if empty { "none," } else { "," }.into());
                     part = colon;
                 }
-                self.replace_brackets(start, end, "._tw_slice(");
+                self.replace_brackets(start, end, &format!(".{SLICE}("));
                 if end == part + 1 {
                     self.tokens[end].text = Some("none)".into());
                 }
+            }
+            // A key that is a string literal costs nothing to look up; an index into a string does.
+            ("[", true) if end != start + 2 || self.tokens[start + 1].kind != Kind::Text => {
+                self.replace_brackets(start, end, &format!(".{ITEM}("));
             }
             _ => {}
         }
@@ -991,9 +937,8 @@ impl Tag<'_> {
     /// Rewrites `"…" % operand`, the `%` at `at`: the operand reaches to the next operator that binds no tighter.
     fn printf(&mut self, at: usize, end: usize) {
         let mut until = at + 1;
-        let top = self.top_level(at + 1..end);
-        // In a bracket that closes before `end`, the walk stops at its closing token.
-        let mut depth = 0i32;
+        // The walk stops at the bracket that closes around the operator, or at the next operator.
+        let mut depth = 0usize;
         for i in at + 1..end {
             let word = self.word(&self.tokens[i]);
             if self.tokens[i].kind == Kind::Operator {
@@ -1009,7 +954,6 @@ impl Tag<'_> {
             } else if depth == 0
                 && self.tokens[i].kind == Kind::Name
                 && matches!(word, "and" | "or" | "not" | "if" | "else" | "in" | "is")
-                && top.contains(&i)
             {
                 break;
             }
@@ -1023,9 +967,7 @@ impl Tag<'_> {
 
     /// Rewrites `loop.cycle(`, the name `cycle` at `at`.
     fn cycle(&mut self, at: usize, first: usize) -> Result<()> {
-        let owner = at
-            .checked_sub(2)
-            .filter(|&i| i >= first && self.tokens[i].kind == Kind::Name);
+        let owner = at.checked_sub(2).filter(|&i| i >= first && self.tokens[i].kind == Kind::Name);
         let free = owner.filter(|&i| i == first || !(self.is(i - 1, ".") || self.is(i - 1, "|")));
         let Some(owner) = free else {
             return Err(fail(self.line, "'cycle' is a method of 'loop' only"));
@@ -1033,11 +975,7 @@ impl Tag<'_> {
         self.tokens[owner].before.push_str(&format!("{CYCLE}("));
         self.tokens[at - 1].text = Some(String::new());
         self.tokens[at].text = Some(String::new());
-        self.tokens[at + 1].text = Some(if self.is(at + 2, ")") {
-            String::new()
-        } else {
-            ", ".into()
-        });
+        self.tokens[at + 1].text = Some(if self.is(at + 2, ")") { String::new() } else { ", ".into() });
         Ok(())
     }
 }

@@ -214,7 +214,7 @@ impl Vocabulary {
                 found: format!("{} tokens", entries.len()),
             });
         }
-        let mut texts = TextTable::default();
+        let mut texts = TextTable::with_capacity(entries.len());
         for text in entries {
             if text.len() > MAX_TOKEN_BYTES {
                 return Err(Error::Limit {
