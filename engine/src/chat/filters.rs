@@ -22,9 +22,7 @@ const FILTERS: [(&str, Filter); 56] = [
     ("abs", abs),
     ("attr", attr),
     ("batch", batch),
-    ("capitalize", |state, args| {
-        changed(state, args, methods::capitalize)
-    }),
+    ("capitalize", |state, args| changed(state, args, methods::capitalize)),
     ("center", center),
     ("count", length),
     ("d", default),
@@ -86,23 +84,14 @@ pub(super) const PRINTF: &str = "_tw_printf";
 /// Replaces the engine's filters by these.
 pub(super) fn register(env: &mut Environment<'_>) {
     for (name, filter) in FILTERS {
-        env.add_filter(
-            name,
-            move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-                filter(
-                    state,
-                    &Args::new(name.trim_start_matches(RESERVED), &values.into_values()),
-                )
-            },
-        );
+        env.add_filter(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
+            filter(state, &Args::new(name.trim_start_matches(RESERVED), &values.into_values()))
+        });
     }
 }
 
 fn unknown(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
-    Err(Error::new(
-        ErrorKind::UnknownFilter,
-        args.fail("there is no such filter").to_string(),
-    ))
+    Err(Error::new(ErrorKind::UnknownFilter, args.fail("there is no such filter").to_string()))
 }
 
 fn input<'a>(args: &'a Args<'_>) -> Result<&'a Value, Error> {
@@ -181,10 +170,7 @@ impl Attribute {
             Some(value) => match value.as_str() {
                 Some(path) => path
                     .split('.')
-                    .map(|part| {
-                        part.parse::<u32>()
-                            .map_or_else(|_| Value::from(part), Value::from)
-                    })
+                    .map(|part| part.parse::<u32>().map_or_else(|_| Value::from(part), Value::from))
                     .collect(),
                 None if value.is_none() => Vec::new(),
                 None => vec![value.clone()],
@@ -227,10 +213,7 @@ fn check_comparable<'a>(values: impl Iterator<Item = &'a Value>) -> Result<(), E
             ValueKind::Bool => ValueKind::Number,
             kind => kind,
         };
-        let ordered = !matches!(
-            kind(value),
-            ValueKind::None | ValueKind::Map | ValueKind::Undefined
-        );
+        let ordered = !matches!(kind(value), ValueKind::None | ValueKind::Map | ValueKind::Undefined);
         match seen {
             Some(first) if kind(first) != kind(value) || !ordered => {
                 return Err(error(format!(
@@ -254,10 +237,7 @@ fn default(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     if !replace {
         return Ok(value.clone());
     }
-    Ok(args
-        .opt(1, "default_value")
-        .cloned()
-        .unwrap_or_else(|| Value::from("")))
+    Ok(args.opt(1, "default_value").cloned().unwrap_or_else(|| Value::from("")))
 }
 
 fn attr(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -291,8 +271,7 @@ fn length(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
             None => None,
         },
     };
-    len.map(Value::from)
-        .ok_or_else(|| error(format!("object of type '{}' has no len()", type_name(value))))
+    len.map(Value::from).ok_or_else(|| error(format!("object of type '{}' has no len()", type_name(value))))
 }
 
 fn pprint(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -311,10 +290,7 @@ fn abs(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     match (integer(value), f64::try_from(value.clone())) {
         (Some(int), _) => Ok(Value::from(i128::from(int).abs())),
         (None, Ok(float)) if value.is_number() => Ok(Value::from(float.abs())),
-        _ => Err(error(format!(
-            "bad operand type for abs(): '{}'",
-            type_name(value)
-        ))),
+        _ => Err(error(format!("bad operand type for abs(): '{}'", type_name(value)))),
     }
 }
 
@@ -337,15 +313,10 @@ fn parse_int(text: &str, base: i64) -> Option<i128> {
             (.., Some(digits)) => (digits, 2),
             _ => (lower, 10),
         },
-        base => (
-            lower,
-            u32::try_from(base).ok().filter(|base| (2..=36).contains(base))?,
-        ),
+        base => (lower, u32::try_from(base).ok().filter(|base| (2..=36).contains(base))?),
     };
     // Underscores stand between digits only.
-    let well_formed = digits
-        .split('_')
-        .all(|run| !run.is_empty() && run.chars().all(|c| c.is_digit(base)));
+    let well_formed = digits.split('_').all(|run| !run.is_empty() && run.chars().all(|c| c.is_digit(base)));
     if !well_formed {
         return None;
     }
@@ -396,10 +367,7 @@ fn float(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     };
     Ok(match found {
         Some(float) => Value::from(float),
-        None => args
-            .opt(1, "default")
-            .cloned()
-            .unwrap_or_else(|| Value::from(0.0)),
+        None => args.opt(1, "default").cloned().unwrap_or_else(|| Value::from(0.0)),
     })
 }
 
@@ -436,11 +404,7 @@ fn round(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         ("common", None) => libm::rint(number / scale) * scale,
         ("ceil" | "floor", _) => {
             let step = if method == "ceil" { f64::ceil } else { f64::floor };
-            if precision >= 0 {
-                step(number * scale) / scale
-            } else {
-                step(number / scale) * scale
-            }
+            if precision >= 0 { step(number * scale) / scale } else { step(number / scale) * scale }
         }
         _ => return Err(args.fail("method must be common, ceil or floor")),
     };
@@ -492,9 +456,7 @@ fn filesizeformat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, E
 fn trim(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(2, &["chars"])?;
     let chars = args.opt_str(1, "chars")?;
-    changed(state, args, |text| {
-        methods::strip(text, chars, true, true).to_owned()
-    })
+    changed(state, args, |text| methods::strip(text, chars, true, true).to_owned())
 }
 
 /// Words begin after white space, dashes and opening brackets.
@@ -546,13 +508,7 @@ fn indent(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     // With the newline that jinja2 appends, so that an empty last line counts.
     let source = format!("{text}\n");
     let lines = call_splitlines(state, &source)?;
-    methods::pay(
-        state,
-        lines
-            .len()
-            .saturating_mul(margin.len() + 1)
-            .saturating_add(text.len()),
-    )?;
+    methods::pay(state, lines.len().saturating_mul(margin.len() + 1).saturating_add(text.len()))?;
     let mut out = String::with_capacity(text.len());
     for (i, line) in lines.iter().enumerate() {
         let line = line.as_str().unwrap_or_default();
@@ -591,10 +547,7 @@ fn truncate(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
     if text.chars().count() as i64 <= limit.saturating_add(leeway) {
         return Ok(Value::from(text));
     }
-    let kept: String = text
-        .chars()
-        .take(usize::try_from(limit - end_len).unwrap_or(0))
-        .collect();
+    let kept: String = text.chars().take(usize::try_from(limit - end_len).unwrap_or(0)).collect();
     let kept = match kept.rsplit_once(' ') {
         Some((before, _)) if !args.flag(2, "killwords", false) => before,
         _ => kept.as_str(),
@@ -605,9 +558,7 @@ fn truncate(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
 fn wordcount(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let text = text(state, args)?;
     let word = |c: char| c == '_' || c.is_alphanumeric();
-    Ok(Value::from(
-        text.split(|c| !word(c)).filter(|run| !run.is_empty()).count(),
-    ))
+    Ok(Value::from(text.split(|c| !word(c)).filter(|run| !run.is_empty()).count()))
 }
 
 fn format_filter(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -627,11 +578,7 @@ fn printf_operator(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, 
 fn printf(state: &mut State<'_, '_>, args: &Args<'_>, values: &[Value]) -> Result<Value, Error> {
     let text = text(state, args)?;
     methods::pay_for_format(state, &text, values)?;
-    Ok(Value::from(format(
-        FormatStyle::Printf,
-        &text,
-        &methods::format_args(state, values)?,
-    )?))
+    Ok(Value::from(format(FormatStyle::Printf, &text, &methods::format_args(state, values)?)?))
 }
 
 /// markupsafe's escapes.
@@ -672,11 +619,7 @@ fn changed(
     change: impl FnOnce(&str) -> String,
 ) -> Result<Value, Error> {
     let text = change(&text(state, args)?);
-    Ok(if input(args)?.is_safe() {
-        Value::from_safe_string(text)
-    } else {
-        Value::from(text)
-    })
+    Ok(if input(args)?.is_safe() { Value::from_safe_string(text) } else { Value::from(text) })
 }
 
 /// A string as marked text: escaped unless it is marked already. Other values stay.
@@ -729,10 +672,7 @@ fn url_quote(text: &str, query: bool, out: &mut String) {
 fn urlencode(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let value = input(args)?;
     let mut out = String::new();
-    if !matches!(
-        value.kind(),
-        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable
-    ) {
+    if !matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
         url_quote(&str_of(state, value)?, false, &mut out);
         return Ok(Value::from(out));
     }
@@ -831,11 +771,7 @@ fn reverse(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 /// The items, none where the value is false: `none|map(…)` is empty.
 fn walk_if_true(state: &State<'_, '_>, args: &Args<'_>) -> Result<Vec<Value>, Error> {
     let value = input(args)?;
-    if value.is_true() {
-        iterate(state, value)
-    } else {
-        Ok(Vec::new())
-    }
+    if value.is_true() { iterate(state, value) } else { Ok(Vec::new()) }
 }
 
 fn map(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -914,10 +850,7 @@ fn sort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let case_sensitive = args.flag(2, "case_sensitive", false);
     let attributes: Vec<Attribute> = match args.opt(3, "attribute") {
         Some(value) => match value.as_str() {
-            Some(names) => names
-                .split(',')
-                .map(|name| Attribute::new(Some(&Value::from(name)), None))
-                .collect(),
+            Some(names) => names.split(',').map(|name| Attribute::new(Some(&Value::from(name)), None)).collect(),
             None => vec![Attribute::new(Some(value), None)],
         },
         None => vec![Attribute::new(None, None)],
@@ -959,7 +892,8 @@ fn dictsort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
 
 fn groupby(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(4, &["attribute", "default", "case_sensitive"])?;
-    let attribute = Attribute::new(Some(args.req(1, "attribute")?), args.opt(2, "default").cloned());
+    let attribute =
+        Attribute::new(Some(args.req(1, "attribute")?), args.opt(2, "default").cloned());
     let case_sensitive = args.flag(3, "case_sensitive", false);
     let mut keyed = Vec::new();
     for item in iterate(state, input(args)?)? {
@@ -1021,13 +955,8 @@ fn extreme(state: &mut State<'_, '_>, args: &Args<'_>, wanted: Ordering) -> Resu
 
 fn batch(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["linecount", "fill_with"])?;
-    let size = args
-        .opt_int(1, "linecount")?
-        .ok_or_else(|| args.fail("linecount is needed"))?;
-    let size = usize::try_from(size)
-        .ok()
-        .filter(|&size| size > 0)
-        .ok_or_else(|| args.fail("linecount must be positive"))?;
+    let size = args.opt_int(1, "linecount")?.ok_or_else(|| args.fail("linecount is needed"))?;
+    let size = usize::try_from(size).ok().filter(|&size| size > 0).ok_or_else(|| args.fail("linecount must be positive"))?;
     let fill = args.opt(2, "fill_with").filter(|fill| !fill.is_none());
     let budget = Budget::of(state)?;
     let mut out = Vec::new();
@@ -1044,13 +973,8 @@ fn batch(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 
 fn slice(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["slices", "fill_with"])?;
-    let slices = args
-        .opt_int(1, "slices")?
-        .ok_or_else(|| args.fail("slices is needed"))?;
-    let slices = usize::try_from(slices)
-        .ok()
-        .filter(|&n| n > 0)
-        .ok_or_else(|| args.fail("slices must be positive"))?;
+    let slices = args.opt_int(1, "slices")?.ok_or_else(|| args.fail("slices is needed"))?;
+    let slices = usize::try_from(slices).ok().filter(|&n| n > 0).ok_or_else(|| args.fail("slices must be positive"))?;
     state.consume_fuel(slices as u64)?;
     let fill = args.opt(2, "fill_with").filter(|fill| !fill.is_none());
     let items = iterate(state, input(args)?)?;

@@ -28,10 +28,8 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
-use super::functions::{
-    ADD, CALL, COMPARE, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE,
-};
 use super::methods::{ITEM, SLICE};
+use super::functions::{ADD, CALL, COMPARE, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE};
 
 /// Longest template, in bytes; the longest of well-known models is about 20 KB.
 pub(super) const MAX_SOURCE: usize = 256 * 1024;
@@ -47,9 +45,7 @@ const MAX_BLOCKS: usize = 50;
 pub(super) const RESERVED: &str = "_tw_";
 
 fn fail(line: usize, what: impl AsRef<str>) -> Error {
-    Error::Template {
-        what: format!("line {line}: {}", what.as_ref()),
-    }
+    Error::Template { what: format!("line {line}: {}", what.as_ref()) }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,18 +71,9 @@ enum Piece {
     /// Text and comments: copied as they are.
     Copy(Range<usize>),
     /// `{{ … }}` or `{% … %}`: the tokens, and the range of all of it.
-    Tag {
-        block: bool,
-        at: Range<usize>,
-        line: usize,
-        tokens: Vec<Token>,
-    },
+    Tag { block: bool, at: Range<usize>, line: usize, tokens: Vec<Token> },
     /// A raw block: the sign before `raw`, the text, the sign after `endraw`.
-    Raw {
-        open: Option<char>,
-        text: String,
-        close: Option<char>,
-    },
+    Raw { open: Option<char>, text: String, close: Option<char> },
 }
 
 /// Rewrites a whole template; errors name the line.
@@ -116,17 +103,8 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
                 out.extend(*close);
                 out.push_str("%}");
             }
-            Piece::Tag {
-                block,
-                at,
-                line,
-                tokens,
-            } => {
-                let mut tag = Tag {
-                    source: &source,
-                    line: *line,
-                    tokens,
-                };
+            Piece::Tag { block, at, line, tokens } => {
+                let mut tag = Tag { source: &source, line: *line, tokens };
                 if *block {
                     blocks.follow(&tag)?;
                     tag.statement(&variadic)?;
@@ -171,10 +149,7 @@ fn split(source: &str) -> Result<Vec<Piece>> {
     let mut line = 1;
     let mut counted = 0;
     while let Some(start) = next_tag(source, at) {
-        line += source.as_bytes()[counted..start]
-            .iter()
-            .filter(|&&b| b == b'\n')
-            .count();
+        line += source.as_bytes()[counted..start].iter().filter(|&&b| b == b'\n').count();
         counted = start;
         let inner = start + 2;
         match source.as_bytes()[start + 1] {
@@ -194,24 +169,14 @@ fn split(source: &str) -> Result<Vec<Piece>> {
                     at = end;
                 } else {
                     let (tokens, end) = tokens(source, line, inner, "%}")?;
-                    pieces.push(Piece::Tag {
-                        block: true,
-                        at: start..end,
-                        line,
-                        tokens,
-                    });
+                    pieces.push(Piece::Tag { block: true, at: start..end, line, tokens });
                     at = end;
                 }
             }
             _ => {
                 pieces.push(Piece::Copy(at..start));
                 let (tokens, end) = tokens(source, line, inner, "}}")?;
-                pieces.push(Piece::Tag {
-                    block: false,
-                    at: start..end,
-                    line,
-                    tokens,
-                });
+                pieces.push(Piece::Tag { block: false, at: start..end, line, tokens });
                 at = end;
             }
         }
@@ -231,10 +196,7 @@ fn simple_tag(rest: &str, name: &str) -> Option<(Option<char>, usize)> {
     let sign = rest.chars().next().filter(|c| matches!(c, '-' | '+'));
     let inner = rest.get(sign.map_or(0, char::len_utf8)..)?;
     let inner = inner.trim_start().strip_prefix(name)?.trim_start();
-    let end = inner
-        .strip_prefix(['-', '+'])
-        .unwrap_or(inner)
-        .strip_prefix("%}")?;
+    let end = inner.strip_prefix(['-', '+']).unwrap_or(inner).strip_prefix("%}")?;
     Some((sign, rest.len() - end.len()))
 }
 
@@ -263,18 +225,9 @@ fn raw(source: &str, line: usize, open: Option<char>, body: usize) -> Result<(Pi
                     }
                 }
             }
-            let close = source[..end]
-                .strip_suffix("%}")
-                .and_then(|tag| tag.chars().next_back());
+            let close = source[..end].strip_suffix("%}").and_then(|tag| tag.chars().next_back());
             let close = close.filter(|c| matches!(c, '-' | '+'));
-            return Ok((
-                Piece::Raw {
-                    open,
-                    text: text.to_owned(),
-                    close,
-                },
-                end,
-            ));
+            return Ok((Piece::Raw { open, text: text.to_owned(), close }, end));
         }
         from = start + 2;
     }
@@ -303,20 +256,13 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
         }
         let here = || line_of(source, i);
         let (kind, len) = if c == '_' || c.is_alphabetic() {
-            let len = rest
-                .find(|c: char| c != '_' && !c.is_alphanumeric())
-                .unwrap_or(rest.len());
+            let len = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
             if rest.starts_with(RESERVED) {
-                return Err(fail(
-                    here(),
-                    format!("names that begin with '{RESERVED}' are reserved"),
-                ));
+                return Err(fail(here(), format!("names that begin with '{RESERVED}' are reserved")));
             }
             (Kind::Name, len)
         } else if c.is_ascii_digit() {
-            let after_dot = tokens
-                .last()
-                .is_some_and(|t| &source[t.at.clone()] == "." && t.at.end == i);
+            let after_dot = tokens.last().is_some_and(|t| &source[t.at.clone()] == "." && t.at.end == i);
             (Kind::Number, number_len(rest, after_dot))
         } else if matches!(c, '"' | '\'') {
             let Some(len) = string_len(rest, c) else {
@@ -324,9 +270,7 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
             };
             (Kind::Text, len)
         } else {
-            let long = ["**", "//", "==", "!=", "<=", ">="]
-                .iter()
-                .any(|op| rest.starts_with(op));
+            let long = ["**", "//", "==", "!=", "<=", ">="].iter().any(|op| rest.starts_with(op));
             if !long && !"+-*/%~|.,:()[]{}<>=".contains(c) {
                 return Err(fail(here(), format!("unexpected character {c:?}")));
             }
@@ -374,15 +318,10 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
 }
 
 fn number_len(rest: &str, after_dot: bool) -> usize {
-    let digits = |s: &str| {
-        s.find(|c: char| c != '_' && !c.is_ascii_alphanumeric())
-            .unwrap_or(s.len())
-    };
+    let digits = |s: &str| s.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(s.len());
     let mut len = digits(rest);
     let hex = rest.starts_with("0x") || rest.starts_with("0X");
-    let fraction = rest
-        .get(len + 1..)
-        .is_some_and(|tail| tail.starts_with(|c: char| c.is_ascii_digit()));
+    let fraction = rest.get(len + 1..).is_some_and(|tail| tail.starts_with(|c: char| c.is_ascii_digit()));
     if !after_dot && rest[len..].starts_with('.') && fraction {
         len += 1 + digits(&rest[len + 1..]);
     }
@@ -484,9 +423,7 @@ fn unescape(text: &str) -> Result<String, String> {
             (Some(_), _) => return Err("half a surrogate pair in a string".into()),
             (None, code) => code,
         };
-        out.push(
-            char::from_u32(code).ok_or_else(|| "an escape that is no character in a string".to_owned())?,
-        );
+        out.push(char::from_u32(code).ok_or_else(|| "an escape that is no character in a string".to_owned())?);
     }
     if high_surrogate.is_some() {
         return Err("half a surrogate pair in a string".into());
@@ -502,18 +439,8 @@ struct Blocks {
     open: Vec<(&'static str, usize)>,
 }
 
-const BLOCKS: [&str; 10] = [
-    "for",
-    "if",
-    "with",
-    "filter",
-    "call",
-    "macro",
-    "autoescape",
-    "generation",
-    "block",
-    "set",
-];
+const BLOCKS: [&str; 10] =
+    ["for", "if", "with", "filter", "call", "macro", "autoescape", "generation", "block", "set"];
 
 impl Blocks {
     fn follow(&mut self, tag: &Tag<'_>) -> Result<()> {
@@ -534,21 +461,13 @@ impl Blocks {
                 }
             }
             "break" | "continue" => {
-                let inner = self
-                    .open
-                    .iter()
-                    .rev()
-                    .map(|(open, _)| *open)
-                    .find(|open| *open != "if");
+                let inner = self.open.iter().rev().map(|(open, _)| *open).find(|open| *open != "if");
                 if inner != Some("for") {
                     return Err(fail(tag.line, format!("'{word}' must stand directly in a loop")));
                 }
             }
             "include" | "import" | "from" | "extends" => {
-                return Err(fail(
-                    tag.line,
-                    format!("'{word}': a chat template cannot load other templates"),
-                ));
+                return Err(fail(tag.line, format!("'{word}': a chat template cannot load other templates")));
             }
             "set" if tag.assignment().is_some() => {}
             _ => {
@@ -562,11 +481,7 @@ impl Blocks {
             return Err(Error::Limit {
                 what: format!("line {}: the depth of a chat template's blocks", tag.line),
                 found: depth as u64,
-                limit: if self.open.len() > MAX_BLOCKS {
-                    MAX_BLOCKS
-                } else {
-                    MAX_BLOCK_DEPTH
-                } as u64,
+                limit: if self.open.len() > MAX_BLOCKS { MAX_BLOCKS } else { MAX_BLOCK_DEPTH } as u64,
             });
         }
         Ok(())
@@ -578,9 +493,7 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
     let mut names = HashSet::new();
     let mut open: Vec<&str> = Vec::new();
     for piece in pieces {
-        let Piece::Tag { block, tokens, .. } = piece else {
-            continue;
-        };
+        let Piece::Tag { block, tokens, .. } = piece else { continue };
         let word = |i: usize| tokens.get(i).map_or("", |token| &source[token.at.clone()]);
         if *block && word(0) == "macro" {
             open.push(word(1));
@@ -588,9 +501,7 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
             open.pop();
         }
         let uses = tokens.iter().enumerate().any(|(i, token)| {
-            token.kind == Kind::Name
-                && matches!(word(i), "varargs" | "kwargs")
-                && (i == 0 || word(i - 1) != ".")
+            token.kind == Kind::Name && matches!(word(i), "varargs" | "kwargs") && (i == 0 || word(i - 1) != ".")
         });
         if let (true, Some(name)) = (uses, open.last()) {
             names.insert((*name).to_owned());
@@ -624,15 +535,7 @@ struct Bracket {
 
 impl Bracket {
     fn new(at: usize, postfix: bool) -> Self {
-        Self {
-            at,
-            postfix,
-            commas: Vec::new(),
-            colons: Vec::new(),
-            chain: 0,
-            operand: 0,
-            deepest: 0,
-        }
+        Self { at, postfix, commas: Vec::new(), colons: Vec::new(), chain: 0, operand: 0, deepest: 0 }
     }
 
     fn depth(&self) -> usize {
@@ -652,9 +555,7 @@ impl Tag<'_> {
     }
 
     fn is(&self, i: usize, text: &str) -> bool {
-        self.tokens
-            .get(i)
-            .is_some_and(|token| token.kind != Kind::Text && self.word(token) == text)
+        self.tokens.get(i).is_some_and(|token| token.kind != Kind::Text && self.word(token) == text)
     }
 
     /// The indices of the tokens in `range` that stand in no bracket.
@@ -690,9 +591,7 @@ impl Tag<'_> {
 
     /// Where the `=` of `set target = value` stands.
     fn assignment(&self) -> Option<usize> {
-        self.top_level(1..self.tokens.len())
-            .into_iter()
-            .find(|&i| self.is(i, "="))
+        self.top_level(1..self.tokens.len()).into_iter().find(|&i| self.is(i, "="))
     }
 
     fn around(&mut self, range: Range<usize>, open: &str, close: &str) {
@@ -716,10 +615,7 @@ impl Tag<'_> {
     /// Rewrites what stands in `{% … %}`.
     fn statement(&mut self, variadic: &HashSet<String>) -> Result<()> {
         let end = self.tokens.len();
-        let word = self
-            .tokens
-            .first()
-            .map_or("", |token| &self.source[token.at.clone()]);
+        let word = self.tokens.first().map_or("", |token| &self.source[token.at.clone()]);
         match word {
             "generation" | "block" => {
                 self.tokens[0].text = Some("with".into());
@@ -754,28 +650,17 @@ impl Tag<'_> {
                 self.around(within + 1..until, &format!("{ITERATE}("), ")");
             }
             "macro" => {
-                let name = self
-                    .tokens
-                    .get(1)
-                    .map_or("", |token| &self.source[token.at.clone()]);
+                let name = self.tokens.get(1).map_or("", |token| &self.source[token.at.clone()]);
                 if variadic.contains(name) && self.is(2, "(") && self.is(end - 1, ")") {
                     let first = self.is(end - 2, "(") || self.is(end - 2, ",");
-                    let more = if first {
-                        "varargs=none, kwargs=none"
-                    } else {
-                        ", varargs=none, kwargs=none"
-                    };
+                    let more = if first { "varargs=none, kwargs=none" } else { ", varargs=none, kwargs=none" };
                     self.tokens[end - 1].before = more.into();
                 }
                 self.expression(1..end, &HashSet::new())?;
             }
             // The word after these is a statement's own, not a value that a bracket could follow.
             "call" if self.is(1, "(") => {
-                let close = self
-                    .top_level(1..end)
-                    .into_iter()
-                    .find(|&i| self.is(i, ")"))
-                    .unwrap_or(end - 1);
+                let close = self.top_level(1..end).into_iter().find(|&i| self.is(i, ")")).unwrap_or(end - 1);
                 self.expression(close + 1..end, variadic)?;
             }
             _ => self.expression(1..end, variadic)?,
@@ -865,11 +750,8 @@ impl Tag<'_> {
                     let free = i == first || !(self.is(i - 1, ".") || self.is(i - 1, "|"));
                     if called && free && variadic.contains(name) {
                         self.tokens[i].before.push_str(&format!("{CALL}("));
-                        self.tokens[i + 1].text = Some(if self.is(i + 2, ")") {
-                            String::new()
-                        } else {
-                            ", ".into()
-                        });
+                        self.tokens[i + 1].text =
+                            Some(if self.is(i + 2, ")") { String::new() } else { ", ".into() });
                     } else if called && name == "cycle" && i > first && self.is(i - 1, ".") {
                         self.cycle(i, first)?;
                     }
@@ -879,10 +761,7 @@ impl Tag<'_> {
             let depth: usize = open.iter().map(Bracket::depth).sum();
             if depth > MAX_EXPRESSION_DEPTH {
                 return Err(Error::Limit {
-                    what: format!(
-                        "line {}: the depth of an expression of the chat template",
-                        self.line
-                    ),
+                    what: format!("line {}: the depth of an expression of the chat template", self.line),
                     found: depth as u64,
                     limit: MAX_EXPRESSION_DEPTH as u64,
                 });
@@ -895,14 +774,7 @@ impl Tag<'_> {
     /// becomes one call, and so does what precedes a run.
     fn arithmetic(&mut self, range: Range<usize>, first: usize) {
         // Products bind tighter, so their calls come inside of those of sums.
-        self.calls_for(
-            &range,
-            first,
-            "*",
-            &["*", "/", "//", "%"],
-            &["+", "-", "~"],
-            MULTIPLY,
-        );
+        self.calls_for(&range, first, "*", &["*", "/", "//", "%"], &["+", "-", "~"], MULTIPLY);
         self.calls_for(&range, first, "+", &["+", "-"], &[], ADD);
         self.comparisons(&range, first);
     }
@@ -999,16 +871,11 @@ impl Tag<'_> {
         let token = &self.tokens[i];
         match token.kind {
             Kind::Name => {
-                matches!(
-                    self.word(token),
-                    "in" | "and" | "or" | "not" | "if" | "else" | "recursive"
-                ) && !(i > first && (self.is(i - 1, ".") || self.is(i - 1, "|") || self.is(i - 1, "is")))
+                matches!(self.word(token), "in" | "and" | "or" | "not" | "if" | "else" | "recursive")
+                    && !(i > first && (self.is(i - 1, ".") || self.is(i - 1, "|") || self.is(i - 1, "is")))
             }
             Kind::Operator => {
-                matches!(
-                    self.word(token),
-                    "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":"
-                )
+                matches!(self.word(token), "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":")
             }
             Kind::Text | Kind::Number => false,
         }
@@ -1027,13 +894,8 @@ impl Tag<'_> {
                 let mut separators: Vec<(usize, bool)> = bracket.commas.iter().map(|&i| (i, false)).collect();
                 separators.extend(bracket.colons.iter().map(|&i| (i, true)));
                 separators.sort_unstable();
-                let alternate = separators
-                    .iter()
-                    .enumerate()
-                    .all(|(n, &(_, colon))| colon == (n % 2 == 0));
-                let trailing = separators
-                    .last()
-                    .is_some_and(|&(i, colon)| !colon && i + 1 == end);
+                let alternate = separators.iter().enumerate().all(|(n, &(_, colon))| colon == (n % 2 == 0));
+                let trailing = separators.last().is_some_and(|&(i, colon)| !colon && i + 1 == end);
                 let complete = separators.len() % 2 == 1 || trailing || end == start + 1;
                 if !alternate || !complete {
                     return Err(fail(self.line, "a dict needs 'key: value' pairs"));
@@ -1105,9 +967,7 @@ impl Tag<'_> {
 
     /// Rewrites `loop.cycle(`, the name `cycle` at `at`.
     fn cycle(&mut self, at: usize, first: usize) -> Result<()> {
-        let owner = at
-            .checked_sub(2)
-            .filter(|&i| i >= first && self.tokens[i].kind == Kind::Name);
+        let owner = at.checked_sub(2).filter(|&i| i >= first && self.tokens[i].kind == Kind::Name);
         let free = owner.filter(|&i| i == first || !(self.is(i - 1, ".") || self.is(i - 1, "|")));
         let Some(owner) = free else {
             return Err(fail(self.line, "'cycle' is a method of 'loop' only"));
@@ -1115,11 +975,7 @@ impl Tag<'_> {
         self.tokens[owner].before.push_str(&format!("{CYCLE}("));
         self.tokens[at - 1].text = Some(String::new());
         self.tokens[at].text = Some(String::new());
-        self.tokens[at + 1].text = Some(if self.is(at + 2, ")") {
-            String::new()
-        } else {
-            ", ".into()
-        });
+        self.tokens[at + 1].text = Some(if self.is(at + 2, ")") { String::new() } else { ", ".into() });
         Ok(())
     }
 }

@@ -42,9 +42,7 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(units: u64) -> Arc<Self> {
-        Arc::new(Self {
-            left: AtomicU64::new(units),
-        })
+        Arc::new(Self { left: AtomicU64::new(units) })
     }
 
     /// Spends `units`; false once there is nothing left.
@@ -56,11 +54,7 @@ impl Budget {
 
     /// An error once the budget has run out; nothing that was computed since can be trusted.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.left.load(Atomic::Relaxed) == 0 {
-            Err(Error::from(ErrorKind::OutOfFuel))
-        } else {
-            Ok(())
-        }
+        if self.left.load(Atomic::Relaxed) == 0 { Err(Error::from(ErrorKind::OutOfFuel)) } else { Ok(()) }
     }
 
     /// The budget of the rendering that `state` belongs to.
@@ -94,11 +88,7 @@ struct Header {
 
 impl Header {
     fn new(depth: usize, budget: &Arc<Budget>) -> Self {
-        Self {
-            sealed: AtomicBool::new(false),
-            depth: AtomicUsize::new(depth),
-            budget: budget.clone(),
-        }
+        Self { sealed: AtomicBool::new(false), depth: AtomicUsize::new(depth), budget: budget.clone() }
     }
 
     fn seal(&self) -> usize {
@@ -295,11 +285,7 @@ impl Seq {
             return Err(too_deep());
         }
         let header = Header::new(depth + 1, budget);
-        Ok(Value::from_object(Self {
-            kind,
-            header,
-            items: Mutex::new(Arc::new(items)),
-        }))
+        Ok(Value::from_object(Self { kind, header, items: Mutex::new(Arc::new(items)) }))
     }
 
     fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
@@ -364,10 +350,7 @@ impl Dict {
             return Err(too_deep());
         }
         let header = Header::new(depth + 1, budget);
-        Ok(Value::from_object(Self {
-            header,
-            map: Mutex::new(Arc::new(map)),
-        }))
+        Ok(Value::from_object(Self { header, map: Mutex::new(Arc::new(map)) }))
     }
 
     fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
@@ -429,9 +412,7 @@ impl Generator {
             .into_iter()
             .map(|item| adopt(budget, item).map(|(value, _)| value))
             .collect::<Result<_, _>>()?;
-        Ok(Value::from_object(Self {
-            items: Mutex::new(items),
-        }))
+        Ok(Value::from_object(Self { items: Mutex::new(items) }))
     }
 
     /// The next item.
@@ -446,10 +427,7 @@ impl Generator {
 }
 
 fn bound(receiver: Value, name: &str) -> Value {
-    Value::from_object(BoundMethod {
-        receiver,
-        name: name.to_owned(),
-    })
+    Value::from_object(BoundMethod { receiver, name: name.to_owned() })
 }
 
 /// Walks a list as it was when the walk began.
@@ -517,10 +495,7 @@ impl Object for Seq {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Iter(Box::new(Walk {
-            items: self.items(),
-            at: 0,
-        }))
+        Enumerator::Iter(Box::new(Walk { items: self.items(), at: 0 }))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -576,10 +551,7 @@ impl Object for Dict {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::KeyValueIter(Box::new(WalkPairs {
-            map: self.entries(),
-            at: 0,
-        }))
+        Enumerator::KeyValueIter(Box::new(WalkPairs { map: self.entries(), at: 0 }))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -743,12 +715,8 @@ pub(super) fn write_repr(out: &mut dyn Write, value: &Value, budget: &Budget) ->
                 Some(seq) => write_seq(out, seq.kind, &seq.items(), budget),
                 None if object.downcast_ref::<Generator>().is_some() => out.write_str("<generator object>"),
                 None => {
-                    let items: Vec<_> = object
-                        .try_iter()
-                        .into_iter()
-                        .flatten()
-                        .take_while(|_| budget.spend(1))
-                        .collect();
+                    let items: Vec<_> =
+                        object.try_iter().into_iter().flatten().take_while(|_| budget.spend(1)).collect();
                     write_seq(out, SeqKind::List, &items, budget)
                 }
             },
@@ -794,11 +762,7 @@ fn write_quoted(out: &mut dyn Write, text: &str, budget: &Budget) -> fmt::Result
     if !budget.spend(1 + text.len() as u64 / 8) {
         return Ok(());
     }
-    let quote = if text.contains('\'') && !text.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.write_char(quote)?;
     for c in text.chars() {
         match c {
@@ -878,10 +842,7 @@ fn from_json_at(budget: &Arc<Budget>, json: &serde_json::Value, depth: usize) ->
         Json::String(s) => Value::from(s.as_str()),
         Json::Array(items) => Seq::list(
             budget,
-            items
-                .iter()
-                .map(|item| from_json_at(budget, item, depth + 1))
-                .collect::<Result<_, _>>()?,
+            items.iter().map(|item| from_json_at(budget, item, depth + 1)).collect::<Result<_, _>>()?,
         )?,
         Json::Object(map) => {
             let pairs = map
