@@ -89,7 +89,7 @@ fn strftime_now(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Err
         .and_then(|value| value.downcast_object::<Now>())
         .ok_or_else(|| args.fail("the rendering has no date"))?;
     let format = args.str(0, "format")?;
-    super::methods::pay(state, format.len().saturating_mul(16))?;
+    super::methods::pay(state, format.len().saturating_mul(64))?;
     Ok(Value::from(now.0.format(format)))
 }
 

@@ -70,7 +70,12 @@ pub(super) fn call_other(
         return call_str(state, text, method, args)?.map_or_else(unknown, Ok);
     }
     match value.as_object() {
-        Some(object) if object.downcast_ref::<Generator>().is_some() => unknown(),
+        // Their own methods were tried before.
+        Some(object)
+            if object.downcast_ref::<Generator>().is_some() || object.downcast_ref::<Seq>().is_some() =>
+        {
+            unknown()
+        }
         Some(object) => match object.repr() {
             minijinja::value::ObjectRepr::Seq | minijinja::value::ObjectRepr::Iterable => {
                 // A sum or product of lists: a list of its own in Python.
@@ -715,7 +720,7 @@ pub(super) fn call_dict(
 ) -> Result<Value, Error> {
     let args = Args::new(method, values);
     match method {
-        SLICE => return Ok(Value::UNDEFINED),
+        SLICE => return Err(error("'dict' object cannot be sliced")),
         ITEM => return item(state, &Value::from_dyn_object(dict.clone()), values),
         _ => {}
     }
@@ -856,8 +861,7 @@ fn slice(state: &mut State<'_, '_>, value: &Value, args: &[Value]) -> Result<Val
     ) && value.downcast_object_ref::<Generator>().is_none()
         && !own.is_some_and(Seq::is_view);
     if !is_list {
-        // As in Jinja, a subscript that the value does not support is undefined.
-        return Ok(Value::UNDEFINED);
+        return Err(error(format!("'{}' object cannot be sliced", type_name(value))));
     }
     let items = match own {
         Some(seq) => seq.items(),

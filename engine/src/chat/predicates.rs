@@ -25,7 +25,7 @@ const PREDICATES: [(&str, Predicate); 40] = [
     ("eq", |state, args| compare(state, "==", left(args)?, right(args)?)),
     ("equalto", |state, args| compare(state, "==", left(args)?, right(args)?)),
     ("escaped", |_, args| Ok(left(args)?.is_safe())),
-    ("even", |_, args| Ok(whole(args, left(args)?)? % 2 == 0)),
+    ("even", |_, args| Ok(half(args)? == 0.0)),
     ("false", |_, args| Ok(left(args)?.kind() == ValueKind::Bool && !left(args)?.is_true())),
     ("filter", |state, args| Ok(known(state, args, true))),
     ("float", |_, args| Ok(left(args)?.is_number() && !left(args)?.is_integer())),
@@ -43,7 +43,7 @@ const PREDICATES: [(&str, Predicate); 40] = [
     ("ne", |state, args| compare(state, "!=", left(args)?, right(args)?)),
     ("none", |_, args| Ok(left(args)?.is_none())),
     ("number", |_, args| Ok(matches!(left(args)?.kind(), ValueKind::Number | ValueKind::Bool))),
-    ("odd", |_, args| Ok(whole(args, left(args)?)?.rem_euclid(2) == 1)),
+    ("odd", |_, args| Ok(half(args)? == 1.0)),
     ("sameas", same),
     ("sequence", |_, args| Ok(is_sequence(left(args)?))),
     ("string", |_, args| Ok(left(args)?.kind() == ValueKind::String)),
@@ -73,6 +73,15 @@ fn right<'a>(args: &'a Args<'_>) -> Result<&'a Value, Error> {
 
 fn whole(args: &Args<'_>, value: &Value) -> Result<i64, Error> {
     integer(value).ok_or_else(|| args.fail(&format!("an integer is needed, not '{}'", type_name(value))))
+}
+
+/// The value modulo two; a float may be neither even nor odd.
+fn half(args: &Args<'_>) -> Result<f64, Error> {
+    let value = left(args)?;
+    match f64::try_from(value.clone()) {
+        Ok(number) if integer(value).is_none() => Ok(number.rem_euclid(2.0)),
+        _ => Ok(whole(args, value)?.rem_euclid(2) as f64),
+    }
 }
 
 fn divisible(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<bool, Error> {

@@ -811,7 +811,8 @@ impl Tag<'_> {
             if i < range.end && (!self.ends_operand(i, first) || self.is(i, "in")) {
                 continue;
             }
-            if !operators.is_empty() {
+            let complete = operators.last().is_some_and(|(at, name)| at + 1 + usize::from(name == "not-in") < i);
+            if complete {
                 let names: Vec<&str> = operators.iter().map(|(_, name)| name.as_str()).collect();
                 let open = format!("{COMPARE}(\"{}\", ", names.join(" "));
                 for (at, name) in &operators {
@@ -821,8 +822,8 @@ impl Tag<'_> {
                     }
                 }
                 self.around(start..i, &open, ")");
-                operators.clear();
             }
+            operators.clear();
             start = i + 1;
         }
     }
@@ -849,8 +850,12 @@ impl Tag<'_> {
             } else if i == range.end || self.ends_operand(i, first) || binary(looser) {
                 let mut run = 0;
                 while run < operators.len() {
+                    // An operator without a right operand stays, for the parser to report.
                     let mut next = run;
-                    while next < operators.len() && self.is(operators[next], operator) {
+                    while next < operators.len()
+                        && self.is(operators[next], operator)
+                        && operators[next] + 1 < operators.get(next + 1).copied().unwrap_or(i)
+                    {
                         self.tokens[operators[next]].text = Some(", ".into());
                         next += 1;
                     }
