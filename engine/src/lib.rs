@@ -10,9 +10,15 @@
 //! The crate opens no files and no sockets, reads no clock and starts no threads: `native` and `web` do.
 #![deny(missing_docs)]
 
+pub mod context;
+pub mod digest;
 pub mod error;
 pub mod gguf;
+pub mod kernels;
+pub mod math;
+pub mod model;
 pub mod quant;
 pub mod sample;
+pub mod team;
 
 pub use error::{Error, Result};

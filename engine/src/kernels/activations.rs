@@ -1,0 +1,194 @@
+//! Activations: the right-hand side of a matmul, as f32 rows and in the int8 forms that quantized weights multiply with.
+//!
+//! A row is quantized at most once per step length, however many matrices read it. The buffers are allocated once for
+//! the largest batch.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Backend;
+use crate::quant::{GgmlType, step_len};
+use crate::team::Team;
+use crate::{Error, Result};
+
+/// The form in which a weight type wants its activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActFormat {
+    /// Plain floats, for float weights.
+    F32,
+    /// int8 per 16 values (NVFP4).
+    Q16,
+    /// int8 per 32 values.
+    Q32,
+    /// int8 per 256 values (types with blocks of 256).
+    Q256,
+}
+
+impl ActFormat {
+    /// The form for a weight type.
+    pub fn of(ty: GgmlType) -> Self {
+        match step_len(ty) {
+            16 => ActFormat::Q16,
+            256 => ActFormat::Q256,
+            _ if ty.is_float() => ActFormat::F32,
+            _ => ActFormat::Q32,
+        }
+    }
+
+    /// Values that share a scale; `None` for floats.
+    pub fn step(self) -> Option<usize> {
+        match self {
+            ActFormat::F32 => None,
+            ActFormat::Q16 => Some(16),
+            ActFormat::Q32 => Some(32),
+            ActFormat::Q256 => Some(256),
+        }
+    }
+
+    fn slot(self) -> Option<usize> {
+        match self {
+            ActFormat::F32 => None,
+            ActFormat::Q16 => Some(0),
+            ActFormat::Q32 => Some(1),
+            ActFormat::Q256 => Some(2),
+        }
+    }
+}
+
+/// Rows quantized with one step length.
+#[derive(Debug, Default)]
+struct Quantized {
+    valid: bool,
+    q: Vec<i8>,
+    d: Vec<f32>,
+    sums: Vec<i16>,
+}
+
+/// The buffers behind [`Activations`]: made once, for at most `m` rows of `k`.
+#[derive(Debug)]
+pub(crate) struct ActBuffer {
+    quantized: [Quantized; 3],
+}
+
+impl ActBuffer {
+    /// Room for `m` rows of `k` in each of the formats named.
+    pub(crate) fn new(m: usize, k: usize, formats: &[ActFormat]) -> Self {
+        let mut quantized: [Quantized; 3] = Default::default();
+        for format in formats {
+            if let (Some(step), Some(slot)) = (format.step(), format.slot()) {
+                let k = k.next_multiple_of(256);
+                quantized[slot] = Quantized {
+                    valid: false,
+                    q: vec![0; m * k],
+                    d: vec![0.0; m * (k / step)],
+                    sums: vec![0; m * (k / 16)],
+                };
+            }
+        }
+        ActBuffer { quantized }
+    }
+
+    /// Forgets what was quantized: the rows have changed.
+    pub(crate) fn invalidate(&mut self) {
+        self.quantized.iter_mut().for_each(|q| q.valid = false);
+    }
+
+    /// Quantizes `x` (rows of `k`) to `format` unless that is done already.
+    pub(crate) fn prepare(
+        &mut self,
+        format: ActFormat,
+        backend: &dyn Backend,
+        team: &Team,
+        x: &[f32],
+        k: usize,
+        (layer, op): (usize, &'static str),
+    ) -> Result<()> {
+        let (Some(step), Some(slot)) = (format.step(), format.slot()) else {
+            return Ok(());
+        };
+        let buffer = &mut self.quantized[slot];
+        if buffer.valid {
+            return Ok(());
+        }
+        let m = x.len() / k;
+        let (steps, groups) = (k / step, k / 16);
+        let finite = AtomicBool::new(true);
+        let Quantized { q, d, sums, .. } = buffer;
+        let (Some(q), Some(d), Some(sums)) = (
+            q.get_mut(..m * k),
+            d.get_mut(..m * steps),
+            sums.get_mut(..m * groups),
+        ) else {
+            return Err(Error::InvalidInput {
+                what: format!("{m} rows of {k} do not fit the activation buffer"),
+            });
+        };
+        team.rows3((q, k), (d, steps), (sums, groups), |row, q, d, sums| {
+            if !backend.quantize(step, &x[row * k..(row + 1) * k], q, d, sums) {
+                finite.store(false, Ordering::Relaxed);
+            }
+        })?;
+        if !finite.into_inner() {
+            return Err(Error::NonFinite { layer, op });
+        }
+        buffer.valid = true;
+        Ok(())
+    }
+
+    /// The rows as a matmul reads them.
+    pub(crate) fn view<'a>(&'a self, x: &'a [f32], k: usize) -> Activations<'a> {
+        Activations { x, k, buffer: self }
+    }
+}
+
+/// m rows of k activations, as floats and in whatever int8 forms were prepared.
+#[derive(Debug)]
+pub struct Activations<'a> {
+    x: &'a [f32],
+    k: usize,
+    buffer: &'a ActBuffer,
+}
+
+/// One quantized row.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizedRow<'a> {
+    /// k values, -127..=127.
+    pub q: &'a [i8],
+    /// One scale per step.
+    pub d: &'a [f32],
+    /// One sum of `q` per 16 values.
+    pub sums: &'a [i16],
+}
+
+impl Activations<'_> {
+    /// Number of rows (tokens).
+    pub fn m(&self) -> usize {
+        self.x.len() / self.k
+    }
+
+    /// Row as floats.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.x[row * self.k..(row + 1) * self.k]
+    }
+
+    /// Row in an int8 form; empty where that form was not prepared.
+    pub fn quantized(&self, format: ActFormat, row: usize) -> QuantizedRow<'_> {
+        match (
+            format.slot().map(|slot| &self.buffer.quantized[slot]),
+            format.step(),
+        ) {
+            (Some(buffer), Some(step)) if buffer.valid => {
+                let (k, steps, groups) = (self.k, self.k / step, self.k / 16);
+                QuantizedRow {
+                    q: &buffer.q[row * k..(row + 1) * k],
+                    d: &buffer.d[row * steps..(row + 1) * steps],
+                    sums: &buffer.sums[row * groups..(row + 1) * groups],
+                }
+            }
+            _ => QuantizedRow {
+                q: &[],
+                d: &[],
+                sums: &[],
+            },
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The packed weight: a matrix that owns its kernel, so that a mismatch of data and code cannot be written.
+
+use std::ops::Range;
+
+use super::{ActFormat, Activations, MatmulKernel};
+use crate::gguf::Bytes;
+use crate::quant::GgmlType;
+use crate::team::Tile;
+use crate::{Error, Result};
+
+/// A weight matrix of n rows (outputs) of k, ready to compute with.
+///
+/// It is a list of row-range shards: wasm32 caps one allocation at 2 GiB, and NUMA wants one per node. A view of some
+/// of its rows (a fused tensor's part) shares the bytes.
+#[derive(Debug, Clone)]
+pub struct PackedMatrix {
+    ty: GgmlType,
+    k: usize,
+    /// Rows of the underlying shards that this view shows.
+    rows: Range<usize>,
+    shards: Vec<Shard>,
+    kernel: &'static dyn MatmulKernel,
+}
+
+/// Consecutive rows of a matrix in one piece of memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Shard {
+    /// The rows, as counted over the whole matrix.
+    pub(crate) rows: Range<usize>,
+    pub(crate) ty: GgmlType,
+    /// Bytes per row in `data`.
+    pub(crate) row_bytes: usize,
+    pub(crate) k: usize,
+    pub(crate) data: Bytes,
+}
+
+impl Shard {
+    /// GGUF bytes of one row, `row` counted over the whole matrix.
+    pub(crate) fn row(&self, row: usize) -> &[u8] {
+        let start = (row - self.rows.start) * self.row_bytes;
+        &self.data[start..start + self.row_bytes]
+    }
+}
+
+impl PackedMatrix {
+    /// A matrix over GGUF bytes as they are: zero copy ("mapped" storage).
+    pub(crate) fn mapped(
+        ty: GgmlType,
+        n: usize,
+        k: usize,
+        data: Bytes,
+        kernel: &'static dyn MatmulKernel,
+    ) -> Result<Self> {
+        let row_bytes = ty
+            .row_bytes(k)
+            .filter(|_| ty.is_weight() && k > 0)
+            .ok_or_else(|| Error::InvalidInput {
+                what: format!("a row of {k} weights cannot be stored as {}", ty.name()),
+            })?;
+        let needed = row_bytes.checked_mul(n);
+        if needed != Some(data.len()) {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "a {n} x {k} matrix of {} needs {needed:?} bytes, found {}",
+                    ty.name(),
+                    data.len()
+                ),
+            });
+        }
+        let shard = Shard {
+            rows: 0..n,
+            ty,
+            row_bytes,
+            k,
+            data,
+        };
+        Ok(PackedMatrix {
+            ty,
+            k,
+            rows: 0..n,
+            shards: vec![shard],
+            kernel,
+        })
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Depth.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Type in the file.
+    pub fn ty(&self) -> GgmlType {
+        self.ty
+    }
+
+    /// Bytes of the rows that this view shows.
+    pub fn bytes(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|s| overlap(&s.rows, &self.rows).len() * s.row_bytes)
+            .sum()
+    }
+
+    /// The form of the activations that it multiplies with.
+    pub fn format(&self) -> ActFormat {
+        self.kernel.format()
+    }
+
+    /// Rows per indivisible unit of work.
+    pub(crate) fn grain(&self) -> usize {
+        self.kernel.grain()
+    }
+
+    /// A view of some rows.
+    ///
+    /// # Errors
+    /// If the range is not inside the matrix.
+    pub fn view(&self, rows: Range<usize>) -> Result<Self> {
+        if rows.start > rows.end || rows.end > self.n() {
+            return Err(Error::InvalidInput {
+                what: format!("rows {}..{} of a matrix of {}", rows.start, rows.end, self.n()),
+            });
+        }
+        let rows = self.rows.start + rows.start..self.rows.start + rows.end;
+        let shards = self
+            .shards
+            .iter()
+            .filter(|s| !overlap(&s.rows, &rows).is_empty())
+            .cloned()
+            .collect();
+        Ok(PackedMatrix {
+            ty: self.ty,
+            k: self.k,
+            rows,
+            shards,
+            kernel: self.kernel,
+        })
+    }
+
+    /// The canonical decode of one row into `out` (k long): equal to [`crate::quant::decode`] of the file's bytes.
+    ///
+    /// # Errors
+    /// If there is no such row or `out` has another length.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        if row >= self.n() || out.len() != self.k {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "row {row} into {} values, from a {} x {} matrix",
+                    out.len(),
+                    self.n(),
+                    self.k
+                ),
+            });
+        }
+        let row = self.rows.start + row;
+        match self.shards.iter().find(|s| s.rows.contains(&row)) {
+            Some(shard) => self.kernel.decode_row(shard, row, out),
+            None => Err(Error::InvalidInput {
+                what: format!("row {row} is in no shard"),
+            }),
+        }
+    }
+
+    /// Computes a tile of `x * self^T`; the tile's columns are rows of this view.
+    pub(crate) fn matmul(&self, x: &Activations<'_>, out: &mut Tile<'_>) {
+        let columns = out.columns();
+        let rows = self.rows.start + columns.start..self.rows.start + columns.end;
+        for shard in &self.shards {
+            let part = overlap(&shard.rows, &rows);
+            if !part.is_empty() {
+                let mut tile = out.part(part.start - rows.start..part.end - rows.start);
+                self.kernel.matmul(shard, part.start, x, &mut tile);
+            }
+        }
+    }
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}

@@ -1,0 +1,161 @@
+//! Arithmetic: what a backend must provide, the packed weight, and the activations it is multiplied with.
+//!
+//! The [`scalar`] backend defines every number (`docs/numerics.md`); another backend is a faster way to the same bits.
+//! [`select`] is the only file that names all of them.
+//!
+//! Shapes, in all of this module: m tokens, n outputs, k depth. Activations are rows of k, weights rows of k (one per
+//! output), results rows of n.
+
+mod activations;
+mod matrix;
+pub mod scalar;
+pub mod select;
+pub mod shared;
+
+pub(crate) use activations::ActBuffer;
+pub use activations::{ActFormat, Activations, QuantizedRow};
+pub use matrix::PackedMatrix;
+
+use crate::Result;
+use crate::gguf::Bytes;
+use crate::quant::GgmlType;
+use crate::team::Tile;
+
+/// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// Positions per attention block and per cache page.
+pub const BLOCK: usize = 64;
+
+/// Attention blocks that are merged into one span before spans are merged.
+pub const SPAN: usize = 16;
+
+/// Largest head dimension: bounds the scratch of attention.
+pub const MAX_HEAD_DIM: usize = 512;
+
+/// One way to compute. All methods give the same bits on every backend.
+pub trait Backend: Send + Sync + std::fmt::Debug {
+    /// The name `--backend` takes.
+    fn name(&self) -> &'static str;
+
+    /// Makes a weight matrix of `n` rows of `k` ready to compute with, from GGUF bytes.
+    ///
+    /// # Errors
+    /// If the type is not a weight type or the bytes do not fit the shape.
+    fn pack(&self, ty: GgmlType, n: usize, k: usize, bytes: Bytes) -> Result<PackedMatrix>;
+
+    /// Quantizes one row to int8: `q` (k), `d` (one per step), `sums` (one per 16 values). False if a value is not
+    /// finite.
+    fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool;
+
+    /// `out = x / rms(x) * weight`, over rows of the same length.
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+
+    /// `x += y`.
+    fn add(&self, x: &mut [f32], y: &[f32]);
+
+    /// `gate = f(gate) * up`.
+    fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]);
+
+    /// Rotates the first `2 * cos.len()` values of `head` by the angles given as cosines and sines.
+    fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]);
+
+    /// One query head against one block of the cache: (m, l, o) from zero. `visible` is the range of positions within
+    /// the block that the query sees, not empty.
+    fn attend(
+        &self,
+        query: &Query<'_>,
+        block: &KvBlock<'_>,
+        visible: std::ops::Range<usize>,
+        out: &mut Partial,
+    );
+
+    /// Joins `later` to `sum`, which covers earlier positions.
+    fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize);
+}
+
+/// A matrix kernel: what a [`PackedMatrix`] carries.
+pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
+    /// The form of the activations that it multiplies with.
+    fn format(&self) -> ActFormat;
+
+    /// Rows of the weight per indivisible unit of work.
+    fn grain(&self) -> usize;
+
+    /// Computes the tile: for each of its rows (tokens) and columns (outputs) one dot product over k.
+    /// `first_row` is the weight row of the tile's first column.
+    fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
+
+    /// The canonical decode of one row.
+    fn decode_row(&self, weight: &matrix::Shard, row: usize, out: &mut [f32]) -> Result<()>;
+}
+
+/// The gate function of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// The tanh form of GELU.
+    Gelu,
+}
+
+/// How the rotated pairs lie in a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeKind {
+    /// Pairs (2i, 2i + 1): GGUF's llama family, whose q and k rows are permuted for it.
+    Interleaved,
+    /// Pairs (i, i + d/2): "neox".
+    Halves,
+}
+
+/// One query head, ready to attend.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// The rotated query, `dim_k` long.
+    pub q: &'a [f32],
+    /// Factor of the score.
+    pub scale: f32,
+    /// Soft cap of the score, where the model has one: `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+}
+
+/// One page of the cache: 64 positions of one (layer, kv head).
+#[derive(Debug, Clone, Copy)]
+pub struct KvBlock<'a> {
+    /// Keys, d-major: `dim_k` rows of 64 positions.
+    pub k: KvData<'a>,
+    /// Values, position-major: 64 rows of `dim_v`.
+    pub v: KvData<'a>,
+    /// Width of a value.
+    pub dim_v: usize,
+}
+
+/// Numbers of a cache page as stored.
+#[derive(Debug, Clone, Copy)]
+pub enum KvData<'a> {
+    /// As they are.
+    F32(&'a [f32]),
+    /// IEEE half precision bits.
+    F16(&'a [u16]),
+}
+
+/// Softmax state over some positions: maximum, sum of exponentials, weighted sum of values.
+#[derive(Debug, Clone)]
+pub struct Partial {
+    /// Largest score.
+    pub m: f32,
+    /// Sum of `exp(score - m)`.
+    pub l: f32,
+    /// Sum of `exp(score - m) * v`, the first `dim_v` used.
+    pub o: [f32; MAX_HEAD_DIM],
+}
+
+impl Default for Partial {
+    fn default() -> Self {
+        Partial {
+            m: f32::NEG_INFINITY,
+            l: 0.0,
+            o: [0.0; MAX_HEAD_DIM],
+        }
+    }
+}

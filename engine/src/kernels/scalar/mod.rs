@@ -1,0 +1,54 @@
+//! The scalar backend: plain loops that DEFINE the numbers. Read it beside `docs/numerics.md`.
+
+mod attention;
+mod elementwise;
+mod matmul;
+
+use std::ops::Range;
+
+use super::{Activation, Backend, KvBlock, PackedMatrix, Partial, Query, RopeKind};
+use crate::Result;
+use crate::gguf::Bytes;
+use crate::quant::GgmlType;
+
+/// The reference backend.
+#[derive(Debug)]
+pub struct Scalar;
+
+impl Backend for Scalar {
+    fn name(&self) -> &'static str {
+        "scalar"
+    }
+
+    fn pack(&self, ty: GgmlType, n: usize, k: usize, bytes: Bytes) -> Result<PackedMatrix> {
+        PackedMatrix::mapped(ty, n, k, bytes, matmul::kernel(ty)?)
+    }
+
+    fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {
+        elementwise::quantize(step, x, q, d, sums)
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        elementwise::rms_norm(x, weight, eps, out);
+    }
+
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        elementwise::add(x, y);
+    }
+
+    fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {
+        elementwise::gate(f, gate, up);
+    }
+
+    fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+        elementwise::rotate(kind, head, cos, sin);
+    }
+
+    fn attend(&self, query: &Query<'_>, block: &KvBlock<'_>, visible: Range<usize>, out: &mut Partial) {
+        attention::attend(query, block, visible, out);
+    }
+
+    fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize) {
+        attention::merge(sum, later, dim_v);
+    }
+}

@@ -1,0 +1,3 @@
+//! Bodies written once over a narrow lane trait, for every instruction set.
+
+pub mod functions;

@@ -1,0 +1,68 @@
+//! gemma3 (text): scaled embedding, norms before and after each block, norms on q and k, GELU, five local layers (sliding
+//! window, own rope base, no scaling) to each global one. Norm weights come with 1 already added.
+//!
+//! Source: Gemma 3 technical report (arXiv 2503.19786), and llama.cpp for what the keys mean.
+
+use crate::Result;
+use crate::gguf::{ModelFile, Value};
+use crate::kernels::{Activation, RopeKind};
+use crate::model::config::{Config, Keys};
+use crate::model::rope::{Rope, Scaling};
+
+/// The 27B model scales queries by its width per head instead of the head dimension; it is known by its depth.
+const LAYERS_27B: usize = 62;
+
+pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
+    let mut config = Config::common(keys, file)?;
+    config.tensors.qk_norm = true;
+    config.tensors.post_norm = true;
+    config.activation = Activation::Gelu;
+    config.embedding_scale = (config.n_embd as f32).sqrt();
+    config.logit_softcap = keys.opt_f32("final_logit_softcapping")?.filter(|v| *v > 0.0);
+    if config.layers.len() == LAYERS_27B {
+        config.attention_scale = 1.0 / ((config.n_embd / config.layers[0].n_heads) as f32).sqrt();
+    }
+    let global = Rope::read(keys, file, RopeKind::Halves, config.head_dim_k)?;
+    let local_base = keys.opt_f32("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    let local = Rope::new(
+        keys,
+        RopeKind::Halves,
+        global.n_rot(),
+        local_base,
+        &Scaling::read(keys)?.unscaled(),
+        None,
+    )?;
+    config.ropes = vec![global, local];
+    let window = keys
+        .opt_u32("attention.sliding_window")?
+        .filter(|w| *w > 0)
+        .map(|w| w as usize);
+    let local_layers = local_layers(keys, config.layers.len())?;
+    for (layer, is_local) in config.layers.iter_mut().zip(local_layers) {
+        if is_local && window.is_some() {
+            layer.window = window;
+            layer.rope = 1;
+        }
+    }
+    Ok(config)
+}
+
+/// Which layers are local: an array of booleans in newer files, else every sixth is global.
+fn local_layers(keys: &Keys<'_>, n_layers: usize) -> Result<Vec<bool>> {
+    const KEY: &str = "attention.sliding_window_pattern";
+    let period = match keys.metadata.get(&format!("{}.{KEY}", keys.arch)) {
+        None => 6,
+        Some(Value::Array(crate::gguf::Array::Bool(pattern))) if pattern.len() >= n_layers => {
+            return Ok(pattern[..n_layers].to_vec());
+        }
+        Some(Value::Array(array)) => {
+            let found = format!("array of {} {}", array.len(), array.type_name());
+            return Err(keys.wrong(KEY, &format!("a number, or {n_layers} booleans"), &found));
+        }
+        Some(_) => keys.u32(KEY)? as usize,
+    };
+    // A period of 0 makes every layer local, of 1 every layer global.
+    Ok((0..n_layers)
+        .map(|i| period == 0 || i % period < period - 1)
+        .collect())
+}

@@ -1,0 +1,535 @@
+//! The forward pass of every decoder family, whole. A step is some rows (tokens of one or more sequences); it reads and
+//! extends the cache and gives the wanted rows' hidden states or logits.
+//!
+//! Read [`Model::forward`] from top to bottom: embedding, layers (attention, feed-forward), output head. What a family
+//! does not have (norms on q and k, norms after a block, biases, caps) its configuration leaves out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Model;
+use super::cache::{CachePool, LayerCache, Sequence, Store, Stored};
+use super::config::Config;
+use super::probe::Probe;
+use super::weights::{Layer, Linear};
+use crate::context::{Mask, Output, Row, Value};
+use crate::kernels::shared::functions::tanh;
+use crate::kernels::{ActBuffer, ActFormat, BLOCK, Backend, Partial, Query, SPAN};
+use crate::team::Team;
+use crate::{Error, Result};
+
+/// Rows of logits that are computed at once.
+const HEAD_ROWS: usize = 16;
+
+/// One step's input: rows with their positions already given.
+pub(crate) struct Step<'a, 'b> {
+    pub(crate) rows: &'a [Row],
+    /// Embedding rows for inputs that are not tokens.
+    pub(crate) embeddings: &'a [f32],
+    pub(crate) mask: Mask,
+    pub(crate) sequences: &'a [&'b mut Sequence],
+    /// Length of the context: longrope chooses by it.
+    pub(crate) n_ctx: usize,
+}
+
+/// Every buffer of a step, made once for the largest one.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// Residual stream, n_embd wide.
+    x: Vec<f32>,
+    /// Normed input of a block.
+    h: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// Attention's output, heads side by side.
+    attended: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// Output of a block, before it is added to the residual stream.
+    delta: Vec<f32>,
+    acts: ActBuffer,
+    /// Per kind of rotation: cosines and sines, one row per token.
+    angles: Vec<(Vec<f32>, Vec<f32>)>,
+    logits: Vec<f32>,
+}
+
+impl Workspace {
+    /// Buffers for steps of at most `m` rows.
+    pub(crate) fn new(model: &Model, m: usize) -> Self {
+        let config = &model.config;
+        let widest = |f: &dyn Fn(&super::config::LayerConfig) -> usize| {
+            let width = config.layers.iter().map(f).max().unwrap_or(0);
+            vec![0.0f32; m * width]
+        };
+        let q_wide = config
+            .layers
+            .iter()
+            .map(|l| l.n_heads * config.head_dim_v)
+            .max()
+            .unwrap_or(0);
+        let n_ff = config.layers.iter().map(|l| l.n_ff).max().unwrap_or(0);
+        Workspace {
+            x: vec![0.0; m * config.n_embd],
+            h: vec![0.0; m * config.n_embd],
+            q: widest(&|l| l.n_heads * config.head_dim_k),
+            k: widest(&|l| l.n_kv_heads * config.head_dim_k),
+            v: widest(&|l| l.n_kv_heads * config.head_dim_v),
+            attended: widest(&|l| l.n_heads * config.head_dim_v),
+            gate: widest(&|l| l.n_ff),
+            up: widest(&|l| l.n_ff),
+            delta: vec![0.0; m * config.n_embd],
+            acts: ActBuffer::new(m, config.n_embd.max(q_wide).max(n_ff), &model.weights.formats()),
+            angles: config
+                .ropes
+                .iter()
+                .map(|rope| (vec![0.0; m * rope.n_rot() / 2], vec![0.0; m * rope.n_rot() / 2]))
+                .collect(),
+            logits: vec![0.0; HEAD_ROWS.min(m) * config.n_vocab],
+        }
+    }
+}
+
+/// What every operation needs: who computes, on what, and where in the model it stands.
+struct Ops<'a> {
+    backend: &'a dyn Backend,
+    team: &'a Team,
+    layer: usize,
+}
+
+impl Model {
+    /// One step. `sink(row, value)` gets each row that wants an output, in order.
+    pub(crate) fn forward<P: Probe>(
+        &self,
+        step: &Step<'_, '_>,
+        ws: &mut Workspace,
+        cache: &mut CachePool,
+        team: &Team,
+        probe: &mut P,
+        sink: &mut dyn FnMut(usize, Value<'_>),
+    ) -> Result<()> {
+        let config = &self.config;
+        let (m, n_embd) = (step.rows.len(), config.n_embd);
+        let mut ops = Ops {
+            backend: self.backend,
+            team,
+            layer: 0,
+        };
+
+        // Embedding: decoded rows of the token matrix, scaled where the family does.
+        let x = &mut ws.x[..m * n_embd];
+        for (row, x) in step.rows.iter().zip(x.chunks_exact_mut(n_embd)) {
+            match row.input {
+                crate::context::Input::Token(id) => {
+                    self.weights.embedding.decode_row(id as usize, x)?;
+                    if config.embedding_scale != 1.0 {
+                        x.iter_mut().for_each(|x| *x *= config.embedding_scale);
+                    }
+                }
+                crate::context::Input::Embedding(i) => {
+                    x.copy_from_slice(&step.embeddings[i * n_embd..(i + 1) * n_embd]);
+                }
+            }
+        }
+        probe.op(0, "embedding", x);
+        for (rope, (cos, sin)) in config.ropes.iter().zip(&mut ws.angles) {
+            let half = rope.n_rot() / 2;
+            for (i, row) in step.rows.iter().enumerate() {
+                let part = i * half..(i + 1) * half;
+                rope.angles(row.position, step.n_ctx, &mut cos[part.clone()], &mut sin[part]);
+            }
+        }
+
+        for (i, weights) in self.weights.layers.iter().enumerate() {
+            ops.layer = i;
+            attention_block(&ops, config, weights, step, ws, &mut cache.layers[i], probe)?;
+            feed_forward_block(&ops, config, weights, ws, m, probe)?;
+        }
+
+        // Output head: only for the rows that want one, some at a time.
+        ops.layer = config.layers.len();
+        let wanted = |row: &Row| row.output != Output::None;
+        let mut next = 0;
+        while next < m {
+            let (mut n, first) = (0, next);
+            while next < m && n < ws.logits.len() / config.n_vocab {
+                if wanted(&step.rows[next]) {
+                    ops.backend.rms_norm(
+                        &ws.x[next * n_embd..(next + 1) * n_embd],
+                        &self.weights.output_norm,
+                        config.norm_eps,
+                        &mut ws.h[n * n_embd..(n + 1) * n_embd],
+                    );
+                    n += 1;
+                }
+                next += 1;
+            }
+            if n == 0 {
+                break;
+            }
+            let h = &ws.h[..n * n_embd];
+            probe.op(ops.layer, "output_norm", h);
+            let logits = &mut ws.logits[..n * config.n_vocab];
+            ops.project(
+                "output",
+                h,
+                n_embd,
+                &mut ws.acts,
+                [(&self.weights.output, logits)],
+            )?;
+            if let Some(cap) = config.logit_softcap {
+                logits.iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
+            }
+            probe.op(ops.layer, "logits", logits);
+            let rows = (first..next).filter(|row| wanted(&step.rows[*row]));
+            for ((row, logits), h) in rows
+                .zip(logits.chunks_exact(config.n_vocab))
+                .zip(h.chunks_exact(n_embd))
+            {
+                match step.rows[row].output {
+                    Output::Hidden => sink(row, Value::Hidden(h)),
+                    _ if logits.iter().all(|l| l.is_finite()) => sink(row, Value::Logits(logits)),
+                    _ => {
+                        return Err(Error::NonFinite {
+                            layer: ops.layer,
+                            op: "output",
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// x += Wo attention(norm(x)).
+fn attention_block<P: Probe>(
+    ops: &Ops<'_>,
+    config: &Config,
+    weights: &Layer,
+    step: &Step<'_, '_>,
+    ws: &mut Workspace,
+    cache: &mut LayerCache,
+    probe: &mut P,
+) -> Result<()> {
+    let (i, m, n_embd) = (ops.layer, step.rows.len(), config.n_embd);
+    let layer = &config.layers[i];
+    let (dim_k, dim_v) = (config.head_dim_k, config.head_dim_v);
+    let x = &mut ws.x[..m * n_embd];
+    let h = &mut ws.h[..m * n_embd];
+    let q = &mut ws.q[..m * layer.n_heads * dim_k];
+    let k = &mut ws.k[..m * layer.n_kv_heads * dim_k];
+    let v = &mut ws.v[..m * layer.n_kv_heads * dim_v];
+
+    ops.norm(x, &weights.attn_norm, config.norm_eps, h)?;
+    probe.op(i, "attn_norm", h);
+    ops.project(
+        "attn_qkv",
+        h,
+        n_embd,
+        &mut ws.acts,
+        [
+            (&weights.q, &mut *q),
+            (&weights.k, &mut *k),
+            (&weights.v, &mut *v),
+        ],
+    )?;
+    let (cos, sin) = &ws.angles[layer.rope];
+    let rope = &config.ropes[layer.rope];
+    let half = rope.n_rot() / 2;
+    let (q_norm, k_norm) = match &weights.qk_norm {
+        Some((q, k)) => (Some(q), Some(k)),
+        None => (None, None),
+    };
+    for (heads, n_heads, norm) in [
+        (&mut *q, layer.n_heads, q_norm),
+        (&mut *k, layer.n_kv_heads, k_norm),
+    ] {
+        ops.team.rows(heads, dim_k, n_heads, |range, part| {
+            let mut normed = [0.0f32; crate::kernels::MAX_HEAD_DIM];
+            for (index, head) in range.zip(part.chunks_exact_mut(dim_k)) {
+                if let Some(weight) = norm {
+                    ops.backend
+                        .rms_norm(head, weight, config.norm_eps, &mut normed[..dim_k]);
+                    head.copy_from_slice(&normed[..dim_k]);
+                }
+                let angles = index / n_heads * half..(index / n_heads + 1) * half;
+                ops.backend
+                    .rotate(rope.kind(), head, &cos[angles.clone()], &sin[angles]);
+            }
+        })?;
+    }
+    probe.op(i, "q", q);
+    probe.op(i, "k", k);
+    probe.op(i, "v", v);
+
+    store(ops, step, cache, k, v, (dim_k, dim_v))?;
+    let attended = &mut ws.attended[..m * layer.n_heads * dim_v];
+    let group = layer.n_heads / layer.n_kv_heads;
+    let cache = &*cache;
+    ops.team.rows(attended, dim_v, 1, |range, part| {
+        for (index, out) in range.zip(part.chunks_exact_mut(dim_v)) {
+            let (row, head) = (index / layer.n_heads, index % layer.n_heads);
+            let query = Query {
+                q: &q[index * dim_k..(index + 1) * dim_k],
+                scale: config.attention_scale,
+                softcap: config.attention_softcap,
+            };
+            attend(
+                ops.backend,
+                &query,
+                step,
+                row,
+                layer.window,
+                cache,
+                head / group,
+                out,
+            );
+        }
+    })?;
+    probe.op(i, "attention", attended);
+
+    let delta = &mut ws.delta[..m * n_embd];
+    ops.project(
+        "attn_output",
+        attended,
+        layer.n_heads * dim_v,
+        &mut ws.acts,
+        [(&weights.attn_output, &mut *delta)],
+    )?;
+    if let Some(norm) = &weights.post_attn_norm {
+        ops.norm(delta, norm, config.norm_eps, h)?;
+        ops.add(x, h, n_embd)?;
+    } else {
+        ops.add(x, delta, n_embd)?;
+    }
+    probe.op(i, "attn_residual", x);
+    Ok(())
+}
+
+/// x += Wdown (f(Wgate norm(x)) * (Wup norm(x))).
+fn feed_forward_block<P: Probe>(
+    ops: &Ops<'_>,
+    config: &Config,
+    weights: &Layer,
+    ws: &mut Workspace,
+    m: usize,
+    probe: &mut P,
+) -> Result<()> {
+    let (i, n_embd, n_ff) = (ops.layer, config.n_embd, config.layers[ops.layer].n_ff);
+    let x = &mut ws.x[..m * n_embd];
+    let h = &mut ws.h[..m * n_embd];
+    let (gate, up) = (&mut ws.gate[..m * n_ff], &mut ws.up[..m * n_ff]);
+
+    ops.norm(x, &weights.ffn_norm, config.norm_eps, h)?;
+    probe.op(i, "ffn_norm", h);
+    ops.project(
+        "ffn_gate_up",
+        h,
+        n_embd,
+        &mut ws.acts,
+        [(&weights.gate, &mut *gate), (&weights.up, &mut *up)],
+    )?;
+    ops.team.rows(gate, n_ff, 1, |range, part| {
+        ops.backend
+            .gate(config.activation, part, &up[range.start * n_ff..range.end * n_ff]);
+    })?;
+    probe.op(i, "ffn_act", gate);
+    let delta = &mut ws.delta[..m * n_embd];
+    ops.project(
+        "ffn_down",
+        gate,
+        n_ff,
+        &mut ws.acts,
+        [(&weights.down, &mut *delta)],
+    )?;
+    if let Some(norm) = &weights.post_ffn_norm {
+        ops.norm(delta, norm, config.norm_eps, h)?;
+        ops.add(x, h, n_embd)?;
+    } else {
+        ops.add(x, delta, n_embd)?;
+    }
+    probe.op(i, "ffn_residual", x);
+    Ok(())
+}
+
+/// Rounds keys and values to the cache's types and writes them to their pages.
+fn store(
+    ops: &Ops<'_>,
+    step: &Step<'_, '_>,
+    cache: &mut LayerCache,
+    k: &[f32],
+    v: &[f32],
+    (dim_k, dim_v): (usize, usize),
+) -> Result<()> {
+    let (k_len, v_len) = cache.head_len();
+    let group = cache.group;
+    let finite = AtomicBool::new(true);
+    match &mut cache.k {
+        Store::F32(store) => store_part::<f32, true>(ops, step, group, store, k_len, k, dim_k, &finite)?,
+        Store::F16(store) => store_part::<u16, true>(ops, step, group, store, k_len, k, dim_k, &finite)?,
+    }
+    match &mut cache.v {
+        Store::F32(store) => store_part::<f32, false>(ops, step, group, store, v_len, v, dim_v, &finite)?,
+        Store::F16(store) => store_part::<u16, false>(ops, step, group, store, v_len, v, dim_v, &finite)?,
+    }
+    if finite.into_inner() {
+        Ok(())
+    } else {
+        Err(Error::NonFinite {
+            layer: ops.layer,
+            op: "kv_cache",
+        })
+    }
+}
+
+/// Keys lie d-major in a page (`D_MAJOR`), values position-major.
+#[allow(clippy::too_many_arguments)]
+fn store_part<T: Stored, const D_MAJOR: bool>(
+    ops: &Ops<'_>,
+    step: &Step<'_, '_>,
+    group: usize,
+    store: &mut [T],
+    head_len: usize,
+    values: &[f32],
+    dim: usize,
+    finite: &AtomicBool,
+) -> Result<()> {
+    let n_heads = store.len() / head_len;
+    ops.team.rows(store, head_len, 1, |heads, part| {
+        for (head, pages) in heads.zip(part.chunks_exact_mut(head_len)) {
+            for (i, row) in step.rows.iter().enumerate() {
+                let block = step.sequences[row.sequence].page(group, row.position / BLOCK) as usize;
+                let page = &mut pages[block * dim * BLOCK..(block + 1) * dim * BLOCK];
+                let position = row.position % BLOCK;
+                let start = (i * n_heads + head) * dim;
+                for (d, value) in values[start..start + dim].iter().enumerate() {
+                    let slot = if D_MAJOR {
+                        d * BLOCK + position
+                    } else {
+                        position * dim + d
+                    };
+                    match T::round(*value) {
+                        Some(value) => page[slot] = value,
+                        None => finite.store(false, Ordering::Relaxed),
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// One query head over all that it sees: blocks into spans, spans into one, left to right.
+#[allow(clippy::too_many_arguments)]
+fn attend(
+    backend: &dyn Backend,
+    query: &Query<'_>,
+    step: &Step<'_, '_>,
+    row: usize,
+    window: Option<usize>,
+    cache: &LayerCache,
+    kv_head: usize,
+    out: &mut [f32],
+) {
+    let row = &step.rows[row];
+    let sequence = &step.sequences[row.sequence];
+    let seen = match step.mask {
+        Mask::Causal => row.position + 1,
+        Mask::Bidirectional => row.end,
+        Mask::Prefix(n) => (row.position + 1).max(n.min(row.end)),
+    };
+    let first = window.map_or(0, |window| (row.position + 1).saturating_sub(window));
+    let (mut block, mut span, mut total) = (Partial::default(), Partial::default(), Partial::default());
+    let (mut in_span, mut in_total) = (false, false);
+    let last = (seen - 1) / BLOCK;
+    for b in first / BLOCK..=last {
+        let start = b * BLOCK;
+        let visible = first.max(start) - start..seen.min(start + BLOCK) - start;
+        let page = cache.block(kv_head, sequence.page(cache.group, b));
+        let into = if in_span { &mut block } else { &mut span };
+        backend.attend(query, &page, visible, into);
+        if in_span {
+            backend.merge(&mut span, &block, out.len());
+        }
+        in_span = true;
+        if b == last || (b + 1).is_multiple_of(SPAN) {
+            if in_total {
+                backend.merge(&mut total, &span, out.len());
+            } else {
+                std::mem::swap(&mut total, &mut span);
+            }
+            (in_span, in_total) = (false, true);
+        }
+    }
+    let r = 1.0 / total.l;
+    for (out, o) in out.iter_mut().zip(&total.o) {
+        *out = o * r;
+    }
+}
+
+impl Ops<'_> {
+    /// Rows of `x` normed into `out`.
+    fn norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> Result<()> {
+        let n = weight.len();
+        self.team.rows(out, n, 1, |rows, out| {
+            self.backend
+                .rms_norm(&x[rows.start * n..rows.end * n], weight, eps, out);
+        })
+    }
+
+    /// x += y, rows of n.
+    fn add(&self, x: &mut [f32], y: &[f32], n: usize) -> Result<()> {
+        self.team.rows(x, n, 1, |rows, x| {
+            self.backend.add(x, &y[rows.start * n..rows.end * n])
+        })
+    }
+
+    /// Each output = rows of `x` (k wide) times a matrix, plus its bias: one operation of the team for all of them.
+    fn project<const N: usize>(
+        &self,
+        op: &'static str,
+        x: &[f32],
+        k: usize,
+        acts: &mut ActBuffer,
+        outs: [(&Linear, &mut [f32]); N],
+    ) -> Result<()> {
+        acts.invalidate();
+        let mut grain = 1;
+        for (linear, _) in &outs {
+            acts.prepare(
+                linear.weight.format(),
+                self.backend,
+                self.team,
+                x,
+                k,
+                (self.layer, op),
+            )?;
+            grain = grain.max(linear.weight.grain());
+        }
+        let x = acts.view(x, k);
+        let linears = outs.each_ref().map(|(linear, _)| *linear);
+        let outs = outs.map(|(linear, out)| (out, linear.weight.n()));
+        self.team.columns(outs, grain, |i, mut tile| {
+            let linear = linears[i];
+            linear.weight.matmul(&x, &mut tile);
+            if let Some(bias) = &linear.bias {
+                let bias = &bias[tile.columns()];
+                for row in 0..tile.rows() {
+                    tile.row(row).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+                }
+            }
+        })
+    }
+}
+
+impl super::weights::Weights {
+    /// The activation formats that the model's matrices ask for.
+    fn formats(&self) -> Vec<ActFormat> {
+        let mut formats: Vec<ActFormat> = Vec::new();
+        for matrix in self.matrices() {
+            if !formats.contains(&matrix.format()) {
+                formats.push(matrix.format());
+            }
+        }
+        formats
+    }
+}

@@ -1,0 +1,79 @@
+//! A model: configuration from metadata, weights bound by name, and the forward pass.
+//!
+//! Reading order: [`config`] (what a model is), [`arch`] (one file per family: how its metadata and tensor names become
+//! a configuration), [`weights`] (binding with shape checks), [`rope`], [`cache`], then `forward`, the whole pass in one
+//! file.
+
+pub mod arch;
+pub mod cache;
+pub mod config;
+mod forward;
+pub mod probe;
+pub mod rope;
+pub mod weights;
+
+pub(crate) use forward::{Step, Workspace};
+
+use crate::Result;
+use crate::gguf::ModelFile;
+use crate::kernels::Backend;
+use crate::kernels::select;
+use config::Config;
+use weights::Weights;
+
+/// How to load a model.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// A backend's name; `None` or `auto` takes the best one.
+    pub backend: Option<String>,
+}
+
+/// A loaded model: immutable, shared between contexts.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) config: Config,
+    pub(crate) weights: Weights,
+    pub(crate) backend: &'static dyn Backend,
+}
+
+impl Model {
+    /// Loads a model from parsed files. `progress(done, total)` counts layers.
+    ///
+    /// # Errors
+    /// Unsupported architecture or tensor type, missing or unusable metadata, missing tensors, shapes that differ from
+    /// the hyperparameters.
+    pub fn load(
+        file: &ModelFile,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let backend = select::choose(options.backend.as_deref())?;
+        let config = Config::from_file(file)?;
+        let weights = Weights::bind(file, &config, backend, progress)?;
+        Ok(Model {
+            config,
+            weights,
+            backend,
+        })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The backend that its weights were made ready for.
+    pub fn backend(&self) -> &'static dyn Backend {
+        self.backend
+    }
+
+    /// Bytes of all bound weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
+    /// Number of weights in all bound matrices.
+    pub fn parameters(&self) -> usize {
+        self.weights.parameters()
+    }
+}

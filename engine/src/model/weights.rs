@@ -1,0 +1,246 @@
+//! Weights bound by name: every tensor's type and shape checked against the configuration.
+
+use super::config::Config;
+use crate::gguf::{Bytes, ModelFile, TensorInfo};
+use crate::kernels::{Backend, PackedMatrix};
+use crate::{Error, Result, quant};
+
+/// A matrix with its optional bias: y = W x, then + b in one addition. The model computes with nothing else.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub(crate) weight: PackedMatrix,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// All weights of a model.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    pub(crate) embedding: PackedMatrix,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) output_norm: Vec<f32>,
+    pub(crate) output: Linear,
+    /// The output matrix is the embedding.
+    tied: bool,
+}
+
+/// Weights of one layer.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) attn_norm: Vec<f32>,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) qk_norm: Option<(Vec<f32>, Vec<f32>)>,
+    pub(crate) attn_output: Linear,
+    pub(crate) post_attn_norm: Option<Vec<f32>>,
+    pub(crate) ffn_norm: Vec<f32>,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) post_ffn_norm: Option<Vec<f32>>,
+}
+
+impl Weights {
+    /// Binds all tensors that the configuration asks for.
+    pub(crate) fn bind(
+        file: &ModelFile,
+        config: &Config,
+        backend: &dyn Backend,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let binder = Binder { file, backend };
+        let (n_embd, n_layers) = (config.n_embd, config.layers.len());
+        let embedding = binder.matrix("token_embd.weight", config.n_vocab, n_embd)?;
+        let tied = file.tensor("output.weight").is_none();
+        let output = if tied {
+            Linear {
+                weight: embedding.clone(),
+                bias: None,
+            }
+        } else {
+            binder.linear("output", config.n_vocab, n_embd)?
+        };
+        let mut layers = Vec::new();
+        for i in 0..n_layers {
+            progress(i, n_layers);
+            layers.push(binder.layer(config, i)?);
+        }
+        progress(n_layers, n_layers);
+        Ok(Weights {
+            embedding,
+            layers,
+            output_norm: vector(file, "output_norm.weight", n_embd)?,
+            output,
+            tied,
+        })
+    }
+
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+        let layers = self
+            .layers
+            .iter()
+            .flat_map(|l| [&l.q, &l.k, &l.v, &l.attn_output, &l.gate, &l.up, &l.down]);
+        let output = if self.tied { None } else { Some(&self.output) };
+        std::iter::once(&self.embedding).chain(layers.chain(output).map(|linear| &linear.weight))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.matrices().map(PackedMatrix::bytes).sum()
+    }
+
+    pub(crate) fn parameters(&self) -> usize {
+        self.matrices().map(|m| m.n() * m.k()).sum()
+    }
+}
+
+struct Binder<'a> {
+    file: &'a ModelFile,
+    backend: &'a dyn Backend,
+}
+
+impl Binder<'_> {
+    fn layer(&self, config: &Config, i: usize) -> Result<Layer> {
+        let layer = &config.layers[i];
+        let n_embd = config.n_embd;
+        let name = |suffix: &str| format!("blk.{i}.{suffix}");
+        let norm = |suffix: &str, n| vector(self.file, &name(&format!("{suffix}.weight")), n);
+        let (q, k, v) = (
+            layer.n_heads * config.head_dim_k,
+            layer.n_kv_heads * config.head_dim_k,
+            layer.n_kv_heads * config.head_dim_v,
+        );
+        let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
+            self.fused(&name("attn_qkv"), [q, k, v], n_embd)?
+        } else {
+            [
+                self.linear(&name("attn_q"), q, n_embd)?,
+                self.linear(&name("attn_k"), k, n_embd)?,
+                self.linear(&name("attn_v"), v, n_embd)?,
+            ]
+        };
+        let [gate, up] =
+            if !self.has(&name("ffn_gate.weight")) && self.rows(&name("ffn_up.weight")) > layer.n_ff {
+                self.fused(&name("ffn_up"), [layer.n_ff; 2], n_embd)?
+            } else {
+                [
+                    self.linear(&name("ffn_gate"), layer.n_ff, n_embd)?,
+                    self.linear(&name("ffn_up"), layer.n_ff, n_embd)?,
+                ]
+            };
+        let (qk, post) = (config.tensors.qk_norm, config.tensors.post_norm);
+        let when = |there: bool, suffix, n| there.then(|| norm(suffix, n)).transpose();
+        Ok(Layer {
+            attn_norm: norm("attn_norm", n_embd)?,
+            q,
+            k,
+            v,
+            qk_norm: when(qk, "attn_q_norm", config.head_dim_k)?.zip(when(
+                qk,
+                "attn_k_norm",
+                config.head_dim_k,
+            )?),
+            attn_output: self.linear(&name("attn_output"), n_embd, layer.n_heads * config.head_dim_v)?,
+            post_attn_norm: when(post, "post_attention_norm", n_embd)?,
+            ffn_norm: norm("ffn_norm", n_embd)?,
+            gate,
+            up,
+            down: self.linear(&name("ffn_down"), n_embd, layer.n_ff)?,
+            post_ffn_norm: when(post, "post_ffw_norm", n_embd)?,
+        })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.file.tensor(name).is_some()
+    }
+
+    fn rows(&self, name: &str) -> usize {
+        self.file
+            .tensor(name)
+            .map_or(0, |t| usize::try_from(t.n_rows()).unwrap_or(usize::MAX))
+    }
+
+    /// `NAME.weight`, n x k, and `NAME.bias` where the file has it.
+    fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), n, k)?;
+        Ok(Linear {
+            weight,
+            bias: self.bias(name, n)?,
+        })
+    }
+
+    /// One tensor that holds several matrices, one after the other in rows: views of it.
+    fn fused<const N: usize>(&self, name: &str, rows: [usize; N], k: usize) -> Result<[Linear; N]> {
+        let n = rows.iter().sum();
+        let whole = self.matrix(&format!("{name}.weight"), n, k)?;
+        let bias = self.bias(name, n)?;
+        let mut parts = Vec::with_capacity(N);
+        let mut start = 0;
+        for n in rows {
+            let range = start..start + n;
+            let bias = bias.as_ref().map(|b| b[range.clone()].to_vec());
+            parts.push(Linear {
+                weight: whole.view(range)?,
+                bias,
+            });
+            start += n;
+        }
+        parts.try_into().map_err(|_| Error::InvalidInput {
+            what: "a fused tensor has another number of parts".into(),
+        })
+    }
+
+    fn bias(&self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
+        let name = format!("{name}.bias");
+        self.has(&name).then(|| vector(self.file, &name, n)).transpose()
+    }
+
+    fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        let (info, bytes) = find(self.file, name)?;
+        if info.row_len() != k || info.n_rows() != n || info.shape.len() > 2 {
+            return Err(shape(name, &format!("[{k}, {n}]"), info));
+        }
+        self.backend
+            .pack(info.ty, n, k, bytes)
+            .map_err(|e| Error::Tensor {
+                tensor: name.into(),
+                what: e.to_string(),
+            })
+    }
+}
+
+/// A vector of `len` values as f32.
+pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
+    let (info, bytes) = find(file, name)?;
+    if !info.ty.is_float() {
+        let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
+        return Err(Error::Tensor {
+            tensor: name.into(),
+            what,
+        });
+    }
+    if info.row_len() != len || info.n_rows() != 1 {
+        return Err(shape(name, &format!("[{len}]"), info));
+    }
+    let mut out = vec![0.0; len];
+    quant::decode(info.ty, &bytes, &mut out)?;
+    Ok(out)
+}
+
+fn find<'a>(file: &'a ModelFile, name: &str) -> Result<(&'a TensorInfo, Bytes)> {
+    let info = file.tensor(name).ok_or_else(|| Error::Tensor {
+        tensor: name.into(),
+        what: "it is missing from the file".into(),
+    })?;
+    Ok((info, file.tensor_bytes(name)?))
+}
+
+fn shape(name: &str, expected: &str, info: &TensorInfo) -> Error {
+    let what = format!(
+        "the hyperparameters ask for the shape {expected}, the file has {:?}",
+        info.shape
+    );
+    Error::Tensor {
+        tensor: name.into(),
+        what,
+    }
+}

@@ -1,0 +1,569 @@
+//! Team: a fixed set of workers that split one operation's rows between them.
+//!
+//! The engine starts no threads. Whoever owns threads (natively a rayon pool, in the browser the one of
+//! wasm-bindgen-rayon) lends `n - 1` of them to [`Team::new`] for the team's life; the caller of an operation is the n-th
+//! worker. The others stay resident: between two operations of a forward pass they spin for a moment, then they park, so
+//! an operation costs two cache-line hand-overs, no task spawn and no allocation.
+//!
+//! Work is handed out in ranges to whoever asks. The caller closes an operation when no range is left and waits only for
+//! workers that have entered it: one that the system has not scheduled in time delays nobody, so a team larger than the
+//! machine does not collapse.
+//!
+//! Only rows are split, never the depth of a sum: which worker computes a row, and in which order, moves no number.
+//!
+//! This file holds the crate's one unsafe idea about threads: a borrowed closure, and disjoint parts of one output slice,
+//! are handed to other threads for as long as the operation waits for them.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::{Error, Result, math};
+
+/// How often a waiting worker looks before it parks. About 20 us on a server core: longer than the serial work
+/// between two operations, shorter than a time slice.
+const SPINS: u32 = 2_000;
+
+/// A value on its own pair of cache lines (adjacent-line prefetch makes the pair the unit of sharing).
+#[repr(align(128))]
+struct Padded<T>(T);
+
+type Job = *const (dyn Fn() + Sync);
+
+/// Bit of [`Shared::gate`]: nobody may enter.
+const CLOSED: u32 = 1 << 31;
+
+struct Shared {
+    /// Counts operations. A worker that sees a new value tries to enter.
+    epoch: Padded<AtomicU32>,
+    /// Workers inside the present operation, and [`CLOSED`].
+    gate: Padded<AtomicU32>,
+    /// The present operation; written by the leader while the gate is closed and nobody is inside.
+    job: UnsafeCell<Option<Job>>,
+    /// Workers parked on `wake`, and whether the leader is parked on `done`.
+    sleepers: AtomicUsize,
+    leader_sleeps: AtomicBool,
+    stop: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+    done: Condvar,
+    failed: Mutex<Option<Error>>,
+    /// Held by the leader for one operation: one at a time.
+    region: Mutex<()>,
+}
+
+// SAFETY: `job` is the only field that is not Sync by itself. The leader writes it while the gate is closed and empty;
+// a worker reads it only between entering the gate and leaving it.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the raw pointer in `job` is dereferenced only inside the gate, while the borrow it was made from is
+// kept alive by `operate`.
+unsafe impl Send for Shared {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A poisoned lock guards no invariant here: every value behind one is valid at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    static IN_REGION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A set of workers; see the module. Clones share the same workers.
+#[derive(Clone)]
+pub struct Team {
+    inner: Option<Arc<Handle>>,
+    n: usize,
+}
+
+/// Stops the workers when the last clone of a team goes.
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+        self.0.epoch.0.fetch_add(1, Ordering::SeqCst);
+        let _guard = lock(&self.0.lock);
+        self.0.wake.notify_all();
+    }
+}
+
+impl std::fmt::Debug for Team {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Team").field("workers", &self.n).finish()
+    }
+}
+
+impl Team {
+    /// The calling thread alone.
+    pub fn single() -> Self {
+        Team { inner: None, n: 1 }
+    }
+
+    /// A team of `n` workers: the caller of each operation, and `n - 1` threads lent by `spawn`.
+    ///
+    /// `spawn` is called `n - 1` times with a worker's index (1 to `n - 1`) and a closure that must run on a thread of
+    /// its own until the team is dropped; threads of a pool with fewer free threads than that would leave operations
+    /// waiting for ever.
+    pub fn new(n: usize, mut spawn: impl FnMut(usize, Box<dyn FnOnce() + Send>)) -> Self {
+        if n <= 1 {
+            return Self::single();
+        }
+        let shared = Arc::new(Shared {
+            epoch: Padded(AtomicU32::new(0)),
+            gate: Padded(AtomicU32::new(CLOSED)),
+            job: UnsafeCell::new(None),
+            sleepers: AtomicUsize::new(0),
+            leader_sleeps: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+            failed: Mutex::new(None),
+            region: Mutex::new(()),
+        });
+        for index in 1..n {
+            let shared = Arc::clone(&shared);
+            spawn(index, Box::new(move || work(&shared)));
+        }
+        Team {
+            inner: Some(Arc::new(Handle(shared))),
+            n,
+        }
+    }
+
+    /// Number of workers, the caller included.
+    pub fn workers(&self) -> usize {
+        self.n
+    }
+
+    /// Runs `f` on the caller and on every worker that comes in time, until the caller's own `f` returns; then waits for
+    /// those inside. `f` must leave nothing undone when the caller's has returned.
+    fn operate(&self, f: &(dyn Fn() + Sync)) -> Result<()> {
+        if IN_REGION.get() {
+            return Err(Error::InvalidInput {
+                what: "a team's operation was started from inside another one".into(),
+            });
+        }
+        let Some(handle) = &self.inner else {
+            return guarded(f);
+        };
+        let shared = &*handle.0;
+        let _region = lock(&shared.region);
+        // SAFETY: lengthens the closure's lifetime for the workers. They use it only inside the gate, and this function
+        // does not return (or unwind: `guarded` catches) before the gate is closed and empty.
+        let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), Job>(f) };
+        // SAFETY: the gate is closed and empty, so no worker reads `job` now.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.gate.0.store(0, Ordering::SeqCst);
+        shared.epoch.0.fetch_add(1, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            let _guard = lock(&shared.lock);
+            shared.wake.notify_all();
+        }
+        let own = guarded(f);
+        shared.gate.0.fetch_or(CLOSED, Ordering::SeqCst);
+        let mut spins = 0;
+        while shared.gate.0.load(Ordering::Acquire) != CLOSED {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            let mut guard = lock(&shared.lock);
+            shared.leader_sleeps.store(true, Ordering::SeqCst);
+            while shared.gate.0.load(Ordering::SeqCst) != CLOSED {
+                guard = shared.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            shared.leader_sleeps.store(false, Ordering::SeqCst);
+        }
+        let other = lock(&shared.failed).take();
+        own.and(other.map_or(Ok(()), Err))
+    }
+
+    /// Splits `items` into ranges of at least `grain` (the last may be shorter) and hands them out to whoever is free.
+    ///
+    /// # Errors
+    /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside an
+    /// operation of any team, or if a worker's floating-point mode is not the one that the contract needs.
+    pub fn ranges(&self, items: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
+        if items == 0 {
+            return Ok(());
+        }
+        let grain = chunk(items, grain, self.n);
+        if self.n == 1 || items <= grain {
+            // Still an operation, of one worker, so that a panic becomes an error and nesting is seen.
+            return Self::single().operate(&|| f(0..items));
+        }
+        let next = AtomicUsize::new(0);
+        self.operate(&|| {
+            loop {
+                let start = next.fetch_add(grain, Ordering::Relaxed);
+                if start >= items {
+                    break;
+                }
+                f(start..items.min(start + grain));
+            }
+        })
+    }
+
+    /// Splits `out`, rows of `row_len` elements, between the workers: `f(rows, part)` gets a range of row indices and
+    /// exactly those rows.
+    ///
+    /// # Errors
+    /// As [`Team::ranges`]; [`Error::InvalidInput`] if `out` is not a whole number of rows.
+    pub fn rows<T: Send>(
+        &self,
+        out: &mut [T],
+        row_len: usize,
+        grain: usize,
+        f: impl Fn(Range<usize>, &mut [T]) + Sync,
+    ) -> Result<()> {
+        if row_len == 0 || !out.len().is_multiple_of(row_len) {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "an output of {} elements is not a whole number of rows of {row_len}",
+                    out.len()
+                ),
+            });
+        }
+        let n_rows = out.len() / row_len;
+        let base = Raw(out.as_mut_ptr());
+        self.ranges(n_rows, grain, |rows| {
+            let base = &base;
+            // SAFETY: `ranges` hands out disjoint ranges within 0..n_rows, so the parts do not overlap and lie inside
+            // `out`, which stays exclusively borrowed until `ranges` returns. T: Send lets another thread have them.
+            let part = unsafe {
+                std::slice::from_raw_parts_mut(base.0.add(rows.start * row_len), rows.len() * row_len)
+            };
+            f(rows, part);
+        })
+    }
+
+    /// Three outputs with the same number of rows, each given with its row length: `f(row, a, b, c)` once per row.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; also if the numbers of rows differ.
+    pub fn rows3<A: Send, B: Send, C: Send>(
+        &self,
+        (a, a_len): (&mut [A], usize),
+        (b, b_len): (&mut [B], usize),
+        (c, c_len): (&mut [C], usize),
+        f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync,
+    ) -> Result<()> {
+        let rows = a.len().checked_div(a_len).unwrap_or(0);
+        let whole = |len: usize, row_len: usize| rows.checked_mul(row_len) == Some(len);
+        if !(whole(a.len(), a_len) && whole(b.len(), b_len) && whole(c.len(), c_len)) {
+            return Err(Error::InvalidInput {
+                what: "three outputs have different numbers of rows".into(),
+            });
+        }
+        let (a, b, c) = (Raw(a.as_mut_ptr()), Raw(b.as_mut_ptr()), Raw(c.as_mut_ptr()));
+        self.ranges(rows, 1, |range| {
+            let (a, b, c) = (&a, &b, &c);
+            for row in range {
+                // SAFETY: as in `rows`: each row index is handed out once, and each of the three slices has `rows`
+                // rows of its length (checked above).
+                let (a, b, c) = unsafe {
+                    (
+                        std::slice::from_raw_parts_mut(a.0.add(row * a_len), a_len),
+                        std::slice::from_raw_parts_mut(b.0.add(row * b_len), b_len),
+                        std::slice::from_raw_parts_mut(c.0.add(row * c_len), c_len),
+                    )
+                };
+                f(row, a, b, c);
+            }
+        })
+    }
+
+    /// Splits the columns of some outputs between the workers in one operation: the shape of matmuls whose weights' rows
+    /// are divided. Each output is a row-major matrix, given with its row length n; all have the same number of rows.
+    /// `f(i, tile)` gets some columns of output i, the first a multiple of `grain`.
+    ///
+    /// # Errors
+    /// As [`Team::rows`].
+    pub fn columns<const N: usize>(
+        &self,
+        outs: [(&mut [f32], usize); N],
+        grain: usize,
+        f: impl Fn(usize, Tile<'_>) + Sync,
+    ) -> Result<()> {
+        // The outputs' columns stand one after the other, each output at a multiple of the grain.
+        let mut end = 0;
+        let outs = outs.map(|(out, n)| {
+            let start = end;
+            end += n.next_multiple_of(grain.max(1));
+            let rows = if n > 0 && out.len().is_multiple_of(n) {
+                out.len() / n
+            } else {
+                usize::MAX
+            };
+            (Raw(out.as_mut_ptr()), n, rows, start)
+        });
+        if outs.iter().any(|(_, _, rows, _)| *rows == usize::MAX) {
+            return Err(Error::InvalidInput {
+                what: "an output is not a whole number of rows".into(),
+            });
+        }
+        self.ranges(end, grain, |range| {
+            for (i, (base, n, rows, start)) in outs.iter().enumerate() {
+                let first = range.start.max(*start);
+                let last = range.end.min(start + n);
+                if first < last {
+                    let columns = first - start..last - start;
+                    f(
+                        i,
+                        Tile {
+                            base: base.0,
+                            stride: *n,
+                            rows: *rows,
+                            columns,
+                            borrow: std::marker::PhantomData,
+                        },
+                    );
+                }
+            }
+        })
+    }
+}
+
+/// Rows per hand-out: about four per worker for balance, in multiples of `grain`.
+fn chunk(items: usize, grain: usize, workers: usize) -> usize {
+    let grain = if grain == 0 { 1 } else { grain };
+    let share = items / (workers * 4);
+    if share <= grain {
+        grain
+    } else {
+        share / grain * grain
+    }
+}
+
+struct Raw<T>(*mut T);
+// SAFETY: the pointer is only used to make disjoint slices, each for one thread, of elements that are Send.
+unsafe impl<T: Send> Sync for Raw<T> {}
+
+/// Some columns of a row-major output matrix, all its rows; the other columns belong to other workers.
+pub struct Tile<'a> {
+    base: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: Range<usize>,
+    borrow: std::marker::PhantomData<&'a mut f32>,
+}
+
+impl Tile<'_> {
+    /// Number of rows (tokens, m).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The columns (outputs, n) that this tile owns.
+    pub fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
+    /// Columns of one row, to read and write: `row` below [`Self::rows`].
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        // SAFETY: the row lies inside the matrix (asserted), its columns inside the row (by construction), and only
+        // this tile owns these columns; `&mut self` keeps two such slices from living at once.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.base.add(row * self.stride + self.columns.start),
+                self.columns.len(),
+            )
+        }
+    }
+
+    /// A part of this tile: columns relative to its first.
+    pub fn part(&mut self, columns: Range<usize>) -> Tile<'_> {
+        assert!(
+            columns.start <= columns.end && columns.end <= self.columns.len(),
+            "columns out of the tile"
+        );
+        let start = self.columns.start;
+        Tile {
+            base: self.base,
+            stride: self.stride,
+            rows: self.rows,
+            columns: start + columns.start..start + columns.end,
+            borrow: std::marker::PhantomData,
+        }
+    }
+}
+
+/// Runs `f` with nesting marked; a panic becomes its message.
+fn guarded(f: &(dyn Fn() + Sync)) -> Result<()> {
+    if !math::float_environment_is_strict() {
+        let what =
+            "the thread's floating-point mode flushes denormals or does not round to nearest; reset it"
+                .into();
+        return Err(Error::InvalidInput { what });
+    }
+    IN_REGION.set(true);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    IN_REGION.set(false);
+    result.map_err(|panic| Error::Worker {
+        what: message(&*panic),
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).into()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "unknown reason".into()
+    }
+}
+
+/// A worker's life.
+fn work(shared: &Shared) {
+    let mut seen = 0;
+    loop {
+        let mut spins = 0;
+        let mut epoch = shared.epoch.0.load(Ordering::Acquire);
+        while epoch == seen {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                let mut guard = lock(&shared.lock);
+                // Counted before `epoch` is looked at again; the leader moves `epoch` before it reads the count. One of
+                // the two sees the other (both SeqCst), so no wake-up is lost.
+                shared.sleepers.fetch_add(1, Ordering::SeqCst);
+                while shared.epoch.0.load(Ordering::SeqCst) == seen {
+                    guard = shared.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                }
+                shared.sleepers.fetch_sub(1, Ordering::SeqCst);
+            }
+            epoch = shared.epoch.0.load(Ordering::Acquire);
+        }
+        seen = epoch;
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        // Too late for the operation that moved `epoch`? Then perhaps in time for the next; either is whole.
+        let enter = |gate: u32| (gate & CLOSED == 0).then_some(gate + 1);
+        if shared
+            .gate
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter)
+            .is_err()
+        {
+            continue;
+        }
+        // SAFETY: inside the gate; entering it was ordered after the leader's write of `job`.
+        let job = unsafe { *shared.job.get() };
+        if let Some(job) = job {
+            // SAFETY: the closure outlives the operation: `operate` waits until this worker has left the gate.
+            let f = unsafe { &*job };
+            if let Err(error) = guarded(f) {
+                *lock(&shared.failed) = Some(error);
+            }
+        }
+        if shared.gate.0.fetch_sub(1, Ordering::SeqCst) == CLOSED + 1
+            && shared.leader_sleeps.load(Ordering::SeqCst)
+        {
+            let _guard = lock(&shared.lock);
+            shared.done.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn threads(n: usize) -> Team {
+        Team::new(n, |_, f| {
+            std::thread::spawn(f);
+        })
+    }
+
+    #[test]
+    fn every_row_is_computed_once() {
+        for n in [1, 2, 3, 7] {
+            let team = threads(n);
+            for rows in [0, 1, 2, 15, 16, 17, 1000] {
+                let mut out = vec![0u32; rows * 3];
+                for _ in 0..20 {
+                    team.rows(&mut out, 3, 2, |range, part| {
+                        for (row, values) in range.zip(part.chunks_mut(3)) {
+                            values.iter_mut().for_each(|v| *v += row as u32 + 1);
+                        }
+                    })
+                    .unwrap();
+                }
+                for (i, v) in out.iter().enumerate() {
+                    assert_eq!(*v, 20 * (i as u32 / 3 + 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn columns_are_disjoint_and_whole() {
+        for n in [1, 3] {
+            let team = threads(n);
+            let (mut a, mut b) = (vec![0.0; 5 * 100], vec![0.0; 5 * 7]);
+            team.columns([(&mut a, 100), (&mut b, 7)], 16, |i, mut tile| {
+                assert!(tile.columns().start.is_multiple_of(16));
+                for row in 0..tile.rows() {
+                    let first = tile.columns().start;
+                    for (column, v) in tile.row(row).iter_mut().enumerate() {
+                        *v += (row * [100, 7][i] + first + column) as f32;
+                    }
+                }
+            })
+            .unwrap();
+            assert!(a.iter().enumerate().all(|(i, v)| *v == i as f32));
+            assert!(b.iter().enumerate().all(|(i, v)| *v == i as f32));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_and_the_team_goes_on() {
+        let team = threads(2);
+        for _ in 0..3 {
+            let error = team
+                .ranges(100, 1, |range| assert!(!range.contains(&57), "row 57 fails"))
+                .unwrap_err();
+            assert!(error.to_string().contains("row 57 fails"), "{error}");
+            team.ranges(100, 1, |_| ()).unwrap();
+        }
+    }
+
+    #[test]
+    fn nesting_is_an_error() {
+        let team = threads(2);
+        let nested = AtomicUsize::new(0);
+        team.ranges(8, 1, |range| {
+            assert!(team.ranges(8, 1, |_| ()).is_err());
+            nested.fetch_add(range.len(), Ordering::Relaxed);
+        })
+        .unwrap();
+        assert_eq!(nested.into_inner(), 8);
+    }
+
+    #[test]
+    fn workers_that_parked_wake_up_and_take_part() {
+        let team = threads(2);
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            // Two items that wait for each other: done only if two workers are inside at once.
+            let met = AtomicUsize::new(0);
+            team.ranges(2, 1, |_| {
+                met.fetch_add(1, Ordering::SeqCst);
+                while met.load(Ordering::SeqCst) < 2 {
+                    std::thread::yield_now();
+                }
+            })
+            .unwrap();
+        }
+    }
+}
