@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Limits, Metadata, Parser, Status};
+use super::{Limits, Metadata, Parser};
 use crate::quant::GgmlType;
 use crate::{Error, Result};
 
@@ -133,9 +133,8 @@ impl Gguf {
     /// As [`Self::parse`], with limits of your own.
     pub fn parse_with(bytes: &[u8], limits: Limits) -> Result<Self> {
         let mut parser = Parser::with_file_len(limits, bytes.len() as u64);
-        match parser.push(bytes)? {
-            Status::Complete { .. } | Status::NeedMore => parser.finish(),
-        }
+        parser.push(bytes)?;
+        parser.finish()
     }
 
     /// Places the tensors behind the header: `relative[i]` is the offset of tensor `i` from the start of the data.

@@ -9,6 +9,7 @@
 mod bytes;
 mod directory;
 mod limits;
+mod magic;
 mod metadata;
 mod model_file;
 mod parser;

@@ -9,6 +9,7 @@
 //! 32 bits wide there, dimensions included; version 2 and 3 are laid out alike.
 
 use super::directory::MAX_DIMS;
+use super::magic;
 use super::value_type::ValueType;
 use super::{Array, Gguf, Limits, Metadata, TensorInfo, Value};
 use crate::{Error, Result};
@@ -309,7 +310,7 @@ impl Parser {
     fn step(&mut self, bytes: &[u8]) -> Result<()> {
         self.state = match self.state {
             State::Magic => {
-                check_magic(bytes)?;
+                magic::check(bytes)?;
                 State::Version
             }
             State::Version => self.read_version(bytes)?,
@@ -634,24 +635,4 @@ fn empty_array(element: ValueType, capacity: usize) -> Array {
         ValueType::I64 => Array::I64(Vec::with_capacity(capacity)),
         ValueType::F64 => Array::F64(Vec::with_capacity(capacity)),
     }
-}
-
-/// Says what a file that is not GGUF is, where its first bytes tell.
-fn check_magic(bytes: &[u8]) -> Result<()> {
-    let hint = match bytes {
-        b"GGUF" => return Ok(()),
-        b"FUGG" => "a big-endian GGUF file; convert it to little-endian",
-        b"lmgg" | b"fmgg" | b"tjgg" | b"ggml" | b"ggmf" | b"ggjt" => {
-            "a GGML file from before GGUF; convert the original model anew"
-        }
-        b"vers" => "perhaps a Git LFS pointer; fetch the file itself with `git lfs pull`",
-        [b'P', b'K', ..] => "a zip archive or PyTorch checkpoint; convert it to GGUF first",
-        b"<!DO" | b"<!do" | b"<htm" | b"<HTM" => "a web page; the download gave a page in place of the file",
-        [0x1f, 0x8b, ..] => "a gzip archive; unpack it first",
-        _ => "not a model in this format",
-    };
-    Err(Error::Format {
-        offset: 0,
-        what: format!("expected the magic \"GGUF\", found {bytes:02x?}: {hint}"),
-    })
 }

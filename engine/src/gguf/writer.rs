@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Array, Gguf, Limits, Metadata, Parser, Status, Value};
+use super::{Array, Gguf, Limits, Metadata, Parser, Value};
 use crate::quant::GgmlType;
 use crate::{Error, Result};
 
@@ -63,10 +63,8 @@ pub fn header(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<(Vec<u8>, G
             })?;
     }
     let mut parser = Parser::new(Limits::default());
-    let gguf = match parser.push(&out)? {
-        Status::Complete { .. } | Status::NeedMore => parser.finish()?,
-    };
-    Ok((out, gguf))
+    parser.push(&out)?;
+    Ok((out, parser.finish()?))
 }
 
 /// Writes a file: the header at once, then every tensor's data in the order of the directory.
