@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
-use twinfer_engine::chat::{ChatTemplate, CivilTime};
+use twinfer_engine::chat::{ChatTemplate, CivilTime, Inputs};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 
@@ -24,7 +24,7 @@ pub(crate) struct Template {
 pub(crate) fn load(global: &GlobalArgs, file: &ModelFile, path: Option<&Path>) -> Result<Template> {
     let template = match path {
         Some(path) => from_file(path)?,
-        None => ChatTemplate::from_metadata(file.metadata())
+        None => ChatTemplate::from_metadata(file.metadata(), None)
             .with_context(|| format!("`{}`", load::display_name(global)))?
             .ok_or_else(|| {
                 anyhow!(
@@ -69,15 +69,10 @@ pub(crate) fn messages(system: Option<&str>, user: &str) -> Vec<Value> {
 
 /// The tokens that make the model answer a conversation.
 pub(crate) fn prompt_ids(template: &Template, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>> {
-    let inputs = json!({
-        "messages": messages,
-        "tools": null,
-        "documents": null,
-        "add_generation_prompt": true,
-        "bos_token": template.bos,
-        "eos_token": template.eos,
-    });
-    let text = template.template.render(&inputs, now())?;
+    let inputs = Inputs::chat(messages.into(), true, now())
+        .with("bos_token", template.bos.as_str())
+        .with("eos_token", template.eos.as_str());
+    let text = template.template.render(&inputs)?;
     // A template may write BOS itself; then none is added. EOS after an answer that is to come would end it.
     let writes_bos = !template.bos.is_empty() && text.starts_with(&template.bos);
     let mut ids = tokenizer.encode(&text, EncodeOptions { add_special: !writes_bos, parse_special: true })?;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use serde_json::{Value, json};
-use twinfer_engine::chat::{ChatTemplate, CivilTime};
+use serde_json::{Map, Value};
+use twinfer_engine::chat::{ChatTemplate, CivilTime, Inputs};
 
 use crate::args::{GlobalArgs, RenderTemplateArgs};
 use crate::failure::Usage;
@@ -16,28 +16,26 @@ pub(super) fn run(global: &GlobalArgs, args: &RenderTemplateArgs) -> Result<()> 
             .ok_or_else(|| Usage(format!("--now: `{text}` is not a time; write it as 2026-01-02T03:04:05")))?,
         None => template::now(),
     };
-    let mut inputs = inputs(&args.input)?;
+    let mut variables = variables(&args.input)?;
     let template = match &args.template {
         Some(path) => template::from_file(path)?,
         None => {
             let file = load::model_file(global)?;
             let name = load::display_name(global);
-            let template = ChatTemplate::from_metadata(file.metadata())
+            let template = ChatTemplate::from_metadata(file.metadata(), None)
                 .with_context(|| format!("`{name}`"))?
                 .ok_or_else(|| anyhow!("`{name}` has no chat template; pass one with --template"))?;
             // The model knows its special tokens; what the input says goes before.
             let (bos, eos) = template::special_tokens(&load::tokenizer(global, &file)?);
-            if let Value::Object(map) = &mut inputs {
-                map.entry("bos_token").or_insert(Value::String(bos));
-                map.entry("eos_token").or_insert(Value::String(eos));
-            }
+            variables.entry("bos_token").or_insert(Value::String(bos));
+            variables.entry("eos_token").or_insert(Value::String(eos));
             template
         }
     };
-    output::to_stdout(&template.render(&inputs, now)?)
+    output::to_stdout(&template.render(&Inputs { variables, now })?)
 }
 
-fn inputs(source: &str) -> Result<Value> {
+fn variables(source: &str) -> Result<Map<String, Value>> {
     let trimmed = source.trim_start();
     let (name, text) = if trimmed.starts_with(['{', '[']) {
         ("--input".to_string(), source.to_string())
@@ -47,8 +45,13 @@ fn inputs(source: &str) -> Result<Value> {
     };
     let value: Value = serde_json::from_str(&text).with_context(|| format!("{name} is not valid JSON"))?;
     match value {
-        Value::Object(_) => Ok(value),
-        Value::Array(_) => Ok(json!({"messages": value, "add_generation_prompt": true})),
+        Value::Object(variables) => Ok(variables),
+        Value::Array(_) => {
+            let mut variables = Map::new();
+            variables.insert("messages".into(), value);
+            variables.insert("add_generation_prompt".into(), true.into());
+            Ok(variables)
+        }
         _ => Err(anyhow!(
             "{name}: expected an object with the template's variables, such as {{\"messages\": [...]}}"
         )),
