@@ -41,6 +41,9 @@ impl Default for ContextOptions {
     }
 }
 
+/// Gets the logits of each position.
+type LogitSink<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
 /// What a row puts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -435,7 +438,7 @@ impl Context {
         tokens: &[u32],
         output: &dyn Fn(usize) -> Output,
         probe: &mut P,
-        mut sink: Option<&mut dyn FnMut(usize, &[f32])>,
+        mut sink: Option<LogitSink<'_>>,
     ) -> Result<()> {
         let mut batch = std::mem::take(&mut self.batch);
         let mut logits = std::mem::take(&mut self.logits);

@@ -1,6 +1,8 @@
 //! Whole models against logits that no part of this project made: llama.cpp's, and an ideal float64 forward pass over the
 //! same weights. Prints a table per type; the bounds are the ones that the README states.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

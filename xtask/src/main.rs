@@ -1,2 +1,77 @@
-//! `cargo xtask`: the project's chores.
-fn main() {}
+//! `cargo xtask`: the project's chores. Everything that CI does can be done here with one command.
+
+mod command;
+mod debian;
+mod node;
+mod steps;
+mod test;
+mod wasm;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the tests need beyond Rust: the wasm target (or Debian's compiler for it) and Node 24.
+    ///
+    /// Node goes to target/tools. Debian packages are installed only by root; otherwise the command to run is printed.
+    Setup {
+        #[arg(long, value_enum, default_value_t)]
+        toolchain: wasm::Choice,
+    },
+    /// Build the module of the parity tests for wasm32 and print where it is.
+    Wasm {
+        #[arg(long, value_enum, default_value_t)]
+        toolchain: wasm::Choice,
+    },
+    /// Run every check: format, clippy, tests, docs, native <-> wasm parity, bounded fuzzing.
+    ///
+    /// A failed step does not stop the others; the table at the end shows them all.
+    Test {
+        /// Only format, clippy and the native tests.
+        #[arg(long)]
+        quick: bool,
+        #[arg(long, value_enum, default_value_t)]
+        toolchain: wasm::Choice,
+    },
+}
+
+/// The workspace's root: this package lies directly below it.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a package's directory has a parent")
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Setup { toolchain } => setup(toolchain),
+        Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
+            .and_then(|toolchain| toolchain.build())
+            .map(|module| println!("{}", module.display())),
+        Command::Test { quick, toolchain } => return test::run(quick, toolchain),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setup(choice: wasm::Choice) -> anyhow::Result<()> {
+    wasm::Toolchain::find(choice)?;
+    node::find()?;
+    Ok(())
+}

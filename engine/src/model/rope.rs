@@ -101,16 +101,22 @@ impl Rope {
             .opt_u32("rope.dimension_count")?
             .map_or(head_dim, |v| v as usize);
         let llama3 = factors(file, "rope_freqs.weight", n_rot)?;
-        let short = factors_or(file, "rope_factors_short.weight", n_rot, llama3)?;
-        let mut rope = Self::new(keys, kind, n_rot, base, &scaling, short.as_deref())?;
-        if let Some(long) = factors(file, "rope_factors_long.weight", n_rot)? {
-            let frequencies = Self::new(keys, kind, n_rot, base, &scaling, Some(&long))?.frequencies;
-            rope.long = Some(Long {
+        let short = factors(file, "rope_factors_short.weight", n_rot)?;
+        let long = factors(file, "rope_factors_long.weight", n_rot)?;
+        let make =
+            |factors: &Option<Vec<f32>>| Self::new(keys, kind, n_rot, base, &scaling, factors.as_deref());
+        if short.is_none() && long.is_none() {
+            return make(&llama3);
+        }
+        // A set that is missing stands for factors of one.
+        let frequencies = make(&long)?.frequencies;
+        Ok(Rope {
+            long: Some(Long {
                 original_context: scaling.original_context,
                 frequencies,
-            });
-        }
-        Ok(rope)
+            }),
+            ..make(&short)?
+        })
     }
 
     /// A rotation with a base and a scaling; `factors` divide the frequencies, one per pair.
@@ -215,13 +221,4 @@ fn factors(file: &ModelFile, name: &str, n_rot: usize) -> Result<Option<Vec<f32>
         });
     }
     Ok(Some(values))
-}
-
-fn factors_or(
-    file: &ModelFile,
-    name: &str,
-    n_rot: usize,
-    other: Option<Vec<f32>>,
-) -> Result<Option<Vec<f32>>> {
-    Ok(factors(file, name, n_rot)?.or(other))
 }

@@ -110,7 +110,14 @@ impl Binder<'_> {
             layer.n_kv_heads * config.head_dim_v,
         );
         let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
-            self.fused(&name("attn_qkv"), [q, k, v], n_embd)?
+            let mut parts = self.fused(&name("attn_qkv"), [q, k, v], n_embd)?;
+            // The biases may be fused as well, or stand by themselves.
+            for (part, suffix) in parts.iter_mut().zip(["attn_q", "attn_k", "attn_v"]) {
+                if let Some(bias) = self.bias(&name(suffix), part.weight.n())? {
+                    part.bias = Some(bias);
+                }
+            }
+            parts
         } else {
             [
                 self.linear(&name("attn_q"), q, n_embd)?,
@@ -154,9 +161,7 @@ impl Binder<'_> {
     }
 
     fn rows(&self, name: &str) -> usize {
-        self.file
-            .tensor(name)
-            .map_or(0, |t| usize::try_from(t.n_rows()).unwrap_or(usize::MAX))
+        self.file.tensor(name).map_or(0, TensorInfo::n_rows)
     }
 
     /// `NAME.weight`, n x k, and `NAME.bias` where the file has it.

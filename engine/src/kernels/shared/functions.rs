@@ -66,9 +66,7 @@ pub fn exp<L: Lanes>(x: L) -> L {
     let clamped = c(88.0).less(x, c(88.0), x);
     let t = clamped.mul(c(std::f32::consts::LOG2_E)).add(c(ROUND));
     let n = t.sub(c(ROUND));
-    let r = clamped
-        .sub(n.mul(c(0.693_359_375)))
-        .sub(n.mul(c(-2.121_944_4e-4)));
+    let r = clamped.sub(n.mul(c(0.693_359_4))).sub(n.mul(c(-2.121_944_4e-4)));
     let mut p = c(1.987_569_2e-4);
     for k in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.0e-1] {
         p = p.mul(r).add(c(k));
@@ -87,7 +85,7 @@ pub fn silu<L: Lanes>(x: L) -> L {
 pub fn gelu<L: Lanes>(x: L) -> L {
     let c = L::splat;
     let cubic = x.mul(x).mul(x).mul(c(0.044_715)).add(x);
-    x.div(c(1.0).add(exp(cubic.mul(c(-1.595_769_1)))))
+    x.div(c(1.0).add(exp(cubic.mul(c(-1.595_769)))))
 }
 
 /// tanh: Cephes' odd polynomial below 0.625, (1 - e^-2|x|) / (1 + e^-2|x|) above.
@@ -95,7 +93,7 @@ pub fn tanh<L: Lanes>(x: L) -> L {
     let c = L::splat;
     let z = x.mul(x);
     let mut p = c(-5.704_989e-3);
-    for k in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for k in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p.mul(z).add(c(k));
     }
     let small = p.mul(z).mul(x).add(x);
@@ -169,7 +167,7 @@ mod tests {
     #[test]
     fn the_sum_has_its_fixed_shape() {
         // 1e8 and -1e8 meet only in the tree (lanes 0 and 8), after lane 0 has swallowed the small value.
-        let mut v = vec![0.0f32; 40];
+        let mut v = [0.0f32; 40];
         (v[0], v[16], v[8]) = (1e8, 1.0, -1e8);
         assert_eq!(sum16(v.len(), |i| v[i]), 0.0);
         assert_eq!(sum16(0, |_| 1.0), 0.0);

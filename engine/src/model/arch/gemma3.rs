@@ -4,7 +4,7 @@
 //! Source: Gemma 3 technical report (arXiv 2503.19786), and llama.cpp for what the keys mean.
 
 use crate::Result;
-use crate::gguf::{ModelFile, Value};
+use crate::gguf::{Array, ModelFile, Value};
 use crate::kernels::{Activation, RopeKind};
 use crate::model::config::{Config, Keys};
 use crate::model::rope::{Rope, Scaling};
@@ -47,17 +47,32 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     Ok(config)
 }
 
-/// Which layers are local: an array of booleans in newer files, else every sixth is global.
+/// Which layers are local: an array of flags in newer files, else every sixth is global.
 fn local_layers(keys: &Keys<'_>, n_layers: usize) -> Result<Vec<bool>> {
     const KEY: &str = "attention.sliding_window_pattern";
-    let period = match keys.metadata.get(&format!("{}.{KEY}", keys.arch)) {
+    let key = format!("{}.{KEY}", keys.arch);
+    let period = match keys.metadata.get(&key) {
         None => 6,
-        Some(Value::Array(crate::gguf::Array::Bool(pattern))) if pattern.len() >= n_layers => {
-            return Ok(pattern[..n_layers].to_vec());
-        }
         Some(Value::Array(array)) => {
-            let found = format!("array of {} {}", array.len(), array.type_name());
-            return Err(keys.wrong(KEY, &format!("a number, or {n_layers} booleans"), &found));
+            let pattern = match array {
+                Array::Bool(pattern) => pattern.clone(),
+                _ => keys
+                    .metadata
+                    .opt_ints(&key)?
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|v| *v != 0)
+                    .collect(),
+            };
+            if pattern.len() < n_layers {
+                let found = format!("array of {} {}", array.len(), array.type_name());
+                return Err(keys.wrong(
+                    KEY,
+                    &format!("a number, or one flag for each of {n_layers} layers"),
+                    &found,
+                ));
+            }
+            return Ok(pattern[..n_layers].to_vec());
         }
         Some(_) => keys.u32(KEY)? as usize,
     };

@@ -1,0 +1,61 @@
+//! What the native build and the wasm build are both asked, so that their answers can be compared.
+//!
+//! [`answer`] takes one [`Request`] and the files that go with it and gives JSON. The same function runs natively (in
+//! `tests/wasm_parity.rs`) and inside the wasm module (package `twinfer-tests-wasm`); equal means `==`, errors
+//! included. An answer holds digests, ids and text: no floats, whose way through JSON would itself need testing.
+
+pub mod arithmetic;
+pub mod file;
+pub mod model;
+pub mod sampling;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use twinfer_engine::Result;
+
+/// One question to the engine. Files travel beside it, as blobs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Digests of float operations over a grid of inputs: what every other answer stands on. No blobs.
+    Arithmetic,
+    /// What the parser makes of a GGUF file. Blobs: the file's parts.
+    File,
+    /// Digests of a model's logits. Blobs: the model's parts.
+    Digest {
+        /// Sizes of the context.
+        sizes: model::Sizes,
+        /// The ids to evaluate.
+        tokens: Vec<u32>,
+    },
+    /// Tokens drawn from made-up logits. No blobs.
+    Draw {
+        /// The sampler.
+        sampler: sampling::Setting,
+        /// Size of the made-up vocabulary.
+        n_vocab: usize,
+        /// How many tokens to draw, each accepted before the next.
+        n: usize,
+    },
+}
+
+/// The engine's answer to `request`. A failure is an answer too: `{"error": message}`.
+pub fn answer(request: &Request, blobs: Vec<Vec<u8>>) -> Value {
+    let answer: Result<Value> = match request {
+        Request::Arithmetic => Ok(json!(arithmetic::digests())),
+        Request::File => file::describe(blobs),
+        Request::Digest { sizes, tokens } => model::digest(blobs, sizes, tokens),
+        Request::Draw { sampler, n_vocab, n } => sampling::draw(sampler, *n_vocab, *n),
+    };
+    answer.unwrap_or_else(|error| json!({ "error": error.to_string() }))
+}
+
+/// SHA-256 of the byte strings in `parts`, one after the other, as lowercase hex.
+fn sha256(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,72 @@
+//! Logits, as digests.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use twinfer_engine::context::{CacheType, Context, ContextOptions};
+use twinfer_engine::digest::Digest;
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::model::{LoadOptions, Model};
+use twinfer_engine::team::Team;
+use twinfer_engine::{Error, Result};
+
+use crate::file::open;
+
+/// Sizes of the context.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Positions.
+    pub n_ctx: usize,
+    /// Rows of the largest step.
+    pub n_batch: usize,
+    /// Format of cached keys, as the command line names it.
+    pub cache_type_k: String,
+    /// Format of cached values.
+    pub cache_type_v: String,
+}
+
+impl Sizes {
+    pub(crate) fn options(&self) -> Result<ContextOptions> {
+        let cache_type = |name: &str| {
+            CacheType::ALL
+                .into_iter()
+                .find(|&(_, known)| known == name)
+                .map(|(cache_type, _)| cache_type)
+                .ok_or_else(|| Error::InvalidInput {
+                    what: format!("there is no cache type `{name}`"),
+                })
+        };
+        Ok(ContextOptions {
+            n_ctx: self.n_ctx,
+            n_batch: self.n_batch,
+            cache_type_k: cache_type(&self.cache_type_k)?,
+            cache_type_v: cache_type(&self.cache_type_v)?,
+            ..ContextOptions::default()
+        })
+    }
+}
+
+/// The scalar backend: the reference that both builds have.
+pub(crate) fn load(file: &ModelFile) -> Result<Arc<Model>> {
+    let options = LoadOptions {
+        backend: Some("scalar".into()),
+    };
+    Ok(Arc::new(Model::load(file, &options, &mut |_, _| {})?))
+}
+
+/// The digest of the logits after each of `tokens`, and one per position, so that the first difference is found.
+pub fn digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {
+    let model = load(&open(blobs)?)?;
+    let mut context = Context::new(model, Team::single(), sizes.options()?)?;
+    let mut sequence = context.new_sequence();
+    let mut all = Digest::new();
+    let mut positions = Vec::with_capacity(tokens.len());
+    context.eval_all(&mut sequence, tokens, &mut |_, logits| {
+        all.update(logits);
+        let mut one = Digest::new();
+        one.update(logits);
+        positions.push(one.finish());
+    })?;
+    Ok(json!({ "positions": positions, "digest": all.finish() }))
+}

