@@ -20,5 +20,6 @@ pub mod model;
 pub mod quant;
 pub mod sample;
 pub mod team;
+pub mod tokenizer;
 
 pub use error::{Error, Result};

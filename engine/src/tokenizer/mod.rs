@@ -1,0 +1,430 @@
+//! Text to token ids and back, over the vocabulary of a GGUF file.
+//!
+//! The definition is llama.cpp's (`llama_tokenize` and `llama_detokenize`, src/llama-vocab.cpp): the same ids for
+//! the same file and text. Kinds (`tokenizer.ggml.model`): `llama` ([`spm`]), `gpt2` and `gemma4` ([`bpe`], cut by
+//! [`pre_tokenizer`]), `bert` ([`wpm`]). An encoding finds written-out special tokens first ([`partition`]), then
+//! tokenizes what lies between them. Time is n log n in the text at worst, also for a text without spaces.
+//!
+//! # Why not a crate
+//! Considered: `tokenizers` (its vocabularies are Rust strings and its BPE and Unigram models cannot state
+//! llama.cpp's SPM, where the score of the joined token decides; special tokens are found leftmost, not longest
+//! first; 1.0 is not released, and 0.x wants Oniguruma in C or an "unstable" wasm feature), `kitoken` (merges by
+//! vocabulary order without the list of merges, which is not the same for `gemma4` and files with
+//! `ignore_merges`; no GGUF input), `toktrie` (no encoder of its own). What is left, merging pairs, is small;
+//! `regex` and the Unicode tables come from crates.
+//!
+//! # Where it differs from llama.cpp
+//! - A special id outside the vocabulary is an error, not a warning. `gpt2` has no default BOS and EOS (llama.cpp
+//!   takes id 11, Falcon's).
+//! - Decoding does not "clean up" spaces before punctuation: what was encoded comes back.
+//! - [`Tokenizer::decode`] takes the space that SPM puts before a text from the first printing token even after a
+//!   BOS.
+
+mod bpe;
+mod byte_text;
+mod merge;
+mod partition;
+mod pre_patterns;
+mod pre_tokenizer;
+mod spm;
+mod stream;
+mod text_table;
+mod trie;
+mod vocabulary;
+mod wpm;
+
+use std::sync::Arc;
+
+use bpe::Bpe;
+use merge::Merger;
+use partition::{Fragment, Specials};
+use pre_patterns::Symbols;
+use spm::Spm;
+pub use stream::StreamDecoder;
+use vocabulary::{Attributes, SpecialIds, Spelling, Vocabulary};
+use wpm::Wpm;
+
+use crate::gguf::Metadata;
+use crate::{Error, Result};
+
+/// The values of `tokenizer.ggml.model` that are read.
+pub const SUPPORTED_MODELS: &[&str] = &["llama", "gpt2", "bert", "gemma4"];
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+
+/// What an encoding adds and recognises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Put BOS and EOS (for `bert`: CLS and SEP) around the text where the file says so.
+    pub add_special: bool,
+    /// Recognise control tokens that are written out in the text. User-defined tokens always are.
+    pub parse_special: bool,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Text.
+    Normal,
+    /// Stands for what the vocabulary cannot express.
+    Unknown,
+    /// Steers the model: BOS, EOS, turn marks; not printed as text.
+    Control,
+    /// Text that is always one token.
+    UserDefined,
+    /// Not in use, of no known type, or an id outside the vocabulary.
+    Unused,
+    /// One byte of a character that has no token.
+    Byte,
+}
+
+/// The tokenizer of a model. Cloning shares the vocabulary.
+#[derive(Clone)]
+pub struct Tokenizer {
+    vocabulary: Arc<Vocabulary>,
+    specials: Arc<Specials>,
+    model: Arc<Model>,
+    model_name: Arc<str>,
+    pre_name: Arc<str>,
+    add_bos: bool,
+    add_eos: bool,
+    add_space_prefix: bool,
+    newline: Option<u32>,
+}
+
+enum Model {
+    Spm(Spm),
+    Bpe(Box<Bpe>),
+    Wpm(Wpm),
+}
+
+impl Tokenizer {
+    /// Reads the `tokenizer.ggml.*` keys of a file.
+    ///
+    /// # Errors
+    /// `MissingKey` or `Metadata` naming the key that is missing or cannot be used: no or too few tokens, scores
+    /// or types, a special id outside the vocabulary, `add_bos_token` without a BOS. `Tokenizer` for a model
+    /// or pre-tokenizer that is not known (the message lists those that are). `Limit` for entries or texts
+    /// that are too long.
+    pub fn from_metadata(m: &Metadata) -> Result<Self> {
+        let model_name = m.str(MODEL)?;
+        let pre = m.opt_str(PRE)?.filter(|pre| !pre.is_empty());
+        let bpe = match model_name {
+            "llama" | "bert" => None,
+            "gemma4" => Some(pre_patterns::GEMMA4),
+            "gpt2" => {
+                // without a name llama.cpp warns and takes the default one
+                let name = pre.unwrap_or("default");
+                Some(pre_patterns::find(name).ok_or_else(|| unknown_pre_tokenizer(name))?)
+            }
+            _ => {
+                return Err(Error::Tokenizer {
+                    what: format!(
+                        "model `{model_name}` (`{MODEL}`) is not supported; supported: {}",
+                        SUPPORTED_MODELS.join(", ")
+                    ),
+                });
+            }
+        };
+        let (spelling, defaults) = match (&bpe, model_name) {
+            (Some(definition), _) => {
+                let spelling = match definition.symbols {
+                    Symbols::Bytes => Spelling::ByteAlphabet,
+                    Symbols::Chars => Spelling::Plain,
+                    Symbols::SpaceMarkedChars => Spelling::SpaceMark,
+                };
+                (spelling, SpecialIds::default())
+            }
+            (None, "bert") => {
+                let defaults = SpecialIds {
+                    // BERT's CLS stands where others have BOS
+                    bos: m.opt_u32("tokenizer.ggml.cls_token_id")?.or(Some(101)),
+                    unk: Some(100),
+                    sep: Some(102),
+                    pad: Some(0),
+                    mask: Some(103),
+                    ..SpecialIds::default()
+                };
+                (Spelling::SpaceMark, defaults)
+            }
+            (None, _) => {
+                let defaults =
+                    SpecialIds { bos: Some(1), eos: Some(2), unk: Some(0), ..SpecialIds::default() };
+                (Spelling::SpaceMark, defaults)
+            }
+        };
+        let vocabulary = Vocabulary::read(m, spelling, defaults)?;
+
+        let is_gemma4 = bpe.is_some_and(|definition| definition == pre_patterns::GEMMA4);
+        let bert = model_name == "bert";
+        let model = match bpe {
+            Some(definition) => {
+                let optional = pre == Some("kimi-k2");
+                Model::Bpe(Box::new(Bpe::new(m, &vocabulary, &definition, is_gemma4, optional)?))
+            }
+            None if bert => Model::Wpm(Wpm::new(m, &vocabulary)?),
+            None => Model::Spm(Spm::new(&vocabulary)),
+        };
+
+        let bos_by_kind = bpe.is_none_or(|definition| definition.add_bos);
+        let add_bos = match m.opt_bool("tokenizer.ggml.add_bos_token")? {
+            _ if is_gemma4 => vocabulary.special.bos.is_some(),
+            Some(add) => {
+                require(add, vocabulary.special.bos, "add_bos_token", "bos_token_id")?;
+                add
+            }
+            None => bos_by_kind && vocabulary.special.bos.is_some(),
+        };
+        let add_eos = m.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+        require(add_eos, vocabulary.special.eos, "add_eos_token", "eos_token_id")?;
+        let add_space_prefix =
+            m.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(bpe.is_none() && !bert);
+
+        let mut tokenizer = Self {
+            specials: Arc::new(Specials::new(&vocabulary)),
+            vocabulary: Arc::new(vocabulary),
+            model: Arc::new(model),
+            model_name: model_name.into(),
+            pre_name: pre.unwrap_or("default").into(),
+            add_bos,
+            add_eos,
+            add_space_prefix,
+            newline: None,
+        };
+        tokenizer.newline = match &*tokenizer.model {
+            Model::Spm(spm) => spm.newline(),
+            Model::Wpm(_) => None,
+            Model::Bpe(_) => tokenizer.encode("\n", EncodeOptions::default())?.first().copied(),
+        }
+        .or(tokenizer.vocabulary.special.pad);
+        Ok(tokenizer)
+    }
+
+    /// The tokens of `text`.
+    ///
+    /// # Errors
+    /// `Limit` for a text over 1 GiB.
+    pub fn encode(&self, text: &str, opts: EncodeOptions) -> Result<Vec<u32>> {
+        // offsets are 32 bits wide, and U+2581 is three times as long as the space it stands for
+        const MAX_TEXT: usize = 1 << 30;
+        if text.len() > MAX_TEXT {
+            return Err(Error::Limit {
+                what: "text to tokenize in bytes".into(),
+                found: text.len() as u64,
+                limit: MAX_TEXT as u64,
+            });
+        }
+        let vocabulary = &*self.vocabulary;
+        let bert = matches!(*self.model, Model::Wpm(_));
+        let mut out = Vec::with_capacity(text.len() / 4 + 2);
+        if opts.add_special && (self.add_bos || bert) {
+            out.extend(vocabulary.special.bos);
+        }
+        let mut merger = Merger::default();
+        let mut ends = Vec::new();
+        let mut after_special = true;
+        for fragment in self.specials.split(vocabulary, text, opts.parse_special) {
+            let text = match fragment {
+                Fragment::Token(token) => {
+                    out.push(token);
+                    after_special = true;
+                    continue;
+                }
+                Fragment::Text(range) => &text[range],
+            };
+            match &*self.model {
+                Model::Spm(spm) => {
+                    let space_prefix = self.add_space_prefix && after_special;
+                    spm.encode(vocabulary, text, space_prefix, &mut merger, &mut out);
+                }
+                Model::Bpe(bpe) => bpe.encode(text, &mut merger, &mut ends, &mut out),
+                Model::Wpm(wpm) => wpm.encode(vocabulary, text, &mut out),
+            }
+            after_special = false;
+        }
+        if opts.add_special && bert {
+            out.extend(vocabulary.special.sep);
+        } else if opts.add_special && self.add_eos {
+            out.extend(vocabulary.special.eos);
+        }
+        Ok(out)
+    }
+
+    /// The bytes that `ids` print. They may end within a character: [`Self::stream_decoder`] deals with that.
+    /// Control and unknown tokens are written out only with `special`. The space that the tokenizer puts before
+    /// a text ([`Self::add_space_prefix`]) is left out.
+    ///
+    /// # Errors
+    /// `Tokenizer` for an id outside the vocabulary.
+    pub fn decode(&self, ids: &[u32], special: bool) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(4 * ids.len());
+        let mut trim_space = self.add_space_prefix;
+        for &id in ids {
+            let bytes = self.vocabulary.printed_trimmed(id, special, &mut trim_space);
+            out.extend_from_slice(bytes.ok_or_else(|| Error::Tokenizer {
+                what: format!("expected token ids below {}, found {id}", self.n_vocab()),
+            })?);
+        }
+        Ok(out)
+    }
+
+    /// A decoder for tokens that come one by one and continue a text; see [`StreamDecoder::at_start`] for tokens
+    /// that begin one.
+    pub fn stream_decoder(&self, special: bool) -> StreamDecoder {
+        StreamDecoder::new(self, special)
+    }
+
+    /// What token `id` prints, a leading space included; control and unknown tokens print nothing unless
+    /// `special`. `None` for an id outside the vocabulary.
+    pub fn token_bytes(&self, id: u32, special: bool) -> Option<&[u8]> {
+        self.vocabulary.printed(id, special)
+    }
+
+    /// The vocabulary entry of token `id` as the file has it. `None` for an id outside the vocabulary.
+    pub fn token_text(&self, id: u32) -> Option<&[u8]> {
+        self.vocabulary.text(id)
+    }
+
+    /// The token whose vocabulary entry is `text`, byte for byte.
+    pub fn find_token(&self, text: &[u8]) -> Option<u32> {
+        self.vocabulary.find(text)
+    }
+
+    /// What token `id` is for.
+    pub fn token_kind(&self, id: u32) -> TokenKind {
+        let attributes = self.vocabulary.attributes(id);
+        let order = [
+            (Attributes::CONTROL, TokenKind::Control),
+            (Attributes::UNKNOWN, TokenKind::Unknown),
+            (Attributes::USER_DEFINED, TokenKind::UserDefined),
+            (Attributes::BYTE, TokenKind::Byte),
+            (Attributes::NORMAL, TokenKind::Normal),
+        ];
+        order.iter().find(|(mark, _)| attributes.any(*mark)).map_or(TokenKind::Unused, |&(_, kind)| kind)
+    }
+
+    /// Number of tokens.
+    pub fn n_vocab(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// Whether token `id` ends a generation: EOS, end of turn, end of message, and the tokens that llama.cpp
+    /// recognises by their text.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.vocabulary.special.end.binary_search(&id).is_ok()
+    }
+
+    /// Every token for which [`Self::is_end`] holds, ascending.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.vocabulary.special.end
+    }
+
+    /// Whether an encoding with `add_special` begins with BOS (for `bert` it always begins with CLS).
+    pub fn add_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Whether an encoding with `add_special` ends with EOS (for `bert` it always ends with SEP).
+    pub fn add_eos(&self) -> bool {
+        self.add_eos
+    }
+
+    /// Whether a space is put before the text, and before what follows a special token (`llama` only).
+    pub fn add_space_prefix(&self) -> bool {
+        self.add_space_prefix
+    }
+
+    /// `tokenizer.ggml.model`.
+    pub fn model_name(&self) -> &str {
+        &self.model_name
+    }
+
+    /// `tokenizer.ggml.pre`; `default` where the file has none.
+    pub fn pre_name(&self) -> &str {
+        &self.pre_name
+    }
+
+    /// Beginning of text.
+    pub fn bos(&self) -> Option<u32> {
+        self.vocabulary.special.bos
+    }
+
+    /// End of text.
+    pub fn eos(&self) -> Option<u32> {
+        self.vocabulary.special.eos
+    }
+
+    /// End of turn.
+    pub fn eot(&self) -> Option<u32> {
+        self.vocabulary.special.eot
+    }
+
+    /// End of message.
+    pub fn eom(&self) -> Option<u32> {
+        self.vocabulary.special.eom
+    }
+
+    /// Unknown token.
+    pub fn unk(&self) -> Option<u32> {
+        self.vocabulary.special.unk
+    }
+
+    /// Padding.
+    pub fn pad(&self) -> Option<u32> {
+        self.vocabulary.special.pad
+    }
+
+    /// Separator.
+    pub fn sep(&self) -> Option<u32> {
+        self.vocabulary.special.sep
+    }
+
+    /// Classification token; BOS where the file names none.
+    pub fn cls(&self) -> Option<u32> {
+        self.vocabulary.special.cls.or(self.vocabulary.special.bos)
+    }
+
+    /// Mask.
+    pub fn mask(&self) -> Option<u32> {
+        self.vocabulary.special.mask
+    }
+
+    /// Line feed; padding where the vocabulary has no line feed.
+    pub fn nl(&self) -> Option<u32> {
+        self.newline
+    }
+
+    /// Fill in the middle: before the text, after the text, the middle.
+    pub fn fim(&self) -> [Option<u32>; 3] {
+        let s = &self.vocabulary.special;
+        [s.fim_pre, s.fim_suf, s.fim_mid]
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("model", &self.model_name)
+            .field("pre", &self.pre_name)
+            .field("n_vocab", &self.n_vocab())
+            .finish_non_exhaustive()
+    }
+}
+
+fn unknown_pre_tokenizer(name: &str) -> Error {
+    let known: Vec<&str> = pre_patterns::names().collect();
+    Error::Tokenizer {
+        what: format!("pre-tokenizer `{name}` (`{PRE}`) is not known; known: {}", known.join(", ")),
+    }
+}
+
+fn require(add: bool, id: Option<u32>, add_key: &str, id_key: &str) -> Result<()> {
+    if add && id.is_none() {
+        return Err(Error::MissingKey {
+            key: format!("tokenizer.ggml.{id_key}"),
+            why: format!("tokenizer.ggml.{add_key} is true"),
+        });
+    }
+    Ok(())
+}
