@@ -201,7 +201,7 @@ pub(crate) fn context(global: &GlobalArgs, model: &Arc<Model>, n_ctx: usize, n_b
 }
 
 /// What the system can still give, in bytes; `None` where it does not say.
-fn available_memory() -> Option<u64> {
+pub(crate) fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
