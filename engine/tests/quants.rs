@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use twinfer_engine::quant::{GgmlType, Step, decode, has_min, max_abs_sum, step_len, step_unpacker};
+use twinfer_engine::quant::{
+    GgmlType, Step, can_encode, decode, encode, has_min, max_abs_sum, step_len, step_unpacker,
+};
 
 /// The reference vectors' folder, or `None`, said plainly, where it is not there.
 fn vectors() -> Option<PathBuf> {
@@ -41,7 +43,7 @@ fn types() -> impl Iterator<Item = GgmlType> {
 
 fn assert_decodes(ty: GgmlType, bytes: &[u8], expected: &[f32]) {
     let mut out = vec![0.0; expected.len()];
-    decode(ty, bytes, &mut out).unwrap();
+    decode(ty, bytes, &mut out).expect("the lengths fit");
     for (i, (a, b)) in out.iter().zip(expected).enumerate() {
         assert_eq!(a.to_bits(), b.to_bits(), "{}: weight {i}: {a} for {b}", ty.name());
     }
@@ -111,4 +113,46 @@ fn steps_equal_the_reference() {
     }
     println!("quants: {n} of 25 quantized types agree in integer form");
     assert_eq!(n, 25);
+}
+
+/// Mean squared error of `bytes` against `src`.
+fn mse(ty: GgmlType, bytes: &[u8], src: &[f32]) -> f64 {
+    let mut out = vec![0.0; src.len()];
+    decode(ty, bytes, &mut out).expect("the lengths fit");
+    let sum: f64 = out
+        .iter()
+        .zip(src)
+        .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
+        .sum();
+    sum / src.len() as f64
+}
+
+fn quantize(ty: GgmlType, src: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; ty.row_bytes(src.len()).expect("whole blocks")];
+    encode(ty, src, None, &mut bytes).expect("finite weights");
+    bytes
+}
+
+#[test]
+fn encode_is_at_least_as_good_as_the_reference() {
+    if vectors().is_none() {
+        return;
+    }
+    println!("type      ours         reference    ratio");
+    let (mut n, mut better) = (0, 0);
+    for ty in types().filter(|&t| can_encode(t)) {
+        let Some(src) = read(ty, "src.f32") else { continue };
+        let src = floats(&src);
+        let ours = mse(ty, &quantize(ty, &src), &src);
+        let reference = mse(ty, &read(ty, "quantized.bin").unwrap(), &src);
+        println!(
+            "{:8}  {ours:.5e}  {reference:.5e}  {:.4}",
+            ty.name(),
+            ours / reference
+        );
+        n += 1;
+        better += usize::from(ours <= reference);
+    }
+    println!("quants: {better} of {n} quantizers have at most the reference's squared error");
+    assert_eq!((better, n), (13, 13));
 }

@@ -58,3 +58,44 @@ pub(super) fn nvfp4(b: &[u8; 36], group: usize, out: &mut Step) {
         out.q[j + 8] = VALUES[usize::from(b >> 4)];
     }
 }
+
+/// Quantizes 32 weights to the scale and codes of least squared error, each counted `importance` times.
+///
+/// In f64, since the scales span all of f32.
+pub(super) fn encode_mxfp4(x: &[f32], importance: &[f32], b: &mut [u8; 17]) {
+    let mut largest = 0.0f32;
+    for &x in x {
+        largest = if x.abs() > largest { x.abs() } else { largest };
+    }
+    // The exponent byte that puts the largest weight at 4 to 8 (of 6 at most), as the OCP standard has it.
+    let standard = (largest.to_bits() >> 23) as i32 - 2;
+    let mut best = (f64::INFINITY, 0u8);
+    for e in standard - 2..=standard + 2 {
+        // Above 252 the largest code passes the range of f32.
+        let e = e.clamp(0, 252) as u8;
+        let d = f64::from(e8m0_half(e));
+        let mut error = 0.0;
+        for (&x, &w) in x[..32].iter().zip(importance) {
+            let x = f64::from(x.abs());
+            let miss = x - d * magnitude(x / d).0;
+            error += f64::from(w) * miss * miss;
+        }
+        if error < best.0 {
+            best = (error, e);
+        }
+    }
+    let d = f64::from(e8m0_half(best.1));
+    let code = |x: f32| magnitude(f64::from(x.abs()) / d).1 | u8::from(x < 0.0) << 3;
+    b[0] = best.1;
+    for (j, b) in b[1..].iter_mut().enumerate() {
+        *b = code(x[j]) | code(x[j + 16]) << 4;
+    }
+}
+
+/// The magnitude nearest to `v`, which is not negative, and its code.
+fn magnitude(v: f64) -> (f64, u8) {
+    let code = VALUES[..8].windows(2).fold(0, |code, pair| {
+        code + u8::from(2.0 * v > f64::from(pair[0]) + f64::from(pair[1]))
+    });
+    (f64::from(VALUES[usize::from(code)]), code)
+}

@@ -10,6 +10,7 @@
 //!
 //! Source: `block_iq4_nl`, `block_iq4_xs` and `kvalues_iq4nl` in ggml's `ggml-common.h`.
 
+use super::legacy::half_bytes;
 use super::step::{Step, f16_at, plain};
 
 /// The values that the 16 codes stand for.
@@ -42,4 +43,35 @@ pub(super) fn iq4_xs(b: &[u8; 136], _: usize, out: &mut Step) {
         out.scale[2 * g + 1] = ls as i8 - 32;
     }
     values(&b[8..], &mut out.q);
+}
+
+/// The code of a value of the table: how many values lie below it.
+fn code(value: i8) -> u8 {
+    VALUES[..15].iter().fold(0, |n, &v| n + u8::from(v < value))
+}
+
+fn pack_values(q: &[i8], qs: &mut [u8]) {
+    for (bytes, q) in qs.chunks_exact_mut(16).zip(q.chunks_exact(32)) {
+        for (j, b) in bytes.iter_mut().enumerate() {
+            *b = code(q[j]) | code(q[j + 16]) << 4;
+        }
+    }
+}
+
+pub(super) fn pack_iq4_nl(s: &Step, b: &mut [u8; 18]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    pack_values(&s.q[..32], &mut b[2..]);
+}
+
+pub(super) fn pack_iq4_xs(s: &Step, b: &mut [u8; 136]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    let mut high = 0u16;
+    for g in 0..8 {
+        let ls = (s.scale[2 * g] + 32) as u8;
+        high |= u16::from((ls >> 4) & 3) << (2 * g);
+        let low = (ls & 15) << (4 * (g % 2));
+        b[4 + g / 2] = if g % 2 == 0 { low } else { b[4 + g / 2] | low };
+    }
+    b[2..4].copy_from_slice(&high.to_le_bytes());
+    pack_values(&s.q, &mut b[8..]);
 }

@@ -23,6 +23,7 @@
 //!
 //! Source: `block_q2_K` and its siblings in ggml's `ggml-common.h`, `get_scale_min_k4` in `ggml-quants.c`.
 
+use super::legacy::half_bytes;
 use super::step::{Step, f16_at};
 
 /// The 2-bit numbers of q2_k and q3_k.
@@ -139,4 +140,89 @@ pub(super) fn q6_k(b: &[u8; 210], _: usize, out: &mut Step) {
     out.min = [0; 16];
     out.d = f16_at(b, 208);
     out.dmin = 0.0;
+}
+
+/// Writes `(q + offset)`'s two low bits as q2_k and q3_k have them.
+fn pack_two_bits(q: &[i8; 256], offset: i8, qs: &mut [u8]) {
+    for (half, q) in qs[..64].chunks_exact_mut(32).zip(q.chunks_exact(128)) {
+        for (j, b) in half.iter_mut().enumerate() {
+            *b = (0..4).fold(0, |b, i| b | ((((q[32 * i + j] + offset) as u8) & 3) << (2 * i)));
+        }
+    }
+}
+
+fn pack_nibbles(q: &[i8; 256], qs: &mut [u8]) {
+    for (bytes, q) in qs[..128].chunks_exact_mut(32).zip(q.chunks_exact(64)) {
+        for (j, b) in bytes.iter_mut().enumerate() {
+            *b = (q[j] as u8 & 15) | (q[j + 32] as u8) << 4;
+        }
+    }
+}
+
+/// Bit `bit` of `q + offset`, gathered as in qh and hmask.
+fn pack_one_bit(q: &[i8; 256], offset: i8, bit: u32, out: &mut [u8]) {
+    for (j, b) in out[..32].iter_mut().enumerate() {
+        *b = (0..8).fold(0, |b, i| b | ((((q[32 * i + j] + offset) as u8) >> bit) & 1) << i);
+    }
+}
+
+pub(super) fn pack_q2_k(s: &Step, b: &mut [u8; 84]) {
+    for (g, b) in b[..16].iter_mut().enumerate() {
+        *b = (s.scale[g] as u8 & 15) | s.min[g] << 4;
+    }
+    pack_two_bits(&s.q, 0, &mut b[16..80]);
+    b[80..82].copy_from_slice(&half_bytes(s.d));
+    b[82..].copy_from_slice(&half_bytes(s.dmin));
+}
+
+pub(super) fn pack_q3_k(s: &Step, b: &mut [u8; 110]) {
+    pack_one_bit(&s.q, 4, 2, &mut b[..32]);
+    pack_two_bits(&s.q, 4, &mut b[32..96]);
+    let scales = &mut b[96..108];
+    scales.fill(0);
+    for (g, &sc) in s.scale.iter().enumerate() {
+        let sc = (sc + 32) as u8;
+        scales[g % 8] |= (sc & 15) << (4 * (g / 8));
+        scales[8 + g % 4] |= (sc >> 4) << (2 * (g / 4));
+    }
+    b[108..].copy_from_slice(&half_bytes(s.d));
+}
+
+/// The first 16 bytes of q4_k and q5_k.
+fn pack_head_of_q4_k(s: &Step, b: &mut [u8]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    b[2..4].copy_from_slice(&half_bytes(s.dmin));
+    let pair = |i: usize| (s.scale[2 * i] as u8 & 63, s.min[2 * i] & 63);
+    for i in 0..4 {
+        let ((sc, m), (sc4, m4)) = (pair(i), pair(i + 4));
+        b[4 + i] = sc | (sc4 >> 4) << 6;
+        b[8 + i] = m | (m4 >> 4) << 6;
+        b[12 + i] = (sc4 & 15) | (m4 & 15) << 4;
+    }
+}
+
+pub(super) fn pack_q4_k(s: &Step, b: &mut [u8; 144]) {
+    pack_head_of_q4_k(s, b);
+    pack_nibbles(&s.q, &mut b[16..]);
+}
+
+pub(super) fn pack_q5_k(s: &Step, b: &mut [u8; 176]) {
+    pack_head_of_q4_k(s, b);
+    pack_one_bit(&s.q, 0, 4, &mut b[16..48]);
+    pack_nibbles(&s.q, &mut b[48..]);
+}
+
+pub(super) fn pack_q6_k(s: &Step, b: &mut [u8; 210]) {
+    for (h, q) in s.q.chunks_exact(128).enumerate() {
+        for j in 0..32 {
+            let [q0, q1, q2, q3] = [0, 32, 64, 96].map(|at| (q[at + j] + 32) as u8);
+            b[64 * h + j] = (q0 & 15) | (q2 & 15) << 4;
+            b[64 * h + j + 32] = (q1 & 15) | (q3 & 15) << 4;
+            b[128 + 32 * h + j] = q0 >> 4 | (q1 >> 4) << 2 | (q2 >> 4) << 4 | (q3 >> 4) << 6;
+        }
+    }
+    for (b, &sc) in b[192..208].iter_mut().zip(&s.scale) {
+        *b = sc as u8;
+    }
+    b[208..].copy_from_slice(&half_bytes(s.d));
 }

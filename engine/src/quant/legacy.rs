@@ -71,3 +71,54 @@ pub(super) fn q8_0(b: &[u8; 34], _: usize, out: &mut Step) {
         *q = v as i8;
     }
 }
+
+/// Half-precision bytes of a number that half precision holds exactly.
+pub(super) fn half_bytes(v: f32) -> [u8; 2] {
+    half::f16::from_f32_const(v).to_le_bytes()
+}
+
+fn pack_nibbles(q: &[i8; 256], offset: i8, qs: &mut [u8]) {
+    for (j, b) in qs[..16].iter_mut().enumerate() {
+        *b = ((q[j] + offset) as u8 & 15) | ((q[j + 16] + offset) as u8) << 4;
+    }
+}
+
+/// The fifth bits.
+fn high_bits(q: &[i8; 256], offset: i8) -> [u8; 4] {
+    let mut bits = 0u32;
+    for (j, &q) in q[..32].iter().enumerate() {
+        bits |= ((((q + offset) as u32) >> 4) & 1) << j;
+    }
+    bits.to_le_bytes()
+}
+
+pub(super) fn pack_q4_0(s: &Step, b: &mut [u8; 18]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    pack_nibbles(&s.q, 8, &mut b[2..]);
+}
+
+pub(super) fn pack_q4_1(s: &Step, b: &mut [u8; 20]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    b[2..4].copy_from_slice(&half_bytes(-s.dmin));
+    pack_nibbles(&s.q, 0, &mut b[4..]);
+}
+
+pub(super) fn pack_q5_0(s: &Step, b: &mut [u8; 22]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    b[2..6].copy_from_slice(&high_bits(&s.q, 16));
+    pack_nibbles(&s.q, 16, &mut b[6..]);
+}
+
+pub(super) fn pack_q5_1(s: &Step, b: &mut [u8; 24]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    b[2..4].copy_from_slice(&half_bytes(-s.dmin));
+    b[4..8].copy_from_slice(&high_bits(&s.q, 0));
+    pack_nibbles(&s.q, 0, &mut b[8..]);
+}
+
+pub(super) fn pack_q8_0(s: &Step, b: &mut [u8; 34]) {
+    b[..2].copy_from_slice(&half_bytes(s.d));
+    for (b, &q) in b[2..].iter_mut().zip(&s.q) {
+        *b = q as u8;
+    }
+}

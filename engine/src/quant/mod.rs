@@ -2,9 +2,10 @@
 //! and the quantizers.
 //!
 //! One file per family draws its blocks and unpacks them to a [`Step`]; [`step`] lists them and says what a step is;
-//! [`decode()`] evaluates it as floats.
+//! [`decode()`] evaluates it as floats, [`encode()`] searches for the best one.
 
 mod decode;
+mod encode;
 mod fp4;
 mod grids;
 mod iq;
@@ -16,5 +17,6 @@ mod tiny;
 mod types;
 
 pub use decode::decode;
+pub use encode::{can_encode, encode};
 pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;
