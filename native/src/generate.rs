@@ -16,7 +16,7 @@ use crate::progress::Progress;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The model said so.
-    EndToken,
+    ModelEnded,
     /// A stop string appeared.
     Stop,
     /// As many tokens as were asked for.
@@ -43,7 +43,7 @@ impl Outcome {
     pub(crate) fn summary(&self) -> String {
         let speed = |n: usize, time: Duration| n as f64 / time.as_secs_f64().clamp(1e-9, f64::MAX);
         let end = match self.end {
-            End::EndToken => "",
+            End::ModelEnded => "",
             End::Stop => "; stopped at a stop string",
             End::Limit => "; stopped at --predict",
             End::ContextFull => "; stopped because the context is full (see --ctx-size)",
@@ -145,7 +145,11 @@ impl Session {
         let first = {
             let mut report = |done: usize, total: usize| {
                 progress.set(done as u64, total as u64);
-                if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if interrupt::requested() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             };
             let logits = self.context.prefill_with(&mut self.sequence, new, &mut report)?;
             logits.map(|logits| sampler.sample(logits)).transpose()?
@@ -169,7 +173,7 @@ impl Session {
                 break End::Limit;
             }
             if tokenizer.is_end(token) {
-                break End::EndToken;
+                break End::ModelEnded;
             }
             outcome.n_generated += 1;
             sampler.accept(token)?;
@@ -244,7 +248,12 @@ impl<'a> StopFilter<'a> {
 }
 
 /// The sampler that the arguments describe, for this model.
-pub(crate) fn sampler(args: &GenerationArgs, seed: u32, tokenizer: &Tokenizer, n_ctx: usize) -> Result<Sampler> {
+pub(crate) fn sampler(
+    args: &GenerationArgs,
+    seed: u32,
+    tokenizer: &Tokenizer,
+    n_ctx: usize,
+) -> Result<Sampler> {
     let mut params: SamplerParams = args.sampler_params(seed)?;
     params.n_ctx = n_ctx.min(twinfer_engine::sample::MAX_LAST_N);
     if args.ignore_eos {
@@ -260,7 +269,11 @@ pub(crate) fn sampler(args: &GenerationArgs, seed: u32, tokenizer: &Tokenizer, n
         };
         let piece = |id| tokenizer.token_bytes(id, true).unwrap_or_default().to_vec();
         // A text of a few characters is far below the tokenizer's limit; should it fail, the head alone breaks.
-        let encode = |text: &str| tokenizer.encode(text, EncodeOptions::default()).unwrap_or_default();
+        let encode = |text: &str| {
+            tokenizer
+                .encode(text, EncodeOptions::default())
+                .unwrap_or_default()
+        };
         params.dry_sequence_breakers = dry_breakers(strings, tokenizer.n_vocab(), &piece, &encode);
     }
     Ok(Sampler::new(params, tokenizer.n_vocab())?)
@@ -306,8 +319,14 @@ mod tests {
     fn stop_strings_are_never_shown_in_part() {
         assert_eq!(filtered(&[], &["a", "b"]), (vec!["a".into(), "b".into()], false));
         assert_eq!(filtered(&["END"], &["xE", "N", "Dy"]), (vec!["x".into()], true));
-        assert_eq!(filtered(&["END"], &["xE", "N", "Fy"]), (vec!["x".into(), "ENFy".into()], false));
-        assert_eq!(filtered(&["END"], &["xEN"]), (vec!["x".into(), "EN".into()], false));
+        assert_eq!(
+            filtered(&["END"], &["xE", "N", "Fy"]),
+            (vec!["x".into(), "ENFy".into()], false)
+        );
+        assert_eq!(
+            filtered(&["END"], &["xEN"]),
+            (vec!["x".into(), "EN".into()], false)
+        );
         assert_eq!(filtered(&["b", "abc"], &["zab"]), (vec!["za".into()], true));
         assert_eq!(filtered(&["éé"], &["né", "ée"]), (vec!["n".into()], true));
         assert_eq!(filtered(&[""], &["a"]), (vec!["a".into()], false));

@@ -47,5 +47,9 @@ pub(crate) fn requested() -> bool {
 
 /// An error if it was.
 pub(crate) fn check() -> Result<()> {
-    if requested() { Err(Interrupted.into()) } else { Ok(()) }
+    if requested() {
+        Err(Interrupted.into())
+    } else {
+        Ok(())
+    }
 }

@@ -79,7 +79,9 @@ fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
 fn map(path: &Path) -> Result<Bytes> {
     let shown = path.display();
     let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
-    let metadata = file.metadata().with_context(|| format!("cannot open `{shown}`"))?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("cannot open `{shown}`"))?;
     if metadata.is_dir() {
         bail!("`{shown}` is a directory; give the .gguf file in it");
     }
@@ -138,8 +140,10 @@ pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>>
         backend: global.backend.clone(),
     };
     let mut progress = Progress::new("loading", 1, global.quiet);
-    let model = Model::load(file, &options, &mut |done, total| progress.set(done as u64, total as u64))
-        .with_context(|| format!("`{}`", display_name(global)))?;
+    let model = Model::load(file, &options, &mut |done, total| {
+        progress.set(done as u64, total as u64)
+    })
+    .with_context(|| format!("`{}`", display_name(global)))?;
     drop(progress);
     if global.verbose {
         note(&format!(
@@ -175,7 +179,12 @@ pub(crate) fn context_size(global: &GlobalArgs, model: &Model) -> usize {
 }
 
 /// A context of `n_ctx` positions for one sequence.
-pub(crate) fn context(global: &GlobalArgs, model: &Arc<Model>, n_ctx: usize, n_batch: usize) -> Result<Context> {
+pub(crate) fn context(
+    global: &GlobalArgs,
+    model: &Arc<Model>,
+    n_ctx: usize,
+    n_batch: usize,
+) -> Result<Context> {
     let options = ContextOptions {
         n_ctx,
         n_batch,
@@ -195,7 +204,10 @@ pub(crate) fn context(global: &GlobalArgs, model: &Arc<Model>, n_ctx: usize, n_b
         ));
     }
     if global.verbose {
-        note(&format!("context of {n_ctx} tokens, {:.1} MiB of cache", bytes as f64 / f64::from(1 << 20)));
+        note(&format!(
+            "context of {n_ctx} tokens, {:.1} MiB of cache",
+            bytes as f64 / f64::from(1 << 20)
+        ));
     }
     Ok(Context::new(Arc::clone(model), team(global)?, options)?)
 }

@@ -135,7 +135,11 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 /// As [`read_bytes`], for text.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_bytes(path)?).map_err(|error| {
-        let name = if path == Path::new("-") { "stdin".into() } else { format!("`{}`", path.display()) };
+        let name = if path == Path::new("-") {
+            "stdin".into()
+        } else {
+            format!("`{}`", path.display())
+        };
         let at = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{name} is not UTF-8 text (at byte {at}); convert it first, for instance with iconv")
     })

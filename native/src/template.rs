@@ -64,7 +64,10 @@ pub(crate) fn now() -> CivilTime {
 /// A conversation of one question.
 pub(crate) fn messages(system: Option<&str>, user: &str) -> Vec<Value> {
     let system = system.map(|text| json!({"role": "system", "content": text}));
-    system.into_iter().chain([json!({"role": "user", "content": user})]).collect()
+    system
+        .into_iter()
+        .chain([json!({"role": "user", "content": user})])
+        .collect()
 }
 
 /// The tokens that make the model answer a conversation.
@@ -75,7 +78,13 @@ pub(crate) fn prompt_ids(template: &Template, tokenizer: &Tokenizer, messages: &
     let text = template.template.render(&inputs)?;
     // A template may write BOS itself; then none is added. EOS after an answer that is to come would end it.
     let writes_bos = !template.bos.is_empty() && text.starts_with(&template.bos);
-    let mut ids = tokenizer.encode(&text, EncodeOptions { add_special: !writes_bos, parse_special: true })?;
+    let mut ids = tokenizer.encode(
+        &text,
+        EncodeOptions {
+            add_special: !writes_bos,
+            parse_special: true,
+        },
+    )?;
     if tokenizer.add_eos() && !writes_bos && ids.last().copied() == tokenizer.eos() {
         ids.pop();
     }

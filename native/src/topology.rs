@@ -24,7 +24,11 @@ fn physical_cores(root: &Path) -> Option<usize> {
             continue;
         }
         let read = |file: &str| -> Option<i64> {
-            std::fs::read_to_string(path.join("topology").join(file)).ok()?.trim().parse().ok()
+            std::fs::read_to_string(path.join("topology").join(file))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
         };
         // A CPU that is offline has no topology.
         if let (Some(package), Some(core)) = (read("physical_package_id"), read("core_id")) {

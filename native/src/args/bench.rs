@@ -18,11 +18,23 @@ tokens per second, mean and standard deviation over the repetitions.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
     /// Prompt lengths, separated by commas. 0: none.
-    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "512"
+    )]
     pub(crate) n_prompt: Vec<usize>,
 
     /// Numbers of tokens to generate, separated by commas. 0: none.
-    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "128")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "128"
+    )]
     pub(crate) n_gen: Vec<usize>,
 
     /// Repetitions of each test, after one that does not count.

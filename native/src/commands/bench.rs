@@ -106,7 +106,11 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
                 Some(path) => {
                     model.write_file(path, global.quiet)?;
                     if !global.quiet {
-                        note(&format!("random weights of {} written to `{}`", shape.name, path.display()));
+                        note(&format!(
+                            "random weights of {} written to `{}`",
+                            shape.name,
+                            path.display()
+                        ));
                     }
                     (name, load::open(path)?)
                 }
@@ -123,7 +127,10 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
     let model = load::model(global, &file)?;
     let longest = tests.iter().map(|test| test.tokens()).max().unwrap_or(1);
     if global.ctx_size != 0 && global.ctx_size < longest {
-        bail!("a test of {longest} tokens does not fit into --ctx-size {}", global.ctx_size);
+        bail!(
+            "a test of {longest} tokens does not fit into --ctx-size {}",
+            global.ctx_size
+        );
     }
     let mut context = load::context(global, &model, longest, N_BATCH)?;
 
@@ -182,12 +189,20 @@ fn measure(context: &mut Context, test: Test) -> Result<f64> {
 
 fn size(bytes: usize) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 1024.0 { format!("{mib:.2} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
+    if mib < 1024.0 {
+        format!("{mib:.2} MiB")
+    } else {
+        format!("{:.2} GiB", mib / 1024.0)
+    }
 }
 
 fn params(n: usize) -> String {
     let millions = n as f64 / 1e6;
-    if millions < 1000.0 { format!("{millions:.2} M") } else { format!("{:.2} B", millions / 1000.0) }
+    if millions < 1000.0 {
+        format!("{millions:.2} M")
+    } else {
+        format!("{:.2} B", millions / 1000.0)
+    }
 }
 
 fn markdown(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured]) -> String {
@@ -208,7 +223,13 @@ fn markdown(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured
         })
         .collect();
     let widths: Vec<usize> = (0..head.len())
-        .map(|i| rows.iter().map(|r| r[i].chars().count()).chain([head[i].len()]).max().unwrap_or(0))
+        .map(|i| {
+            rows.iter()
+                .map(|r| r[i].chars().count())
+                .chain([head[i].len()])
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     // Numbers stand to the right, as in llama-bench's table.
     let left = |i: usize| i == 0 || i == 3;
@@ -217,7 +238,13 @@ fn markdown(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured
             .iter()
             .zip(&widths)
             .enumerate()
-            .map(|(i, (cell, w))| if left(i) { format!("{cell:<w$}") } else { format!("{cell:>w$}") })
+            .map(|(i, (cell, w))| {
+                if left(i) {
+                    format!("{cell:<w$}")
+                } else {
+                    format!("{cell:>w$}")
+                }
+            })
             .collect();
         format!("| {} |\n", cells.join(" | "))
     };
@@ -225,7 +252,13 @@ fn markdown(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured
     let rules: Vec<String> = widths
         .iter()
         .enumerate()
-        .map(|(i, w)| if left(i) { "-".repeat(w + 2) } else { format!("{}:", "-".repeat(w + 1)) })
+        .map(|(i, w)| {
+            if left(i) {
+                "-".repeat(w + 2)
+            } else {
+                format!("{}:", "-".repeat(w + 1))
+            }
+        })
         .collect();
     out += &format!("|{}|\n", rules.join("|"));
     for row in &rows {

@@ -42,7 +42,10 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
     let mut editor = Editor::new(!args.no_history)?;
     let mut conversation = Conversation::new(args.system.clone());
     if editor.interactive() && !global.quiet {
-        note(&format!("{}. /help lists the commands, Ctrl-D leaves.", load::display_name(global)));
+        note(&format!(
+            "{}. /help lists the commands, Ctrl-D leaves.",
+            load::display_name(global)
+        ));
     }
 
     loop {
@@ -107,11 +110,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
     Ok(())
 }
 
-type Generate<'a> = dyn FnMut(
-        &mut Session,
-        &[serde_json::Value],
-        &mut dyn FnMut(&str) -> Result<()>,
-    ) -> Result<generate::Outcome>
+type Generate<'a> = dyn FnMut(&mut Session, &[serde_json::Value], &mut dyn FnMut(&str) -> Result<()>) -> Result<generate::Outcome>
     + 'a;
 
 /// Streams the answer and enters it into the conversation; what was said before Ctrl-C stays.

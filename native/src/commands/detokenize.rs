@@ -30,13 +30,17 @@ pub(super) fn run(global: &GlobalArgs, args: &DetokenizeArgs) -> Result<()> {
 /// Numbers separated by white space or commas, with or without the brackets of a JSON array.
 fn parse_ids(text: &str) -> Result<Vec<u32>> {
     let text = text.trim();
-    let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|t| t.strip_suffix(']'))
+        .unwrap_or(text);
     inner
         .split(|c: char| c.is_whitespace() || c == ',')
         .filter(|word| !word.is_empty())
         .map(|word| {
-            word.parse()
-                .map_err(|_| anyhow!("`{word}` is not a token id; give numbers such as 1 403 407 or [1, 403, 407]"))
+            word.parse().map_err(|_| {
+                anyhow!("`{word}` is not a token id; give numbers such as 1 403 407 or [1, 403, 407]")
+            })
         })
         .collect()
 }

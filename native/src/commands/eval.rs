@@ -26,7 +26,10 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
     let tokenizer = Tokenizer::from_metadata(file.metadata());
     let mut tokens = match &args.prompt {
         Some(prompt) => {
-            let options = EncodeOptions { add_special: true, parse_special: true };
+            let options = EncodeOptions {
+                add_special: true,
+                parse_special: true,
+            };
             load::tokenizer(global, &file)?.encode(prompt, options)?
         }
         None => args.tokens.clone(),
@@ -57,7 +60,10 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
             let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
             written = out.write_all(&bytes);
         }
-        positions.last().and_then(|best| best.first()).map_or(0, |best| best.0)
+        positions
+            .last()
+            .and_then(|best| best.first())
+            .map_or(0, |best| best.0)
     };
 
     let given = tokens.len();
@@ -144,7 +150,10 @@ mod tests {
 
     #[test]
     fn best_is_ordered_by_logit_then_id() {
-        assert_eq!(best(&[1.0, 3.0, 3.0, 2.0]), [(1, 3.0), (2, 3.0), (3, 2.0), (0, 1.0)]);
+        assert_eq!(
+            best(&[1.0, 3.0, 3.0, 2.0]),
+            [(1, 3.0), (2, 3.0), (3, 2.0), (0, 1.0)]
+        );
         let many: Vec<f32> = (0..100).map(|i| (i % 50) as f32).collect();
         let ids: Vec<u32> = best(&many).iter().map(|b| b.0).collect();
         assert_eq!(ids, [49, 99, 48, 98, 47, 97, 46, 96, 45, 95]);

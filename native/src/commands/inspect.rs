@@ -40,7 +40,11 @@ fn dump(file: &ModelFile, name: &str, path: &Path) -> Result<()> {
     }
     let to_stdout = path == Path::new("-");
     let mut stdout = std::io::stdout().lock();
-    let mut new_file = if to_stdout { None } else { Some(NewFile::create(path)?) };
+    let mut new_file = if to_stdout {
+        None
+    } else {
+        Some(NewFile::create(path)?)
+    };
     let out: &mut dyn std::io::Write = match &mut new_file {
         Some(file) => file,
         None => &mut stdout,
@@ -62,7 +66,10 @@ fn dump(file: &ModelFile, name: &str, path: &Path) -> Result<()> {
 
 /// The nearest names help more than "not found".
 fn unknown_tensor(file: &ModelFile, name: &str) -> anyhow::Error {
-    let last = name.rsplit('.').find(|part| *part != "weight" && *part != "bias").unwrap_or(name);
+    let last = name
+        .rsplit('.')
+        .find(|part| *part != "weight" && *part != "bias")
+        .unwrap_or(name);
     let near: Vec<&str> = file
         .tensors()
         .map(|t| t.name.as_str())
@@ -80,7 +87,12 @@ fn decode_row(tensor: &TensorInfo, row: &[u8], values: &mut [f32]) -> Result<()>
 }
 
 fn shape(tensor: &TensorInfo) -> String {
-    tensor.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ")
+    tensor
+        .shape
+        .iter()
+        .map(usize::to_string)
+        .collect::<Vec<_>>()
+        .join(" x ")
 }
 
 fn as_text(file: &ModelFile, full: bool) -> String {
@@ -102,12 +114,20 @@ fn as_text(file: &ModelFile, full: bool) -> String {
         let _ = writeln!(out, "{}", printable(description));
     }
     let _ = writeln!(out, "\nMetadata");
-    let width = metadata.iter().map(|(key, _)| printable(key).len()).max().unwrap_or(0);
+    let width = metadata
+        .iter()
+        .map(|(key, _)| printable(key).len())
+        .max()
+        .unwrap_or(0);
     for (key, value) in metadata.iter() {
         let _ = writeln!(out, "  {:width$}  {}", printable(key), show(value, full));
     }
     let _ = writeln!(out, "\nTensors");
-    let name = file.tensors().map(|t| printable(&t.name).len()).max().unwrap_or(0);
+    let name = file
+        .tensors()
+        .map(|t| printable(&t.name).len())
+        .max()
+        .unwrap_or(0);
     for tensor in file.tensors() {
         let _ = writeln!(
             out,
@@ -125,14 +145,21 @@ fn as_text(file: &ModelFile, full: bool) -> String {
         elements += n;
         bytes += b;
         let bits = b as f64 * 8.0 / n as f64;
-        let _ = writeln!(out, "  {ty:8}  {count:>5} tensors  {n:>14} weights  {b:>14} bytes  {bits:.2} bits per weight");
+        let _ = writeln!(
+            out,
+            "  {ty:8}  {count:>5} tensors  {n:>14} weights  {b:>14} bytes  {bits:.2} bits per weight"
+        );
     }
     let _ = writeln!(
         out,
         "  {:8}  {:>5} tensors  {elements:>14} weights  {bytes:>14} bytes  {:.2} bits per weight",
         "total",
         file.tensors().count(),
-        if elements == 0 { 0.0 } else { bytes as f64 * 8.0 / elements as f64 }
+        if elements == 0 {
+            0.0
+        } else {
+            bytes as f64 * 8.0 / elements as f64
+        }
     );
     out
 }
@@ -170,10 +197,19 @@ fn show(value: &Value, full: bool) -> String {
             let (items, _) = elements(array, shown);
             let items: Vec<String> = items.iter().map(Json::to_string).collect();
             let more = if array.len() > shown { ", …" } else { "" };
-            format!("[{}{more}] ({} {})", items.join(", "), array.len(), array.type_name())
+            format!(
+                "[{}{more}] ({} {})",
+                items.join(", "),
+                array.len(),
+                array.type_name()
+            )
         }
+        Value::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
         // "u32 5" -> "5"
-        other => other.describe().split_once(' ').map_or_else(|| other.describe(), |(_, v)| v.into()),
+        other => other
+            .describe()
+            .split_once(' ')
+            .map_or_else(|| other.describe(), |(_, v)| v.into()),
     }
 }
 
@@ -193,7 +229,12 @@ fn as_json(file: &ModelFile, full: bool) -> Json {
         .collect();
     let types: Map<String, Json> = by_type(file)
         .into_iter()
-        .map(|(ty, (count, n, b))| (ty.to_string(), json!({"tensors": count, "weights": n, "bytes": b})))
+        .map(|(ty, (count, n, b))| {
+            (
+                ty.to_string(),
+                json!({"tensors": count, "weights": n, "bytes": b}),
+            )
+        })
         .collect();
     json!({
         "version": file.set().parts().first().map(|part| part.version()),
@@ -217,6 +258,7 @@ fn value_json(value: &Value, full: bool) -> Json {
         Value::F32(v) => output::json_f32(*v),
         Value::Bool(v) => json!(v),
         Value::String(v) => json!(v),
+        Value::Bytes(v) => json!(String::from_utf8_lossy(v)),
         Value::U64(v) => json!(v),
         Value::I64(v) => json!(v),
         Value::F64(v) => output::json_f64(*v),

@@ -22,9 +22,18 @@ pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
     let text = output::read_text(&args.file)?;
     let file = load::model_file(global)?;
     let tokenizer = load::tokenizer(global, &file)?;
-    let tokens = tokenizer.encode(&text, EncodeOptions { add_special: true, parse_special: false })?;
+    let tokens = tokenizer.encode(
+        &text,
+        EncodeOptions {
+            add_special: true,
+            parse_special: false,
+        },
+    )?;
     if tokens.len() < LEAST_TOKENS {
-        bail!("the text has {} tokens; perplexity needs at least {LEAST_TOKENS}", tokens.len());
+        bail!(
+            "the text has {} tokens; perplexity needs at least {LEAST_TOKENS}",
+            tokens.len()
+        );
     }
     let model = load::model(global, &file)?;
     let wanted = if global.ctx_size == 0 {
@@ -34,7 +43,9 @@ pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
     };
     let n_ctx = wanted.min(tokens.len());
     if n_ctx < wanted && !global.quiet {
-        note(&format!("note: the text has only {n_ctx} tokens; it is one chunk"));
+        note(&format!(
+            "note: the text has only {n_ctx} tokens; it is one chunk"
+        ));
     }
     let n_chunks = (tokens.len() / n_ctx).min(args.chunks.unwrap_or(usize::MAX));
     if n_chunks == 0 {

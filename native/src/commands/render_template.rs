@@ -12,8 +12,11 @@ use crate::{load, output, template};
 
 pub(super) fn run(global: &GlobalArgs, args: &RenderTemplateArgs) -> Result<()> {
     let now = match &args.now {
-        Some(text) => parse_time(text)
-            .ok_or_else(|| Usage(format!("--now: `{text}` is not a time; write it as 2026-01-02T03:04:05")))?,
+        Some(text) => parse_time(text).ok_or_else(|| {
+            Usage(format!(
+                "--now: `{text}` is not a time; write it as 2026-01-02T03:04:05"
+            ))
+        })?,
         None => template::now(),
     };
     let mut variables = variables(&args.input)?;
@@ -40,7 +43,11 @@ fn variables(source: &str) -> Result<Map<String, Value>> {
     let (name, text) = if trimmed.starts_with(['{', '[']) {
         ("--input".to_string(), source.to_string())
     } else {
-        let name = if source == "-" { "stdin".into() } else { format!("`{source}`") };
+        let name = if source == "-" {
+            "stdin".into()
+        } else {
+            format!("`{source}`")
+        };
         (name, output::read_text(Path::new(source))?)
     };
     let value: Value = serde_json::from_str(&text).with_context(|| format!("{name} is not valid JSON"))?;

@@ -32,7 +32,13 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         let messages = template::messages(args.system.as_deref(), &text);
         template::prompt_ids(&template, &tokenizer, &messages)?
     } else {
-        tokenizer.encode(&text, EncodeOptions { add_special: true, parse_special: true })?
+        tokenizer.encode(
+            &text,
+            EncodeOptions {
+                add_special: true,
+                parse_special: true,
+            },
+        )?
     };
     if ids.is_empty() {
         bail!("the prompt is empty, and this model has no begin token to start from; write a prompt");
@@ -49,7 +55,11 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     let context = load::context(global, &model, n_ctx, N_BATCH)?;
     let mut sampler = generate::sampler(&args.generation, seed, &tokenizer, n_ctx)?;
     if global.verbose {
-        note(&format!("prompt of {} tokens; {:?}", ids.len(), args.generation.sampler_params(seed)?));
+        note(&format!(
+            "prompt of {} tokens; {:?}",
+            ids.len(),
+            args.generation.sampler_params(seed)?
+        ));
     }
 
     let display_prompt = !args.no_display_prompt && !args.chat;
@@ -76,7 +86,11 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     }
     if !global.quiet {
         let random = args.generation.sampler_params(seed)?.temp > 0.0;
-        let seed = if random { format!("; seed {seed}") } else { String::new() };
+        let seed = if random {
+            format!("; seed {seed}")
+        } else {
+            String::new()
+        };
         note(&format!("[{}{seed}]", outcome.summary()));
     }
     if outcome.end == End::Interrupted {

@@ -82,7 +82,10 @@ pub(super) fn list() -> String {
         .iter()
         .map(|s| {
             let billions = parameters(s) as f64 / 1e9;
-            format!("{:16} {:7} {billions:>6.2} B parameters, {} layers, width {}\n", s.name, s.arch, s.n_layers, s.n_embd)
+            format!(
+                "{:16} {:7} {billions:>6.2} B parameters, {} layers, width {}\n",
+                s.name, s.arch, s.n_layers, s.n_embd
+            )
         })
         .collect()
 }

@@ -71,8 +71,12 @@ impl Synthetic {
     fn write<W: Write>(&self, out: W, quiet: bool) -> Result<W> {
         let _guard = interrupt::Guard::new();
         let mut writer = Writer::new(out, &self.metadata, &self.tensors)?;
-        let sizes: Vec<(String, GgmlType, u64)> =
-            writer.gguf().tensors().iter().map(|t| (t.name.clone(), t.ty, t.bytes)).collect();
+        let sizes: Vec<(String, GgmlType, u64)> = writer
+            .gguf()
+            .tensors()
+            .iter()
+            .map(|t| (t.name.clone(), t.ty, t.bytes))
+            .collect();
         let mut progress = Progress::new("making weights", sizes.iter().map(|s| s.2).sum(), quiet);
         let mut pools: Vec<(GgmlType, Vec<u8>)> = Vec::new();
         let mut data = Vec::new();
@@ -93,7 +97,12 @@ impl Synthetic {
                         &pools[pools.len() - 1].1
                     }
                 };
-                fill(&mut data, pool, ty.block_bytes(), self.seed ^ (i as u64 + 1) << 32);
+                fill(
+                    &mut data,
+                    pool,
+                    ty.block_bytes(),
+                    self.seed ^ (i as u64 + 1) << 32,
+                );
             }
             writer.write_tensor(name, &data)?;
             progress.add(*bytes);
@@ -125,9 +134,11 @@ impl Random {
 /// Quantized blocks of random weights.
 fn pool(ty: GgmlType, seed: u64) -> Result<Vec<u8>> {
     let mut random = Random(seed);
-    let weights: Vec<f32> = (0..POOL_BLOCKS * ty.block_len()).map(|_| random.weight()).collect();
+    let weights: Vec<f32> = (0..POOL_BLOCKS * ty.block_len())
+        .map(|_| random.weight())
+        .collect();
     let mut blocks = vec![0; POOL_BLOCKS * ty.block_bytes()];
-    quant::encode(ty, &weights, &mut blocks)?;
+    quant::encode(ty, &weights, None, &mut blocks)?;
     Ok(blocks)
 }
 
@@ -150,8 +161,14 @@ fn metadata(shape: &Shape, mix: &Mix) -> Metadata {
     let number = |n: usize| Value::U32(u32::try_from(n).unwrap_or(u32::MAX));
     m.insert("general.architecture", text(shape.arch));
     m.insert("general.type", text("model"));
-    m.insert("general.name", text(&format!("{} with random weights", shape.name)));
-    m.insert("general.description", text("Random weights, for measuring speed; its text is noise."));
+    m.insert(
+        "general.name",
+        text(&format!("{} with random weights", shape.name)),
+    );
+    m.insert(
+        "general.description",
+        text("Random weights, for measuring speed; its text is noise."),
+    );
     m.insert("general.file_type", Value::U32(mix.file_type()));
     m.insert("general.quantization_version", Value::U32(2));
     let mut arch = |key: &str, value: Value| {
@@ -170,7 +187,10 @@ fn metadata(shape: &Shape, mix: &Mix) -> Metadata {
     arch("rope.dimension_count", number(shape.head_dim));
     arch("rope.freq_base", Value::F32(shape.rope_base));
     if shape.arch == "gemma3" {
-        arch("attention.sliding_window", number(if shape.n_layers == 26 { 512 } else { 1024 }));
+        arch(
+            "attention.sliding_window",
+            number(if shape.n_layers == 26 { 512 } else { 1024 }),
+        );
     }
     // No vocabulary: ids are all that a measurement needs.
     m.insert("tokenizer.ggml.model", text("none"));

@@ -94,7 +94,10 @@ impl Conversation {
                 "system" if i == 0 => conversation.system = Some(content.into()),
                 "user" if !open => conversation.ask(content),
                 "assistant" if open => conversation.answer(content),
-                _ => bail!("message {}: role `{role}` is out of place; user and assistant must alternate", i + 1),
+                _ => bail!(
+                    "message {}: role `{role}` is out of place; user and assistant must alternate",
+                    i + 1
+                ),
             }
         }
         if conversation.turns.last().is_some_and(|turn| turn.1.is_none()) {
@@ -117,7 +120,10 @@ mod tests {
         c.ask("Why?");
         assert_eq!(c.messages().len(), 4);
         c.answer("So.");
-        assert_eq!(c.to_text(), "system: Be brief.\nuser: Hi\nassistant: Hello.\nuser: Why?\nassistant: So.\n");
+        assert_eq!(
+            c.to_text(),
+            "system: Be brief.\nuser: Hi\nassistant: Hello.\nuser: Why?\nassistant: So.\n"
+        );
         let again = Conversation::from_json(&c.to_json()).unwrap();
         assert_eq!(again.to_text(), c.to_text());
         assert!(c.forget_answer());

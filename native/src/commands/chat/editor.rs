@@ -16,7 +16,15 @@ use rustyline::{Cmd, Config, Helper, KeyCode, KeyEvent, Modifiers};
 const PROMPT: &str = "> ";
 const MAX_HISTORY: usize = 1000;
 const COMMANDS: [&str; 9] = [
-    "/help", "/system ", "/reset", "/regenerate", "/undo", "/show", "/save ", "/load ", "/exit",
+    "/help",
+    "/system ",
+    "/reset",
+    "/regenerate",
+    "/undo",
+    "/show",
+    "/save ",
+    "/load ",
+    "/exit",
 ];
 
 /// What was typed.
@@ -103,7 +111,11 @@ impl Editor {
 
 /// `$XDG_STATE_HOME/twinfer/chat-history`, or under `~/.local/state`.
 fn history_file() -> Option<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
     Some(state.join("twinfer/chat-history"))
 }
@@ -138,7 +150,9 @@ impl Completer for Multiline {
         _: &rustyline::Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let typed = line.get(..position).unwrap_or(line);
-        let matches = COMMANDS.iter().filter(|command| !typed.is_empty() && command.starts_with(typed));
+        let matches = COMMANDS
+            .iter()
+            .filter(|command| !typed.is_empty() && command.starts_with(typed));
         Ok((0, matches.map(|command| command.to_string()).collect()))
     }
 }
