@@ -6,11 +6,17 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::Value as Json;
-use twinfer_engine::gguf::{Array, Metadata, Value};
+use twinfer_engine::gguf::{Gguf, Metadata};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 
-const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
-const PARSED: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
+const PLAIN: EncodeOptions = EncodeOptions {
+    add_special: false,
+    parse_special: false,
+};
+const PARSED: EncodeOptions = EncodeOptions {
+    add_special: true,
+    parse_special: true,
+};
 
 fn reference() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/reference"))
@@ -27,11 +33,16 @@ fn vocabularies(test: &str) -> Vec<(String, Tokenizer, Vec<(String, Vec<u32>)>)>
     let mut all = Vec::new();
     for entry in index.as_array().unwrap() {
         let file = entry["file"].as_str().unwrap();
-        let tokenizer = Tokenizer::from_metadata(&metadata(&format!("tokenizers/{file}.gz")).unwrap()).unwrap();
+        let tokenizer =
+            Tokenizer::from_metadata(&metadata(&format!("tokenizers/{file}.gz")).unwrap()).unwrap();
         let cases = fs::read_to_string(folder.join(entry["cases_json"].as_str().unwrap())).unwrap();
         let cases: Json = serde_json::from_str(&cases).unwrap();
         let cases = cases["cases"].as_array().unwrap().iter().map(|case| {
-            let ids = case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32);
+            let ids = case["ids"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|id| id.as_u64().unwrap() as u32);
             (case["text"].as_str().unwrap().to_string(), ids.collect())
         });
         all.push((file.to_string(), tokenizer, cases.collect()));
@@ -54,75 +65,14 @@ fn metadata(path: &str) -> Option<Metadata> {
     let bytes = fs::read(reference().join(path)).ok()?;
     let bytes = if path.ends_with(".gz") {
         let mut out = Vec::new();
-        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut out).unwrap();
+        flate2::read::GzDecoder::new(&bytes[..])
+            .read_to_end(&mut out)
+            .unwrap();
         out
     } else {
         bytes
     };
-    Some(read_metadata(&bytes))
-}
-
-fn read_metadata(bytes: &[u8]) -> Metadata {
-    struct R<'a>(&'a [u8]);
-    impl R<'_> {
-        fn take<const N: usize>(&mut self) -> [u8; N] {
-            let (head, tail) = self.0.split_first_chunk::<N>().unwrap();
-            self.0 = tail;
-            *head
-        }
-        fn u32(&mut self) -> u32 {
-            u32::from_le_bytes(self.take())
-        }
-        fn u64(&mut self) -> usize {
-            u64::from_le_bytes(self.take()) as usize
-        }
-        fn bytes(&mut self) -> Box<[u8]> {
-            let n = self.u64();
-            let (head, tail) = self.0.split_at(n);
-            self.0 = tail;
-            head.into()
-        }
-        fn value(&mut self, kind: u32) -> Value {
-            match kind {
-                0 => Value::U8(self.take::<1>()[0]),
-                1 => Value::I8(self.take::<1>()[0] as i8),
-                2 => Value::U16(u16::from_le_bytes(self.take())),
-                3 => Value::I16(i16::from_le_bytes(self.take())),
-                4 => Value::U32(self.u32()),
-                5 => Value::I32(self.u32() as i32),
-                6 => Value::F32(f32::from_bits(self.u32())),
-                7 => Value::Bool(self.take::<1>()[0] != 0),
-                8 => Value::String(String::from_utf8_lossy(&self.bytes()).into_owned()),
-                9 => {
-                    let (kind, n) = (self.u32(), self.u64());
-                    Value::Array(match kind {
-                        0 => Array::U8((0..n).map(|_| self.take::<1>()[0]).collect()),
-                        4 => Array::U32((0..n).map(|_| self.u32()).collect()),
-                        5 => Array::I32((0..n).map(|_| self.u32() as i32).collect()),
-                        6 => Array::F32((0..n).map(|_| f32::from_bits(self.u32())).collect()),
-                        7 => Array::Bool((0..n).map(|_| self.take::<1>()[0] != 0).collect()),
-                        8 => Array::Strings((0..n).map(|_| self.bytes()).collect()),
-                        _ => panic!("array of type {kind}"),
-                    })
-                }
-                10 => Value::U64(self.u64() as u64),
-                11 => Value::I64(self.u64() as i64),
-                12 => Value::F64(f64::from_le_bytes(self.take())),
-                _ => panic!("value of type {kind}"),
-            }
-        }
-    }
-    let mut r = R(bytes);
-    r.take::<16>();
-    let n = r.u64();
-    let mut m = Metadata::new();
-    for _ in 0..n {
-        let key = String::from_utf8(r.bytes().into()).unwrap();
-        let kind = r.u32();
-        let value = r.value(kind);
-        m.insert(key, value);
-    }
-    m
+    Some(Gguf::parse(&bytes).unwrap().metadata().clone())
 }
 
 /// Whether decoding gives back what was encoded.
@@ -152,7 +102,10 @@ fn reference_cases() {
             }
         }
     }
-    println!("tokenizers: {passed} of {total} cases over {} vocabularies", all.len());
+    println!(
+        "tokenizers: {passed} of {total} cases over {} vocabularies",
+        all.len()
+    );
     assert_eq!(passed, total);
 }
 
@@ -164,12 +117,18 @@ fn decoding_gives_the_text_back_whole_and_streamed() {
             if is_lossless(tokenizer) {
                 assert_eq!(String::from_utf8_lossy(&bytes), *text, "{file}");
             }
-            assert_eq!(streamed(tokenizer, ids, false), String::from_utf8_lossy(&bytes), "{file} {text:?}");
+            assert_eq!(
+                streamed(tokenizer, ids, false),
+                String::from_utf8_lossy(&bytes),
+                "{file} {text:?}"
+            );
             let mut continued = tokenizer.stream_decoder(false);
             let mut pieces: String = ids.iter().map(|&id| continued.push(id).to_string()).collect();
             pieces.push_str(continued.flush());
-            let whole: Vec<u8> =
-                ids.iter().flat_map(|&id| tokenizer.token_bytes(id, false).unwrap().to_vec()).collect();
+            let whole: Vec<u8> = ids
+                .iter()
+                .flat_map(|&id| tokenizer.token_bytes(id, false).unwrap().to_vec())
+                .collect();
             assert_eq!(pieces, String::from_utf8_lossy(&whole), "{file} {text:?}");
         }
     }
@@ -184,7 +143,12 @@ fn a_megabyte_takes_well_under_a_second() {
         ("letters", "a".repeat(1_000_000)),
         ("spaces", " ".repeat(1_000_000)),
         ("line feeds", "\n".repeat(1_000_000)),
-        ("mixed letters", (0..1_000_000u32).map(|i| char::from(b'a' + (i.wrapping_mul(2_654_435_761) >> 24) as u8 % 26)).collect()),
+        (
+            "mixed letters",
+            (0..1_000_000u32)
+                .map(|i| char::from(b'a' + (i.wrapping_mul(2_654_435_761) >> 24) as u8 % 26))
+                .collect(),
+        ),
         ("CJK", "日本語漢字".repeat(66_000)),
         ("combining", "e\u{301}".repeat(333_000)),
     ];
@@ -194,10 +158,17 @@ fn a_megabyte_takes_well_under_a_second() {
             let start = Instant::now();
             let ids = tokenizer.encode(text, PLAIN).unwrap();
             let took = start.elapsed();
-            line += &format!(" {name} {:.0} ms ({} tokens);", took.as_secs_f64() * 1e3, ids.len());
+            line += &format!(
+                " {name} {:.0} ms ({} tokens);",
+                took.as_secs_f64() * 1e3,
+                ids.len()
+            );
             assert!(took.as_secs() < 20, "{file}: {name} took {took:?}");
             if is_lossless(tokenizer) {
-                assert!(tokenizer.decode(&ids, false).unwrap() == text.as_bytes(), "{file} {name}");
+                assert!(
+                    tokenizer.decode(&ids, false).unwrap() == text.as_bytes(),
+                    "{file} {name}"
+                );
             }
         }
         println!("{file}: 1 MB:{line}");

@@ -14,6 +14,7 @@ use super::pre_patterns::{Definition, Symbols};
 use super::pre_tokenizer::PreTokenizer;
 use super::text_table::TextTable;
 use super::vocabulary::Vocabulary;
+use super::word_starts::WordStarts;
 use crate::gguf::Metadata;
 use crate::{Error, Result};
 
@@ -35,6 +36,8 @@ pub(super) struct Bpe {
     bytes: [u32; 256],
     /// The token that is written for a byte where a symbol is no token.
     byte_tokens: [Option<u32>; 256],
+    /// Where a piece with U+2581 for spaces falls apart.
+    word_starts: WordStarts,
 }
 
 fn pair(left: u32, right: u32) -> u64 {
@@ -85,6 +88,7 @@ impl Bpe {
             merges: HashMap::with_capacity(merges.len()),
             bytes: [NO_SYMBOL; 256],
             byte_tokens: [None; 256],
+            word_starts: WordStarts::default(),
         };
         for id in 0..vocabulary.len() as u32 {
             let text = vocabulary.text(id).unwrap_or_default();
@@ -98,15 +102,27 @@ impl Bpe {
         }
         for (order, merge) in merges.iter().enumerate() {
             // the first character may itself be a space
-            let Some(space) = merge.iter().skip(1).position(|&byte| byte == b' ') else { continue };
+            let Some(space) = merge.iter().skip(1).position(|&byte| byte == b' ') else {
+                continue;
+            };
             let (left, right) = (&merge[..=space], &merge[space + 2..]);
-            let (Some(left), Some(right)) = (spelled(left), spelled(right)) else { continue };
+            let (Some(left), Some(right)) = (spelled(left), spelled(right)) else {
+                continue;
+            };
             if left.is_empty() || right.is_empty() {
                 continue;
             }
             let symbol = bpe.intern(&[&left[..], &right[..]].concat())?;
             let (left, right) = (bpe.intern(&left)?, bpe.intern(&right)?);
-            bpe.merges.entry(pair(left, right)).or_insert(Joined { order: order as u32, symbol });
+            bpe.merges.entry(pair(left, right)).or_insert(Joined {
+                order: order as u32,
+                symbol,
+            });
+        }
+        if symbols == Symbols::SpaceMarkedChars {
+            for symbol in 0..bpe.texts.len() as u32 {
+                bpe.word_starts.add(bpe.texts.text(symbol).unwrap_or_default());
+            }
         }
         for byte in 0..=255 {
             let i = usize::from(byte);
@@ -128,7 +144,10 @@ impl Bpe {
     }
 
     fn token(&self, symbol: u32) -> Option<u32> {
-        self.tokens.get(symbol as usize).copied().filter(|&token| token != NO_SYMBOL)
+        self.tokens
+            .get(symbol as usize)
+            .copied()
+            .filter(|&token| token != NO_SYMBOL)
     }
 
     /// Appends the tokens of `text`.
@@ -144,7 +163,14 @@ impl Bpe {
         let mut start = 0;
         for &end in &*ends {
             let end = end as usize;
-            self.encode_piece(&text.as_bytes()[start..end], merger, out);
+            let piece = &text[start..end];
+            if self.symbols == Symbols::SpaceMarkedChars && !self.ignore_merges {
+                for word in self.word_starts.split(piece) {
+                    self.encode_piece(word.as_bytes(), merger, out);
+                }
+            } else {
+                self.encode_piece(piece.as_bytes(), merger, out);
+            }
             start = end;
         }
     }
@@ -157,12 +183,12 @@ impl Bpe {
         }
         merger.parts.clear();
         match self.symbols {
-            Symbols::Bytes => merger.parts.extend(
-                piece
-                    .iter()
-                    .enumerate()
-                    .map(|(i, &byte)| Part { start: i as u32, symbol: self.bytes[usize::from(byte)] }),
-            ),
+            Symbols::Bytes => merger
+                .parts
+                .extend(piece.iter().enumerate().map(|(i, &byte)| Part {
+                    start: i as u32,
+                    symbol: self.bytes[usize::from(byte)],
+                })),
             Symbols::Chars | Symbols::SpaceMarkedChars => {
                 let mut start = 0;
                 for char in piece.chunk_by(|_, &next| next & 0xc0 == 0x80) {
@@ -178,9 +204,16 @@ impl Bpe {
                 out.push(token);
                 continue;
             }
-            let end = merger.parts.get(i + 1).map_or(piece.len(), |next| next.start as usize);
+            let end = merger
+                .parts
+                .get(i + 1)
+                .map_or(piece.len(), |next| next.start as usize);
             let bytes = &piece[part.start as usize..end];
-            out.extend(bytes.iter().filter_map(|&byte| self.byte_tokens[usize::from(byte)]));
+            out.extend(
+                bytes
+                    .iter()
+                    .filter_map(|&byte| self.byte_tokens[usize::from(byte)]),
+            );
         }
     }
 }

@@ -29,7 +29,11 @@ pub(super) fn char_to_byte(c: char) -> Option<u8> {
 
 /// The bytes that `text` stands for in GPT-2's alphabet; `None` where a character is outside it.
 pub(super) fn decode_alphabet(text: &[u8]) -> Option<Vec<u8>> {
-    std::str::from_utf8(text).ok()?.chars().map(char_to_byte).collect()
+    std::str::from_utf8(text)
+        .ok()?
+        .chars()
+        .map(char_to_byte)
+        .collect()
 }
 
 /// The byte of a token `<0xXX>`: exactly two hexadecimal digits, no sign, nothing else.
@@ -44,7 +48,14 @@ pub(super) fn parse_byte_token(text: &[u8]) -> Option<u8> {
 /// The text of the byte token of `byte`, as SentencePiece writes it.
 pub(super) fn byte_token(byte: u8) -> [u8; 6] {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    [b'<', b'0', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)], b'>']
+    [
+        b'<',
+        b'0',
+        b'x',
+        HEX[usize::from(byte >> 4)],
+        HEX[usize::from(byte & 15)],
+        b'>',
+    ]
 }
 
 /// Appends `text` with every U+2581 turned back into a space.
@@ -86,7 +97,9 @@ mod tests {
         for byte in 0..=255 {
             assert_eq!(parse_byte_token(&byte_token(byte)), Some(byte));
         }
-        for bad in ["<0x+1>", "<0x-1>", "<0x1>", "<0x001>", "<0X0A>", "<0x0g>", "0x0A", ""] {
+        for bad in [
+            "<0x+1>", "<0x-1>", "<0x1>", "<0x001>", "<0X0A>", "<0x0g>", "0x0A", "",
+        ] {
             assert_eq!(parse_byte_token(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -1,11 +1,10 @@
 //! The merge loop that SPM and BPE share: join the best adjacent pair until no pair joins.
 //!
-//! "Best" is the lowest order, at equal order the leftmost pair. Short pieces are scanned (cheaper than a heap);
-//! long ones use a heap over a linked list, so a megabyte without a space costs n log n, not n squared. Both
+//! "Best" is the lowest order, at equal order the leftmost pair. Short pieces are scanned (cheaper than a queue);
+//! long ones use a queue over a linked list, so a megabyte without a space costs n log n, not n squared. Both
 //! give the same result.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use super::merge_queue::{Candidate, Queue};
 
 /// A symbol that no pair joins with and no token stands for.
 pub(super) const NO_SYMBOL: u32 = u32::MAX;
@@ -34,7 +33,7 @@ pub(super) struct Part {
     pub(super) symbol: u32,
 }
 
-/// Up to this many parts, scanning for the minimum is faster than a heap.
+/// Up to this many parts, scanning for the minimum is faster than a queue.
 const SCAN_MAX: usize = 48;
 
 /// Buffers of the merge loop, reused from piece to piece.
@@ -44,7 +43,7 @@ pub(super) struct Merger {
     pub(super) parts: Vec<Part>,
     joins: Vec<Option<Joined>>,
     links: Vec<Link>,
-    heap: BinaryHeap<Candidate>,
+    queue: Queue,
 }
 
 #[derive(Clone, Copy)]
@@ -55,42 +54,6 @@ struct Link {
 }
 
 const NONE: u32 = u32::MAX;
-
-struct Candidate {
-    order: u32,
-    left: u32,
-    right: u32,
-    symbol: u32,
-    /// Bytes of both together: a candidate whose parts have grown since is out of date.
-    len: u32,
-}
-
-impl Candidate {
-    fn key(&self) -> (u32, u32) {
-        (self.order, self.left)
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Candidate {}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // reversed: the heap's greatest is the lowest order, then the leftmost
-        other.key().cmp(&self.key())
-    }
-}
 
 impl Merger {
     /// Joins [`Self::parts`] of `piece` until nothing joins. `piece` is shorter than 4 GiB, parts are in
@@ -133,7 +96,9 @@ impl Merger {
     }
 
     fn queue(&mut self, piece: &[u8], rule: &impl JoinRule) {
-        let Self { parts, links, heap, .. } = self;
+        let Self {
+            parts, links, queue, ..
+        } = self;
         let n = parts.len();
         links.clear();
         links.extend((0..n).map(|i| Link {
@@ -141,37 +106,46 @@ impl Merger {
             next: if i + 1 < n { i as u32 + 1 } else { NONE },
             end: parts.get(i + 1).map_or(piece.len() as u32, |part| part.start),
         }));
-        let candidate = |parts: &[Part], links: &[Link], left: u32, right: u32| {
+        let offer = |queue: &mut Queue, parts: &[Part], links: &[Link], left: u32, right: u32| {
             let (l, r) = (parts[left as usize], parts[right as usize]);
             let end = links[right as usize].end;
-            let joined = rule.join(l.symbol, r.symbol, &piece[l.start as usize..end as usize])?;
-            Some(Candidate { order: joined.order, left, right, symbol: joined.symbol, len: end - l.start })
+            if let Some(joined) = rule.join(l.symbol, r.symbol, &piece[l.start as usize..end as usize]) {
+                queue.push(
+                    joined.order,
+                    Candidate {
+                        left,
+                        len: end - l.start,
+                        symbol: joined.symbol,
+                    },
+                );
+            }
         };
-        let mut seeds = std::mem::take(heap).into_vec();
-        seeds.clear();
-        seeds.extend((1..n as u32).filter_map(|right| candidate(parts, links, right - 1, right)));
-        *heap = BinaryHeap::from(seeds);
-        while let Some(best) = heap.pop() {
-            let (left, right) = (best.left as usize, best.right as usize);
+        for right in 1..n as u32 {
+            offer(queue, parts, links, right - 1, right);
+        }
+        while let Some(Candidate { left, len, symbol }) = queue.pop() {
             // a part that was joined into its left neighbour is empty: end 0
-            let stale = links[left].end == 0
-                || links[left].next != best.right
-                || links[right].end - parts[left].start != best.len;
-            if stale {
+            let link = links[left as usize];
+            if link.end == 0 || link.next == NONE {
                 continue;
             }
-            parts[left].symbol = best.symbol;
-            let after = links[right].next;
-            links[left].end = links[right].end;
-            links[left].next = after;
-            links[right].end = 0;
-            if after != NONE {
-                links[after as usize].previous = best.left;
-                heap.extend(candidate(parts, links, best.left, after));
+            let right = links[link.next as usize];
+            if right.end - parts[left as usize].start != len {
+                continue;
             }
-            let before = links[left].previous;
-            if before != NONE {
-                heap.extend(candidate(parts, links, before, best.left));
+            parts[left as usize].symbol = symbol;
+            links[left as usize] = Link {
+                previous: link.previous,
+                next: right.next,
+                end: right.end,
+            };
+            links[link.next as usize].end = 0;
+            if right.next != NONE {
+                links[right.next as usize].previous = left;
+                offer(queue, parts, links, left, right.next);
+            }
+            if link.previous != NONE {
+                offer(queue, parts, links, link.previous, left);
             }
         }
         let mut i = 0;
@@ -195,9 +169,14 @@ mod tests {
         fn join(&self, _: u32, _: u32, text: &[u8]) -> Option<Joined> {
             let mut hash = self.0 | 1;
             for &byte in text {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+                hash = (hash ^ u64::from(byte))
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .rotate_left(23);
             }
-            (hash % 3 != 0).then_some(Joined { order: (hash >> 8) as u32 % 7, symbol: (hash >> 33) as u32 })
+            (hash % 3 != 0).then_some(Joined {
+                order: (hash >> 8) as u32 % 7,
+                symbol: (hash >> 33) as u32,
+            })
         }
     }
 

@@ -23,6 +23,7 @@
 mod bpe;
 mod byte_text;
 mod merge;
+mod merge_queue;
 mod partition;
 mod pre_patterns;
 mod pre_tokenizer;
@@ -31,6 +32,7 @@ mod stream;
 mod text_table;
 mod trie;
 mod vocabulary;
+mod word_starts;
 mod wpm;
 
 use std::sync::Arc;
@@ -149,8 +151,12 @@ impl Tokenizer {
                 (Spelling::SpaceMark, defaults)
             }
             (None, _) => {
-                let defaults =
-                    SpecialIds { bos: Some(1), eos: Some(2), unk: Some(0), ..SpecialIds::default() };
+                let defaults = SpecialIds {
+                    bos: Some(1),
+                    eos: Some(2),
+                    unk: Some(0),
+                    ..SpecialIds::default()
+                };
                 (Spelling::SpaceMark, defaults)
             }
         };
@@ -161,7 +167,13 @@ impl Tokenizer {
         let model = match bpe {
             Some(definition) => {
                 let optional = pre == Some("kimi-k2");
-                Model::Bpe(Box::new(Bpe::new(m, &vocabulary, &definition, is_gemma4, optional)?))
+                Model::Bpe(Box::new(Bpe::new(
+                    m,
+                    &vocabulary,
+                    &definition,
+                    is_gemma4,
+                    optional,
+                )?))
             }
             None if bert => Model::Wpm(Wpm::new(m, &vocabulary)?),
             None => Model::Spm(Spm::new(&vocabulary)),
@@ -178,8 +190,9 @@ impl Tokenizer {
         };
         let add_eos = m.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
         require(add_eos, vocabulary.special.eos, "add_eos_token", "eos_token_id")?;
-        let add_space_prefix =
-            m.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(bpe.is_none() && !bert);
+        let add_space_prefix = m
+            .opt_bool("tokenizer.ggml.add_space_prefix")?
+            .unwrap_or(bpe.is_none() && !bert);
 
         let mut tokenizer = Self {
             specials: Arc::new(Specials::new(&vocabulary)),
@@ -301,7 +314,10 @@ impl Tokenizer {
             (Attributes::BYTE, TokenKind::Byte),
             (Attributes::NORMAL, TokenKind::Normal),
         ];
-        order.iter().find(|(mark, _)| attributes.any(*mark)).map_or(TokenKind::Unused, |&(_, kind)| kind)
+        order
+            .iter()
+            .find(|(mark, _)| attributes.any(*mark))
+            .map_or(TokenKind::Unused, |&(_, kind)| kind)
     }
 
     /// Number of tokens.
@@ -415,7 +431,10 @@ impl std::fmt::Debug for Tokenizer {
 fn unknown_pre_tokenizer(name: &str) -> Error {
     let known: Vec<&str> = pre_patterns::names().collect();
     Error::Tokenizer {
-        what: format!("pre-tokenizer `{name}` (`{PRE}`) is not known; known: {}", known.join(", ")),
+        what: format!(
+            "pre-tokenizer `{name}` (`{PRE}`) is not known; known: {}",
+            known.join(", ")
+        ),
     }
 }
 

@@ -35,7 +35,10 @@ struct Occurrence {
 impl Specials {
     /// All control, unknown and user-defined tokens of `vocabulary`.
     pub(super) fn new(vocabulary: &Vocabulary) -> Self {
-        let mut specials = Self { trie: Trie::new(), longest: 0 };
+        let mut specials = Self {
+            trie: Trie::new(),
+            longest: 0,
+        };
         for id in 0..vocabulary.len() as u32 {
             let attributes = vocabulary.attributes(id);
             let text = vocabulary.text(id).unwrap_or_default();
@@ -125,7 +128,11 @@ impl Specials {
 }
 
 fn whole(len: usize) -> Vec<Fragment> {
-    if len == 0 { Vec::new() } else { vec![Fragment::Text(0..len)] }
+    if len == 0 {
+        Vec::new()
+    } else {
+        vec![Fragment::Text(0..len)]
+    }
 }
 
 /// C's `isspace` in the "C" locale.

@@ -33,8 +33,7 @@ pub(super) enum Symbols {
     SpaceMarkedChars,
 }
 
-const GPT2: Cut =
-    Cut::Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)");
+const GPT2: Cut = Cut::Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)");
 const NUMBER: Cut = Cut::Regex(r"\p{N}");
 const NUMBERS_OF_3: Cut = Cut::Regex(r"\p{N}{1,3}");
 const LINES: Cut = Cut::Regex(r"[^\n]+|[\n]+");
@@ -66,9 +65,8 @@ const SEED_CODER: Cut = Cut::Regex(concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}",
     r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+",
 ));
-const UFAKZEKA: Cut = Cut::Regex(
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-);
+const UFAKZEKA: Cut =
+    Cut::Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+");
 const BAILINGMOE: Cut = Cut::Regex(concat!(
     r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
@@ -157,9 +155,8 @@ const DEEPSEEK_LLM_LETTERS: Cut = Cut::Regex(concat!(
     r"\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}",
     r"\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+",
 ));
-const DEEPSEEK_LLM_SIGNS: Cut = Cut::Regex(
-    r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+",
-);
+const DEEPSEEK_LLM_SIGNS: Cut =
+    Cut::Regex(r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+");
 
 const DEFAULT: &[Cut] = &[
     Cut::Regex(r"[\p{P}\$\+<=>\^~\|]+"),
@@ -167,8 +164,11 @@ const DEFAULT: &[Cut] = &[
     Cut::Regex(r"\p{N}+"),
     Cut::Regex(r"[0-9][0-9][0-9]"),
 ];
-const FALCON: &[Cut] =
-    &[Cut::Regex(r"[\p{P}\$\+<=>\^~\|`]+"), GPT2, Cut::Regex(r"[0-9][0-9][0-9]")];
+const FALCON: &[Cut] = &[
+    Cut::Regex(r"[\p{P}\$\+<=>\^~\|`]+"),
+    GPT2,
+    Cut::Regex(r"[0-9][0-9][0-9]"),
+];
 const STARCODER: &[Cut] = &[NUMBER, GPT2];
 const DEEPSEEK_LLM: &[Cut] = &[
     LINE_BREAK,
@@ -178,8 +178,13 @@ const DEEPSEEK_LLM: &[Cut] = &[
     CJK_HANGUL,
     Cut::Regex(r"\p{N}+"),
 ];
-const DEEPSEEK_CODER: &[Cut] =
-    &[LINE_BREAK, Cut::Regex(r"\s?\p{L}+"), Cut::Regex(r"\s?\p{P}+"), CJK_HANGUL, NUMBER];
+const DEEPSEEK_CODER: &[Cut] = &[
+    LINE_BREAK,
+    Cut::Regex(r"\s?\p{L}+"),
+    Cut::Regex(r"\s?\p{P}+"),
+    CJK_HANGUL,
+    NUMBER,
+];
 const BLOOM_WORDS: Cut = Cut::Regex(r" ?[^(\s|.,!?…。，、।۔،)]+");
 const CHAMELEON: &[Cut] = &[
     Cut::Regex(r"<sentinel:[0-9]+>"),
@@ -190,28 +195,47 @@ const CHAMELEON: &[Cut] = &[
     GPT2,
 ];
 
-const PLAIN: Definition =
-    Definition { cuts: &[], ignore_merges: false, add_bos: false, symbols: Symbols::Bytes };
+const PLAIN: Definition = Definition {
+    cuts: &[],
+    ignore_merges: false,
+    add_bos: false,
+    symbols: Symbols::Bytes,
+};
 
 const fn plain(cuts: &'static [Cut]) -> Definition {
     Definition { cuts, ..PLAIN }
 }
 
 const fn ignore_merges(cuts: &'static [Cut]) -> Definition {
-    Definition { cuts, ignore_merges: true, ..PLAIN }
+    Definition {
+        cuts,
+        ignore_merges: true,
+        ..PLAIN
+    }
 }
 
 const fn ignore_merges_add_bos(cuts: &'static [Cut]) -> Definition {
-    Definition { cuts, ignore_merges: true, add_bos: true, ..PLAIN }
+    Definition {
+        cuts,
+        ignore_merges: true,
+        add_bos: true,
+        ..PLAIN
+    }
 }
 
 const fn chars(cuts: &'static [Cut], symbols: Symbols) -> Definition {
-    Definition { cuts, symbols, ..PLAIN }
+    Definition {
+        cuts,
+        symbols,
+        ..PLAIN
+    }
 }
 
 /// The pre-tokenizer of the `gemma4` tokenizer model, which forces BOS.
-pub(super) const GEMMA4: Definition =
-    Definition { add_bos: true, ..chars(&[LINES], Symbols::SpaceMarkedChars) };
+pub(super) const GEMMA4: Definition = Definition {
+    add_bos: true,
+    ..chars(&[LINES], Symbols::SpaceMarkedChars)
+};
 
 /// Names and definitions; the first is what a file without a name gets.
 pub(super) const DEFINITIONS: &[(&[&str], Definition)] = &[
@@ -235,7 +259,10 @@ pub(super) const DEFINITIONS: &[(&[&str], Definition)] = &[
     (&["jais-2"], plain(&[JAIS2])),
     (&["deepseek-llm"], plain(DEEPSEEK_LLM)),
     (&["deepseek-coder"], plain(DEEPSEEK_CODER)),
-    (&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], plain(&[NUMBERS_OF_3, CJK, DEEPSEEK_V3])),
+    (
+        &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
+        plain(&[NUMBERS_OF_3, CJK, DEEPSEEK_V3]),
+    ),
     (&["spark2_5"], plain(&[NUMBERS_OF_3, CJK, SPARK, NUMBER])),
     (&["youtu"], ignore_merges(&[YOUTU_SCRIPTS, YOUTU])),
     (&["falcon"], plain(FALCON)),
@@ -264,7 +291,16 @@ pub(super) const DEFINITIONS: &[(&[&str], Definition)] = &[
         plain(&[GPT2]),
     ),
     (
-        &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"],
+        &[
+            "starcoder",
+            "refact",
+            "command-r",
+            "smollm",
+            "codeshell",
+            "exaone",
+            "minerva-7b",
+            "mellum2",
+        ],
         plain(STARCODER),
     ),
     (
@@ -285,12 +321,27 @@ pub(super) const DEFINITIONS: &[(&[&str], Definition)] = &[
     (&["poro-chat", "bloom", "gpt3-finnish"], plain(&[BLOOM_WORDS])),
     (&["viking"], plain(&[BLOOM_WORDS, NUMBER])),
     (&["tekken"], ignore_merges_add_bos(&[TEKKEN])),
-    (&["chameleon"], Definition { add_bos: true, ..plain(CHAMELEON) }),
-    (&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], plain(&[GPT4O])),
+    (
+        &["chameleon"],
+        Definition {
+            add_bos: true,
+            ..plain(CHAMELEON)
+        },
+    ),
+    (
+        &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"],
+        plain(&[GPT4O]),
+    ),
     (&["granite-embed-multi-97m"], ignore_merges(&[GRANITE_EMB_MULTI])),
-    (&["tiny_aya", "cohere2moe"], plain(&[Cut::AsciiDigitGroupsOfWords, TINY_AYA])),
+    (
+        &["tiny_aya", "cohere2moe"],
+        plain(&[Cut::AsciiDigitGroupsOfWords, TINY_AYA]),
+    ),
     (&["kimi-k2"], plain(&[KIMI_K2])),
-    (&["superbpe"], plain(&[Cut::Regex(r"\p{N}+"), Cut::AsciiDigitGroups])),
+    (
+        &["superbpe"],
+        plain(&[Cut::Regex(r"\p{N}+"), Cut::AsciiDigitGroups]),
+    ),
     (&["bailingmoe", "bailingmoe2", "llada-moe"], plain(&[BAILINGMOE])),
     (&["seed-coder"], plain(&[SEED_CODER])),
     (&["ufakzeka"], plain(&[UFAKZEKA])),
@@ -304,7 +355,10 @@ pub(super) const DEFINITIONS: &[(&[&str], Definition)] = &[
 
 /// The definition of `name`.
 pub(super) fn find(name: &str) -> Option<Definition> {
-    DEFINITIONS.iter().find(|(names, _)| names.contains(&name)).map(|&(_, definition)| definition)
+    DEFINITIONS
+        .iter()
+        .find(|(names, _)| names.contains(&name))
+        .map(|&(_, definition)| definition)
 }
 
 /// All names, for messages.
@@ -315,5 +369,8 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 /// `\p{N}`.
 pub(super) fn is_number(c: char) -> bool {
     use GeneralCategory::{DecimalNumber, LetterNumber, OtherNumber};
-    matches!(get_general_category(c), DecimalNumber | LetterNumber | OtherNumber)
+    matches!(
+        get_general_category(c),
+        DecimalNumber | LetterNumber | OtherNumber
+    )
 }

@@ -67,7 +67,11 @@ impl PreTokenizer {
     /// # Errors
     /// `Tokenizer` where an expression does not compile (the tests compile all).
     pub(super) fn new(definition: &Definition) -> Result<Self> {
-        let passes = definition.cuts.iter().map(|&cut| Pass::new(cut)).collect::<Result<_>>()?;
+        let passes = definition
+            .cuts
+            .iter()
+            .map(|&cut| Pass::new(cut))
+            .collect::<Result<_>>()?;
         Ok(Self { passes })
     }
 
@@ -106,9 +110,14 @@ impl Pass {
                 match tail.strip_suffix(r"|\s+(?!\S)") {
                     Some(head) => Pass::Regex {
                         regex: compile(&format!(r"{head}|\s+"))?,
-                        spaces: Spaces::LeaveLast { newlines: head.contains(r"|\s*[\r\n]") },
+                        spaces: Spaces::LeaveLast {
+                            newlines: head.contains(r"|\s*[\r\n]"),
+                        },
                     },
-                    None => Pass::Regex { regex: compile(pattern)?, spaces: Spaces::AsMatched },
+                    None => Pass::Regex {
+                        regex: compile(pattern)?,
+                        spaces: Spaces::AsMatched,
+                    },
                 }
             }
             Cut::RegexThenPowersOfTwo(pattern) => Pass::Regex {

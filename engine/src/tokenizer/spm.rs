@@ -4,11 +4,13 @@
 use super::byte_text::{SPACE_MARK, byte_token};
 use super::merge::{JoinRule, Joined, Merger, NO_SYMBOL, Part};
 use super::vocabulary::Vocabulary;
+use super::word_starts::WordStarts;
 
 /// What the model needs beside the vocabulary.
 pub(super) struct Spm {
     /// The token of each byte that no longer token covers.
     bytes: [Option<u32>; 256],
+    word_starts: WordStarts,
 }
 
 struct ByScore<'a>(&'a Vocabulary);
@@ -16,7 +18,10 @@ struct ByScore<'a>(&'a Vocabulary);
 impl JoinRule for ByScore<'_> {
     fn join(&self, _: u32, _: u32, text: &[u8]) -> Option<Joined> {
         let symbol = self.0.find(text)?;
-        Some(Joined { order: order_of_score(self.0.score(symbol)), symbol })
+        Some(Joined {
+            order: order_of_score(self.0.score(symbol)),
+            symbol,
+        })
     }
 }
 
@@ -39,7 +44,14 @@ impl Spm {
                 .or_else(|| vocabulary.find(&[byte]))
                 .or(vocabulary.special.unk)
         };
-        Self { bytes: std::array::from_fn(|byte| token(byte as u8)) }
+        let mut word_starts = WordStarts::default();
+        for id in 0..vocabulary.len() as u32 {
+            word_starts.add(vocabulary.text(id).unwrap_or_default());
+        }
+        Self {
+            bytes: std::array::from_fn(|byte| token(byte as u8)),
+            word_starts,
+        }
     }
 
     /// The token for a line feed.
@@ -66,15 +78,31 @@ impl Spm {
             }
             marked.push_str(words);
         }
-        let marked = marked.as_bytes();
-        let starts = (0..marked.len()).filter(|&i| marked[i] & 0xc0 != 0x80);
+        for piece in self.word_starts.split(&marked) {
+            self.encode_piece(vocabulary, piece, merger, out);
+        }
+    }
+
+    fn encode_piece(&self, vocabulary: &Vocabulary, piece: &str, merger: &mut Merger, out: &mut Vec<u32>) {
         merger.parts.clear();
-        merger.parts.extend(starts.map(|start| Part { start: start as u32, symbol: NO_SYMBOL }));
-        merger.run(marked, &ByScore(vocabulary));
+        let starts = piece.char_indices().map(|(start, _)| start as u32);
+        merger.parts.extend(starts.map(|start| Part {
+            start,
+            symbol: NO_SYMBOL,
+        }));
+        let piece = piece.as_bytes();
+        merger.run(piece, &ByScore(vocabulary));
         for (i, part) in merger.parts.iter().enumerate() {
-            let end = merger.parts.get(i + 1).map_or(marked.len(), |next| next.start as usize);
-            let text = &marked[part.start as usize..end];
-            let token = if part.symbol == NO_SYMBOL { vocabulary.find(text) } else { Some(part.symbol) };
+            let end = merger
+                .parts
+                .get(i + 1)
+                .map_or(piece.len(), |next| next.start as usize);
+            let text = &piece[part.start as usize..end];
+            let token = if part.symbol == NO_SYMBOL {
+                vocabulary.find(text)
+            } else {
+                Some(part.symbol)
+            };
             match token {
                 Some(token) => out.push(token),
                 None => out.extend(text.iter().filter_map(|&byte| self.bytes[usize::from(byte)])),
@@ -89,7 +117,18 @@ mod tests {
 
     #[test]
     fn orders_fall_with_the_score() {
-        let scores = [f32::INFINITY, 1e6, 1.0, 1e-40, 0.0, -1e-40, -1.0, -1e6, f32::NEG_INFINITY, f32::NAN];
+        let scores = [
+            f32::INFINITY,
+            1e6,
+            1.0,
+            1e-40,
+            0.0,
+            -1e-40,
+            -1.0,
+            -1e6,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ];
         for pair in scores.windows(2) {
             assert!(order_of_score(pair[0]) < order_of_score(pair[1]), "{pair:?}");
         }

@@ -40,7 +40,9 @@ impl StreamDecoder {
     /// the vocabulary prints nothing.
     pub fn push(&mut self, id: u32) -> &str {
         self.text.clear();
-        let bytes = self.vocabulary.printed_trimmed(id, self.special, &mut self.trim_space);
+        let bytes = self
+            .vocabulary
+            .printed_trimmed(id, self.special, &mut self.trim_space);
         self.pending.extend_from_slice(bytes.unwrap_or_default());
         let mut done = 0;
         loop {

@@ -17,7 +17,11 @@ const NO_VALUE: u32 = u32::MAX;
 impl Trie {
     /// An empty tree.
     pub(super) fn new() -> Self {
-        Self { edges: HashMap::new(), values: vec![NO_VALUE], first: [false; 256] }
+        Self {
+            edges: HashMap::new(),
+            values: vec![NO_VALUE],
+            first: [false; 256],
+        }
     }
 
     /// Adds `key`; of equal keys the first one's value stays.

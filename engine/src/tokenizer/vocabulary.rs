@@ -157,7 +157,13 @@ const FIM_MID: &[&str] = &[
     "<|middle|>",
 ];
 const FIM_PAD: &[&str] = &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"];
-const FIM_REP: &[&str] = &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
+const FIM_REP: &[&str] = &[
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+];
 const FIM_SEP: &[&str] = &["<|file_sep|>"];
 
 /// Texts that end a generation wherever they stand in a vocabulary.
@@ -263,7 +269,11 @@ impl Vocabulary {
     pub(super) fn printed(&self, id: u32, special: bool) -> Option<&[u8]> {
         let i = id as usize;
         let end = *self.printed_ends.get(i)? as usize;
-        let start = if i == 0 { 0 } else { self.printed_ends[i - 1] as usize };
+        let start = if i == 0 {
+            0
+        } else {
+            self.printed_ends[i - 1] as usize
+        };
         if !special && self.attributes(id).any(Attributes::CONTROL | Attributes::UNKNOWN) {
             return Some(&[]);
         }
@@ -354,7 +364,10 @@ impl Vocabulary {
 
     /// Files do not say which tokens swallow the white space beside them; llama.cpp knows these by name.
     fn apply_strip_rules(&mut self, m: &Metadata) -> Result<()> {
-        let name = m.opt_str("general.name")?.unwrap_or_default().to_ascii_lowercase();
+        let name = m
+            .opt_str("general.name")?
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         let architecture = m.opt_str("general.architecture")?.unwrap_or_default();
         let pre = m.opt_str("tokenizer.ggml.pre")?.unwrap_or_default();
         let any = |text: &str, parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -445,14 +458,22 @@ fn read_types(m: &Metadata, n: usize) -> Result<Vec<Attributes>> {
     if types.len() < n {
         return Err(too_short(TYPES, n, types.len()));
     }
-    Ok(types[..n].iter().map(|&number| Attributes::from_type(number)).collect())
+    Ok(types[..n]
+        .iter()
+        .map(|&number| Attributes::from_type(number))
+        .collect())
 }
 
 fn read_scores(m: &Metadata, n: usize) -> Result<Vec<f32>> {
     let scores = match m.get(SCORES) {
         None => return Ok(Vec::new()),
         Some(Value::Array(Array::F32(scores))) => scores.clone(),
-        Some(_) => m.opt_ints(SCORES)?.unwrap_or_default().into_iter().map(|score| score as f32).collect(),
+        Some(_) => m
+            .opt_ints(SCORES)?
+            .unwrap_or_default()
+            .into_iter()
+            .map(|score| score as f32)
+            .collect(),
     };
     if scores.len() < n {
         return Err(too_short(SCORES, n, scores.len()));

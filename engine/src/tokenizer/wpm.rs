@@ -28,19 +28,29 @@ impl Wpm {
     /// `Metadata` where a switch is no bool.
     pub(super) fn new(m: &Metadata, vocabulary: &Vocabulary) -> Result<Self> {
         let lowercase = m.opt_bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
-        let strip_accents = m.opt_bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
+        let strip_accents = m
+            .opt_bool("tokenizer.ggml.normalizer.strip_accents")?
+            .unwrap_or(lowercase);
         let mut tokens = Trie::new();
         for id in 0..vocabulary.len() as u32 {
             tokens.insert(vocabulary.text(id).unwrap_or_default(), id);
         }
-        Ok(Self { tokens, lowercase, strip_accents })
+        Ok(Self {
+            tokens,
+            lowercase,
+            strip_accents,
+        })
     }
 
     /// Appends the tokens of `text`.
     pub(super) fn encode(&self, vocabulary: &Vocabulary, text: &str, out: &mut Vec<u32>) {
         let mut word = String::new();
         for c in text.chars() {
-            let c = if self.strip_accents { first_of_decomposition(c) } else { c };
+            let c = if self.strip_accents {
+                first_of_decomposition(c)
+            } else {
+                c
+            };
             let class = Class::of(c);
             match class {
                 Class::Space => self.finish_word(vocabulary, &mut word, out),
@@ -64,7 +74,11 @@ impl Wpm {
     }
 
     fn cased(&self, c: char) -> char {
-        if self.lowercase { c.to_lowercase().next().unwrap_or(c) } else { c }
+        if self.lowercase {
+            c.to_lowercase().next().unwrap_or(c)
+        } else {
+            c
+        }
     }
 
     /// Appends the tokens of `word`, which begins with the mark, and empties it.
