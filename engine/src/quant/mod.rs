@@ -12,11 +12,13 @@ mod iq;
 mod iq4;
 mod k;
 mod legacy;
+mod mix;
 pub mod step;
 mod tiny;
 mod types;
 
 pub use decode::decode;
 pub use encode::{can_encode, encode};
+pub use mix::{Mix, MixModel, QUANTIZATION_VERSION};
 pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;

@@ -7,7 +7,7 @@
 //! renewed codes in turn. With two levels both factors and all integers are then fitted in turn, every error measured with the
 //! numbers as they will be stored.
 
-use super::group::{CodeSums, Group, clamp, round, to_half};
+use super::group::{CodeSums, Group, SUBNORMAL, clamp, round, to_half, to_half_scale};
 use super::scaled::TINY;
 use crate::quant::Step;
 
@@ -95,6 +95,30 @@ pub(super) const COARSE: &[(f32, f32)] = &[
     (0.3, 0.6),
 ];
 
+/// Which part of the greatest integer the block's largest scale and largest minimum get at first. With few integers it matters
+/// much; where half precision has few digits left, the factors may have to be well above.
+const ENDS_MANY: &[(f32, f32)] = &[(1.0, 1.0), (0.95, 0.95)];
+const ENDS_FEW: &[(f32, f32)] = &[
+    (1.0, 1.0),
+    (0.93, 1.0),
+    (1.0, 0.93),
+    (0.93, 0.93),
+    (0.83, 0.93),
+    (0.93, 0.83),
+    (1.13, 1.0),
+    (1.0, 1.13),
+];
+const ENDS_SUBNORMAL: &[(f32, f32)] = &[
+    (1.0, 1.0),
+    (0.93, 0.93),
+    (0.8, 0.8),
+    (0.8, 0.5),
+    (0.5, 0.8),
+    (0.6, 0.6),
+    (0.3, 0.6),
+    (0.6, 0.3),
+];
+
 /// One level: fills `q`, `d` and `dmin` of the step.
 pub(super) fn one_level(g: Group<'_>, top: f32, out: &mut Step) {
     let (s, offset) = best_line(g, top, FINE, false);
@@ -155,25 +179,17 @@ pub(super) fn two_levels<const LEN: usize>(
         min = if -line.1 > min { -line.1 } else { min };
     }
     let mut best = (f32::INFINITY, 0.0f32, 0.0f32, [(0.0f32, 0.0f32); 16]);
-    // With few integers it matters which of them the largest scale gets.
-    let ends: &[(f32, f32)] = if integers < 32.0 {
-        &[
-            (0.0, 0.0),
-            (1.0, 0.0),
-            (0.0, 1.0),
-            (1.0, 1.0),
-            (2.5, 1.0),
-            (1.0, 2.5),
-            (-2.0, 0.0),
-            (0.0, -2.0),
-        ]
+    let ends = if scale / integers < SUBNORMAL || min / integers < SUBNORMAL {
+        ENDS_SUBNORMAL
+    } else if integers < 32.0 {
+        ENDS_FEW
     } else {
-        &[(0.0, 0.0), (3.0, 3.0)]
+        ENDS_MANY
     };
     for &(for_scale, for_min) in ends {
         let (mut d, mut dmin) = (
-            to_half(scale / (integers - for_scale)),
-            to_half(min / (integers - for_min)),
+            to_half_scale(scale / (integers * for_scale)),
+            to_half_scale(min / (integers * for_min)),
         );
         for _ in 0..4 {
             let (mut error, mut chosen) = (0.0, [(0.0f32, 0.0f32); 16]);
@@ -280,11 +296,11 @@ impl Normal {
             let d = (self.xl * self.mm - self.lm * self.xm) / det;
             let dmin = (self.lm * self.xl - self.ll * self.xm) / det;
             if d >= 0.0 && dmin >= 0.0 {
-                return (to_half(d as f32), to_half(dmin as f32));
+                return (to_half_scale(d as f32), to_half_scale(dmin as f32));
             }
         }
         if self.ll > 0.0 && self.xl > 0.0 {
-            return (to_half((self.xl / self.ll) as f32), 0.0);
+            return (to_half_scale((self.xl / self.ll) as f32), 0.0);
         }
         (0.0, 0.0)
     }

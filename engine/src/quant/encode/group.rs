@@ -72,6 +72,19 @@ pub(super) fn to_half(v: f32) -> f32 {
     half::f16::from_f32_const(clamp(v, -65504.0, 65504.0)).to_f32_const()
 }
 
+/// Below this half precision is subnormal and loses digits.
+pub(super) const SUBNORMAL: f32 = 1.0 / 16_384.0;
+
+/// The nearest half-precision number to a scale; the smallest one, 2^-24, where that would be 0 and the scale is not.
+pub(super) fn to_half_scale(v: f32) -> f32 {
+    const SMALLEST: f32 = 1.0 / 16_777_216.0;
+    match to_half(v) {
+        0.0 if v > 0.0 => SMALLEST,
+        0.0 if v < 0.0 => -SMALLEST,
+        d => d,
+    }
+}
+
 #[inline(always)]
 fn fold(s: [f32; LANES]) -> f32 {
     ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))

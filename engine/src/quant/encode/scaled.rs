@@ -7,7 +7,7 @@
 //! least squares fit. With two levels the factor and the integer scales are then fitted in turn, every error
 //! measured with the scale as it will be stored.
 
-use super::group::{Codebook, Group, to_half};
+use super::group::{Codebook, Group, SUBNORMAL, clamp, round, to_half, to_half_scale};
 use crate::quant::Step;
 
 /// How far and how finely extents are tried.
@@ -100,9 +100,15 @@ pub(super) fn two_levels<C: Codebook, const LEN: usize>(
         }
     }
     let mut best = (f32::INFINITY, 0.0f32, [0.0f32; 16]);
-    // The group with the largest scale gets one of the last few integers, on the longer, negative side or the other.
-    for end in [-top - 1.0, top, -top, 0.97 * top] {
-        let mut d = to_half(largest / end);
+    // The group with the largest scale gets one of the last few integers, on the longer, negative side or the other. Where half
+    // precision has few digits left it may need a factor well above that.
+    let ends = if largest.abs() / top < SUBNORMAL {
+        [top, 0.8 * top, 0.6 * top, 0.4 * top]
+    } else {
+        [-top - 1.0, top, -top, 0.97 * top]
+    };
+    for end in ends {
+        let mut d = to_half_scale(largest / end);
         for _ in 0..4 {
             if d == 0.0 {
                 break;
@@ -123,7 +129,11 @@ pub(super) fn two_levels<C: Codebook, const LEN: usize>(
                 break;
             }
             best = (error, d, scales);
-            let next = if ll > 0.0 { to_half((xl / ll) as f32) } else { 0.0 };
+            let next = if ll > 0.0 {
+                to_half_scale((xl / ll) as f32)
+            } else {
+                0.0
+            };
             if next == d {
                 break;
             }
@@ -142,7 +152,6 @@ pub(super) fn two_levels<C: Codebook, const LEN: usize>(
 
 /// The integer scale near `s / d` of least error, and that error.
 fn integer_scale<C: Codebook>(g: Group<'_>, s: f32, d: f32, top: f32) -> (f32, f32) {
-    use super::group::{clamp, round};
     let near = round(clamp(s / d, -top - 1.0, top));
     let mut best = (f32::INFINITY, 0.0);
     for step in [0.0, -1.0, 1.0] {
