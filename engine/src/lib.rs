@@ -12,6 +12,7 @@
 
 pub mod context;
 pub mod digest;
+pub mod chat;
 pub mod error;
 pub mod gguf;
 pub mod kernels;

@@ -1,0 +1,817 @@
+//! Python's list, tuple, dict and generator for templates, and how they print.
+//!
+//! minijinja's own containers are immutable, look attributes and items up in one place and may nest without
+//! bound. These behave as Python's: `d.items` is the method and `d['items']` the entry, a list that no other
+//! container holds can be appended to, and `str()` of any of them reads as Python writes it.
+//!
+//! What keeps them safe, always:
+//! - an element of a container is *sealed* (immutable from then on), so no cycle can be built and the nesting
+//!   depth of a container is known when it is made; past [`MAX_DEPTH`] it is an error, hence dropping, comparing
+//!   and printing recurse a bounded number of times;
+//! - printing and comparing spend from one [`Budget`] per rendering, because elements may be shared and a
+//!   small graph can stand for an enormous tree.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering as Atomic};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use indexmap::IndexMap;
+use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, ValueKind};
+use minijinja::{Error, ErrorKind, State, Value};
+
+use super::methods;
+
+/// Containers nest at most this deep (JSON parsers commonly stop at 128).
+const MAX_DEPTH: usize = 192;
+
+/// The name under which a rendering's budget is found; the rewriter keeps templates from using the prefix.
+pub(super) const BUDGET_NAME: &str = "_tw_budget";
+
+/// An error of the kind templates see for a wrong type or value.
+pub(super) fn error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+/// Work left for operations that the engine's fuel does not see (printing and comparing containers).
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: AtomicU64,
+}
+
+impl Budget {
+    pub(super) fn new(units: u64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicU64::new(units) })
+    }
+
+    /// Spends `units`; false once there is nothing left.
+    pub(super) fn spend(&self, units: u64) -> bool {
+        let left = self.left.load(Atomic::Relaxed).saturating_sub(units);
+        self.left.store(left, Atomic::Relaxed);
+        left > 0
+    }
+
+    /// An error once the budget has run out; nothing that was computed since can be trusted.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.left.load(Atomic::Relaxed) == 0 { Err(Error::from(ErrorKind::OutOfFuel)) } else { Ok(()) }
+    }
+
+    /// The budget of the rendering that `state` belongs to.
+    pub(super) fn of(state: &State<'_, '_>) -> Result<Arc<Self>, Error> {
+        let budget = state
+            .lookup(BUDGET_NAME)
+            .and_then(|value| value.downcast_object::<Budget>())
+            .ok_or_else(|| error("the rendering has no budget"))?;
+        budget.check()?;
+        Ok(budget)
+    }
+}
+
+impl Object for Budget {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What lists, tuples and dicts share: whether another container holds them, and how deep they nest.
+#[derive(Debug)]
+struct Header {
+    sealed: AtomicBool,
+    depth: AtomicUsize,
+    budget: Arc<Budget>,
+}
+
+impl Header {
+    fn new(depth: usize, budget: &Arc<Budget>) -> Self {
+        Self { sealed: AtomicBool::new(false), depth: AtomicUsize::new(depth), budget: budget.clone() }
+    }
+
+    fn seal(&self) -> usize {
+        self.sealed.store(true, Atomic::Relaxed);
+        self.depth.load(Atomic::Relaxed)
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.sealed.load(Atomic::Relaxed) {
+            return Err(error("cannot change a list or dict that another one holds"));
+        }
+        Ok(())
+    }
+
+    fn deepen(&self, depth: usize) {
+        self.depth.fetch_max(depth, Atomic::Relaxed);
+    }
+}
+
+/// Python's `list`, or `tuple` where `tuple` is set.
+pub(super) struct Seq {
+    pub(super) tuple: bool,
+    /// A tuple of `groupby`, whose items also have the names `grouper` and `list`.
+    group: bool,
+    header: Header,
+    items: Mutex<Arc<Vec<Value>>>,
+}
+
+/// Python's `dict`: insertion order, keys of any hashable type.
+pub(super) struct Dict {
+    header: Header,
+    map: Mutex<Arc<IndexMap<Value, Value>>>,
+}
+
+/// What `map`, `select` and their like return: it can be walked once and has no length.
+pub(super) struct Generator {
+    items: Mutex<VecDeque<Value>>,
+}
+
+/// A method looked up without being called.
+struct BoundMethod {
+    receiver: Value,
+    name: String,
+}
+
+/// Makes `value` fit to be an element: containers become this module's own and are sealed.
+/// Returns it with its depth.
+fn adopt(budget: &Arc<Budget>, value: Value) -> Result<(Value, usize), Error> {
+    let Some(object) = value.as_object() else {
+        return Ok((value, 0));
+    };
+    if let Some(seq) = object.downcast_ref::<Seq>() {
+        let depth = seq.header.seal();
+        return Ok((value, depth));
+    }
+    if let Some(dict) = object.downcast_ref::<Dict>() {
+        let depth = dict.header.seal();
+        return Ok((value, depth));
+    }
+    match object.repr() {
+        ObjectRepr::Seq | ObjectRepr::Iterable => {
+            let own = Seq::collect(budget, false, object)?;
+            adopt(budget, own)
+        }
+        ObjectRepr::Map if is_plain_map(&value) => {
+            let own = Dict::collect(budget, object)?;
+            adopt(budget, own)
+        }
+        _ if is_function(&value) => Ok((value, 0)),
+        _ => Err(error("this object cannot be put into a list, dict or namespace")),
+    }
+}
+
+fn is_plain_map(value: &Value) -> bool {
+    value.is_kwargs() || value.downcast_object_ref::<IndexMap<Value, Value>>().is_some()
+}
+
+/// Macros and global functions hold no values, so they may be kept anywhere.
+pub(super) fn is_function(value: &Value) -> bool {
+    let Some(object) = value.as_object() else {
+        return false;
+    };
+    if object.downcast_ref::<BoundMethod>().is_some() {
+        return false;
+    }
+    // The engine's types for these are private; their printed forms are fixed.
+    let name = object.type_name();
+    name.ends_with("::Macro") || name.ends_with("BoxedFunction")
+}
+
+/// What a template stores in a variable: lazy sequences become lists, everything else stays.
+pub(super) fn settle(budget: &Arc<Budget>, value: Value) -> Result<Value, Error> {
+    budget.check()?;
+    let Some(object) = value.as_object() else {
+        return Ok(value);
+    };
+    if object.downcast_ref::<Seq>().is_some()
+        || object.downcast_ref::<Dict>().is_some()
+        || object.downcast_ref::<Generator>().is_some()
+    {
+        return Ok(value);
+    }
+    match object.repr() {
+        ObjectRepr::Seq | ObjectRepr::Iterable => Seq::collect(budget, false, object),
+        ObjectRepr::Map if is_plain_map(&value) => Dict::collect(budget, object),
+        _ => Ok(value),
+    }
+}
+
+/// What a template stores in a namespace: as [`settle`], but a namespace or a loop cannot be stored, so that
+/// neither cycles nor unbounded chains can be built.
+pub(super) fn settle_attribute(budget: &Arc<Budget>, value: Value) -> Result<Value, Error> {
+    let value = settle(budget, value)?;
+    match value.as_object() {
+        None => Ok(value),
+        Some(object)
+            if object.downcast_ref::<Seq>().is_some()
+                || object.downcast_ref::<Dict>().is_some()
+                || object.downcast_ref::<Generator>().is_some()
+                || is_function(&value) =>
+        {
+            Ok(value)
+        }
+        Some(_) => Err(error("this object cannot be put into a namespace")),
+    }
+}
+
+fn too_deep() -> Error {
+    error(format!("lists and dicts nest deeper than {MAX_DEPTH}"))
+}
+
+impl Seq {
+    /// A list of `items`.
+    pub(super) fn list(budget: &Arc<Budget>, items: Vec<Value>) -> Result<Value, Error> {
+        Self::build(budget, false, false, items)
+    }
+
+    /// A tuple of `items`.
+    pub(super) fn tuple(budget: &Arc<Budget>, items: Vec<Value>) -> Result<Value, Error> {
+        Self::build(budget, true, false, items)
+    }
+
+    /// What `groupby` gives for one group.
+    pub(super) fn group(budget: &Arc<Budget>, key: Value, members: Vec<Value>) -> Result<Value, Error> {
+        let members = Self::list(budget, members)?;
+        Self::build(budget, true, true, vec![key, members])
+    }
+
+    fn build(budget: &Arc<Budget>, tuple: bool, group: bool, mut items: Vec<Value>) -> Result<Value, Error> {
+        let mut depth = 0;
+        for item in &mut items {
+            if item.as_object().is_some() {
+                let (value, below) = adopt(budget, std::mem::take(item))?;
+                *item = value;
+                depth = depth.max(below);
+            }
+        }
+        if depth >= MAX_DEPTH {
+            return Err(too_deep());
+        }
+        let header = Header::new(depth + 1, budget);
+        Ok(Value::from_object(Self { tuple, group, header, items: Mutex::new(Arc::new(items)) }))
+    }
+
+    fn collect(budget: &Arc<Budget>, tuple: bool, object: &DynObject) -> Result<Value, Error> {
+        let mut items = Vec::new();
+        for item in object.try_iter().into_iter().flatten() {
+            if !budget.spend(4) {
+                break;
+            }
+            items.push(item);
+        }
+        budget.check()?;
+        Self::build(budget, tuple, false, items)
+    }
+
+    /// The items as they are now; cheap.
+    pub(super) fn items(&self) -> Arc<Vec<Value>> {
+        locked(&self.items).clone()
+    }
+
+    /// Changes the items in place.
+    pub(super) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Vec<Value>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.header.check_open()?;
+        let mut items = locked(&self.items);
+        if Arc::strong_count(&items) > 1 {
+            self.header.budget.spend(items.len() as u64);
+            self.header.budget.check()?;
+        }
+        change(Arc::make_mut(&mut items))
+    }
+
+    /// Makes `value` fit to be added to this list.
+    pub(super) fn admit(&self, value: Value) -> Result<Value, Error> {
+        let (value, depth) = adopt(&self.header.budget, value)?;
+        // Adding a list to itself seals it, so the change that follows fails.
+        if depth >= MAX_DEPTH {
+            return Err(too_deep());
+        }
+        self.header.deepen(depth + 1);
+        Ok(value)
+    }
+}
+
+impl Dict {
+    /// A dict of `pairs`; a later value replaces an earlier one, which keeps its place.
+    pub(super) fn build(
+        budget: &Arc<Budget>,
+        pairs: impl IntoIterator<Item = (Value, Value)>,
+    ) -> Result<Value, Error> {
+        let mut map = IndexMap::new();
+        let mut depth = 0;
+        for (key, value) in pairs {
+            check_key(&key)?;
+            let (key, _) = adopt(budget, key)?;
+            let (value, below) = adopt(budget, value)?;
+            depth = depth.max(below);
+            map.insert(key, value);
+        }
+        if depth >= MAX_DEPTH {
+            return Err(too_deep());
+        }
+        let header = Header::new(depth + 1, budget);
+        Ok(Value::from_object(Self { header, map: Mutex::new(Arc::new(map)) }))
+    }
+
+    fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
+        let pairs: Vec<_> = object.try_iter_pairs().into_iter().flatten().collect();
+        Self::build(budget, pairs)
+    }
+
+    /// The entries as they are now; cheap.
+    pub(super) fn entries(&self) -> Arc<IndexMap<Value, Value>> {
+        locked(&self.map).clone()
+    }
+
+    /// The entry of `key`.
+    pub(super) fn entry(&self, key: &Value) -> Option<Value> {
+        check_key(key).ok()?;
+        locked(&self.map).get(key).cloned()
+    }
+
+    /// Changes the entries in place.
+    pub(super) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut IndexMap<Value, Value>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.header.check_open()?;
+        let mut map = locked(&self.map);
+        if Arc::strong_count(&map) > 1 {
+            self.header.budget.spend(map.len() as u64);
+            self.header.budget.check()?;
+        }
+        change(Arc::make_mut(&mut map))
+    }
+
+    /// Makes `value` fit to be an entry of this dict.
+    pub(super) fn admit(&self, value: Value) -> Result<Value, Error> {
+        let (value, depth) = adopt(&self.header.budget, value)?;
+        if depth >= MAX_DEPTH {
+            return Err(too_deep());
+        }
+        self.header.deepen(depth + 1);
+        Ok(value)
+    }
+}
+
+/// Python's rule for keys: scalars, and here tuples of scalars.
+pub(super) fn check_key(key: &Value) -> Result<(), Error> {
+    let Some(object) = key.as_object() else {
+        return Ok(());
+    };
+    match object.downcast_ref::<Seq>() {
+        Some(seq) if seq.tuple && seq.items().iter().all(|item| item.as_object().is_none()) => Ok(()),
+        _ => Err(error(format!("unhashable type: '{}'", type_name(key)))),
+    }
+}
+
+impl Generator {
+    /// A generator that yields `items`, which come from containers and so are sealed already.
+    pub(super) fn build(budget: &Arc<Budget>, items: Vec<Value>) -> Result<Value, Error> {
+        let items = items
+            .into_iter()
+            .map(|item| adopt(budget, item).map(|(value, _)| value))
+            .collect::<Result<_, _>>()?;
+        Ok(Value::from_object(Self { items: Mutex::new(items) }))
+    }
+
+    /// The next item.
+    pub(super) fn next(&self) -> Option<Value> {
+        locked(&self.items).pop_front()
+    }
+
+    /// All items that are left.
+    pub(super) fn drain(&self) -> Vec<Value> {
+        std::mem::take(&mut *locked(&self.items)).into()
+    }
+}
+
+fn bound(receiver: Value, name: &str) -> Value {
+    Value::from_object(BoundMethod { receiver, name: name.to_owned() })
+}
+
+/// Walks a list as it was when the walk began.
+struct Walk {
+    items: Arc<Vec<Value>>,
+    at: usize,
+}
+
+impl Iterator for Walk {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        let item = self.items.get(self.at)?.clone();
+        self.at += 1;
+        Some(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.items.len().saturating_sub(self.at);
+        (left, Some(left))
+    }
+}
+
+/// Walks a dict as it was when the walk began.
+struct WalkPairs {
+    map: Arc<IndexMap<Value, Value>>,
+    at: usize,
+}
+
+impl Iterator for WalkPairs {
+    type Item = (Value, Value);
+
+    fn next(&mut self) -> Option<(Value, Value)> {
+        let (key, value) = self.map.get_index(self.at)?;
+        self.at += 1;
+        Some((key.clone(), value.clone()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.map.len().saturating_sub(self.at);
+        (left, Some(left))
+    }
+}
+
+impl Object for Seq {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match key.as_usize() {
+            Some(index) => locked(&self.items).get(index).cloned(),
+            None => self.get_value_by_str(key.as_str()?),
+        }
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        match key {
+            "grouper" if self.group => return self.get_value(&Value::from(0)),
+            "list" if self.group => return self.get_value(&Value::from(1)),
+            _ => {}
+        }
+        methods::is_seq_method(self.tuple, key).then(|| bound(Value::from_dyn_object(self.clone()), key))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Iter(Box::new(Walk { items: self.items(), at: 0 }))
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(locked(&self.items).len())
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        state: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
+        methods::call_seq(state, self, method, args)
+    }
+
+    fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
+        let other = other.downcast_ref::<Seq>()?;
+        if self.tuple != other.tuple {
+            return Some(self.tuple.cmp(&other.tuple));
+        }
+        let (a, b) = (self.items(), other.items());
+        for (a, b) in a.iter().zip(b.iter()) {
+            if !self.header.budget.spend(1) {
+                return Some(Ordering::Less);
+            }
+            match a.cmp(b) {
+                Ordering::Equal => {}
+                unequal => return Some(unequal),
+            }
+        }
+        Some(a.len().cmp(&b.len()))
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_seq(f, self.tuple, &self.items(), &self.header.budget)
+    }
+}
+
+impl Object for Dict {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        // Jinja falls back to the attribute where there is no such item.
+        self.entry(key).or_else(|| {
+            let name = key.as_str()?;
+            methods::is_dict_method(name).then(|| bound(Value::from_dyn_object(self.clone()), name))
+        })
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        if methods::is_dict_method(key) {
+            return Some(bound(Value::from_dyn_object(self.clone()), key));
+        }
+        self.entry(&Value::from(key))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::KeyValueIter(Box::new(WalkPairs { map: self.entries(), at: 0 }))
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(locked(&self.map).len())
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        state: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
+        methods::call_dict(state, self, method, args)
+    }
+
+    fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
+        let other = other.downcast_ref::<Dict>()?;
+        let (a, b) = (self.entries(), other.entries());
+        if a.len() != b.len() {
+            return Some(a.len().cmp(&b.len()));
+        }
+        for (key, value) in a.iter() {
+            if !self.header.budget.spend(1) {
+                return Some(Ordering::Less);
+            }
+            match b.get(key).map(|theirs| value.cmp(theirs)) {
+                Some(Ordering::Equal) => {}
+                Some(unequal) => return Some(unequal),
+                None => return Some(Ordering::Greater),
+            }
+        }
+        Some(Ordering::Equal)
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_dict(f, &self.entries(), &self.header.budget)
+    }
+}
+
+impl Object for Generator {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let own = self.clone();
+        Enumerator::Iter(Box::new(Drain { generator: own }))
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        None
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        true
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<generator object>")
+    }
+}
+
+/// Takes a generator's items one by one; its size is known, as a `for` loop may ask for `loop.length`.
+struct Drain {
+    generator: Arc<Generator>,
+}
+
+impl Iterator for Drain {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        self.generator.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = locked(&self.generator.items).len();
+        (left, Some(left))
+    }
+}
+
+impl Object for BoundMethod {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+        self.receiver.call_method(state, &self.name, args)
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<built-in method {}>", self.name)
+    }
+}
+
+macro_rules! debug_as_name {
+    ($($type:ty => $name:literal),*) => {$(
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($name)
+            }
+        }
+    )*};
+}
+
+debug_as_name!(Seq => "<list>", Dict => "<dict>", Generator => "<generator object>", BoundMethod => "<method>");
+
+/// The name of a value's type in Python, for error messages.
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value.kind() {
+        ValueKind::Undefined => "Undefined",
+        ValueKind::None => "NoneType",
+        ValueKind::Bool => "bool",
+        ValueKind::Number if value.is_integer() => "int",
+        ValueKind::Number => "float",
+        ValueKind::String => "str",
+        ValueKind::Bytes => "bytes",
+        ValueKind::Seq if value.downcast_object_ref::<Seq>().is_some_and(|seq| seq.tuple) => "tuple",
+        ValueKind::Seq => "list",
+        ValueKind::Map => "dict",
+        ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => "generator",
+        ValueKind::Iterable => "list",
+        _ => "object",
+    }
+}
+
+/// `str(value)` as Python gives it; undefined prints as nothing.
+pub(super) fn write_str(out: &mut dyn Write, value: &Value, budget: &Budget) -> fmt::Result {
+    match value.as_str() {
+        Some(text) => out.write_str(text),
+        None if value.is_undefined() => Ok(()),
+        None => write_repr(out, value, budget),
+    }
+}
+
+/// `str(value)` as a string.
+pub(super) fn to_str(value: &Value, budget: &Budget) -> String {
+    if let Some(text) = value.as_str() {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    // A String takes every write.
+    let _ = write_str(&mut out, value, budget);
+    out
+}
+
+/// `repr(value)` as Python gives it.
+pub(super) fn write_repr(out: &mut dyn Write, value: &Value, budget: &Budget) -> fmt::Result {
+    if !budget.spend(1) {
+        return Ok(());
+    }
+    match value.kind() {
+        ValueKind::Undefined => out.write_str("Undefined"),
+        ValueKind::String => write_quoted(out, value.as_str().unwrap_or_default(), budget),
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => out.write_str(&float_repr(number)),
+            Err(_) => write!(out, "{value}"),
+        },
+        ValueKind::Seq | ValueKind::Iterable => match value.as_object() {
+            Some(object) => match object.downcast_ref::<Seq>() {
+                Some(seq) => write_seq(out, seq.tuple, &seq.items(), budget),
+                None if object.downcast_ref::<Generator>().is_some() => out.write_str("<generator object>"),
+                None => {
+                    let items: Vec<_> =
+                        object.try_iter().into_iter().flatten().take_while(|_| budget.spend(1)).collect();
+                    write_seq(out, value.is_tuple(), &items, budget)
+                }
+            },
+            None => write!(out, "{value}"),
+        },
+        ValueKind::Map => match value.downcast_object_ref::<Dict>() {
+            Some(dict) => write_dict(out, &dict.entries(), budget),
+            None => write!(out, "{value}"),
+        },
+        _ => write!(out, "{value}"),
+    }
+}
+
+fn write_seq(out: &mut dyn Write, tuple: bool, items: &[Value], budget: &Budget) -> fmt::Result {
+    out.write_char(if tuple { '(' } else { '[' })?;
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.write_str(", ")?;
+        }
+        write_repr(out, item, budget)?;
+    }
+    if tuple && items.len() == 1 {
+        out.write_char(',')?;
+    }
+    out.write_char(if tuple { ')' } else { ']' })
+}
+
+fn write_dict(out: &mut dyn Write, map: &IndexMap<Value, Value>, budget: &Budget) -> fmt::Result {
+    out.write_char('{')?;
+    for (i, (key, value)) in map.iter().enumerate() {
+        if i > 0 {
+            out.write_str(", ")?;
+        }
+        write_repr(out, key, budget)?;
+        out.write_str(": ")?;
+        write_repr(out, value, budget)?;
+    }
+    out.write_char('}')
+}
+
+fn write_quoted(out: &mut dyn Write, text: &str, budget: &Budget) -> fmt::Result {
+    if !budget.spend(1 + text.len() as u64 / 8) {
+        return Ok(());
+    }
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.write_char(quote)?;
+    for c in text.chars() {
+        match c {
+            '\\' => out.write_str("\\\\")?,
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            c if c == quote => {
+                out.write_char('\\')?;
+                out.write_char(c)?;
+            }
+            c if is_printable(c) => out.write_char(c)?,
+            c => match u32::from(c) {
+                code @ 0..=0xff => write!(out, "\\x{code:02x}")?,
+                code @ 0x100..=0xffff => write!(out, "\\u{code:04x}")?,
+                code => write!(out, "\\U{code:08x}")?,
+            },
+        }
+    }
+    out.write_char(quote)
+}
+
+/// Python's `str.isprintable` for one character, as far as controls, separators, format characters and private
+/// use go (unassigned code points count as printable here).
+fn is_printable(c: char) -> bool {
+    if c == ' ' {
+        return true;
+    }
+    if c.is_control() || c.is_whitespace() {
+        return false;
+    }
+    !matches!(u32::from(c),
+        0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x8e2 | 0x180e | 0x200b..=0x200f | 0x202a..=0x202e
+        | 0x2060..=0x2064 | 0x2066..=0x206f | 0xe000..=0xf8ff | 0xfeff | 0xfff9..=0xfffb | 0xe0001
+        | 0xe0020..=0xe007f | 0xf0000..=0x10ffff)
+}
+
+/// `repr` of a Python float: the shortest digits that read back, an exponent from 1e16 on and below 1e-4.
+pub(super) fn float_repr(x: f64) -> String {
+    if x.is_nan() {
+        return "nan".into();
+    }
+    if x.is_infinite() {
+        return if x > 0.0 { "inf".into() } else { "-inf".into() };
+    }
+    let scientific = format!("{x:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
+        return scientific;
+    };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..16).contains(&exponent) {
+        let plain = format!("{x}");
+        return if plain.contains('.') { plain } else { plain + ".0" };
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+}
+
+/// A value for the template from JSON.
+pub(super) fn from_json(budget: &Arc<Budget>, json: &serde_json::Value) -> Result<Value, Error> {
+    from_json_at(budget, json, 0)
+}
+
+fn from_json_at(budget: &Arc<Budget>, json: &serde_json::Value, depth: usize) -> Result<Value, Error> {
+    use serde_json::Value as Json;
+    if depth > MAX_DEPTH {
+        return Err(too_deep());
+    }
+    Ok(match json {
+        Json::Null => Value::from(()),
+        Json::Bool(b) => Value::from(*b),
+        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => Value::from(i),
+            (None, Some(u)) => Value::from(u),
+            (None, None) => Value::from(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(s) => Value::from(s.as_str()),
+        Json::Array(items) => Seq::list(
+            budget,
+            items.iter().map(|item| from_json_at(budget, item, depth + 1)).collect::<Result<_, _>>()?,
+        )?,
+        Json::Object(map) => {
+            let pairs = map
+                .iter()
+                .map(|(k, v)| Ok((Value::from(k.as_str()), from_json_at(budget, v, depth + 1)?)))
+                .collect::<Result<Vec<_>, Error>>()?;
+            Dict::build(budget, pairs)?
+        }
+    })
+}
