@@ -16,8 +16,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
-    match commands::dispatch(&cli) {
+    let result = match args::Cli::try_parse() {
+        Ok(cli) => commands::dispatch(&cli),
+        Err(error) => return failure::report_usage(&error),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

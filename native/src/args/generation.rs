@@ -1,6 +1,7 @@
 //! How tokens are chosen and when generation stops: shared by `run` and `chat`. llama.cpp's names and defaults.
 
-use anyhow::{Result, bail};
+use crate::failure::Usage;
+use anyhow::Result;
 use clap::Args;
 use twinfer_engine::sample::{SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq};
 
@@ -176,7 +177,7 @@ impl GenerationArgs {
             ..SamplerParams::default()
         };
         if let Err(error) = params.validate() {
-            bail!("{}", in_flag_names(&error.to_string()));
+            return Err(Usage(in_flag_names(&error.to_string())).into());
         }
         Ok(params)
     }

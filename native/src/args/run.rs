@@ -17,7 +17,7 @@ The prompt is given to the model as it is; for a model that was trained to conve
 `run --chat`) puts it into the model's chat template.";
 
 #[derive(Debug, Args)]
-#[command(after_help = RUN_EXAMPLES)]
+#[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
 pub(crate) struct RunArgs {
     /// The text to continue.
     #[arg(required_unless_present = "file", conflicts_with = "file")]
@@ -61,7 +61,7 @@ In the chat: Enter sends; Alt-Enter, or a backslash at the end of the line, star
 answer, Ctrl-D leaves. /help lists the commands.";
 
 #[derive(Debug, Args)]
-#[command(after_help = CHAT_EXAMPLES)]
+#[command(after_help = CHAT_EXAMPLES, allow_negative_numbers = true)]
 pub(crate) struct ChatArgs {
     /// The system message.
     #[arg(long, value_name = "TEXT")]

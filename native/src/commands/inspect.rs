@@ -64,21 +64,23 @@ fn dump(file: &ModelFile, name: &str, path: &Path) -> Result<()> {
     new_file.map_or(Ok(()), NewFile::commit)
 }
 
-/// The nearest names help more than "not found".
+/// The nearest names help more than "not found": those that begin alike.
 fn unknown_tensor(file: &ModelFile, name: &str) -> anyhow::Error {
-    let last = name
-        .rsplit('.')
-        .find(|part| *part != "weight" && *part != "bias")
-        .unwrap_or(name);
-    let near: Vec<&str> = file
-        .tensors()
-        .map(|t| t.name.as_str())
-        .filter(|t| t.contains(last) || name.contains(t))
-        .take(5)
-        .collect();
-    if near.is_empty() {
+    let common = |other: &str| {
+        name.bytes()
+            .zip(other.bytes())
+            .take_while(|(a, b)| a == b)
+            .count()
+    };
+    let longest = file.tensors().map(|t| common(&t.name)).max().unwrap_or(0);
+    if longest < 3 {
         return anyhow!("there is no tensor `{name}`; `twinfer inspect` lists them");
     }
+    let near = file
+        .tensors()
+        .map(|t| t.name.as_str())
+        .filter(|t| common(t) == longest);
+    let near: Vec<&str> = near.take(4).collect();
     anyhow!("there is no tensor `{name}`; similar: {}", near.join(", "))
 }
 

@@ -10,9 +10,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rayon::prelude::*;
 use twinfer_engine::gguf::{Metadata, TensorSpec, Value, Writer, writer};
-use twinfer_engine::quant::{self, GgmlType, Mix};
+use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION};
 
 use super::shapes::Shape;
+use crate::commands::quantize::find_mix;
 use crate::output::NewFile;
 use crate::progress::Progress;
 use crate::{interrupt, load};
@@ -34,11 +35,22 @@ pub(super) struct Synthetic {
 
 impl Synthetic {
     pub(super) fn new(shape: &Shape, mix: &str, seed: u32) -> Result<Self> {
-        let mix = Mix::from_name(mix)?;
+        let mix = find_mix(mix)?;
+        let model = MixModel {
+            n_layers: shape.n_layers,
+            n_experts: 0,
+            gqa: shape.n_heads / shape.n_kv_heads,
+            tied_output: shape.tied,
+        };
         let mut tensors = tensors(shape);
-        mix.assign(&mut tensors);
+        for tensor in &mut tensors {
+            let dims: Vec<u64> = tensor.shape.iter().map(|&d| d as u64).collect();
+            if let Some(ty) = mix.tensor_type(&tensor.name, &dims, &model) {
+                tensor.ty = ty;
+            }
+        }
         Ok(Self {
-            metadata: metadata(shape, &mix),
+            metadata: metadata(shape, mix),
             tensors,
             seed: seed.into(),
         })
@@ -155,7 +167,7 @@ fn fill(data: &mut [u8], pool: &[u8], block_bytes: usize, seed: u64) {
     });
 }
 
-fn metadata(shape: &Shape, mix: &Mix) -> Metadata {
+fn metadata(shape: &Shape, mix: Mix) -> Metadata {
     let mut m = Metadata::new();
     let text = |s: &str| Value::String(s.into());
     let number = |n: usize| Value::U32(u32::try_from(n).unwrap_or(u32::MAX));
@@ -170,7 +182,7 @@ fn metadata(shape: &Shape, mix: &Mix) -> Metadata {
         text("Random weights, for measuring speed; its text is noise."),
     );
     m.insert("general.file_type", Value::U32(mix.file_type()));
-    m.insert("general.quantization_version", Value::U32(2));
+    m.insert("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     let mut arch = |key: &str, value: Value| {
         m.insert(format!("{}.{key}", shape.arch), value);
     };
