@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use memmap2::Mmap;
@@ -102,6 +102,10 @@ pub(crate) fn threads(global: &GlobalArgs) -> usize {
 
 /// Sets up rayon, which packs weights and quantizes, for the same number of threads.
 pub(crate) fn init_pool(global: &GlobalArgs) -> Result<()> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    if DONE.set(()).is_err() {
+        return Ok(());
+    }
     let n = threads(global);
     rayon::ThreadPoolBuilder::new()
         .num_threads(n)

@@ -8,11 +8,11 @@ const EXAMPLES: &str = "\
 Examples:
   twinfer bench -m model.gguf
   twinfer bench -m model.gguf -p 512,2048 -n 128 -t 8 -r 5 -o json
-  twinfer bench --shape llama-3.1-8b --type q4_k_m               random weights, in memory
-  twinfer bench --shape qwen3-0.6b --type q8_0 -o random.gguf    random weights, in a file that is kept
+  twinfer bench --shape llama-3.1-8b --type q4_k_m             random weights, in memory
+  twinfer bench --shape qwen3-0.6b --type q8_0 -o random.gguf  random weights, in a file
 
-pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one; both in
-tokens per second, mean and standard deviation over the repetitions.";
+pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one;
+both in tokens per second, mean and standard deviation over the repetitions.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -10,8 +10,8 @@ Examples:
   twinfer eval -m model.gguf --prompt \"Once upon a time\" --json
   twinfer eval -m model.gguf --tokens 1,403 --logits out.f32 --cache-type-k f32 --cache-type-v f32
 
-The digest is the SHA-256 of all logits as little-endian f32, [positions][vocabulary]. It is the same on every
-backend and for any number of threads; if it differs between two machines, one of them has a fault.";
+The digest is the SHA-256 of all logits as little-endian f32, [positions][vocabulary]. It is the
+same on every backend and for any number of threads; where two machines differ, one has a fault.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -36,7 +36,7 @@ Examples:
   twinfer bench --shape llama-3.2-1b           how fast would this machine be? Nothing to download
   twinfer run --help                           every command explains itself
 
-Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 the command line is wrong, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong command line, 130 Ctrl-C.
 Text goes to stdout; progress, timings and errors go to stderr.";
 
 /// Runs language models from GGUF files on the CPU: the same answer, bit for bit, on every backend.

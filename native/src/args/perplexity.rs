@@ -9,8 +9,8 @@ Examples:
   twinfer perplexity -m model.gguf -f wiki.test.raw
   twinfer perplexity -m model.gguf -f text.txt --ctx-size 2048 --chunks 20
 
-The text is cut into chunks of the context's size (512 unless --ctx-size says otherwise); each chunk is
-predicted from its own beginning, and its second half is scored, as llama.cpp does.";
+The text is cut into chunks of the context's size (512 unless --ctx-size says otherwise); each
+chunk is predicted from its own beginning, and its second half is scored, as llama.cpp does.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

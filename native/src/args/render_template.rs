@@ -10,8 +10,8 @@ Examples:
   twinfer render-template --template chatml.jinja --input conversation.json
   jq .messages log.json | twinfer render-template -m model.gguf --input -
 
-The input is an object with the template's variables: messages, tools, add_generation_prompt, bos_token,
-eos_token and whatever else the template reads; or just the array of messages.";
+The input is an object with the template's variables: messages, tools, add_generation_prompt,
+bos_token, eos_token and whatever else the template reads; or just the array of messages.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

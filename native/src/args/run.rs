@@ -13,8 +13,8 @@ Examples:
   twinfer run -m model.gguf -f prompt.txt --seed 7 > answer.txt
   git diff | twinfer run -m model.gguf -f -
 
-The prompt is given to the model as it is; for a model that was trained to converse, `twinfer chat` (or
-`run --chat`) puts it into the model's chat template.";
+The prompt is given to the model as it is; for a model that was trained to converse,
+`twinfer chat` (or `run --chat`) puts it into the model's chat template.";
 
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
@@ -57,8 +57,8 @@ Examples:
   twinfer chat -m qwen3-4b-q4_k_m.gguf --system \"You answer in one sentence.\"
   twinfer chat -m model.gguf --template chatml.jinja
 
-In the chat: Enter sends; Alt-Enter, or a backslash at the end of the line, starts a new line. Ctrl-C stops the
-answer, Ctrl-D leaves. /help lists the commands.";
+In the chat: Enter sends; Alt-Enter, or a backslash at the end of the line, starts a new line.
+Ctrl-C stops the answer, Ctrl-D leaves. /help lists the commands.";
 
 #[derive(Debug, Args)]
 #[command(after_help = CHAT_EXAMPLES, allow_negative_numbers = true)]
