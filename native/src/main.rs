@@ -8,6 +8,8 @@ mod interrupt;
 mod load;
 mod output;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod template;
 mod topology;
 

@@ -185,7 +185,7 @@ impl GenerationArgs {
 
 /// The engine names parameters as llama.cpp's code does; a person typed the flag.
 fn in_flag_names(message: &str) -> String {
-    const FLAGS: [(&str, &str); 20] = [
+    const FLAGS: [(&str, &str); 21] = [
         ("temp", "--temp"),
         ("top_p", "--top-p"),
         ("min_p", "--min-p"),
@@ -203,6 +203,7 @@ fn in_flag_names(message: &str) -> String {
         ("dry_base", "--dry-base"),
         ("dry_allowed_length", "--dry-allowed-length"),
         ("dry_penalty_last_n", "--dry-penalty-last-n"),
+        ("mirostat", "--mirostat"),
         ("mirostat_tau", "--mirostat-ent"),
         ("mirostat_eta", "--mirostat-lr"),
         ("logit_bias", "--logit-bias"),

@@ -20,7 +20,8 @@ pub(crate) struct GlobalArgs {
     #[arg(short, long, global = true, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<usize>,
 
-    /// Seed of everything random; equal seeds give equal results. -1: a new one each time.
+    /// Seed of everything random; equal seeds give equal results. -1: a new one each time (but
+    /// `run` with the built-in model always tells the same story then).
     #[arg(short, long, global = true, value_name = "N", default_value = "-1", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)))]
     pub(crate) seed: i64,

@@ -29,11 +29,11 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  twinfer run \"Once upon a time\"               continue a text; with no -m, the built-in toy model
+  twinfer run \"Once upon a time\"               continue a text (no -m: the built-in toy model)
   twinfer chat -m qwen3-4b-q4_k_m.gguf         talk to a model
   twinfer inspect -m model.gguf                what is in a file
   twinfer quantize f16.gguf small.gguf q4_k_m  make a model smaller
-  twinfer bench --shape llama-3.2-1b           how fast would this machine be? Nothing to download
+  twinfer bench --shape llama-3.2-1b           how fast would this machine be? No download
   twinfer run --help                           every command explains itself
 
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong command line, 130 Ctrl-C.

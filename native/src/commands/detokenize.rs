@@ -54,7 +54,7 @@ mod tests {
         for text in ["1 2 3", "1,2,3", "[1, 2, 3]\n", " 1,\n2 ,3 "] {
             assert_eq!(parse_ids(text).unwrap(), [1, 2, 3], "{text:?}");
         }
-        assert_eq!(parse_ids("").unwrap(), []);
+        assert!(parse_ids("").unwrap().is_empty());
         assert!(parse_ids("1 x").unwrap_err().to_string().contains("`x`"));
         assert!(parse_ids("-1").is_err());
         assert!(parse_ids("[1, 2").is_err());
