@@ -10,9 +10,9 @@
 //! The crate opens no files and no sockets, reads no clock and starts no threads: `native` and `web` do.
 #![deny(missing_docs)]
 
+pub mod chat;
 pub mod context;
 pub mod digest;
-pub mod chat;
 pub mod error;
 pub mod gguf;
 pub mod kernels;

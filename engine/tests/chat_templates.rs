@@ -8,10 +8,20 @@ use serde_json::{Value, json};
 use twinfer_engine::Error;
 use twinfer_engine::chat::{CHATML, ChatTemplate, CivilTime, Inputs};
 
-const NOW: CivilTime = CivilTime { year: 2026, month: 1, day: 2, hour: 3, minute: 4, second: 5 };
+const NOW: CivilTime = CivilTime {
+    year: 2026,
+    month: 1,
+    day: 2,
+    hour: 3,
+    minute: 4,
+    second: 5,
+};
 
 fn inputs(variables: &Value) -> Inputs {
-    Inputs { variables: variables.as_object().expect("a map of arguments").clone(), now: NOW }
+    Inputs {
+        variables: variables.as_object().expect("a map of arguments").clone(),
+        now: NOW,
+    }
 }
 
 fn render(source: &str, variables: &Value) -> Result<String, Error> {
@@ -20,7 +30,10 @@ fn render(source: &str, variables: &Value) -> Result<String, Error> {
 
 #[test]
 fn reference_renderings() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/reference/chat-templates"));
+    let folder = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../shared/reference/chat-templates"
+    ));
     if !folder.is_dir() {
         println!("chat templates: left out, {} is not there", folder.display());
         return;
@@ -65,5 +78,15 @@ fn reference_renderings() {
         "chat templates: {equal} of {total} renderings over {} templates ({errors} error cases)",
         files.len()
     );
-    assert!(failures.is_empty(), "{} failures, the first:\n{}", failures.len(), failures.iter().take(12).map(|f| f.chars().take(700).collect::<String>()).collect::<Vec<_>>().join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} failures, the first:\n{}",
+        failures.len(),
+        failures
+            .iter()
+            .take(12)
+            .map(|f| f.chars().take(700).collect::<String>())
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
 }

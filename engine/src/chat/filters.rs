@@ -16,11 +16,13 @@ use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_
 /// A filter: the value is the first argument.
 type Filter = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FILTERS: [(&str, Filter); 56] = [
+const FILTERS: [(&str, Filter); 57] = [
     ("abs", abs),
     ("attr", attr),
     ("batch", batch),
-    ("capitalize", |state, args| text(state, args).map(|text| Value::from(methods::capitalize(&text)))),
+    ("capitalize", |state, args| {
+        changed(state, args, methods::capitalize)
+    }),
     ("center", center),
     ("count", length),
     ("d", default),
@@ -31,7 +33,7 @@ const FILTERS: [(&str, Filter); 56] = [
     ("filesizeformat", filesizeformat),
     ("first", first),
     ("float", float),
-    ("forceescape", escape),
+    ("forceescape", forceescape),
     ("format", format_filter),
     ("groupby", groupby),
     ("indent", indent),
@@ -41,7 +43,7 @@ const FILTERS: [(&str, Filter); 56] = [
     ("last", last),
     ("length", length),
     ("list", list),
-    ("lower", |state, args| text(state, args).map(|text| Value::from(text.to_lowercase()))),
+    ("lower", |state, args| changed(state, args, str::to_lowercase)),
     ("map", map),
     ("max", |state, args| extreme(state, args, Ordering::Greater)),
     ("min", |state, args| extreme(state, args, Ordering::Less)),
@@ -51,22 +53,23 @@ const FILTERS: [(&str, Filter); 56] = [
     ("replace", replace),
     ("reverse", reverse),
     ("round", round),
-    ("safe", |state, args| text(state, args).map(Value::from)),
+    ("safe", safe),
     ("select", |state, args| choose(state, args, false, true)),
     ("selectattr", |state, args| choose(state, args, true, true)),
     ("slice", slice),
     ("sort", sort),
-    ("string", |state, args| text(state, args).map(Value::from)),
+    ("string", |state, args| changed(state, args, str::to_owned)),
     ("sum", sum),
     ("title", title),
     ("tojson", json::tojson),
     ("trim", trim),
     ("truncate", truncate),
     ("unique", unique),
-    ("upper", |state, args| text(state, args).map(|text| Value::from(text.to_uppercase()))),
+    ("upper", |state, args| changed(state, args, str::to_uppercase)),
     ("urlencode", urlencode),
     ("wordcount", wordcount),
     ("xmlattr", xmlattr),
+    (ADD, |state, args| add(state, input(args)?, args.req(1, "other")?)),
     (PRINTF, printf_operator),
     // Names of the engine that Jinja does not have.
     ("bool", unknown),
@@ -79,17 +82,26 @@ const FILTERS: [(&str, Filter); 56] = [
 /// The filter that the rewriter puts in place of `%` after a string literal.
 pub(super) const PRINTF: &str = "_tw_printf";
 
+/// The filter that the rewriter puts in place of `+` in templates that mark strings as safe.
+pub(super) const ADD: &str = "_tw_add";
+
 /// Replaces the engine's filters by these.
 pub(super) fn register(env: &mut Environment<'_>) {
     for (name, filter) in FILTERS {
-        env.add_filter(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-            filter(state, &Args::new(name, &values.into_values()))
-        });
+        env.add_filter(
+            name,
+            move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
+                filter(state, &Args::new(name, &values.into_values()))
+            },
+        );
     }
 }
 
 fn unknown(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::UnknownFilter, args.fail("there is no such filter").to_string()))
+    Err(Error::new(
+        ErrorKind::UnknownFilter,
+        args.fail("there is no such filter").to_string(),
+    ))
 }
 
 fn input<'a>(args: &'a Args<'_>) -> Result<&'a Value, Error> {
@@ -168,7 +180,10 @@ impl Attribute {
             Some(value) => match value.as_str() {
                 Some(path) => path
                     .split('.')
-                    .map(|part| part.parse::<u32>().map_or_else(|_| Value::from(part), Value::from))
+                    .map(|part| {
+                        part.parse::<u32>()
+                            .map_or_else(|_| Value::from(part), Value::from)
+                    })
                     .collect(),
                 None if value.is_none() => Vec::new(),
                 None => vec![value.clone()],
@@ -211,7 +226,10 @@ fn check_comparable<'a>(values: impl Iterator<Item = &'a Value>) -> Result<(), E
             ValueKind::Bool => ValueKind::Number,
             kind => kind,
         };
-        let ordered = !matches!(kind(value), ValueKind::None | ValueKind::Map | ValueKind::Undefined);
+        let ordered = !matches!(
+            kind(value),
+            ValueKind::None | ValueKind::Map | ValueKind::Undefined
+        );
         match seen {
             Some(first) if kind(first) != kind(value) || !ordered => {
                 return Err(error(format!(
@@ -235,7 +253,10 @@ fn default(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     if !replace {
         return Ok(value.clone());
     }
-    Ok(args.opt(1, "default_value").cloned().unwrap_or_else(|| Value::from("")))
+    Ok(args
+        .opt(1, "default_value")
+        .cloned()
+        .unwrap_or_else(|| Value::from("")))
 }
 
 fn attr(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -243,7 +264,7 @@ fn attr(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     // Attributes only, never items: methods of a list or dict.
     let own = value.downcast_object_ref::<Seq>().is_some() || value.downcast_object_ref::<Dict>().is_some();
     let method = match value.downcast_object_ref::<Seq>() {
-        Some(seq) => methods::is_seq_method(seq.tuple, name),
+        Some(seq) => methods::is_seq_method(seq, name),
         None => methods::is_dict_method(name),
     };
     if own && !method {
@@ -269,7 +290,8 @@ fn length(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
             None => None,
         },
     };
-    len.map(Value::from).ok_or_else(|| error(format!("object of type '{}' has no len()", type_name(value))))
+    len.map(Value::from)
+        .ok_or_else(|| error(format!("object of type '{}' has no len()", type_name(value))))
 }
 
 fn pprint(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -288,7 +310,10 @@ fn abs(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     match (integer(value), f64::try_from(value.clone())) {
         (Some(int), _) => Ok(Value::from(i128::from(int).abs())),
         (None, Ok(float)) if value.is_number() => Ok(Value::from(float.abs())),
-        _ => Err(error(format!("bad operand type for abs(): '{}'", type_name(value)))),
+        _ => Err(error(format!(
+            "bad operand type for abs(): '{}'",
+            type_name(value)
+        ))),
     }
 }
 
@@ -311,10 +336,15 @@ fn parse_int(text: &str, base: i64) -> Option<i128> {
             (.., Some(digits)) => (digits, 2),
             _ => (lower, 10),
         },
-        base => (lower, u32::try_from(base).ok().filter(|base| (2..=36).contains(base))?),
+        base => (
+            lower,
+            u32::try_from(base).ok().filter(|base| (2..=36).contains(base))?,
+        ),
     };
     // Underscores stand between digits only.
-    let well_formed = digits.split('_').all(|run| !run.is_empty() && run.chars().all(|c| c.is_digit(base)));
+    let well_formed = digits
+        .split('_')
+        .all(|run| !run.is_empty() && run.chars().all(|c| c.is_digit(base)));
     if !well_formed {
         return None;
     }
@@ -369,7 +399,10 @@ fn float(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     };
     Ok(match found {
         Some(float) => Value::from(float),
-        None => args.opt(1, "default").cloned().unwrap_or_else(|| Value::from(0.0)),
+        None => args
+            .opt(1, "default")
+            .cloned()
+            .unwrap_or_else(|| Value::from(0.0)),
     })
 }
 
@@ -406,7 +439,11 @@ fn round(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         ("common", None) => libm::rint(number / scale) * scale,
         ("ceil" | "floor", _) => {
             let step = if method == "ceil" { f64::ceil } else { f64::floor };
-            if precision >= 0 { step(number * scale) / scale } else { step(number / scale) * scale }
+            if precision >= 0 {
+                step(number * scale) / scale
+            } else {
+                step(number / scale) * scale
+            }
         }
         _ => return Err(args.fail("method must be common, ceil or floor")),
     };
@@ -416,36 +453,77 @@ fn round(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 fn sum(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["attribute", "start"])?;
     let attribute = Attribute::new(args.opt(1, "attribute"), None);
-    let start = args.opt(2, "start").cloned().unwrap_or_else(|| Value::from(0));
-    let mut total = start;
+    let mut total = args.opt(2, "start").cloned().unwrap_or_else(|| Value::from(0));
+    if total.as_str().is_some() {
+        return Err(args.fail("strings cannot be summed"));
+    }
     for item in iterate(state, input(args)?)? {
-        let item = attribute.of(&item)?;
-        total = match (integer(&total), integer(&item)) {
-            (Some(a), Some(b)) => int_value(i128::from(a) + i128::from(b)),
-            _ if total.is_number() && item.is_number() => {
-                match (f64::try_from(total.clone()), f64::try_from(item)) {
-                    (Ok(a), Ok(b)) => Value::from(a + b),
-                    _ => return Err(args.fail("the sum is too large")),
-                }
-            }
-            _ => match (total.downcast_object_ref::<Seq>(), item.downcast_object_ref::<Seq>()) {
-                (Some(a), Some(b)) if a.tuple == b.tuple => {
-                    let joined: Vec<_> = a.items().iter().chain(b.items().iter()).cloned().collect();
-                    state.consume_fuel(joined.len() as u64 / 2)?;
-                    let budget = Budget::of(state)?;
-                    if a.tuple { Seq::tuple(&budget, joined)? } else { Seq::list(&budget, joined)? }
-                }
-                _ => {
-                    return Err(args.fail(&format!(
-                        "unsupported operand types for +: '{}' and '{}'",
-                        type_name(&total),
-                        type_name(&item)
-                    )));
-                }
-            },
-        };
+        total = add(state, &total, &attribute.of(&item)?)?;
     }
     Ok(total)
+}
+
+/// `a + b`. A string that `safe` marked escapes one that is not, as markupsafe does even where nothing is escaped.
+pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    let unsupported = || {
+        error(format!(
+            "unsupported operand types for +: '{}' and '{}'",
+            type_name(a),
+            type_name(b)
+        ))
+    };
+    if let (Some(left), Some(right)) = (a.as_str(), b.as_str()) {
+        methods::pay(state, left.len().saturating_add(right.len()))?;
+        return Ok(if a.is_safe() || b.is_safe() {
+            let (left, right) = (markup(a.clone()), markup(b.clone()));
+            Value::from_safe_string(
+                [left.as_str(), right.as_str()]
+                    .map(Option::unwrap_or_default)
+                    .concat(),
+            )
+        } else {
+            Value::from([left, right].concat())
+        });
+    }
+    if let (Some(a), Some(b)) = (whole_number(a), whole_number(b)) {
+        return a
+            .checked_add(b)
+            .map(int_value)
+            .ok_or_else(|| error("the sum is too large"));
+    }
+    let number = |value: &Value| match whole_number(value) {
+        Some(int) => Some(int as f64),
+        None if value.is_number() => f64::try_from(value.clone()).ok(),
+        None => None,
+    };
+    if let (Some(a), Some(b)) = (number(a), number(b)) {
+        return Ok(Value::from(a + b));
+    }
+    let is_list = |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
+            && value.downcast_object_ref::<Generator>().is_none()
+            && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view)
+    };
+    let is_tuple = |value: &Value| value.downcast_object_ref::<Seq>().is_some_and(Seq::is_tuple);
+    if !is_list(a) || !is_list(b) || is_tuple(a) != is_tuple(b) {
+        return Err(unsupported());
+    }
+    let mut items = iterate(state, a)?;
+    items.extend(iterate(state, b)?);
+    let budget = Budget::of(state)?;
+    if is_tuple(a) {
+        Seq::tuple(&budget, items)
+    } else {
+        Seq::list(&budget, items)
+    }
+}
+
+fn whole_number(value: &Value) -> Option<i128> {
+    match integer(value) {
+        Some(int) => Some(int.into()),
+        None if value.is_integer() => i128::try_from(value.clone()).ok(),
+        None => None,
+    }
 }
 
 fn filesizeformat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -479,7 +557,10 @@ fn filesizeformat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, E
 
 fn trim(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(2, &["chars"])?;
-    Ok(Value::from(methods::strip(&text(state, args)?, args.opt_str(1, "chars")?, true, true)))
+    let chars = args.opt_str(1, "chars")?;
+    changed(state, args, |text| {
+        methods::strip(text, chars, true, true).to_owned()
+    })
 }
 
 /// Words begin after white space, dashes and opening brackets.
@@ -531,7 +612,13 @@ fn indent(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     // With the newline that jinja2 appends, so that an empty last line counts.
     let source = format!("{text}\n");
     let lines = call_splitlines(state, &source)?;
-    methods::pay(state, lines.len().saturating_mul(margin.len() + 1).saturating_add(text.len()))?;
+    methods::pay(
+        state,
+        lines
+            .len()
+            .saturating_mul(margin.len() + 1)
+            .saturating_add(text.len()),
+    )?;
     let mut out = String::with_capacity(text.len());
     for (i, line) in lines.iter().enumerate() {
         let line = line.as_str().unwrap_or_default();
@@ -570,7 +657,10 @@ fn truncate(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
     if text.chars().count() as i64 <= limit.saturating_add(leeway) {
         return Ok(Value::from(text));
     }
-    let kept: String = text.chars().take(usize::try_from(limit - end_len).unwrap_or(0)).collect();
+    let kept: String = text
+        .chars()
+        .take(usize::try_from(limit - end_len).unwrap_or(0))
+        .collect();
     let kept = match kept.rsplit_once(' ') {
         Some((before, _)) if !args.flag(2, "killwords", false) => before,
         _ => kept.as_str(),
@@ -581,7 +671,9 @@ fn truncate(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
 fn wordcount(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let text = text(state, args)?;
     let word = |c: char| c == '_' || c.is_alphanumeric();
-    Ok(Value::from(text.split(|c| !word(c)).filter(|run| !run.is_empty()).count()))
+    Ok(Value::from(
+        text.split(|c| !word(c)).filter(|run| !run.is_empty()).count(),
+    ))
 }
 
 fn format_filter(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -593,7 +685,7 @@ fn format_filter(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Er
 fn printf_operator(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let operand = args.req(1, "operand")?;
     match operand.downcast_object_ref::<Seq>() {
-        Some(seq) if seq.tuple => printf(state, args, &seq.items()),
+        Some(seq) if seq.is_tuple() => printf(state, args, &seq.items()),
         _ => printf(state, args, std::slice::from_ref(operand)),
     }
 }
@@ -601,7 +693,11 @@ fn printf_operator(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, 
 fn printf(state: &mut State<'_, '_>, args: &Args<'_>, values: &[Value]) -> Result<Value, Error> {
     let text = text(state, args)?;
     methods::pay_for_format(state, &text, values)?;
-    Ok(Value::from(format(FormatStyle::Printf, &text, &methods::format_args(state, values)?)?))
+    Ok(Value::from(format(
+        FormatStyle::Printf,
+        &text,
+        &methods::format_args(state, values)?,
+    )?))
 }
 
 /// markupsafe's escapes.
@@ -619,9 +715,46 @@ fn escape_text(text: &str, out: &mut String) {
 }
 
 fn escape(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    if input(args)?.is_safe() {
+        return Ok(input(args)?.clone());
+    }
+    forceescape(state, args)
+}
+
+fn forceescape(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let mut out = String::new();
     escape_text(&text(state, args)?, &mut out);
-    Ok(Value::from(out))
+    Ok(Value::from_safe_string(out))
+}
+
+fn safe(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    text(state, args).map(Value::from_safe_string)
+}
+
+/// The text of the value changed; a string that `safe` marked stays marked.
+fn changed(
+    state: &mut State<'_, '_>,
+    args: &Args<'_>,
+    change: impl FnOnce(&str) -> String,
+) -> Result<Value, Error> {
+    let text = change(&text(state, args)?);
+    Ok(if input(args)?.is_safe() {
+        Value::from_safe_string(text)
+    } else {
+        Value::from(text)
+    })
+}
+
+/// A string as marked text: escaped unless it is marked already. Other values stay.
+pub(super) fn markup(value: Value) -> Value {
+    match value.as_str() {
+        Some(text) if !value.is_safe() => {
+            let mut out = String::new();
+            escape_text(text, &mut out);
+            Value::from_safe_string(out)
+        }
+        _ => value,
+    }
 }
 
 fn xmlattr(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -662,7 +795,10 @@ fn url_quote(text: &str, query: bool, out: &mut String) {
 fn urlencode(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let value = input(args)?;
     let mut out = String::new();
-    if !matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
+    if !matches!(
+        value.kind(),
+        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable
+    ) {
         url_quote(&str_of(state, value)?, false, &mut out);
         return Ok(Value::from(out));
     }
@@ -758,8 +894,18 @@ fn reverse(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     generator(state, items)
 }
 
+/// The items, none where the value is false: `none|map(…)` is empty.
+fn walk_if_true(state: &State<'_, '_>, args: &Args<'_>) -> Result<Vec<Value>, Error> {
+    let value = input(args)?;
+    if value.is_true() {
+        iterate(state, value)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
 fn map(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
-    let items = iterate(state, input(args)?)?;
+    let items = walk_if_true(state, args)?;
     let mut out = Vec::with_capacity(items.len());
     if args.positional().len() == 1 {
         let Some(attribute) = args.keyword("attribute") else {
@@ -787,7 +933,7 @@ fn choose(
     by_attribute: bool,
     wanted: bool,
 ) -> Result<Value, Error> {
-    let items = iterate(state, input(args)?)?;
+    let items = walk_if_true(state, args)?;
     let attribute = by_attribute.then(|| args.req(1, "attribute")).transpose()?;
     let attribute = Attribute::new(attribute, None);
     let at = 1 + usize::from(by_attribute);
@@ -834,7 +980,10 @@ fn sort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let case_sensitive = args.flag(2, "case_sensitive", false);
     let attributes: Vec<Attribute> = match args.opt(3, "attribute") {
         Some(value) => match value.as_str() {
-            Some(names) => names.split(',').map(|name| Attribute::new(Some(&Value::from(name)), None)).collect(),
+            Some(names) => names
+                .split(',')
+                .map(|name| Attribute::new(Some(&Value::from(name)), None))
+                .collect(),
             None => vec![Attribute::new(Some(value), None)],
         },
         None => vec![Attribute::new(None, None)],
@@ -876,8 +1025,7 @@ fn dictsort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
 
 fn groupby(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(4, &["attribute", "default", "case_sensitive"])?;
-    let attribute =
-        Attribute::new(Some(args.req(1, "attribute")?), args.opt(2, "default").cloned());
+    let attribute = Attribute::new(Some(args.req(1, "attribute")?), args.opt(2, "default").cloned());
     let case_sensitive = args.flag(3, "case_sensitive", false);
     let mut keyed = Vec::new();
     for item in iterate(state, input(args)?)? {
@@ -939,8 +1087,13 @@ fn extreme(state: &mut State<'_, '_>, args: &Args<'_>, wanted: Ordering) -> Resu
 
 fn batch(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["linecount", "fill_with"])?;
-    let size = args.opt_int(1, "linecount")?.ok_or_else(|| args.fail("linecount is needed"))?;
-    let size = usize::try_from(size).ok().filter(|&size| size > 0).ok_or_else(|| args.fail("linecount must be positive"))?;
+    let size = args
+        .opt_int(1, "linecount")?
+        .ok_or_else(|| args.fail("linecount is needed"))?;
+    let size = usize::try_from(size)
+        .ok()
+        .filter(|&size| size > 0)
+        .ok_or_else(|| args.fail("linecount must be positive"))?;
     let fill = args.opt(2, "fill_with").filter(|fill| !fill.is_none());
     let budget = Budget::of(state)?;
     let mut out = Vec::new();
@@ -957,8 +1110,13 @@ fn batch(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 
 fn slice(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &["slices", "fill_with"])?;
-    let slices = args.opt_int(1, "slices")?.ok_or_else(|| args.fail("slices is needed"))?;
-    let slices = usize::try_from(slices).ok().filter(|&n| n > 0).ok_or_else(|| args.fail("slices must be positive"))?;
+    let slices = args
+        .opt_int(1, "slices")?
+        .ok_or_else(|| args.fail("slices is needed"))?;
+    let slices = usize::try_from(slices)
+        .ok()
+        .filter(|&n| n > 0)
+        .ok_or_else(|| args.fail("slices must be positive"))?;
     state.consume_fuel(slices as u64)?;
     let fill = args.opt(2, "fill_with").filter(|fill| !fill.is_none());
     let items = iterate(state, input(args)?)?;

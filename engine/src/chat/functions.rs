@@ -42,10 +42,18 @@ const FUNCTIONS: [(&str, Function); 15] = [
     (CYCLE, cycle),
     (DICT, dict_literal),
     (ITERATE, walkable),
-    (LIST, |state, args| Seq::list(&Budget::of(state)?, args.positional().to_vec())),
-    (SETTLE, |state, args| settle(&Budget::of(state)?, args.req(0, "value")?.clone())),
-    (SETTLE_ATTRIBUTE, |state, args| settle_attribute(&Budget::of(state)?, args.req(0, "value")?.clone())),
-    (TUPLE, |state, args| Seq::tuple(&Budget::of(state)?, args.positional().to_vec())),
+    (LIST, |state, args| {
+        Seq::list(&Budget::of(state)?, args.positional().to_vec())
+    }),
+    (SETTLE, |state, args| {
+        settle(&Budget::of(state)?, args.req(0, "value")?.clone())
+    }),
+    (SETTLE_ATTRIBUTE, |state, args| {
+        settle_attribute(&Budget::of(state)?, args.req(0, "value")?.clone())
+    }),
+    (TUPLE, |state, args| {
+        Seq::tuple(&Budget::of(state)?, args.positional().to_vec())
+    }),
     ("cycler", cycler),
     ("dict", dict),
     ("joiner", joiner),
@@ -59,9 +67,12 @@ const FUNCTIONS: [(&str, Function); 15] = [
 pub(super) fn register(env: &mut Environment<'_>) {
     env.remove_global("debug");
     for (name, function) in FUNCTIONS {
-        env.add_function(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-            function(state, &Args::new(name, &values.into_values()))
-        });
+        env.add_function(
+            name,
+            move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
+                function(state, &Args::new(name, &values.into_values()))
+            },
+        );
     }
 }
 
@@ -95,9 +106,12 @@ fn range(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &[])?;
     let bound = |index: usize| match args.positional().get(index) {
         None => Ok(None),
-        Some(value) => integer(value)
-            .map(Some)
-            .ok_or_else(|| args.fail(&format!("'{}' cannot be interpreted as an integer", type_name(value)))),
+        Some(value) => integer(value).map(Some).ok_or_else(|| {
+            args.fail(&format!(
+                "'{}' cannot be interpreted as an integer",
+                type_name(value)
+            ))
+        }),
     };
     let (first, second, step) = (bound(0)?, bound(1)?, bound(2)?.unwrap_or(1));
     let first = first.ok_or_else(|| args.fail("at least one argument is needed"))?;
@@ -109,12 +123,20 @@ fn range(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         _ => start - stop,
     };
     let stride = step.unsigned_abs();
-    let count = if span <= 0 { 0 } else { (span.unsigned_abs() - 1) / stride + 1 };
+    let count = if span <= 0 {
+        0
+    } else {
+        (span.unsigned_abs() - 1) / stride + 1
+    };
     if count > u128::from(MAX_RANGE) {
-        return Err(args.fail(&format!("the range is too big, at most {MAX_RANGE} items are allowed")));
+        return Err(args.fail(&format!(
+            "the range is too big, at most {MAX_RANGE} items are allowed"
+        )));
     }
     state.consume_fuel(count as u64 / 2)?;
-    let items = (0..count as i128).map(|i| Value::from((start + i * step) as i64)).collect();
+    let items = (0..count as i128)
+        .map(|i| Value::from((start + i * step) as i64))
+        .collect();
     Seq::list(&Budget::of(state)?, items)
 }
 
@@ -143,11 +165,9 @@ pub(super) fn pairs_of(state: &State<'_, '_>, value: &Value) -> Result<Vec<(Valu
 fn walkable(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let value = args.req(0, "iterable")?;
     match value.kind() {
-        ValueKind::Undefined
-        | ValueKind::String
-        | ValueKind::Seq
-        | ValueKind::Iterable
-        | ValueKind::Map => Ok(value.clone()),
+        ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            Ok(value.clone())
+        }
         _ => Err(error(format!("'{}' object is not iterable", type_name(value)))),
     }
 }
@@ -158,7 +178,11 @@ fn dict(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         [from] => pairs_of(state, from)?,
         _ => return Err(args.fail("takes at most one positional argument")),
     };
-    pairs.extend(args.keywords().iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())));
+    pairs.extend(
+        args.keywords()
+            .iter()
+            .map(|(k, v)| (Value::from(k.as_str()), v.clone())),
+    );
     Dict::build(&Budget::of(state)?, pairs)
 }
 
@@ -177,7 +201,11 @@ fn namespace(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error>
         [from] => pairs_of(state, from)?,
         _ => return Err(args.fail("takes at most one positional argument")),
     };
-    pairs.extend(args.keywords().iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())));
+    pairs.extend(
+        args.keywords()
+            .iter()
+            .map(|(k, v)| (Value::from(k.as_str()), v.clone())),
+    );
     let settled = pairs
         .into_iter()
         .map(|(key, value)| Ok((key, settle_attribute(&budget, value)?)))
@@ -201,9 +229,10 @@ fn cycle(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 
 /// Calls a macro whose last two parameters are `varargs` and `kwargs` (the rewriter declared them).
 fn call(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
-    let (Some(function), given) =
-        (args.positional().first(), args.positional().get(1..).unwrap_or_default())
-    else {
+    let (Some(function), given) = (
+        args.positional().first(),
+        args.positional().get(1..).unwrap_or_default(),
+    ) else {
         return Err(args.fail("no macro was given"));
     };
     let names: Vec<String> = match function.get_attr("arguments") {
@@ -237,7 +266,9 @@ fn call(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 }
 
 fn is_macro(value: &Value) -> bool {
-    value.as_object().is_some_and(|object| object.type_name().ends_with("::Macro"))
+    value
+        .as_object()
+        .is_some_and(|object| object.type_name().ends_with("::Macro"))
 }
 
 /// Jinja's `cycler`.
@@ -254,7 +285,10 @@ impl fmt::Debug for Cycler {
 
 impl Cycler {
     fn current(&self) -> Value {
-        self.items.get(self.at.load(Ordering::Relaxed)).cloned().unwrap_or_default()
+        self.items
+            .get(self.at.load(Ordering::Relaxed))
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -277,7 +311,8 @@ impl Object for Cycler {
             "next" => {
                 let current = self.current();
                 let next = self.at.load(Ordering::Relaxed) + 1;
-                self.at.store(if next < self.items.len() { next } else { 0 }, Ordering::Relaxed);
+                self.at
+                    .store(if next < self.items.len() { next } else { 0 }, Ordering::Relaxed);
                 Ok(current)
             }
             "reset" => {
@@ -299,7 +334,10 @@ fn cycler(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         .iter()
         .map(|item| settle_attribute(&budget, item.clone()))
         .collect::<Result<_, _>>()?;
-    Ok(Value::from_object(Cycler { items, at: AtomicUsize::new(0) }))
+    Ok(Value::from_object(Cycler {
+        items,
+        at: AtomicUsize::new(0),
+    }))
 }
 
 /// Jinja's `joiner`: nothing the first time it is called, then its separator.
@@ -321,12 +359,19 @@ impl Object for Joiner {
 
     fn call(self: &Arc<Self>, _: &mut State<'_, '_>, _: &[Value]) -> Result<Value, Error> {
         let used = self.used.swap(true, Ordering::Relaxed);
-        Ok(if used { self.separator.clone() } else { Value::from("") })
+        Ok(if used {
+            self.separator.clone()
+        } else {
+            Value::from("")
+        })
     }
 }
 
 fn joiner(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let separator = args.opt(0, "sep").cloned().unwrap_or_else(|| Value::from(", "));
     let separator = settle_attribute(&Budget::of(state)?, separator)?;
-    Ok(Value::from_object(Joiner { separator, used: AtomicBool::new(false) }))
+    Ok(Value::from_object(Joiner {
+        separator,
+        used: AtomicBool::new(false),
+    }))
 }

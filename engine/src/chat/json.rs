@@ -93,7 +93,8 @@ impl Writer<'_, '_, '_> {
                 None => return Err(unserializable(value)),
             },
             ValueKind::Seq | ValueKind::Iterable
-                if value.downcast_object_ref::<Generator>().is_none() =>
+                if value.downcast_object_ref::<Generator>().is_none()
+                    && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view) =>
             {
                 let items = match value.downcast_object_ref::<Seq>() {
                     Some(seq) => seq.items(),
@@ -122,11 +123,18 @@ impl Writer<'_, '_, '_> {
         let mut order: Vec<usize> = (0..entries.len()).collect();
         if self.sorted {
             self.state.consume_fuel(entries.len() as u64 * 4)?;
-            order.sort_by(|&a, &b| entries.get_index(a).map(|e| e.0).cmp(&entries.get_index(b).map(|e| e.0)));
+            order.sort_by(|&a, &b| {
+                entries
+                    .get_index(a)
+                    .map(|e| e.0)
+                    .cmp(&entries.get_index(b).map(|e| e.0))
+            });
         }
         self.out.push('{');
         for (i, &at) in order.iter().enumerate() {
-            let Some((key, value)) = entries.get_index(at) else { continue };
+            let Some((key, value)) = entries.get_index(at) else {
+                continue;
+            };
             if i > 0 {
                 self.out.push_str(&self.item_separator);
             }
@@ -146,13 +154,20 @@ impl Writer<'_, '_, '_> {
         match key.kind() {
             ValueKind::String => self.string(key.as_str().unwrap_or_default()),
             ValueKind::None => self.out.push_str("\"null\""),
-            ValueKind::Bool => self.out.push_str(if key.is_true() { "\"true\"" } else { "\"false\"" }),
+            ValueKind::Bool => self
+                .out
+                .push_str(if key.is_true() { "\"true\"" } else { "\"false\"" }),
             ValueKind::Number => {
                 self.out.push('"');
                 self.number(key);
                 self.out.push('"');
             }
-            _ => return Err(error(format!("keys must be str, int, float, bool or none, not {}", type_name(key)))),
+            _ => {
+                return Err(error(format!(
+                    "keys must be str, int, float, bool or none, not {}",
+                    type_name(key)
+                )));
+            }
         }
         Ok(())
     }
@@ -203,5 +218,8 @@ impl Writer<'_, '_, '_> {
 }
 
 fn unserializable(value: &Value) -> Error {
-    error(format!("object of type {} is not JSON serializable", type_name(value)))
+    error(format!(
+        "object of type {} is not JSON serializable",
+        type_name(value)
+    ))
 }

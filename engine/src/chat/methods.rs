@@ -8,23 +8,38 @@ use minijinja::formatting::{FormatStyle, format};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
-use super::value::{Budget, Dict, Generator, Seq, check_key, error, to_str, type_name};
+use super::value::{Budget, Dict, Generator, Seq, SeqKind, check_key, error, to_str, type_name};
 
 /// The method that the rewriter puts in place of a subscript with colons.
 pub(super) const SLICE: &str = "_tw_slice";
 
 const DICT_METHODS: [&str; 11] = [
-    "get", "items", "keys", "values", "copy", "pop", "popitem", "update", "setdefault", "clear", "fromkeys",
+    "get",
+    "items",
+    "keys",
+    "values",
+    "copy",
+    "pop",
+    "popitem",
+    "update",
+    "setdefault",
+    "clear",
+    "fromkeys",
 ];
-const LIST_METHODS: [&str; 11] =
-    ["append", "extend", "insert", "pop", "remove", "clear", "index", "count", "copy", "reverse", "sort"];
+const LIST_METHODS: [&str; 11] = [
+    "append", "extend", "insert", "pop", "remove", "clear", "index", "count", "copy", "reverse", "sort",
+];
 
 pub(super) fn is_dict_method(name: &str) -> bool {
     DICT_METHODS.contains(&name)
 }
 
-pub(super) fn is_seq_method(tuple: bool, name: &str) -> bool {
-    if tuple { matches!(name, "index" | "count") } else { LIST_METHODS.contains(&name) }
+pub(super) fn is_seq_method(seq: &Seq, name: &str) -> bool {
+    match (seq.is_view(), seq.is_tuple()) {
+        (true, _) => false,
+        (_, true) => matches!(name, "index" | "count"),
+        _ => LIST_METHODS.contains(&name),
+    }
 }
 
 /// Pays for `bytes` of a string that is about to be made.
@@ -55,6 +70,9 @@ pub(super) fn call_other(
         return slice(state, value, args);
     }
     if let Some(text) = value.as_str() {
+        if value.is_safe() {
+            return call_markup(state, text, method, args)?.map_or_else(unknown, Ok);
+        }
         return call_str(state, text, method, args)?.map_or_else(unknown, Ok);
     }
     match value.as_object() {
@@ -142,8 +160,8 @@ fn split_space(text: &str, max: Option<usize>) -> Vec<&str> {
     let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
         if max.is_some_and(|max| parts.len() == max) {
-            // What is left stays whole, its trailing white space dropped.
-            parts.push(rest.trim_end_matches(is_space));
+            // What is left stays whole.
+            parts.push(rest);
             return parts;
         }
         let end = rest.find(is_space).unwrap_or(rest.len());
@@ -160,10 +178,14 @@ fn rsplit_space(text: &str, max: Option<usize>) -> Vec<&str> {
     let mut rest = text.trim_end_matches(is_space);
     while !rest.is_empty() {
         if max.is_some_and(|max| parts.len() == max) {
-            parts.push(rest.trim_start_matches(is_space));
+            parts.push(rest);
             break;
         }
-        let start = rest.char_indices().rev().find(|&(_, c)| is_space(c)).map_or(0, |(i, c)| i + c.len_utf8());
+        let start = rest
+            .char_indices()
+            .rev()
+            .find(|&(_, c)| is_space(c))
+            .map_or(0, |(i, c)| i + c.len_utf8());
         let (tail, part) = rest.split_at(start);
         parts.push(part);
         rest = tail.trim_end_matches(is_space);
@@ -185,15 +207,15 @@ fn window<'a>(text: &'a str, args: &Args<'_>) -> Result<Option<(&'a str, i64)>, 
     if start > end {
         return Ok(None);
     }
-    let byte = |at: i64| text.char_indices().nth(at as usize).map_or(text.len(), |(i, _)| i);
+    let byte = |at: i64| {
+        text.char_indices()
+            .nth(at as usize)
+            .map_or(text.len(), |(i, _)| i)
+    };
     Ok(Some((&text[byte(start)..byte(end)], start)))
 }
 
-fn affix(
-    args: &Args<'_>,
-    text: &str,
-    test: impl Fn(&str, &str) -> bool,
-) -> Result<Value, Error> {
+fn affix(args: &Args<'_>, text: &str, test: impl Fn(&str, &str) -> bool) -> Result<Value, Error> {
     let Some((text, _)) = window(text, args)? else {
         return Ok(Value::from(false));
     };
@@ -202,7 +224,7 @@ fn affix(
         return Ok(Value::from(test(text, sought)));
     }
     match sought.downcast_object_ref::<Seq>() {
-        Some(seq) if seq.tuple => {
+        Some(seq) if seq.is_tuple() => {
             for item in seq.items().iter() {
                 match item.as_str() {
                     Some(sought) if test(text, sought) => return Ok(Value::from(true)),
@@ -212,7 +234,10 @@ fn affix(
             }
             Ok(Value::from(false))
         }
-        _ => Err(args.fail(&format!("expected a string or a tuple of strings, not {}", type_name(sought)))),
+        _ => Err(args.fail(&format!(
+            "expected a string or a tuple of strings, not {}",
+            type_name(sought)
+        ))),
     }
 }
 
@@ -221,7 +246,11 @@ fn find(args: &Args<'_>, text: &str, last: bool) -> Result<Option<i64>, Error> {
     let Some((text, offset)) = window(text, args)? else {
         return Ok(None);
     };
-    let at = if last { text.rfind(sought) } else { text.find(sought) };
+    let at = if last {
+        text.rfind(sought)
+    } else {
+        text.find(sought)
+    };
     Ok(at.map(|at| offset + text[..at].chars().count() as i64))
 }
 
@@ -238,7 +267,11 @@ pub(super) fn replace(
         _ => usize::MAX,
     };
     if new.len() > old.len() {
-        let hits = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() };
+        let hits = if old.is_empty() {
+            text.chars().count() + 1
+        } else {
+            text.matches(old).count()
+        };
         pay(state, hits.min(most).saturating_mul(new.len() - old.len()))?;
     }
     Ok(Value::from(text.replacen(old, new, most)))
@@ -292,9 +325,8 @@ pub(super) fn format_args(state: &State<'_, '_>, args: &[Value]) -> Result<Vec<V
     let budget = Budget::of(state)?;
     args.iter()
         .map(|arg| {
-            let plain = arg.is_kwargs()
-                || arg.downcast_object_ref::<Dict>().is_some()
-                || arg.as_object().is_none();
+            let plain =
+                arg.is_kwargs() || arg.downcast_object_ref::<Dict>().is_some() || arg.as_object().is_none();
             if plain {
                 return Ok(arg.clone());
             }
@@ -305,14 +337,34 @@ pub(super) fn format_args(state: &State<'_, '_>, args: &[Value]) -> Result<Vec<V
         .collect()
 }
 
+/// A decimal digit of any script (Unicode category Nd): each script's zero, of those in the basic plane.
+fn is_decimal(c: char) -> bool {
+    const ZEROS: [u32; 37] = [
+        0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6,
+        0xe50, 0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0,
+        0x1c40, 0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+    ];
+    ZEROS
+        .iter()
+        .any(|zero| (*zero..zero + 10).contains(&u32::from(c)))
+}
+
+/// Superscript, subscript and circled digits, which `isdigit` takes and `isdecimal` does not.
+fn is_digit_sign(c: char) -> bool {
+    matches!(u32::from(c), 0xb2 | 0xb3 | 0xb9 | 0x2070 | 0x2074..=0x2079 | 0x2080..=0x2089 | 0x2460..=0x2468)
+}
+
 fn all(text: &str, test: impl Fn(char) -> bool) -> Value {
     Value::from(!text.is_empty() && text.chars().all(test))
 }
 
 /// Whether the cased letters are all of one case, and there is one.
 pub(super) fn is_cased(text: &str, upper: bool) -> bool {
-    let (wanted, other): (fn(char) -> bool, fn(char) -> bool) =
-        if upper { (char::is_uppercase, char::is_lowercase) } else { (char::is_lowercase, char::is_uppercase) };
+    let (wanted, other): (fn(char) -> bool, fn(char) -> bool) = if upper {
+        (char::is_uppercase, char::is_lowercase)
+    } else {
+        (char::is_lowercase, char::is_uppercase)
+    };
     text.chars().any(wanted) && !text.chars().any(other)
 }
 
@@ -330,8 +382,52 @@ fn is_title(text: &str) -> bool {
     any
 }
 
-fn strings<'a>(budget: &std::sync::Arc<Budget>, parts: impl IntoIterator<Item = &'a str>) -> Result<Value, Error> {
+fn strings<'a>(
+    budget: &std::sync::Arc<Budget>,
+    parts: impl IntoIterator<Item = &'a str>,
+) -> Result<Value, Error> {
     Seq::list(budget, parts.into_iter().map(Value::from).collect())
+}
+
+/// Methods of a string that `safe` marked: as markupsafe has it, other strings are escaped before they come in,
+/// and what comes out is marked again.
+fn call_markup(
+    state: &mut State<'_, '_>,
+    text: &str,
+    method: &str,
+    args: &[Value],
+) -> Result<Option<Value>, Error> {
+    let divides = matches!(
+        method,
+        "split" | "rsplit" | "splitlines" | "partition" | "rpartition"
+    );
+    let args: Vec<Value> = match method {
+        "join" => {
+            let items = super::filters::iterate(state, Args::new(method, args).req(0, "iterable")?)?;
+            let items = items.into_iter().map(super::filters::markup).collect();
+            vec![Seq::list(&Budget::of(state)?, items)?]
+        }
+        _ if divides => args.to_vec(),
+        _ => args.iter().cloned().map(super::filters::markup).collect(),
+    };
+    let mark = |value: Value| match value.as_str() {
+        Some(text) => Value::from_safe_string(text.to_owned()),
+        None => value,
+    };
+    let Some(result) = call_str(state, text, method, &args)? else {
+        return Ok(None);
+    };
+    match result.downcast_object_ref::<Seq>() {
+        Some(parts) if divides => {
+            let marked = parts.items().iter().cloned().map(mark).collect();
+            Ok(Some(if parts.is_tuple() {
+                Seq::tuple(&Budget::of(state)?, marked)?
+            } else {
+                Seq::list(&Budget::of(state)?, marked)?
+            }))
+        }
+        _ => Ok(Some(mark(result))),
+    }
 }
 
 fn call_str(
@@ -344,7 +440,9 @@ fn call_str(
     let none = || args.accept(0, &[]);
     // `max` of split counts the divisions; negative is no limit.
     let limit = |index| -> Result<Option<usize>, Error> {
-        Ok(args.opt_int(index, "maxsplit")?.and_then(|max| usize::try_from(max).ok()))
+        Ok(args
+            .opt_int(index, "maxsplit")?
+            .and_then(|max| usize::try_from(max).ok()))
     };
     let value = match method {
         "upper" => none().map(|()| Value::from(text.to_uppercase()))?,
@@ -355,13 +453,22 @@ fn call_str(
             none()?;
             let mut out = String::with_capacity(text.len());
             for c in text.chars() {
-                if c.is_uppercase() { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+                if c.is_uppercase() {
+                    out.extend(c.to_lowercase())
+                } else {
+                    out.extend(c.to_uppercase())
+                }
             }
             Value::from(out)
         }
         "strip" | "lstrip" | "rstrip" => {
             args.accept(1, &[])?;
-            Value::from(strip(text, args.opt_str(0, "chars")?, method != "rstrip", method != "lstrip"))
+            Value::from(strip(
+                text,
+                args.opt_str(0, "chars")?,
+                method != "rstrip",
+                method != "lstrip",
+            ))
         }
         "split" | "rsplit" => {
             args.accept(2, &["sep", "maxsplit"])?;
@@ -394,7 +501,13 @@ fn call_str(
         }
         "replace" => {
             args.accept(3, &["count"])?;
-            replace(state, text, args.str(0, "old")?, args.str(1, "new")?, args.opt_int(2, "count")?)?
+            replace(
+                state,
+                text,
+                args.str(0, "old")?,
+                args.str(1, "new")?,
+                args.opt_int(2, "count")?,
+            )?
         }
         "startswith" => affix(&args, text, |text, sought| text.starts_with(sought))?,
         "endswith" => affix(&args, text, |text, sought| text.ends_with(sought))?,
@@ -436,12 +549,15 @@ fn call_str(
         }
         "format" => {
             pay_for_format(state, text, values)?;
-            Value::from(format(FormatStyle::StrFormat, text, &format_args(state, values)?)?)
+            Value::from(format(
+                FormatStyle::StrFormat,
+                text,
+                &format_args(state, values)?,
+            )?)
         }
-        "isdigit" | "isdecimal" | "isnumeric" => {
-            none()?;
-            all(text, char::is_numeric)
-        }
+        "isdecimal" => none().map(|()| all(text, is_decimal))?,
+        "isdigit" => none().map(|()| all(text, |c| is_decimal(c) || is_digit_sign(c)))?,
+        "isnumeric" => none().map(|()| all(text, char::is_numeric))?,
         "isalpha" => none().map(|()| all(text, char::is_alphabetic))?,
         "isalnum" => none().map(|()| all(text, char::is_alphanumeric))?,
         "isspace" => none().map(|()| all(text, is_space))?,
@@ -460,7 +576,9 @@ fn call_str(
         "isprintable" => none().map(|()| Value::from(!text.chars().any(char::is_control)))?,
         "center" | "ljust" | "rjust" => {
             args.accept(2, &[])?;
-            let width = args.opt_int(0, "width")?.ok_or_else(|| args.fail("missing argument 'width'"))?;
+            let width = args
+                .opt_int(0, "width")?
+                .ok_or_else(|| args.fail("missing argument 'width'"))?;
             let mut fill = args.opt_str(1, "fillchar")?.unwrap_or(" ").chars();
             let (Some(fill), None) = (fill.next(), fill.next()) else {
                 return Err(args.fail("the fill character must be exactly one character long"));
@@ -474,12 +592,20 @@ fn call_str(
             })?
         }
         "zfill" => {
-            let width = args.opt_int(0, "width")?.ok_or_else(|| args.fail("missing argument 'width'"))?;
+            let width = args
+                .opt_int(0, "width")?
+                .ok_or_else(|| args.fail("missing argument 'width'"))?;
             let (sign, digits) = match text.strip_prefix(['+', '-']) {
                 Some(digits) => text.split_at(text.len() - digits.len()),
                 None => ("", text),
             };
-            let padded = pad(state, digits, width.saturating_sub(sign.len() as i64), '0', |missing| missing)?;
+            let padded = pad(
+                state,
+                digits,
+                width.saturating_sub(sign.len() as i64),
+                '0',
+                |missing| missing,
+            )?;
             Value::from(format!("{sign}{padded}"))
         }
         "partition" | "rpartition" => {
@@ -488,9 +614,11 @@ fn call_str(
                 return Err(args.fail("empty separator"));
             }
             let parts = if method == "partition" {
-                text.split_once(separator).map_or([text, "", ""], |(a, b)| [a, separator, b])
+                text.split_once(separator)
+                    .map_or([text, "", ""], |(a, b)| [a, separator, b])
             } else {
-                text.rsplit_once(separator).map_or(["", "", text], |(a, b)| [a, separator, b])
+                text.rsplit_once(separator)
+                    .map_or(["", "", text], |(a, b)| [a, separator, b])
             };
             Seq::tuple(&Budget::of(state)?, parts.into_iter().map(Value::from).collect())?
         }
@@ -524,7 +652,11 @@ fn call_str(
 /// Where Python's list index `at` points in a list of `len`, clamped as slices and `insert` do.
 fn clamp_index(at: i64, len: usize) -> usize {
     let len_i = i64::try_from(len).unwrap_or(i64::MAX);
-    let at = if at < 0 { at.saturating_add(len_i).max(0) } else { at.min(len_i) };
+    let at = if at < 0 {
+        at.saturating_add(len_i).max(0)
+    } else {
+        at.min(len_i)
+    };
     usize::try_from(at).unwrap_or(0)
 }
 
@@ -539,10 +671,13 @@ pub(super) fn call_seq(
     if method == SLICE {
         return slice(state, &Value::from_dyn_object(seq.clone()), values);
     }
-    if !is_seq_method(seq.tuple, method) {
+    if !is_seq_method(seq, method) {
         return Err(Error::new(
             ErrorKind::UnknownMethod,
-            format!("'{}' object has no attribute '{method}'", if seq.tuple { "tuple" } else { "list" }),
+            format!(
+                "'{}' object has no attribute '{method}'",
+                type_name(&Value::from_dyn_object(seq.clone()))
+            ),
         ));
     }
     let nothing = Value::from(());
@@ -575,14 +710,19 @@ pub(super) fn call_seq(
         "extend" => {
             args.accept(1, &[])?;
             let more = super::filters::iterate(state, args.req(0, "iterable")?)?;
-            let more = more.into_iter().map(|item| seq.admit(item)).collect::<Result<Vec<_>, _>>()?;
+            let more = more
+                .into_iter()
+                .map(|item| seq.admit(item))
+                .collect::<Result<Vec<_>, _>>()?;
             seq.change(|items| {
                 items.extend(more);
                 Ok(nothing)
             })?
         }
         "insert" => {
-            let at = args.opt_int(0, "index")?.ok_or_else(|| args.fail("missing argument 'index'"))?;
+            let at = args
+                .opt_int(0, "index")?
+                .ok_or_else(|| args.fail("missing argument 'index'"))?;
             let value = seq.admit(args.req(1, "object")?.clone())?;
             state.consume_fuel(seq.items().len() as u64 / 8)?;
             seq.change(|items| {
@@ -630,7 +770,11 @@ pub(super) fn call_seq(
             state.consume_fuel(len.saturating_mul(u64::from(len.max(1).ilog2()) + 1))?;
             let reverse = args.flag(1, "reverse", false);
             seq.change(|items| {
-                if reverse { items.sort_by(|a, b| b.cmp(a)) } else { items.sort() }
+                if reverse {
+                    items.sort_by(|a, b| b.cmp(a))
+                } else {
+                    items.sort()
+                }
                 Ok(nothing)
             })?
         }
@@ -671,12 +815,12 @@ pub(super) fn call_dict(
             args.accept(0, &[])?;
             let entries = dict.entries();
             state.consume_fuel(entries.len() as u64)?;
-            let items = match method {
-                "keys" => entries.keys().cloned().collect(),
-                "values" => entries.values().cloned().collect(),
-                _ => pairs(&budget, &entries)?,
+            let (kind, items) = match method {
+                "keys" => (SeqKind::Keys, entries.keys().cloned().collect()),
+                "values" => (SeqKind::Values, entries.values().cloned().collect()),
+                _ => (SeqKind::Items, pairs(&budget, &entries)?),
             };
-            Seq::list(&budget, items)?
+            Seq::build(&budget, kind, items)?
         }
         "copy" => {
             let entries = dict.entries();
@@ -713,12 +857,23 @@ pub(super) fn call_dict(
             }
         }
         "update" => {
-            args.accept(1, &args.keywords().iter().map(|(k, _)| k.as_str()).collect::<Vec<_>>())?;
+            args.accept(
+                1,
+                &args
+                    .keywords()
+                    .iter()
+                    .map(|(k, _)| k.as_str())
+                    .collect::<Vec<_>>(),
+            )?;
             let mut more = match args.positional().first() {
                 Some(other) => super::functions::pairs_of(state, other)?,
                 None => Vec::new(),
             };
-            more.extend(args.keywords().iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())));
+            more.extend(
+                args.keywords()
+                    .iter()
+                    .map(|(k, v)| (Value::from(k.as_str()), v.clone())),
+            );
             state.consume_fuel(more.len() as u64)?;
             for (key, value) in more {
                 check_key(&key)?;
@@ -743,7 +898,10 @@ pub(super) fn pairs(
     budget: &std::sync::Arc<Budget>,
     entries: &IndexMap<Value, Value>,
 ) -> Result<Vec<Value>, Error> {
-    entries.iter().map(|(k, v)| Seq::tuple(budget, vec![k.clone(), v.clone()])).collect()
+    entries
+        .iter()
+        .map(|(k, v)| Seq::tuple(budget, vec![k.clone(), v.clone()]))
+        .collect()
 }
 
 // ---------------------------------------------------------------------------------------------- slicing
@@ -768,16 +926,18 @@ fn slice(state: &mut State<'_, '_>, value: &Value, args: &[Value]) -> Result<Val
         let picked: String = places(chars.len(), start, stop, step).map(|i| chars[i]).collect();
         return Ok(Value::from(picked));
     }
-    let tuple = value.is_tuple() || value.downcast_object_ref::<Seq>().is_some_and(|seq| seq.tuple);
+    let own = value.downcast_object_ref::<Seq>();
+    let tuple = own.is_some_and(Seq::is_tuple);
     let is_list = matches!(
         value.kind(),
         minijinja::value::ValueKind::Seq | minijinja::value::ValueKind::Iterable
-    ) && value.downcast_object_ref::<Generator>().is_none();
+    ) && value.downcast_object_ref::<Generator>().is_none()
+        && !own.is_some_and(Seq::is_view);
     if !is_list {
         // As in Jinja, a subscript that the value does not support is undefined.
         return Ok(Value::UNDEFINED);
     }
-    let items = match value.downcast_object_ref::<Seq>() {
+    let items = match own {
         Some(seq) => seq.items(),
         None => std::sync::Arc::new(super::filters::iterate(state, value)?),
     };
@@ -785,7 +945,11 @@ fn slice(state: &mut State<'_, '_>, value: &Value, args: &[Value]) -> Result<Val
     state.consume_fuel(places.len() as u64 / 2)?;
     let picked = places.map(|i| items[i].clone()).collect();
     let budget = Budget::of(state)?;
-    if tuple { Seq::tuple(&budget, picked) } else { Seq::list(&budget, picked) }
+    if tuple {
+        Seq::tuple(&budget, picked)
+    } else {
+        Seq::list(&budget, picked)
+    }
 }
 
 /// The indices that a Python slice of a sequence of `len` picks, all below `len`.
@@ -798,7 +962,11 @@ fn places(
     let len = i64::try_from(len).unwrap_or(i64::MAX);
     let (low, high) = if step < 0 { (-1, len - 1) } else { (0, len) };
     let clamp = |at: i64| {
-        if at < 0 { at.saturating_add(len).max(low) } else { at.min(high) }
+        if at < 0 {
+            at.saturating_add(len).max(low)
+        } else {
+            at.min(high)
+        }
     };
     let (first, last) = if step < 0 {
         (start.map_or(high, clamp), stop.map_or(low, clamp))
@@ -807,7 +975,11 @@ fn places(
     };
     let span = if step < 0 { first - last } else { last - first };
     let stride = step.unsigned_abs();
-    let count = if span > 0 { (span as u64 - 1) / stride + 1 } else { 0 };
+    let count = if span > 0 {
+        (span as u64 - 1) / stride + 1
+    } else {
+        0
+    };
     // The last place is within the sequence, so no product or sum here overflows.
     (0..count as usize).map(move |i| (first + i as i64 * step) as usize)
 }

@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, State, Value};
 
 use super::args::{Args, integer};
 use super::methods::is_cased;
-use super::value::{Generator, error, is_function, type_name};
+use super::value::{Generator, Seq, error, is_function, type_name};
 
 /// A test: the value is the first argument.
 type Predicate = fn(&mut State<'_, '_>, &Args<'_>) -> Result<bool, Error>;
@@ -23,11 +23,15 @@ const PREDICATES: [(&str, Predicate); 40] = [
     ("divisibleby", divisible),
     ("eq", |_, args| Ok(left(args)? == right(args)?)),
     ("equalto", |_, args| Ok(left(args)? == right(args)?)),
-    ("escaped", |_, _| Ok(false)),
+    ("escaped", |_, args| Ok(left(args)?.is_safe())),
     ("even", |_, args| Ok(whole(args, left(args)?)? % 2 == 0)),
-    ("false", |_, args| Ok(left(args)?.kind() == ValueKind::Bool && !left(args)?.is_true())),
+    ("false", |_, args| {
+        Ok(left(args)?.kind() == ValueKind::Bool && !left(args)?.is_true())
+    }),
     ("filter", |state, args| Ok(known(state, args, true))),
-    ("float", |_, args| Ok(left(args)?.is_number() && !left(args)?.is_integer())),
+    ("float", |_, args| {
+        Ok(left(args)?.is_number() && !left(args)?.is_integer())
+    }),
     ("ge", |_, args| compare(args, |order| order.is_ge())),
     ("greaterthan", |_, args| compare(args, |order| order.is_gt())),
     ("gt", |_, args| compare(args, |order| order.is_gt())),
@@ -36,29 +40,42 @@ const PREDICATES: [(&str, Predicate); 40] = [
     ("iterable", |_, args| Ok(is_iterable(left(args)?))),
     ("le", |_, args| compare(args, |order| order.is_le())),
     ("lessthan", |_, args| compare(args, |order| order.is_lt())),
-    ("lower", |state, args| Ok(is_cased(&super::filters::str_of(state, left(args)?)?, false))),
+    ("lower", |state, args| {
+        Ok(is_cased(&super::filters::str_of(state, left(args)?)?, false))
+    }),
     ("lt", |_, args| compare(args, |order| order.is_lt())),
-    ("mapping", |_, args| Ok(left(args)?.kind() == ValueKind::Map && !is_function(left(args)?))),
+    ("mapping", |_, args| {
+        Ok(left(args)?.kind() == ValueKind::Map && !is_function(left(args)?))
+    }),
     ("ne", |_, args| Ok(left(args)? != right(args)?)),
     ("none", |_, args| Ok(left(args)?.is_none())),
-    ("number", |_, args| Ok(matches!(left(args)?.kind(), ValueKind::Number | ValueKind::Bool))),
+    ("number", |_, args| {
+        Ok(matches!(left(args)?.kind(), ValueKind::Number | ValueKind::Bool))
+    }),
     ("odd", |_, args| Ok(whole(args, left(args)?)?.rem_euclid(2) == 1)),
     ("sameas", same),
     ("sequence", |_, args| Ok(is_sequence(left(args)?))),
     ("string", |_, args| Ok(left(args)?.kind() == ValueKind::String)),
     ("test", |state, args| Ok(known(state, args, false))),
-    ("true", |_, args| Ok(left(args)?.kind() == ValueKind::Bool && left(args)?.is_true())),
+    ("true", |_, args| {
+        Ok(left(args)?.kind() == ValueKind::Bool && left(args)?.is_true())
+    }),
     ("undefined", |_, args| Ok(left(args)?.is_undefined())),
-    ("upper", |state, args| Ok(is_cased(&super::filters::str_of(state, left(args)?)?, true))),
+    ("upper", |state, args| {
+        Ok(is_cased(&super::filters::str_of(state, left(args)?)?, true))
+    }),
     ("None", |_, args| Ok(left(args)?.is_none())),
 ];
 
 /// Replaces the engine's tests by these.
 pub(super) fn register(env: &mut Environment<'_>) {
     for (name, predicate) in PREDICATES {
-        env.add_test(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-            predicate(state, &Args::new(name, &values.into_values()))
-        });
+        env.add_test(
+            name,
+            move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
+                predicate(state, &Args::new(name, &values.into_values()))
+            },
+        );
     }
 }
 
@@ -85,7 +102,9 @@ fn whole(args: &Args<'_>, value: &Value) -> Result<i64, Error> {
 
 fn divisible(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<bool, Error> {
     let (a, b) = (whole(args, left(args)?)?, whole(args, right(args)?)?);
-    a.checked_rem(b).map(|rest| rest == 0).ok_or_else(|| args.fail("division by zero"))
+    a.checked_rem(b)
+        .map(|rest| rest == 0)
+        .ok_or_else(|| args.fail("division by zero"))
 }
 
 fn same(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<bool, Error> {
@@ -111,7 +130,9 @@ fn known(state: &mut State<'_, '_>, args: &Args<'_>, filter: bool) -> bool {
 fn is_callable(value: &Value) -> bool {
     match value.as_object() {
         Some(object) => {
-            is_function(value) || object.type_name().ends_with("BoundMethod") || object.type_name().ends_with("Joiner")
+            is_function(value)
+                || object.type_name().ends_with("BoundMethod")
+                || object.type_name().ends_with("Joiner")
         }
         None => false,
     }
@@ -126,16 +147,19 @@ fn is_iterable(value: &Value) -> bool {
 }
 
 fn is_sequence(value: &Value) -> bool {
-    is_iterable(value) && value.downcast_object_ref::<Generator>().is_none()
+    is_iterable(value)
+        && value.downcast_object_ref::<Generator>().is_none()
+        && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view)
 }
 
 /// `value in container`.
 fn contains(state: &mut State<'_, '_>, value: &Value, container: &Value) -> Result<bool, Error> {
     match (container.as_str(), value.as_str()) {
         (Some(text), Some(sought)) => Ok(text.contains(sought)),
-        (Some(_), None) => {
-            Err(error(format!("'in <string>' requires string as left operand, not {}", type_name(value))))
-        }
+        (Some(_), None) => Err(error(format!(
+            "'in <string>' requires string as left operand, not {}",
+            type_name(value)
+        ))),
         _ => Ok(super::filters::iterate(state, container)?.contains(value)),
     }
 }

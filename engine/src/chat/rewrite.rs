@@ -10,6 +10,7 @@
 //! | `for x in e` | `for x in _tw_iter(e)` | `none` cannot be walked |
 //! | `set x = e`, `set ns.x = e` | `set x = _tw_set(e)`, `set ns.x = _tw_set_attr(e)` | no lazy chains, no cycles |
 //! | `"…" % e` | `"…"\|_tw_printf(e)` | the engine has no such operator |
+//! | `a + b`, where `safe` or `escape` is used | `(a)\|_tw_add(b)` | markupsafe escapes in additions |
 //! | `'\x41\z'` | `'A\\z'` | Python's escapes |
 //! | `loop.cycle(a)` | `_tw_cycle(loop, a)` | the engine's divides by the number of arguments |
 //! | `generation`, `block` | `with` | a scope, and nothing more without a trainer or a parent template |
@@ -39,7 +40,9 @@ const MAX_BLOCKS: usize = 50;
 pub(super) const RESERVED: &str = "_tw_";
 
 fn fail(line: usize, what: impl AsRef<str>) -> Error {
-    Error::Template { what: format!("line {line}: {}", what.as_ref()) }
+    Error::Template {
+        what: format!("line {line}: {}", what.as_ref()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +68,18 @@ enum Piece {
     /// Text and comments: copied as they are.
     Copy(Range<usize>),
     /// `{{ … }}` or `{% … %}`: the tokens, and the range of all of it.
-    Tag { block: bool, at: Range<usize>, line: usize, tokens: Vec<Token> },
+    Tag {
+        block: bool,
+        at: Range<usize>,
+        line: usize,
+        tokens: Vec<Token>,
+    },
     /// A raw block: the sign before `raw`, the text, the sign after `endraw`.
-    Raw { open: Option<char>, text: String, close: Option<char> },
+    Raw {
+        open: Option<char>,
+        text: String,
+        close: Option<char>,
+    },
 }
 
 /// Rewrites a whole template; errors name the line.
@@ -82,6 +94,7 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut pieces = split(&source)?;
     let variadic = variadic_macros(&source, &pieces);
+    let marks = marks_strings(&source, &pieces);
     let mut blocks = Blocks::default();
     let mut out = String::with_capacity(source.len() * 2);
     for piece in &mut pieces {
@@ -97,8 +110,18 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
                 out.extend(*close);
                 out.push_str("%}");
             }
-            Piece::Tag { block, at, line, tokens } => {
-                let mut tag = Tag { source: &source, line: *line, tokens };
+            Piece::Tag {
+                block,
+                at,
+                line,
+                tokens,
+            } => {
+                let mut tag = Tag {
+                    source: &source,
+                    line: *line,
+                    marks,
+                    tokens,
+                };
                 if *block {
                     blocks.follow(&tag)?;
                     tag.statement(&variadic)?;
@@ -143,7 +166,10 @@ fn split(source: &str) -> Result<Vec<Piece>> {
     let mut line = 1;
     let mut counted = 0;
     while let Some(start) = next_tag(source, at) {
-        line += source.as_bytes()[counted..start].iter().filter(|&&b| b == b'\n').count();
+        line += source.as_bytes()[counted..start]
+            .iter()
+            .filter(|&&b| b == b'\n')
+            .count();
         counted = start;
         let inner = start + 2;
         match source.as_bytes()[start + 1] {
@@ -163,14 +189,24 @@ fn split(source: &str) -> Result<Vec<Piece>> {
                     at = end;
                 } else {
                     let (tokens, end) = tokens(source, line, inner, "%}")?;
-                    pieces.push(Piece::Tag { block: true, at: start..end, line, tokens });
+                    pieces.push(Piece::Tag {
+                        block: true,
+                        at: start..end,
+                        line,
+                        tokens,
+                    });
                     at = end;
                 }
             }
             _ => {
                 pieces.push(Piece::Copy(at..start));
                 let (tokens, end) = tokens(source, line, inner, "}}")?;
-                pieces.push(Piece::Tag { block: false, at: start..end, line, tokens });
+                pieces.push(Piece::Tag {
+                    block: false,
+                    at: start..end,
+                    line,
+                    tokens,
+                });
                 at = end;
             }
         }
@@ -190,7 +226,10 @@ fn simple_tag(rest: &str, name: &str) -> Option<(Option<char>, usize)> {
     let sign = rest.chars().next().filter(|c| matches!(c, '-' | '+'));
     let inner = rest.get(sign.map_or(0, char::len_utf8)..)?;
     let inner = inner.trim_start().strip_prefix(name)?.trim_start();
-    let end = inner.strip_prefix(['-', '+']).unwrap_or(inner).strip_prefix("%}")?;
+    let end = inner
+        .strip_prefix(['-', '+'])
+        .unwrap_or(inner)
+        .strip_prefix("%}")?;
     Some((sign, rest.len() - end.len()))
 }
 
@@ -219,9 +258,18 @@ fn raw(source: &str, line: usize, open: Option<char>, body: usize) -> Result<(Pi
                     }
                 }
             }
-            let close = source[..end].strip_suffix("%}").and_then(|tag| tag.chars().next_back());
+            let close = source[..end]
+                .strip_suffix("%}")
+                .and_then(|tag| tag.chars().next_back());
             let close = close.filter(|c| matches!(c, '-' | '+'));
-            return Ok((Piece::Raw { open, text: text.to_owned(), close }, end));
+            return Ok((
+                Piece::Raw {
+                    open,
+                    text: text.to_owned(),
+                    close,
+                },
+                end,
+            ));
         }
         from = start + 2;
     }
@@ -250,13 +298,20 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
         }
         let here = || line_of(source, i);
         let (kind, len) = if c == '_' || c.is_alphabetic() {
-            let len = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
+            let len = rest
+                .find(|c: char| c != '_' && !c.is_alphanumeric())
+                .unwrap_or(rest.len());
             if rest.starts_with(RESERVED) {
-                return Err(fail(here(), format!("names that begin with '{RESERVED}' are reserved")));
+                return Err(fail(
+                    here(),
+                    format!("names that begin with '{RESERVED}' are reserved"),
+                ));
             }
             (Kind::Name, len)
         } else if c.is_ascii_digit() {
-            let after_dot = tokens.last().is_some_and(|t| &source[t.at.clone()] == "." && t.at.end == i);
+            let after_dot = tokens
+                .last()
+                .is_some_and(|t| &source[t.at.clone()] == "." && t.at.end == i);
             (Kind::Number, number_len(rest, after_dot))
         } else if matches!(c, '"' | '\'') {
             let Some(len) = string_len(rest, c) else {
@@ -264,7 +319,9 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
             };
             (Kind::Text, len)
         } else {
-            let long = ["**", "//", "==", "!=", "<=", ">="].iter().any(|op| rest.starts_with(op));
+            let long = ["**", "//", "==", "!=", "<=", ">="]
+                .iter()
+                .any(|op| rest.starts_with(op));
             if !long && !"+-*/%~|.,:()[]{}<>=".contains(c) {
                 return Err(fail(here(), format!("unexpected character {c:?}")));
             }
@@ -303,10 +360,15 @@ fn tokens(source: &str, line: usize, at: usize, closing: &str) -> Result<(Vec<To
 }
 
 fn number_len(rest: &str, after_dot: bool) -> usize {
-    let digits = |s: &str| s.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(s.len());
+    let digits = |s: &str| {
+        s.find(|c: char| c != '_' && !c.is_ascii_alphanumeric())
+            .unwrap_or(s.len())
+    };
     let mut len = digits(rest);
     let hex = rest.starts_with("0x") || rest.starts_with("0X");
-    let fraction = rest.get(len + 1..).is_some_and(|tail| tail.starts_with(|c: char| c.is_ascii_digit()));
+    let fraction = rest
+        .get(len + 1..)
+        .is_some_and(|tail| tail.starts_with(|c: char| c.is_ascii_digit()));
     if !after_dot && rest[len..].starts_with('.') && fraction {
         len += 1 + digits(&rest[len + 1..]);
     }
@@ -408,7 +470,9 @@ fn unescape(text: &str) -> Result<String, String> {
             (Some(_), _) => return Err("half a surrogate pair in a string".into()),
             (None, code) => code,
         };
-        out.push(char::from_u32(code).ok_or_else(|| "an escape that is no character in a string".to_owned())?);
+        out.push(
+            char::from_u32(code).ok_or_else(|| "an escape that is no character in a string".to_owned())?,
+        );
     }
     if high_surrogate.is_some() {
         return Err("half a surrogate pair in a string".into());
@@ -424,8 +488,18 @@ struct Blocks {
     open: Vec<(&'static str, usize)>,
 }
 
-const BLOCKS: [&str; 10] =
-    ["for", "if", "with", "filter", "call", "macro", "autoescape", "generation", "block", "set"];
+const BLOCKS: [&str; 10] = [
+    "for",
+    "if",
+    "with",
+    "filter",
+    "call",
+    "macro",
+    "autoescape",
+    "generation",
+    "block",
+    "set",
+];
 
 impl Blocks {
     fn follow(&mut self, tag: &Tag<'_>) -> Result<()> {
@@ -446,13 +520,21 @@ impl Blocks {
                 }
             }
             "break" | "continue" => {
-                let inner = self.open.iter().rev().map(|(open, _)| *open).find(|open| *open != "if");
+                let inner = self
+                    .open
+                    .iter()
+                    .rev()
+                    .map(|(open, _)| *open)
+                    .find(|open| *open != "if");
                 if inner != Some("for") {
                     return Err(fail(tag.line, format!("'{word}' must stand directly in a loop")));
                 }
             }
             "include" | "import" | "from" | "extends" => {
-                return Err(fail(tag.line, format!("'{word}': a chat template cannot load other templates")));
+                return Err(fail(
+                    tag.line,
+                    format!("'{word}': a chat template cannot load other templates"),
+                ));
             }
             "set" if tag.assignment().is_some() => {}
             _ => {
@@ -466,11 +548,25 @@ impl Blocks {
             return Err(Error::Limit {
                 what: format!("line {}: the depth of a chat template's blocks", tag.line),
                 found: depth as u64,
-                limit: if self.open.len() > MAX_BLOCKS { MAX_BLOCKS } else { MAX_BLOCK_DEPTH } as u64,
+                limit: if self.open.len() > MAX_BLOCKS {
+                    MAX_BLOCKS
+                } else {
+                    MAX_BLOCK_DEPTH
+                } as u64,
             });
         }
         Ok(())
     }
+}
+
+/// Whether the template has a filter that marks strings as safe, which changes what `+` does to them.
+fn marks_strings(source: &str, pieces: &[Piece]) -> bool {
+    pieces.iter().any(|piece| match piece {
+        Piece::Tag { tokens, .. } => tokens
+            .iter()
+            .any(|token| matches!(&source[token.at.clone()], "safe" | "escape" | "e" | "forceescape")),
+        _ => false,
+    })
 }
 
 /// Names of the macros whose bodies mention `varargs` or `kwargs`.
@@ -478,7 +574,9 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
     let mut names = HashSet::new();
     let mut open: Vec<&str> = Vec::new();
     for piece in pieces {
-        let Piece::Tag { block, tokens, .. } = piece else { continue };
+        let Piece::Tag { block, tokens, .. } = piece else {
+            continue;
+        };
         let word = |i: usize| tokens.get(i).map_or("", |token| &source[token.at.clone()]);
         if *block && word(0) == "macro" {
             open.push(word(1));
@@ -486,7 +584,9 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
             open.pop();
         }
         let uses = tokens.iter().enumerate().any(|(i, token)| {
-            token.kind == Kind::Name && matches!(word(i), "varargs" | "kwargs") && (i == 0 || word(i - 1) != ".")
+            token.kind == Kind::Name
+                && matches!(word(i), "varargs" | "kwargs")
+                && (i == 0 || word(i - 1) != ".")
         });
         if let (true, Some(name)) = (uses, open.last()) {
             names.insert((*name).to_owned());
@@ -501,6 +601,8 @@ fn variadic_macros(source: &str, pieces: &[Piece]) -> HashSet<String> {
 struct Tag<'a> {
     source: &'a str,
     line: usize,
+    /// The template marks strings as safe somewhere.
+    marks: bool,
     tokens: &'a mut Vec<Token>,
 }
 
@@ -520,7 +622,15 @@ struct Bracket {
 
 impl Bracket {
     fn new(at: usize, postfix: bool) -> Self {
-        Self { at, postfix, commas: Vec::new(), colons: Vec::new(), chain: 0, operand: 0, deepest: 0 }
+        Self {
+            at,
+            postfix,
+            commas: Vec::new(),
+            colons: Vec::new(),
+            chain: 0,
+            operand: 0,
+            deepest: 0,
+        }
     }
 
     fn depth(&self) -> usize {
@@ -540,7 +650,9 @@ impl Tag<'_> {
     }
 
     fn is(&self, i: usize, text: &str) -> bool {
-        self.tokens.get(i).is_some_and(|token| token.kind != Kind::Text && self.word(token) == text)
+        self.tokens
+            .get(i)
+            .is_some_and(|token| token.kind != Kind::Text && self.word(token) == text)
     }
 
     /// The indices of the tokens in `range` that stand in no bracket.
@@ -576,7 +688,9 @@ impl Tag<'_> {
 
     /// Where the `=` of `set target = value` stands.
     fn assignment(&self) -> Option<usize> {
-        self.top_level(1..self.tokens.len()).into_iter().find(|&i| self.is(i, "="))
+        self.top_level(1..self.tokens.len())
+            .into_iter()
+            .find(|&i| self.is(i, "="))
     }
 
     fn around(&mut self, range: Range<usize>, open: &str, close: &str) {
@@ -600,7 +714,10 @@ impl Tag<'_> {
     /// Rewrites what stands in `{% … %}`.
     fn statement(&mut self, variadic: &HashSet<String>) -> Result<()> {
         let end = self.tokens.len();
-        let word = self.tokens.first().map_or("", |token| &self.source[token.at.clone()]);
+        let word = self
+            .tokens
+            .first()
+            .map_or("", |token| &self.source[token.at.clone()]);
         match word {
             "generation" | "block" => {
                 self.tokens[0].text = Some("with".into());
@@ -635,17 +752,28 @@ impl Tag<'_> {
                 self.around(within + 1..until, &format!("{ITERATE}("), ")");
             }
             "macro" => {
-                let name = self.tokens.get(1).map_or("", |token| &self.source[token.at.clone()]);
+                let name = self
+                    .tokens
+                    .get(1)
+                    .map_or("", |token| &self.source[token.at.clone()]);
                 if variadic.contains(name) && self.is(2, "(") && self.is(end - 1, ")") {
                     let first = self.is(end - 2, "(") || self.is(end - 2, ",");
-                    let more = if first { "varargs=none, kwargs=none" } else { ", varargs=none, kwargs=none" };
+                    let more = if first {
+                        "varargs=none, kwargs=none"
+                    } else {
+                        ", varargs=none, kwargs=none"
+                    };
                     self.tokens[end - 1].before = more.into();
                 }
                 self.expression(1..end, &HashSet::new())?;
             }
             // The word after these is a statement's own, not a value that a bracket could follow.
             "call" if self.is(1, "(") => {
-                let close = self.top_level(1..end).into_iter().find(|&i| self.is(i, ")")).unwrap_or(end - 1);
+                let close = self
+                    .top_level(1..end)
+                    .into_iter()
+                    .find(|&i| self.is(i, ")"))
+                    .unwrap_or(end - 1);
                 self.expression(close + 1..end, variadic)?;
             }
             _ => self.expression(1..end, variadic)?,
@@ -686,6 +814,9 @@ impl Tag<'_> {
     /// Rewrites the expression in `range`.
     fn expression(&mut self, range: Range<usize>, variadic: &HashSet<String>) -> Result<()> {
         let first = range.start;
+        if self.marks {
+            self.sums(range.clone(), first);
+        }
         let mut open = vec![Bracket::new(usize::MAX, false)];
         for i in range.clone() {
             let behind_value = i > first && self.ends_value(i - 1, first);
@@ -705,6 +836,9 @@ impl Tag<'_> {
                     };
                     let outer = open.last_mut().expect("the outermost bracket is never closed");
                     outer.operand = outer.operand.max(bracket.depth());
+                    if self.marks {
+                        self.sums(bracket.at + 1..i, first);
+                    }
                     self.close(&bracket, i)?;
                 }
                 (Kind::Operator, ",") => {
@@ -728,9 +862,12 @@ impl Tag<'_> {
                     let called = self.is(i + 1, "(") && i + 1 < range.end;
                     let free = i == first || !(self.is(i - 1, ".") || self.is(i - 1, "|"));
                     if called && free && variadic.contains(name) {
-                        self.tokens[i].before.insert_str(0, &format!("{CALL}("));
-                        self.tokens[i + 1].text =
-                            Some(if self.is(i + 2, ")") { String::new() } else { ", ".into() });
+                        self.tokens[i].before.push_str(&format!("{CALL}("));
+                        self.tokens[i + 1].text = Some(if self.is(i + 2, ")") {
+                            String::new()
+                        } else {
+                            ", ".into()
+                        });
                     } else if called && name == "cycle" && i > first && self.is(i - 1, ".") {
                         self.cycle(i, first)?;
                     }
@@ -740,13 +877,61 @@ impl Tag<'_> {
             let depth: usize = open.iter().map(Bracket::depth).sum();
             if depth > MAX_EXPRESSION_DEPTH {
                 return Err(Error::Limit {
-                    what: format!("line {}: the depth of an expression of the chat template", self.line),
+                    what: format!(
+                        "line {}: the depth of an expression of the chat template",
+                        self.line
+                    ),
                     found: depth as u64,
                     limit: MAX_EXPRESSION_DEPTH as u64,
                 });
             }
         }
         Ok(())
+    }
+
+    /// Rewrites the sums among the tokens of one element of an expression, all in the same bracket: from the first
+    /// operand to each right operand's end, `a + b` becomes `(a)|_tw_add(b)`.
+    fn sums(&mut self, range: Range<usize>, first: usize) {
+        let top = self.top_level(range.clone());
+        // What binds less tightly than a sum ends it.
+        let ends_sum = |tag: &Self, i: usize| {
+            let token = &tag.tokens[i];
+            match token.kind {
+                Kind::Name => {
+                    matches!(
+                        tag.word(token),
+                        "in" | "and" | "or" | "not" | "if" | "else" | "recursive"
+                    ) && !(i > first && (tag.is(i - 1, ".") || tag.is(i - 1, "|") || tag.is(i - 1, "is")))
+                }
+                Kind::Operator => {
+                    matches!(
+                        tag.word(token),
+                        "==" | "!=" | "<" | "<=" | ">" | ">=" | "=" | "," | ":"
+                    )
+                }
+                _ => false,
+            }
+        };
+        let mut start = range.start;
+        let mut operators: Vec<usize> = Vec::new();
+        for i in top.into_iter().chain([range.end]) {
+            let ended = i == range.end || ends_sum(self, i);
+            if ended {
+                for (n, &plus) in operators.iter().enumerate() {
+                    if !self.is(plus, "+") {
+                        continue;
+                    }
+                    let until = operators.get(n + 1).copied().unwrap_or(i);
+                    self.tokens[start].before.insert(0, '(');
+                    self.tokens[plus].text = Some(format!(")|{}(", super::filters::ADD));
+                    self.tokens[until - 1].after.push(')');
+                }
+                operators.clear();
+                start = i + 1;
+            } else if i > start && (self.is(i, "+") || self.is(i, "-")) && self.ends_value(i - 1, first) {
+                operators.push(i);
+            }
+        }
     }
 
     /// Rewrites the bracket that token `end` closes.
@@ -762,8 +947,13 @@ impl Tag<'_> {
                 let mut separators: Vec<(usize, bool)> = bracket.commas.iter().map(|&i| (i, false)).collect();
                 separators.extend(bracket.colons.iter().map(|&i| (i, true)));
                 separators.sort_unstable();
-                let alternate = separators.iter().enumerate().all(|(n, &(_, colon))| colon == (n % 2 == 0));
-                let trailing = separators.last().is_some_and(|&(i, colon)| !colon && i + 1 == end);
+                let alternate = separators
+                    .iter()
+                    .enumerate()
+                    .all(|(n, &(_, colon))| colon == (n % 2 == 0));
+                let trailing = separators
+                    .last()
+                    .is_some_and(|&(i, colon)| !colon && i + 1 == end);
                 let complete = separators.len() % 2 == 1 || trailing || end == start + 1;
                 if !alternate || !complete {
                     return Err(fail(self.line, "a dict needs 'key: value' pairs"));
@@ -833,15 +1023,21 @@ impl Tag<'_> {
 
     /// Rewrites `loop.cycle(`, the name `cycle` at `at`.
     fn cycle(&mut self, at: usize, first: usize) -> Result<()> {
-        let owner = at.checked_sub(2).filter(|&i| i >= first && self.tokens[i].kind == Kind::Name);
+        let owner = at
+            .checked_sub(2)
+            .filter(|&i| i >= first && self.tokens[i].kind == Kind::Name);
         let free = owner.filter(|&i| i == first || !(self.is(i - 1, ".") || self.is(i - 1, "|")));
         let Some(owner) = free else {
             return Err(fail(self.line, "'cycle' is a method of 'loop' only"));
         };
-        self.tokens[owner].before.insert_str(0, &format!("{CYCLE}("));
+        self.tokens[owner].before.push_str(&format!("{CYCLE}("));
         self.tokens[at - 1].text = Some(String::new());
         self.tokens[at].text = Some(String::new());
-        self.tokens[at + 1].text = Some(if self.is(at + 2, ")") { String::new() } else { ", ".into() });
+        self.tokens[at + 1].text = Some(if self.is(at + 2, ")") {
+            String::new()
+        } else {
+            ", ".into()
+        });
         Ok(())
     }
 }

@@ -42,7 +42,9 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(units: u64) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU64::new(units) })
+        Arc::new(Self {
+            left: AtomicU64::new(units),
+        })
     }
 
     /// Spends `units`; false once there is nothing left.
@@ -54,7 +56,11 @@ impl Budget {
 
     /// An error once the budget has run out; nothing that was computed since can be trusted.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.left.load(Atomic::Relaxed) == 0 { Err(Error::from(ErrorKind::OutOfFuel)) } else { Ok(()) }
+        if self.left.load(Atomic::Relaxed) == 0 {
+            Err(Error::from(ErrorKind::OutOfFuel))
+        } else {
+            Ok(())
+        }
     }
 
     /// The budget of the rendering that `state` belongs to.
@@ -88,7 +94,11 @@ struct Header {
 
 impl Header {
     fn new(depth: usize, budget: &Arc<Budget>) -> Self {
-        Self { sealed: AtomicBool::new(false), depth: AtomicUsize::new(depth), budget: budget.clone() }
+        Self {
+            sealed: AtomicBool::new(false),
+            depth: AtomicUsize::new(depth),
+            budget: budget.clone(),
+        }
     }
 
     fn seal(&self) -> usize {
@@ -108,11 +118,35 @@ impl Header {
     }
 }
 
-/// Python's `list`, or `tuple` where `tuple` is set.
+/// Which of Python's sequences a [`Seq`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SeqKind {
+    List,
+    Tuple,
+    /// What `groupby` gives for one group: a tuple whose items also have the names `grouper` and `list`.
+    Group,
+    /// A view of a dict: it has a length and can be walked, but not indexed.
+    Keys,
+    Values,
+    Items,
+}
+
+impl SeqKind {
+    /// What stands around the items when it is printed.
+    fn brackets(self) -> (&'static str, &'static str) {
+        match self {
+            Self::List => ("[", "]"),
+            Self::Tuple | Self::Group => ("(", ")"),
+            Self::Keys => ("dict_keys([", "])"),
+            Self::Values => ("dict_values([", "])"),
+            Self::Items => ("dict_items([", "])"),
+        }
+    }
+}
+
+/// Python's `list`, `tuple`, or view of a dict.
 pub(super) struct Seq {
-    pub(super) tuple: bool,
-    /// A tuple of `groupby`, whose items also have the names `grouper` and `list`.
-    group: bool,
+    kind: SeqKind,
     header: Header,
     items: Mutex<Arc<Vec<Value>>>,
 }
@@ -150,7 +184,7 @@ fn adopt(budget: &Arc<Budget>, value: Value) -> Result<(Value, usize), Error> {
     }
     match object.repr() {
         ObjectRepr::Seq | ObjectRepr::Iterable => {
-            let own = Seq::collect(budget, false, object)?;
+            let own = Seq::collect(budget, object)?;
             adopt(budget, own)
         }
         ObjectRepr::Map if is_plain_map(&value) => {
@@ -192,7 +226,7 @@ pub(super) fn settle(budget: &Arc<Budget>, value: Value) -> Result<Value, Error>
         return Ok(value);
     }
     match object.repr() {
-        ObjectRepr::Seq | ObjectRepr::Iterable => Seq::collect(budget, false, object),
+        ObjectRepr::Seq | ObjectRepr::Iterable => Seq::collect(budget, object),
         ObjectRepr::Map if is_plain_map(&value) => Dict::collect(budget, object),
         _ => Ok(value),
     }
@@ -223,21 +257,32 @@ fn too_deep() -> Error {
 impl Seq {
     /// A list of `items`.
     pub(super) fn list(budget: &Arc<Budget>, items: Vec<Value>) -> Result<Value, Error> {
-        Self::build(budget, false, false, items)
+        Self::build(budget, SeqKind::List, items)
     }
 
     /// A tuple of `items`.
     pub(super) fn tuple(budget: &Arc<Budget>, items: Vec<Value>) -> Result<Value, Error> {
-        Self::build(budget, true, false, items)
+        Self::build(budget, SeqKind::Tuple, items)
     }
 
     /// What `groupby` gives for one group.
     pub(super) fn group(budget: &Arc<Budget>, key: Value, members: Vec<Value>) -> Result<Value, Error> {
         let members = Self::list(budget, members)?;
-        Self::build(budget, true, true, vec![key, members])
+        Self::build(budget, SeqKind::Group, vec![key, members])
     }
 
-    fn build(budget: &Arc<Budget>, tuple: bool, group: bool, mut items: Vec<Value>) -> Result<Value, Error> {
+    /// Whether it is a tuple.
+    pub(super) fn is_tuple(&self) -> bool {
+        matches!(self.kind, SeqKind::Tuple | SeqKind::Group)
+    }
+
+    /// Whether it is a view of a dict.
+    pub(super) fn is_view(&self) -> bool {
+        matches!(self.kind, SeqKind::Keys | SeqKind::Values | SeqKind::Items)
+    }
+
+    /// A sequence of any kind.
+    pub(super) fn build(budget: &Arc<Budget>, kind: SeqKind, mut items: Vec<Value>) -> Result<Value, Error> {
         let mut depth = 0;
         for item in &mut items {
             if item.as_object().is_some() {
@@ -250,10 +295,14 @@ impl Seq {
             return Err(too_deep());
         }
         let header = Header::new(depth + 1, budget);
-        Ok(Value::from_object(Self { tuple, group, header, items: Mutex::new(Arc::new(items)) }))
+        Ok(Value::from_object(Self {
+            kind,
+            header,
+            items: Mutex::new(Arc::new(items)),
+        }))
     }
 
-    fn collect(budget: &Arc<Budget>, tuple: bool, object: &DynObject) -> Result<Value, Error> {
+    fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
         let mut items = Vec::new();
         for item in object.try_iter().into_iter().flatten() {
             if !budget.spend(4) {
@@ -262,7 +311,7 @@ impl Seq {
             items.push(item);
         }
         budget.check()?;
-        Self::build(budget, tuple, false, items)
+        Self::list(budget, items)
     }
 
     /// The items as they are now; cheap.
@@ -315,7 +364,10 @@ impl Dict {
             return Err(too_deep());
         }
         let header = Header::new(depth + 1, budget);
-        Ok(Value::from_object(Self { header, map: Mutex::new(Arc::new(map)) }))
+        Ok(Value::from_object(Self {
+            header,
+            map: Mutex::new(Arc::new(map)),
+        }))
     }
 
     fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
@@ -365,7 +417,7 @@ pub(super) fn check_key(key: &Value) -> Result<(), Error> {
         return Ok(());
     };
     match object.downcast_ref::<Seq>() {
-        Some(seq) if seq.tuple && seq.items().iter().all(|item| item.as_object().is_none()) => Ok(()),
+        Some(seq) if seq.is_tuple() && seq.items().iter().all(|item| item.as_object().is_none()) => Ok(()),
         _ => Err(error(format!("unhashable type: '{}'", type_name(key)))),
     }
 }
@@ -377,7 +429,9 @@ impl Generator {
             .into_iter()
             .map(|item| adopt(budget, item).map(|(value, _)| value))
             .collect::<Result<_, _>>()?;
-        Ok(Value::from_object(Self { items: Mutex::new(items) }))
+        Ok(Value::from_object(Self {
+            items: Mutex::new(items),
+        }))
     }
 
     /// The next item.
@@ -392,7 +446,10 @@ impl Generator {
 }
 
 fn bound(receiver: Value, name: &str) -> Value {
-    Value::from_object(BoundMethod { receiver, name: name.to_owned() })
+    Value::from_object(BoundMethod {
+        receiver,
+        name: name.to_owned(),
+    })
 }
 
 /// Walks a list as it was when the walk began.
@@ -444,6 +501,7 @@ impl Object for Seq {
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         match key.as_usize() {
+            Some(_) if self.is_view() => None,
             Some(index) => locked(&self.items).get(index).cloned(),
             None => self.get_value_by_str(key.as_str()?),
         }
@@ -451,15 +509,18 @@ impl Object for Seq {
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         match key {
-            "grouper" if self.group => return self.get_value(&Value::from(0)),
-            "list" if self.group => return self.get_value(&Value::from(1)),
+            "grouper" if self.kind == SeqKind::Group => return self.get_value(&Value::from(0)),
+            "list" if self.kind == SeqKind::Group => return self.get_value(&Value::from(1)),
             _ => {}
         }
-        methods::is_seq_method(self.tuple, key).then(|| bound(Value::from_dyn_object(self.clone()), key))
+        methods::is_seq_method(self, key).then(|| bound(Value::from_dyn_object(self.clone()), key))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Iter(Box::new(Walk { items: self.items(), at: 0 }))
+        Enumerator::Iter(Box::new(Walk {
+            items: self.items(),
+            at: 0,
+        }))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -477,8 +538,8 @@ impl Object for Seq {
 
     fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
         let other = other.downcast_ref::<Seq>()?;
-        if self.tuple != other.tuple {
-            return Some(self.tuple.cmp(&other.tuple));
+        if self.is_tuple() != other.is_tuple() || self.is_view() != other.is_view() {
+            return Some(self.kind.cmp(&other.kind));
         }
         let (a, b) = (self.items(), other.items());
         for (a, b) in a.iter().zip(b.iter()) {
@@ -494,7 +555,7 @@ impl Object for Seq {
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_seq(f, self.tuple, &self.items(), &self.header.budget)
+        write_seq(f, self.kind, &self.items(), &self.header.budget)
     }
 }
 
@@ -515,7 +576,10 @@ impl Object for Dict {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::KeyValueIter(Box::new(WalkPairs { map: self.entries(), at: 0 }))
+        Enumerator::KeyValueIter(Box::new(WalkPairs {
+            map: self.entries(),
+            at: 0,
+        }))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -632,7 +696,8 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Number => "float",
         ValueKind::String => "str",
         ValueKind::Bytes => "bytes",
-        ValueKind::Seq if value.downcast_object_ref::<Seq>().is_some_and(|seq| seq.tuple) => "tuple",
+        ValueKind::Seq if value.downcast_object_ref::<Seq>().is_some_and(Seq::is_tuple) => "tuple",
+        ValueKind::Seq if value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view) => "dict view",
         ValueKind::Seq => "list",
         ValueKind::Map => "dict",
         ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => "generator",
@@ -675,12 +740,16 @@ pub(super) fn write_repr(out: &mut dyn Write, value: &Value, budget: &Budget) ->
         },
         ValueKind::Seq | ValueKind::Iterable => match value.as_object() {
             Some(object) => match object.downcast_ref::<Seq>() {
-                Some(seq) => write_seq(out, seq.tuple, &seq.items(), budget),
+                Some(seq) => write_seq(out, seq.kind, &seq.items(), budget),
                 None if object.downcast_ref::<Generator>().is_some() => out.write_str("<generator object>"),
                 None => {
-                    let items: Vec<_> =
-                        object.try_iter().into_iter().flatten().take_while(|_| budget.spend(1)).collect();
-                    write_seq(out, value.is_tuple(), &items, budget)
+                    let items: Vec<_> = object
+                        .try_iter()
+                        .into_iter()
+                        .flatten()
+                        .take_while(|_| budget.spend(1))
+                        .collect();
+                    write_seq(out, SeqKind::List, &items, budget)
                 }
             },
             None => write!(out, "{value}"),
@@ -693,18 +762,19 @@ pub(super) fn write_repr(out: &mut dyn Write, value: &Value, budget: &Budget) ->
     }
 }
 
-fn write_seq(out: &mut dyn Write, tuple: bool, items: &[Value], budget: &Budget) -> fmt::Result {
-    out.write_char(if tuple { '(' } else { '[' })?;
+fn write_seq(out: &mut dyn Write, kind: SeqKind, items: &[Value], budget: &Budget) -> fmt::Result {
+    let (open, close) = kind.brackets();
+    out.write_str(open)?;
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
             out.write_str(", ")?;
         }
         write_repr(out, item, budget)?;
     }
-    if tuple && items.len() == 1 {
+    if open == "(" && items.len() == 1 {
         out.write_char(',')?;
     }
-    out.write_char(if tuple { ')' } else { ']' })
+    out.write_str(close)
 }
 
 fn write_dict(out: &mut dyn Write, map: &IndexMap<Value, Value>, budget: &Budget) -> fmt::Result {
@@ -724,7 +794,11 @@ fn write_quoted(out: &mut dyn Write, text: &str, budget: &Budget) -> fmt::Result
     if !budget.spend(1 + text.len() as u64 / 8) {
         return Ok(());
     }
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
     out.write_char(quote)?;
     for c in text.chars() {
         match c {
@@ -804,7 +878,10 @@ fn from_json_at(budget: &Arc<Budget>, json: &serde_json::Value, depth: usize) ->
         Json::String(s) => Value::from(s.as_str()),
         Json::Array(items) => Seq::list(
             budget,
-            items.iter().map(|item| from_json_at(budget, item, depth + 1)).collect::<Result<_, _>>()?,
+            items
+                .iter()
+                .map(|item| from_json_at(budget, item, depth + 1))
+                .collect::<Result<_, _>>()?,
         )?,
         Json::Object(map) => {
             let pairs = map
