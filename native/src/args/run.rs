@@ -19,11 +19,11 @@ The prompt is given to the model as it is; for a model that was trained to conve
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
 pub(crate) struct RunArgs {
-    /// The text to continue.
+    /// The text to continue; `-` reads it from stdin.
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     pub(crate) prompt: Option<String>,
 
-    /// Read the prompt from a file; `-` is stdin.
+    /// Read the prompt from a file, but for its last line end; `-` is stdin.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use twinfer_engine::digest::Digest;
+use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args::{EvalArgs, GlobalArgs};
@@ -108,6 +109,7 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
         return output::json(&json!({
             "model": load::display_name(global),
             "backend": model.backend().name(),
+            "numerics_version": NUMERICS_VERSION,
             "cache_type_k": context.options().cache_type_k.name(),
             "cache_type_v": context.options().cache_type_v.name(),
             "n_vocab": model.config().n_vocab,

@@ -99,11 +99,23 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
+/// The prompt. Of a file or stdin the last line end goes: editors and `echo` put it there, and the model would go on
+/// after it instead of going on with the line.
 fn prompt(args: &RunArgs) -> Result<String> {
+    let read = |path: &Path| {
+        let mut text = output::read_text(path)?;
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(text)
+    };
     match (&args.prompt, &args.file) {
-        (Some(prompt), _) if prompt == "-" => output::read_text(Path::new("-")),
+        (Some(prompt), _) if prompt == "-" => read(Path::new("-")),
         (Some(prompt), _) => Ok(prompt.clone()),
-        (None, Some(file)) => output::read_text(file),
+        (None, Some(file)) => read(file),
         (None, None) => Ok(String::new()),
     }
 }
