@@ -20,7 +20,7 @@ impl Progress {
     /// A bar for `total` units, hidden at first. `what` stands before it.
     pub(crate) fn new(what: &str, total: u64, quiet: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("{msg} {wide_bar:.cyan/dim} {percent:>3}% {eta:>4}")
+        let style = ProgressStyle::with_template("{msg} {wide_bar:.cyan/dim} {percent:>3}% {eta:>4}    ")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         bar.set_message(what.to_string());
