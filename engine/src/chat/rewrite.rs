@@ -32,15 +32,7 @@ use super::expression::Tag;
 use super::lexer::{Kind, Piece, Token, fail, quote, split};
 
 /// Longest template, in bytes; the longest of well-known models is about 20 KB.
-<<<<<<< HEAD
-pub(super) const MAX_SOURCE: usize = 512 * 1024;
-=======
 pub(super) const MAX_SOURCE: usize = 256 * 1024;
-/// Most operators, brackets and the like on one path through an expression.
-const MAX_EXPRESSION_DEPTH: usize = 300;
-/// Brackets nest at most this deep.
-const MAX_BRACKETS: usize = 64;
->>>>>>> hostile
 /// Blocks nest at most this deep, each `elif` counted as one more.
 const MAX_BLOCK_DEPTH: usize = 200;
 /// `{% if %}` and its like within each other, not counting `elif`.
