@@ -12,7 +12,7 @@ pub use crate::model::cache::{CacheType, Sequence};
 use crate::model::probe::Probe;
 use crate::model::{Model, Step, Workspace};
 use crate::team::Team;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Sizes of a context.
 #[derive(Debug, Clone)]
@@ -175,7 +175,7 @@ impl Context {
     /// A context of the given sizes. All memory that steps use is allocated here.
     ///
     /// # Errors
-    /// Sizes of zero, or a cache beyond the address space.
+    /// Sizes of zero, or more than there is memory for.
     pub fn new(model: Arc<Model>, team: Team, options: ContextOptions) -> Result<Self> {
         for (name, value) in [
             ("n_ctx", options.n_ctx),
@@ -202,10 +202,10 @@ impl Context {
             options.n_sequences,
             types,
         )?;
-        let workspace = Workspace::new(&model, options.n_batch);
-        let logits = vec![0.0; model.config.n_vocab];
+        let workspace = Workspace::new(&model, options.n_batch)?;
+        let logits = memory::zeros("the logits", model.config.n_vocab)?;
         let batch = Batch {
-            rows: Vec::with_capacity(options.n_batch),
+            rows: memory::room("the rows of a batch", options.n_batch)?,
             ..Batch::default()
         };
         Ok(Context {

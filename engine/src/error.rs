@@ -84,6 +84,14 @@ pub enum Error {
         /// The largest size allowed.
         limit: u64,
     },
+    /// The system does not give the memory that was asked for.
+    #[error("not enough memory for {what}: {bytes} bytes are needed")]
+    Memory {
+        /// What needs it.
+        what: String,
+        /// Bytes of the request that failed; what was there before it is not counted.
+        bytes: u64,
+    },
     /// An argument of a call does not fit the model, the context or the definition of the parameter.
     #[error("{what}")]
     InvalidInput {

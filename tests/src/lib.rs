@@ -8,9 +8,12 @@ pub mod arithmetic;
 pub mod file;
 pub mod model;
 pub mod sampling;
+pub mod templates;
+pub mod text;
+pub mod tokens;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use twinfer_engine::Result;
 
 /// One question to the engine. Files travel beside it, as blobs.
@@ -21,12 +24,35 @@ pub enum Request {
     Arithmetic,
     /// What the parser makes of a GGUF file. Blobs: the file's parts.
     File,
+    /// Ids of texts and what they print. Blobs: a file with the vocabulary.
+    Tokenize {
+        /// The texts.
+        texts: Vec<String>,
+    },
+    /// A chat template on several sets of variables. No blobs.
+    Render {
+        /// The template.
+        source: String,
+        /// The variables of each rendering.
+        cases: Vec<Map<String, Value>>,
+    },
     /// Digests of a model's logits. Blobs: the model's parts.
     Digest {
         /// Sizes of the context.
         sizes: model::Sizes,
         /// The ids to evaluate.
         tokens: Vec<u32>,
+    },
+    /// A prompt continued. Blobs: the model's parts.
+    Generate {
+        /// Sizes of the context.
+        sizes: model::Sizes,
+        /// Text, special tokens included.
+        prompt: String,
+        /// The sampler.
+        sampler: sampling::Setting,
+        /// How many tokens at most.
+        n: usize,
     },
     /// Tokens drawn from made-up logits. No blobs.
     Draw {
@@ -44,7 +70,15 @@ pub fn answer(request: &Request, blobs: Vec<Vec<u8>>) -> Value {
     let answer: Result<Value> = match request {
         Request::Arithmetic => Ok(json!(arithmetic::digests())),
         Request::File => file::describe(blobs),
+        Request::Tokenize { texts } => tokens::tokenize(blobs, texts),
+        Request::Render { source, cases } => templates::render(source, cases),
         Request::Digest { sizes, tokens } => model::digest(blobs, sizes, tokens),
+        Request::Generate {
+            sizes,
+            prompt,
+            sampler,
+            n,
+        } => text::generate(blobs, sizes, prompt, sampler, *n),
         Request::Draw { sampler, n_vocab, n } => sampling::draw(sampler, *n_vocab, *n),
     };
     answer.unwrap_or_else(|error| json!({ "error": error.to_string() }))

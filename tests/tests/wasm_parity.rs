@@ -6,13 +6,15 @@
 mod wasm;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
+use flate2::read::GzDecoder;
 use serde_json::Value;
 use twinfer_tests::Request;
 use twinfer_tests::model::Sizes;
 use twinfer_tests::sampling::Setting;
-use wasm::{Job, compare, files, reference};
+use wasm::{Job, compare, compare_refusals, files, reference, scratch};
 
 #[test]
 fn arithmetic() {
@@ -116,6 +118,149 @@ fn digests_of_types() {
         }
     }
     all_answered(compare("digests of types", jobs));
+}
+
+/// Every vocabulary of the reference, on its own texts and on all of them as one long text.
+#[test]
+fn tokenized_text() {
+    let Some(reference) = reference("tokenized text") else {
+        return;
+    };
+    let directory = reference.join("tokenizers");
+    let index = read_json(&directory.join("index.json"));
+    let mut jobs = Vec::new();
+    for entry in index.as_array().expect("the index is an array") {
+        let name = entry["file"].as_str().expect("a file name");
+        let mut vocabulary = Vec::new();
+        let packed = fs::File::open(directory.join(format!("{name}.gz"))).expect("the index names files");
+        GzDecoder::new(packed)
+            .read_to_end(&mut vocabulary)
+            .expect("it is a gzip file");
+        let path = scratch("tokenized text").join(name);
+        fs::write(&path, vocabulary).expect("the target directory can be written");
+
+        let cases = read_json(&directory.join(entry["cases_json"].as_str().expect("a file name")));
+        let cases = cases["cases"].as_array().expect("cases are an array");
+        let text = |case: &Value| case["text"].as_str().expect("a text").to_owned();
+        let mut texts: Vec<String> = cases.iter().map(text).collect();
+        texts.push(texts.concat().repeat(8));
+        texts.push("<s>[INST] a<|im_start|>b<|endoftext|></s>[CLS] c<eos><bos><|eot_id|>".into());
+        jobs.push(Job::new(name, Request::Tokenize { texts }).with(path));
+    }
+    all_answered(compare("tokenized text", jobs));
+}
+
+/// Every chat template of the reference on all of its conversations.
+#[test]
+fn rendered_templates() {
+    let Some(reference) = reference("rendered templates") else {
+        return;
+    };
+    let directory = reference.join("chat-templates");
+    let mut jobs = Vec::new();
+    for path in files(&directory.join("expected"), "json") {
+        let vectors = read_json(&path);
+        let name = vectors["template"].as_str().expect("a file name");
+        let source =
+            fs::read_to_string(directory.join("templates").join(name)).expect("the vectors name files");
+        let cases = vectors["cases"].as_array().expect("cases are an array");
+        let variables = |case: &Value| case["inputs"].as_object().expect("variables by name").clone();
+        let cases = cases.iter().map(variables).collect();
+        jobs.push(Job::new(name, Request::Render { source, cases }));
+    }
+    all_answered(compare("rendered templates", jobs));
+}
+
+/// Templates that mean harm: the wasm build refuses what native refuses, on a stack of 1 MiB; no trap.
+#[test]
+fn hostile_templates() {
+    let nested = |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(2000), close.repeat(2000));
+    let sources = [
+        "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}".to_owned(),
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{% endif %}.{% endmacro %}{{ f(40) }}".to_owned(),
+        nested("(", ")"),
+        nested("[", "]"),
+        nested("not ", ""),
+        nested("-", ""),
+        format!("{}{}", "{% if true %}".repeat(2000), "{% endif %}".repeat(2000)),
+        format!("{{{{ 1{} }}}}", " + 1".repeat(20_000)),
+        format!("{{{{ 'a'{} }}}}", "|upper".repeat(20_000)),
+        format!("{{{{ a{} }}}}", ".b".repeat(20_000)),
+        "{% for i in range(1000000000) %}{% for j in range(1000000000) %}{% endfor %}{% endfor %}".to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(5000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}"
+            .to_owned(),
+        "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}"
+            .to_owned(),
+        "{{ 'ab' * 1000000000000 }}".to_owned(),
+        "{{ 2 ** 4000000 }}".to_owned(),
+        "{{ 9223372036854775807 + 1 }} {{ 4294967296 * 4294967296 }} {{ range(4294967296)|length }}".to_owned(),
+        "{{ 'abc'[4294967296:] }}{{ 'abc'[-4294967297:4294967298] }}{{ 1.5e300 }} {{ 0.1 + 0.2 }} {{ 7 / 3 }}".to_owned(),
+    ];
+    let jobs = sources.into_iter().map(|source| {
+        let name = source.chars().take(80).collect::<String>();
+        let cases = vec![serde_json::Map::new()];
+        Job::new(name, Request::Render { source, cases })
+    });
+    compare_refusals("hostile templates", jobs.collect());
+}
+
+/// Whole models: a trained one of the reference under several samplers, and the one that comes with the project.
+#[test]
+fn generated_text() {
+    let settings: [&[(&str, f64)]; 4] = [
+        &[("temp", 0.0)],
+        &[],
+        &[
+            ("temp", 1.2),
+            ("top_k", 0.0),
+            ("xtc_probability", 0.3),
+            ("penalty_repeat", 1.1),
+        ],
+        &[("mirostat", 2.0), ("dry_multiplier", 0.8)],
+    ];
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    let mut models = if demo.is_dir() {
+        files(&demo, "gguf")
+    } else {
+        Vec::new()
+    };
+    if models.is_empty() {
+        println!("wasm generated text: LEFT OUT: the project's own model is not in models/demo");
+    }
+    if let Some(reference) = reference("generated text of trained models") {
+        models.extend(
+            [
+                "stories260K-f32",
+                "stories260K-f16",
+                "quantized/stories260K-Q4_K_M",
+                "quantized/stories260K-Q8_0",
+            ]
+            .map(|name| reference.join(format!("models/{name}.gguf"))),
+        );
+    }
+    let mut jobs = Vec::new();
+    for path in models {
+        for (seed, numbers) in (1..).zip(settings) {
+            let numbers = numbers
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value))
+                .collect();
+            let request = Request::Generate {
+                sizes: sizes()[1].clone(),
+                prompt: "Once upon a time".into(),
+                sampler: Setting {
+                    seed,
+                    numbers,
+                    ..Setting::default()
+                },
+                n: 100,
+            };
+            jobs.push(Job::of_file(Path::new(""), &path, request));
+        }
+    }
+    if !jobs.is_empty() {
+        all_answered(compare("generated text", jobs));
+    }
 }
 
 /// Every sampler, alone and in the default chain, and the alternatives to the chain.

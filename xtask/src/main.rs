@@ -2,6 +2,7 @@
 
 mod command;
 mod debian;
+mod fuzz;
 mod node;
 mod steps;
 mod test;

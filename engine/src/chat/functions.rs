@@ -9,15 +9,25 @@ use minijinja::value::{Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
+use super::arithmetic;
+use super::budget::Budget;
+use super::comparison;
 use super::filters::iterate;
+use super::rewrite::RESERVED;
 use super::time::CivilTime;
-use super::value::{Budget, Dict, Seq, error, settle, settle_attribute, type_name};
+use super::value::{Dict, Seq, error, settle, settle_attribute, type_name};
 
 /// The sandbox's limit for `range`.
 const MAX_RANGE: u64 = 100_000;
 
 /// Under this name a rendering keeps its date and time.
 pub(super) const NOW_NAME: &str = "_tw_now";
+/// `+` of its arguments.
+pub(super) const ADD: &str = "_tw_add";
+/// `*` of its arguments.
+pub(super) const MULTIPLY: &str = "_tw_mul";
+/// A chain of comparisons: the operators in one string, then the operands.
+pub(super) const COMPARE: &str = "_tw_compare";
 /// Makes a list of its arguments.
 pub(super) const LIST: &str = "_tw_list";
 /// Makes a tuple of its arguments.
@@ -37,14 +47,17 @@ pub(super) const CALL: &str = "_tw_call";
 
 type Function = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FUNCTIONS: [(&str, Function); 15] = [
+const FUNCTIONS: [(&str, Function); 18] = [
+    (ADD, arithmetic::sum),
     (CALL, call),
+    (COMPARE, comparison::chain),
     (CYCLE, cycle),
     (DICT, dict_literal),
     (ITERATE, walkable),
     (LIST, |state, args| {
         Seq::list(&Budget::of(state)?, args.positional().to_vec())
     }),
+    (MULTIPLY, arithmetic::product),
     (SETTLE, |state, args| {
         settle(&Budget::of(state)?, args.req(0, "value")?.clone())
     }),
@@ -70,7 +83,10 @@ pub(super) fn register(env: &mut Environment<'_>) {
         env.add_function(
             name,
             move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-                function(state, &Args::new(name, &values.into_values()))
+                function(
+                    state,
+                    &Args::new(name.trim_start_matches(RESERVED), &values.into_values()),
+                )
             },
         );
     }
@@ -88,7 +104,7 @@ fn strftime_now(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Err
         .and_then(|value| value.downcast_object::<Now>())
         .ok_or_else(|| args.fail("the rendering has no date"))?;
     let format = args.str(0, "format")?;
-    super::methods::pay(state, format.len().saturating_mul(16))?;
+    super::methods::pay(state, format.len().saturating_mul(64))?;
     Ok(Value::from(now.0.format(format)))
 }
 

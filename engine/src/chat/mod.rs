@@ -1,23 +1,33 @@
 //! Chat templates: Jinja as Hugging Face's `apply_chat_template` renders it, through minijinja.
 //!
-//! What a template sees is Python: its containers ([`value`]), their methods ([`methods`]), Jinja's filters and tests
-//! with jinja2's results ([`filters`], [`predicates`]), and `raise_exception`, `strftime_now`, `tojson`, loop controls
-//! and the `generation` tag. [`rewrite`] bridges what minijinja cannot be taught. Blocks are trimmed as Hugging Face
+//! What a template sees is Python: its containers (`value`), their methods (`methods`, `strings`), Jinja's filters and
+//! tests with jinja2's results (`filters`, `predicates`), and `raise_exception`, `strftime_now`, `tojson`, loop controls
+//! and the `generation` tag. `rewrite` bridges what minijinja cannot be taught. Blocks are trimmed as Hugging Face
 //! configures it (`trim_blocks`, `lstrip_blocks`).
 //!
 //! A template comes with a model file and is not trusted. Its size, its nesting, the work of a rendering, the size of
 //! every value and of the output are bounded; what exceeds a bound is an error.
 //!
-//! Not supported: loading other templates (`include`, `import`, `extends`), and Python's `Markup`: `safe` changes
-//! nothing, as nothing is escaped.
+//! Known to differ from Python: other templates cannot be loaded (`include`, `import`, `extends`); the conversions `%r`,
+//! `!r`, `*` and nested fields of the two format languages are errors, as are the filters `wordwrap`, `urlize`,
+//! `striptags` and `random`; `%` formats where its left side is a string literal; a container that another one holds
+//! cannot be changed (Hugging Face's sandbox lets none be changed).
 
 mod args;
+mod arithmetic;
+mod budget;
+mod comparison;
+mod expression;
 mod filters;
 mod functions;
 mod json;
+mod lexer;
 mod methods;
 mod predicates;
+mod repr;
 mod rewrite;
+mod scalar_filters;
+mod strings;
 mod time;
 mod value;
 
@@ -27,8 +37,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, State, Value as JinjaValue};
 use serde_json::{Map, Value as Json};
 
+use self::budget::Budget;
+use self::repr::write_str;
 pub use self::time::CivilTime;
-use self::value::{Budget, write_str};
 use crate::gguf::Metadata;
 use crate::{Error, Result};
 
@@ -42,7 +53,7 @@ const FUEL_PER_VALUE: u64 = 2_000;
 const MAX_FUEL: u64 = 20_000_000;
 
 /// Work on containers that fuel does not see, in visited elements per unit of fuel.
-const BUDGET_PER_FUEL: u64 = 8;
+const BUDGET_PER_FUEL: u64 = 3;
 
 /// The name that errors and the engine know the template by.
 const NAME: &str = "chat";
@@ -155,7 +166,7 @@ impl ChatTemplate {
                     ),
                 });
             }
-            let value = value::from_json(&budget, json).map_err(|error| template_error(&error))?;
+            let value = json::from_json(&budget, json).map_err(|error| template_error(&error))?;
             variables.push((JinjaValue::from(name.as_str()), value));
         }
         variables.push((
@@ -163,7 +174,7 @@ impl ChatTemplate {
             JinjaValue::from_object(functions::Now(inputs.now)),
         ));
         variables.push((
-            value::BUDGET_NAME.into(),
+            budget::BUDGET_NAME.into(),
             JinjaValue::from_dyn_object(budget.clone()),
         ));
 

@@ -4,27 +4,40 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
 use super::args::{Args, integer};
-use super::methods::is_cased;
-use super::value::{Generator, Seq, error, is_function, type_name};
+use super::comparison::compare;
+use super::strings::is_cased;
+use super::value::{Generator, Seq, is_function, type_name};
 
 /// A test: the value is the first argument.
 type Predicate = fn(&mut State<'_, '_>, &Args<'_>) -> Result<bool, Error>;
 
 const PREDICATES: [(&str, Predicate); 40] = [
-    ("!=", |_, args| Ok(left(args)? != right(args)?)),
-    ("<", |_, args| compare(args, |order| order.is_lt())),
-    ("<=", |_, args| compare(args, |order| order.is_le())),
-    ("==", |_, args| Ok(left(args)? == right(args)?)),
-    (">", |_, args| compare(args, |order| order.is_gt())),
-    (">=", |_, args| compare(args, |order| order.is_ge())),
+    ("!=", |state, args| {
+        compare(state, "!=", left(args)?, right(args)?)
+    }),
+    ("<", |state, args| compare(state, "<", left(args)?, right(args)?)),
+    ("<=", |state, args| {
+        compare(state, "<=", left(args)?, right(args)?)
+    }),
+    ("==", |state, args| {
+        compare(state, "==", left(args)?, right(args)?)
+    }),
+    (">", |state, args| compare(state, ">", left(args)?, right(args)?)),
+    (">=", |state, args| {
+        compare(state, ">=", left(args)?, right(args)?)
+    }),
     ("boolean", |_, args| Ok(left(args)?.kind() == ValueKind::Bool)),
     ("callable", |_, args| Ok(is_callable(left(args)?))),
     ("defined", |_, args| Ok(!left(args)?.is_undefined())),
     ("divisibleby", divisible),
-    ("eq", |_, args| Ok(left(args)? == right(args)?)),
-    ("equalto", |_, args| Ok(left(args)? == right(args)?)),
+    ("eq", |state, args| {
+        compare(state, "==", left(args)?, right(args)?)
+    }),
+    ("equalto", |state, args| {
+        compare(state, "==", left(args)?, right(args)?)
+    }),
     ("escaped", |_, args| Ok(left(args)?.is_safe())),
-    ("even", |_, args| Ok(whole(args, left(args)?)? % 2 == 0)),
+    ("even", |_, args| Ok(half(args)? == 0.0)),
     ("false", |_, args| {
         Ok(left(args)?.kind() == ValueKind::Bool && !left(args)?.is_true())
     }),
@@ -32,27 +45,39 @@ const PREDICATES: [(&str, Predicate); 40] = [
     ("float", |_, args| {
         Ok(left(args)?.is_number() && !left(args)?.is_integer())
     }),
-    ("ge", |_, args| compare(args, |order| order.is_ge())),
-    ("greaterthan", |_, args| compare(args, |order| order.is_gt())),
-    ("gt", |_, args| compare(args, |order| order.is_gt())),
-    ("in", |state, args| contains(state, left(args)?, right(args)?)),
+    ("ge", |state, args| {
+        compare(state, ">=", left(args)?, right(args)?)
+    }),
+    ("greaterthan", |state, args| {
+        compare(state, ">", left(args)?, right(args)?)
+    }),
+    ("gt", |state, args| compare(state, ">", left(args)?, right(args)?)),
+    ("in", |state, args| {
+        compare(state, "in", left(args)?, right(args)?)
+    }),
     ("integer", |_, args| Ok(left(args)?.is_integer())),
     ("iterable", |_, args| Ok(is_iterable(left(args)?))),
-    ("le", |_, args| compare(args, |order| order.is_le())),
-    ("lessthan", |_, args| compare(args, |order| order.is_lt())),
+    ("le", |state, args| {
+        compare(state, "<=", left(args)?, right(args)?)
+    }),
+    ("lessthan", |state, args| {
+        compare(state, "<", left(args)?, right(args)?)
+    }),
     ("lower", |state, args| {
         Ok(is_cased(&super::filters::str_of(state, left(args)?)?, false))
     }),
-    ("lt", |_, args| compare(args, |order| order.is_lt())),
+    ("lt", |state, args| compare(state, "<", left(args)?, right(args)?)),
     ("mapping", |_, args| {
         Ok(left(args)?.kind() == ValueKind::Map && !is_function(left(args)?))
     }),
-    ("ne", |_, args| Ok(left(args)? != right(args)?)),
+    ("ne", |state, args| {
+        compare(state, "!=", left(args)?, right(args)?)
+    }),
     ("none", |_, args| Ok(left(args)?.is_none())),
     ("number", |_, args| {
         Ok(matches!(left(args)?.kind(), ValueKind::Number | ValueKind::Bool))
     }),
-    ("odd", |_, args| Ok(whole(args, left(args)?)?.rem_euclid(2) == 1)),
+    ("odd", |_, args| Ok(half(args)? == 1.0)),
     ("sameas", same),
     ("sequence", |_, args| Ok(is_sequence(left(args)?))),
     ("string", |_, args| Ok(left(args)?.kind() == ValueKind::String)),
@@ -87,17 +112,17 @@ fn right<'a>(args: &'a Args<'_>) -> Result<&'a Value, Error> {
     args.req(1, "other")
 }
 
-fn compare(args: &Args<'_>, holds: fn(std::cmp::Ordering) -> bool) -> Result<bool, Error> {
-    let (a, b) = (left(args)?, right(args)?);
-    let numeric = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
-    if a.kind() != b.kind() && !(numeric(a) && numeric(b)) {
-        return Err(args.fail(&format!("cannot order '{}' and '{}'", type_name(a), type_name(b))));
-    }
-    Ok(holds(a.cmp(b)))
-}
-
 fn whole(args: &Args<'_>, value: &Value) -> Result<i64, Error> {
     integer(value).ok_or_else(|| args.fail(&format!("an integer is needed, not '{}'", type_name(value))))
+}
+
+/// The value modulo two; a float may be neither even nor odd.
+fn half(args: &Args<'_>) -> Result<f64, Error> {
+    let value = left(args)?;
+    match f64::try_from(value.clone()) {
+        Ok(number) if integer(value).is_none() => Ok(number.rem_euclid(2.0)),
+        _ => Ok(whole(args, value)?.rem_euclid(2) as f64),
+    }
 }
 
 fn divisible(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<bool, Error> {
@@ -150,16 +175,4 @@ fn is_sequence(value: &Value) -> bool {
     is_iterable(value)
         && value.downcast_object_ref::<Generator>().is_none()
         && !value.downcast_object_ref::<Seq>().is_some_and(Seq::is_view)
-}
-
-/// `value in container`.
-fn contains(state: &mut State<'_, '_>, value: &Value, container: &Value) -> Result<bool, Error> {
-    match (container.as_str(), value.as_str()) {
-        (Some(text), Some(sought)) => Ok(text.contains(sought)),
-        (Some(_), None) => Err(error(format!(
-            "'in <string>' requires string as left operand, not {}",
-            type_name(value)
-        ))),
-        _ => Ok(super::filters::iterate(state, container)?.contains(value)),
-    }
 }

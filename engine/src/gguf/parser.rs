@@ -232,13 +232,13 @@ impl Parser {
                 let (tensors, keys) = (self.tensors_left, self.keys_left);
                 format!("a header of {tensors} tensors and {keys} metadata keys")
             }
-            State::Magic | State::Version | State::Counts => "the header's first bytes".into(),
+            State::Magic | State::Version | State::Counts => "the fixed part of the header".into(),
             State::KeyLen | State::Key(_) => {
-                format!("the metadata, with {} keys still to come", self.keys_left)
+                format!("the metadata, with {} keys still to come,", self.keys_left)
             }
             State::TensorNameLen | State::TensorName(_) | State::TensorDims | State::TensorShape(_) => {
                 format!(
-                    "the tensor directory, with {} tensors still to come",
+                    "the tensor directory, with {} tensors still to come,",
                     self.tensors_left
                 )
             }
@@ -274,7 +274,7 @@ impl Parser {
             return Err(self.malformed(match total {
                 0 => "the file is empty".into(),
                 _ => format!(
-                    "{} needs {bytes} more bytes here, but the file ends at byte {total}",
+                    "{} needs {bytes} more bytes here, but the file ends at byte {total}; it is cut short or damaged",
                     self.under_way()
                 ),
             }));

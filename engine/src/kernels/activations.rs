@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Backend;
 use crate::quant::{GgmlType, step_len};
 use crate::team::Team;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// The form in which a weight type wants its activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,20 +71,24 @@ pub(crate) struct ActBuffer {
 
 impl ActBuffer {
     /// Room for `m` rows of `k` in each of the formats named.
-    pub(crate) fn new(m: usize, k: usize, formats: &[ActFormat]) -> Self {
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub(crate) fn new(m: usize, k: usize, formats: &[ActFormat]) -> Result<Self> {
+        const WHAT: &str = "activations (a smaller batch needs less)";
         let mut quantized: [Quantized; 3] = Default::default();
         for format in formats {
             if let (Some(step), Some(slot)) = (format.step(), format.slot()) {
                 let k = k.next_multiple_of(256);
                 quantized[slot] = Quantized {
                     valid: false,
-                    q: vec![0; m * k],
-                    d: vec![0.0; m * (k / step)],
-                    sums: vec![0; m * (k / 16)],
+                    q: memory::zero_rows(WHAT, m, k)?,
+                    d: memory::zero_rows(WHAT, m, k / step)?,
+                    sums: memory::zero_rows(WHAT, m, k / 16)?,
                 };
             }
         }
-        ActBuffer { quantized }
+        Ok(ActBuffer { quantized })
     }
 
     /// Forgets what was quantized: the rows have changed.

@@ -13,7 +13,7 @@ use half::f16;
 
 use super::config::Config;
 use crate::kernels::{BLOCK, KvBlock, KvData};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Positions behind a window that stay in the cache, so that a rollback of that many finds what it needs.
 const ROLLBACK: usize = BLOCK;
@@ -56,11 +56,12 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    fn new(ty: CacheType, len: usize) -> Self {
-        match ty {
-            CacheType::F32 => Store::F32(vec![0.0; len]),
-            CacheType::F16 => Store::F16(vec![0; len]),
-        }
+    fn new(ty: CacheType, len: usize) -> Result<Self> {
+        const WHAT: &str = "the cache of keys and values (a shorter context needs less)";
+        Ok(match ty {
+            CacheType::F32 => Store::F32(memory::zeros(WHAT, len)?),
+            CacheType::F16 => Store::F16(memory::zeros(WHAT, len)?),
+        })
     }
 
     fn slice(&self, range: Range<usize>) -> KvData<'_> {
@@ -150,7 +151,10 @@ fn plan(
         let per_sequence = match layer.window {
             None => whole,
             // The window and the rollback behind the batch, the batch, and a page cut at either end.
-            Some(window) => whole.min((window.min(n_ctx) + ROLLBACK + n_batch).div_ceil(BLOCK) + 2),
+            Some(window) => {
+                let reach = window.min(n_ctx).saturating_add(ROLLBACK).saturating_add(n_batch);
+                whole.min(reach.div_ceil(BLOCK) + 2)
+            }
         };
         match per_sequence
             .checked_mul(n_sequences)
@@ -185,8 +189,9 @@ pub fn cache_bytes(
             .iter()
             .find(|(window, _)| *window == layer.window)
             .map_or(0, |(_, pages)| *pages) as u64;
-        let page = BLOCK * layer.n_kv_heads * (config.head_dim_k * k.bytes() + config.head_dim_v * v.bytes());
-        bytes = bytes.saturating_add(pages.saturating_mul(page as u64));
+        let position = config.head_dim_k * k.bytes() + config.head_dim_v * v.bytes();
+        let page = (BLOCK * position) as u64 * layer.n_kv_heads as u64;
+        bytes = bytes.saturating_add(pages.saturating_mul(page));
     }
     Ok(bytes)
 }
@@ -209,38 +214,41 @@ impl CachePool {
                 limit,
             });
         }
-        let groups: Vec<Group> = plan(config, n_ctx, n_batch, n_sequences)?
+        let plan = plan(config, n_ctx, n_batch, n_sequences)?;
+        let layers = config
+            .layers
+            .iter()
+            .map(|layer| {
+                let group = plan.iter().position(|g| g.0 == layer.window).unwrap_or(0);
+                let (dim_k, dim_v, pages) = (config.head_dim_k, config.head_dim_v, plan[group].1);
+                let numbers = layer.n_kv_heads * pages * BLOCK;
+                Ok(LayerCache {
+                    group,
+                    k: Store::new(k, numbers * dim_k)?,
+                    v: Store::new(v, numbers * dim_v)?,
+                    dim_k,
+                    dim_v,
+                    pages,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let groups = plan
             .into_iter()
             .map(|(window, pages)| {
+                // The queue has a stamp beside each page, and no way to say that there is no memory for it.
+                drop(memory::room::<[usize; 2]>("the list of cache pages", pages)?);
                 let free = ArrayQueue::new(pages);
                 for page in 0..pages as u32 {
                     // The queue holds as many as there are pages.
                     let _ = free.push(page);
                 }
-                Group {
+                Ok(Group {
                     window,
                     pages,
                     free: Arc::new(free),
-                }
+                })
             })
-            .collect();
-        let layers = config
-            .layers
-            .iter()
-            .map(|layer| {
-                let group = groups.iter().position(|g| g.window == layer.window).unwrap_or(0);
-                let (dim_k, dim_v, pages) = (config.head_dim_k, config.head_dim_v, groups[group].pages);
-                let numbers = layer.n_kv_heads * pages * BLOCK;
-                LayerCache {
-                    group,
-                    k: Store::new(k, numbers * dim_k),
-                    v: Store::new(v, numbers * dim_v),
-                    dim_k,
-                    dim_v,
-                    pages,
-                }
-            })
-            .collect();
+            .collect::<Result<Vec<_>>>()?;
         Ok(CachePool { layers, groups })
     }
 
@@ -344,7 +352,7 @@ impl Sequence {
     pub(crate) fn reserve(&mut self, n: usize) -> Result<()> {
         for table in &mut self.tables {
             if let Some(window) = table.window {
-                let oldest = (self.len + 1).saturating_sub(window + ROLLBACK) / BLOCK;
+                let oldest = (self.len + 1).saturating_sub(window.saturating_add(ROLLBACK)) / BLOCK;
                 while table.first < oldest && !table.pages.is_empty() {
                     let page = table.pages.pop_front();
                     table.release(page);

@@ -15,7 +15,7 @@ const MAX_WIDTH: u32 = 1 << 20;
 pub struct Config {
     /// `general.architecture`.
     pub arch: String,
-    /// `general.name`, empty where the file has none.
+    /// `general.name`, empty where the file has none in UTF-8.
     pub name: String,
     /// Context length that the model was trained for.
     pub n_ctx_train: usize,
@@ -84,7 +84,7 @@ impl Config {
             arch: name,
         };
         let config = (family.configure)(&keys, file)?;
-        config.check(&keys)?;
+        config.check_ropes(&keys)?;
         Ok(config)
     }
 
@@ -113,7 +113,7 @@ impl Config {
             None if n_embd.is_multiple_of(heads[0]) => Ok(n_embd / heads[0]),
             None => Err(keys.wrong(
                 "attention.head_count",
-                "a divisor of embedding_length",
+                &format!("a divisor of embedding_length, {n_embd}"),
                 &heads[0].to_string(),
             )),
         };
@@ -132,9 +132,14 @@ impl Config {
                 rope: 0,
             })
             .collect();
-        Ok(Config {
+        let config = Config {
             arch: keys.arch.into(),
-            name: metadata.opt_str("general.name")?.unwrap_or_default().into(),
+            // Nothing depends on it, so a damaged one is no reason to refuse the model.
+            name: metadata
+                .opt_str("general.name")
+                .unwrap_or_default()
+                .unwrap_or_default()
+                .into(),
             n_ctx_train: keys.u32("context_length")? as usize,
             n_embd,
             n_vocab,
@@ -149,7 +154,9 @@ impl Config {
             ropes: Vec::new(),
             layers,
             tensors: TensorLayout::default(),
-        })
+        };
+        config.check(keys)?;
+        Ok(config)
     }
 
     /// Query width of a layer.
@@ -157,6 +164,7 @@ impl Config {
         self.layers[layer].n_heads * self.head_dim_k
     }
 
+    /// The numbers that every family has.
     fn check(&self, keys: &Keys<'_>) -> Result<()> {
         let in_range = |key: &str, value: usize, most: usize| {
             if value == 0 || value > most {
@@ -166,12 +174,18 @@ impl Config {
             }
         };
         in_range("context_length", self.n_ctx_train, u32::MAX as usize)?;
-        in_range(
-            "attention.key_length (or embedding_length / head_count)",
-            self.head_dim_k,
-            MAX_HEAD_DIM,
-        )?;
-        in_range("attention.value_length", self.head_dim_v, MAX_HEAD_DIM)?;
+        for (key, dim) in [
+            ("attention.key_length", self.head_dim_k),
+            ("attention.value_length", self.head_dim_v),
+        ] {
+            if keys.opt_u32(key)?.is_some() {
+                in_range(key, dim, MAX_HEAD_DIM)?;
+            } else if dim > MAX_HEAD_DIM {
+                let expected = format!("enough heads that a head is at most {MAX_HEAD_DIM} wide");
+                let found = format!("{} heads for a width of {}", self.n_embd / dim, self.n_embd);
+                return Err(keys.wrong("attention.head_count", &expected, &found));
+            }
+        }
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
             return Err(keys.wrong(
                 "attention.layer_norm_rms_epsilon",
@@ -196,9 +210,14 @@ impl Config {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// What the rotations must hold to, once the family has read them.
+    fn check_ropes(&self, keys: &Keys<'_>) -> Result<()> {
         for rope in &self.ropes {
             if rope.n_rot() > self.head_dim_k || rope.n_rot() == 0 {
-                let expected = format!("2 to the head dimension {}", self.head_dim_k);
+                let expected = format!("an even number up to the head dimension, {}", self.head_dim_k);
                 return Err(keys.wrong("rope.dimension_count", &expected, &rope.n_rot().to_string()));
             }
         }
@@ -218,7 +237,7 @@ fn vocabulary(metadata: &Metadata, keys: &Keys<'_>, file: &ModelFile) -> Result<
         Some(info) => Ok(info.n_rows()),
         None => Err(Error::Tensor {
             tensor: "token_embd.weight".into(),
-            what: "it is missing from the file".into(),
+            what: "it is missing from the file, which has no vocabulary either".into(),
         }),
     }
 }
@@ -284,15 +303,23 @@ impl Keys<'_> {
             None => Ok(None),
             Some(crate::gguf::Value::Array(_)) => {
                 let values = self.metadata.opt_ints(&name)?.unwrap_or_default();
-                let values: Vec<usize> = values
-                    .iter()
-                    .map_while(|&v| u32::try_from(v).ok().map(|v| v as usize))
-                    .collect();
-                if values.len() != n_layers || values.contains(&0) {
-                    let expected = format!("{n_layers} positive numbers, one per layer");
-                    return Err(self.wrong(key, &expected, &format!("{values:?}")));
+                if values.len() != n_layers {
+                    let expected = format!("a number, or an array of one for each of {n_layers} layers");
+                    return Err(self.wrong(key, &expected, &format!("an array of {}", values.len())));
                 }
-                Ok(Some(values))
+                let size = |(layer, &value): (usize, &i64)| match usize::try_from(value) {
+                    Ok(size) if size > 0 && size <= MAX_WIDTH as usize => Ok(size),
+                    _ => {
+                        let found = format!("{value} for layer {layer}");
+                        Err(self.wrong(key, &format!("1 to {MAX_WIDTH}"), &found))
+                    }
+                };
+                values
+                    .iter()
+                    .enumerate()
+                    .map(size)
+                    .collect::<Result<_>>()
+                    .map(Some)
             }
             Some(_) => Ok(Some(vec![self.size(key, MAX_WIDTH)?; n_layers])),
         }

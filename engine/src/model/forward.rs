@@ -15,7 +15,7 @@ use crate::context::{Mask, Output, Row, Value};
 use crate::kernels::shared::functions::tanh;
 use crate::kernels::{ActBuffer, ActFormat, BLOCK, Backend, Partial, Query, SPAN};
 use crate::team::Team;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Rows of logits that are computed at once.
 const HEAD_ROWS: usize = 16;
@@ -55,37 +55,35 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     /// Buffers for steps of at most `m` rows.
-    pub(crate) fn new(model: &Model, m: usize) -> Self {
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub(crate) fn new(model: &Model, m: usize) -> Result<Self> {
+        const WHAT: &str = "the buffers of a step (a smaller batch needs less)";
         let config = &model.config;
-        let widest = |f: &dyn Fn(&super::config::LayerConfig) -> usize| {
-            let width = config.layers.iter().map(f).max().unwrap_or(0);
-            vec![0.0f32; m * width]
-        };
-        let q_wide = config
-            .layers
-            .iter()
-            .map(|l| l.n_heads * config.head_dim_v)
-            .max()
-            .unwrap_or(0);
-        let n_ff = config.layers.iter().map(|l| l.n_ff).max().unwrap_or(0);
-        Workspace {
-            x: vec![0.0; m * config.n_embd],
-            h: vec![0.0; m * config.n_embd],
-            q: widest(&|l| l.n_heads * config.head_dim_k),
-            k: widest(&|l| l.n_kv_heads * config.head_dim_k),
-            v: widest(&|l| l.n_kv_heads * config.head_dim_v),
-            attended: widest(&|l| l.n_heads * config.head_dim_v),
-            gate: widest(&|l| l.n_ff),
-            up: widest(&|l| l.n_ff),
-            delta: vec![0.0; m * config.n_embd],
-            acts: ActBuffer::new(m, config.n_embd.max(q_wide).max(n_ff), &model.weights.formats()),
-            angles: config
-                .ropes
-                .iter()
-                .map(|rope| (vec![0.0; m * rope.n_rot() / 2], vec![0.0; m * rope.n_rot() / 2]))
-                .collect(),
-            logits: vec![0.0; HEAD_ROWS.min(m) * config.n_vocab],
+        let rows = |width: usize| memory::zero_rows::<f32>(WHAT, m, width);
+        let widest =
+            |f: &dyn Fn(&super::config::LayerConfig) -> usize| config.layers.iter().map(f).max().unwrap_or(0);
+        let attended = widest(&|l| l.n_heads * config.head_dim_v);
+        let n_ff = widest(&|l| l.n_ff);
+        let mut angles = Vec::new();
+        for rope in &config.ropes {
+            angles.push((rows(rope.n_rot() / 2)?, rows(rope.n_rot() / 2)?));
         }
+        Ok(Workspace {
+            x: rows(config.n_embd)?,
+            h: rows(config.n_embd)?,
+            q: rows(widest(&|l| l.n_heads * config.head_dim_k))?,
+            k: rows(widest(&|l| l.n_kv_heads * config.head_dim_k))?,
+            v: rows(widest(&|l| l.n_kv_heads * config.head_dim_v))?,
+            attended: rows(attended)?,
+            gate: rows(n_ff)?,
+            up: rows(n_ff)?,
+            delta: rows(config.n_embd)?,
+            acts: ActBuffer::new(m, config.n_embd.max(attended).max(n_ff), &model.weights.formats())?,
+            angles,
+            logits: memory::zero_rows(WHAT, HEAD_ROWS.min(m), config.n_vocab)?,
+        })
     }
 }
 
@@ -176,6 +174,13 @@ impl Model {
                 &mut ws.acts,
                 [(&self.weights.output, logits)],
             )?;
+            // Before the cap, which would make a finite number of an infinite one.
+            if !logits.iter().chain(h).all(|value| value.is_finite()) {
+                return Err(Error::NonFinite {
+                    layer: ops.layer,
+                    op: "output",
+                });
+            }
             if let Some(cap) = config.logit_softcap {
                 logits.iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
             }
@@ -187,13 +192,7 @@ impl Model {
             {
                 match step.rows[row].output {
                     Output::Hidden => sink(row, Value::Hidden(h)),
-                    _ if logits.iter().all(|l| l.is_finite()) => sink(row, Value::Logits(logits)),
-                    _ => {
-                        return Err(Error::NonFinite {
-                            layer: ops.layer,
-                            op: "output",
-                        });
-                    }
+                    _ => sink(row, Value::Logits(logits)),
                 }
             }
         }

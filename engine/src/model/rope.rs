@@ -95,16 +95,19 @@ impl Rope {
     /// The rotation of an architecture: base, dimensions and scaling from the metadata, factors from the tensors
     /// `rope_freqs.weight` (Llama 3) or `rope_factors_short/long.weight` (longrope).
     pub(crate) fn read(keys: &Keys<'_>, file: &ModelFile, kind: RopeKind, head_dim: usize) -> Result<Self> {
-        let base = keys.opt_f32("rope.freq_base")?.unwrap_or(10_000.0);
+        const BASE: &str = "rope.freq_base";
+        let base = keys.opt_f32(BASE)?.unwrap_or(10_000.0);
         let scaling = Scaling::read(keys)?;
         let n_rot = keys
             .opt_u32("rope.dimension_count")?
             .map_or(head_dim, |v| v as usize);
+        check_n_rot(keys, n_rot)?;
         let llama3 = factors(file, "rope_freqs.weight", n_rot)?;
         let short = factors(file, "rope_factors_short.weight", n_rot)?;
         let long = factors(file, "rope_factors_long.weight", n_rot)?;
-        let make =
-            |factors: &Option<Vec<f32>>| Self::new(keys, kind, n_rot, base, &scaling, factors.as_deref());
+        let make = |factors: &Option<Vec<f32>>| {
+            Self::new(keys, kind, n_rot, (BASE, base), &scaling, factors.as_deref())
+        };
         if short.is_none() && long.is_none() {
             return make(&llama3);
         }
@@ -119,21 +122,18 @@ impl Rope {
         })
     }
 
-    /// A rotation with a base and a scaling; `factors` divide the frequencies, one per pair.
+    /// A rotation with a base (and the key that states it) and a scaling; `factors` divide the frequencies, one per pair.
     pub(crate) fn new(
         keys: &Keys<'_>,
         kind: RopeKind,
         n_rot: usize,
-        base: f32,
+        (base_key, base): (&str, f32),
         scaling: &Scaling,
         factors: Option<&[f32]>,
     ) -> Result<Self> {
-        if n_rot == 0 || !n_rot.is_multiple_of(2) || n_rot > crate::kernels::MAX_HEAD_DIM {
-            let expected = format!("an even number, 2 to {}", crate::kernels::MAX_HEAD_DIM);
-            return Err(keys.wrong("rope.dimension_count", &expected, &n_rot.to_string()));
-        }
+        check_n_rot(keys, n_rot)?;
         if base <= 0.0 {
-            return Err(keys.wrong("rope.freq_base", "a positive number", &base.to_string()));
+            return Err(keys.wrong(base_key, "a positive number", &base.to_string()));
         }
         let base = f64::from(base);
         let d = n_rot as f64;
@@ -155,12 +155,21 @@ impl Rope {
                     }
                 }
             })
-            .collect();
+            .collect::<Vec<f64>>();
         let magnitude = if scaling.yarn && scaling.factor > 1.0 {
             scaling.attention_factor * (1.0 + 0.1 * math::ln(scaling.factor))
         } else {
             scaling.attention_factor
         };
+        // An angle is a frequency times a position; cosine and sine are rounded to f32.
+        let finite = |v: &f64| (v * f64::from(u32::MAX)).is_finite();
+        if !frequencies.iter().all(finite) || !(magnitude as f32).is_finite() {
+            return Err(keys.wrong(
+                base_key,
+                "rotations that are finite, together with `rope.scaling.*`",
+                &format!("base {base} and scaling factor {}", scaling.factor),
+            ));
+        }
         Ok(Rope {
             kind,
             n_rot,
@@ -193,6 +202,14 @@ impl Rope {
             *sin = (s * self.magnitude) as f32;
         }
     }
+}
+
+fn check_n_rot(keys: &Keys<'_>, n_rot: usize) -> Result<()> {
+    if n_rot == 0 || !n_rot.is_multiple_of(2) || n_rot > crate::kernels::MAX_HEAD_DIM {
+        let expected = format!("an even number, 2 to {}", crate::kernels::MAX_HEAD_DIM);
+        return Err(keys.wrong("rope.dimension_count", &expected, &n_rot.to_string()));
+    }
+    Ok(())
 }
 
 /// YaRN's ramp in pair indices: below `low` a pair turns 32 times or more over the original context, above `high` less

@@ -48,9 +48,15 @@ impl Weights {
         backend: &dyn Backend,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
+        if file.tensors().next().is_none() {
+            return Err(Error::Tensor {
+                tensor: EMBEDDING.into(),
+                what: "the file has no tensors at all: it is a vocabulary, not a model".into(),
+            });
+        }
         let binder = Binder { file, backend };
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
-        let embedding = binder.matrix("token_embd.weight", config.n_vocab, n_embd)?;
+        let embedding = binder.matrix(EMBEDDING, config.n_vocab, n_embd)?;
         let tied = file.tensor("output.weight").is_none();
         let output = if tied {
             Linear {
@@ -93,6 +99,9 @@ impl Weights {
     }
 }
 
+/// The token embedding; also the output matrix where there is no `output.weight`.
+const EMBEDDING: &str = "token_embd.weight";
+
 struct Binder<'a> {
     file: &'a ModelFile,
     backend: &'a dyn Backend,
@@ -109,6 +118,19 @@ impl Binder<'_> {
             layer.n_kv_heads * config.head_dim_k,
             layer.n_kv_heads * config.head_dim_v,
         );
+        let prefix = name("");
+        if !self.has(&name("attn_norm.weight"))
+            && !self.file.tensors().any(|tensor| tensor.name.starts_with(&prefix))
+        {
+            return Err(Error::Tensor {
+                tensor: name("attn_norm.weight"),
+                what: format!(
+                    "it is missing from the file, as is all of layer {i}, but `{}.block_count` is {}",
+                    config.arch,
+                    config.layers.len()
+                ),
+            });
+        }
         let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
             let mut parts = self.fused(&name("attn_qkv"), [q, k, v], n_embd)?;
             // The biases may be fused as well, or stand by themselves.
@@ -118,6 +140,11 @@ impl Binder<'_> {
                 }
             }
             parts
+        } else if !self.has(&name("attn_q.weight")) {
+            return Err(Error::Tensor {
+                tensor: name("attn_q.weight"),
+                what: format!("it is missing from the file, as is `{}`", name("attn_qkv.weight")),
+            });
         } else {
             [
                 self.linear(&name("attn_q"), q, n_embd)?,
@@ -126,7 +153,7 @@ impl Binder<'_> {
             ]
         };
         let [gate, up] =
-            if !self.has(&name("ffn_gate.weight")) && self.rows(&name("ffn_up.weight")) > layer.n_ff {
+            if !self.has(&name("ffn_gate.weight")) && self.rows(&name("ffn_up.weight")) != layer.n_ff {
                 self.fused(&name("ffn_up"), [layer.n_ff; 2], n_embd)?
             } else {
                 [
@@ -240,8 +267,13 @@ fn find<'a>(file: &'a ModelFile, name: &str) -> Result<(&'a TensorInfo, Bytes)> 
 }
 
 fn shape(name: &str, expected: &str, info: &TensorInfo) -> Error {
+    let vocabulary = if name == EMBEDDING || name == "output.weight" {
+        " (embedding_length, tokens in the vocabulary)"
+    } else {
+        ""
+    };
     let what = format!(
-        "the hyperparameters ask for the shape {expected}, the file has {:?}",
+        "the hyperparameters ask for the shape {expected}{vocabulary}, the file has {:?}",
         info.shape
     );
     Error::Tensor {

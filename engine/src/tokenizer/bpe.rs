@@ -74,30 +74,36 @@ impl Bpe {
             }
         };
         let symbols = definition.symbols;
-        let spelled = |text: &[u8]| match symbols {
-            Symbols::Bytes => decode_alphabet(text),
-            Symbols::Chars | Symbols::SpaceMarkedChars => Some(text.to_vec()),
+        // appends the bytes that an entry stands for; false where it stands for none
+        let spell = |text: &[u8], out: &mut Vec<u8>| match symbols {
+            Symbols::Bytes => decode_alphabet(text, out),
+            Symbols::Chars | Symbols::SpaceMarkedChars => {
+                out.extend_from_slice(text);
+                true
+            }
         };
         let mut bpe = Self {
             pre_tokenizer: PreTokenizer::new(definition)?,
             symbols,
             ignore_merges: definition.ignore_merges,
             whole_newlines,
-            texts: TextTable::default(),
+            texts: TextTable::with_capacity(vocabulary.len()),
             tokens: Vec::with_capacity(vocabulary.len()),
             merges: HashMap::with_capacity(merges.len()),
             bytes: [NO_SYMBOL; 256],
             byte_tokens: [None; 256],
             word_starts: WordStarts::default(),
         };
+        let mut buffer = Vec::new();
         for id in 0..vocabulary.len() as u32 {
             let text = vocabulary.text(id).unwrap_or_default();
-            // of equal entries the first one counts
-            if vocabulary.find(text) == Some(id)
-                && let Some(text) = spelled(text)
-            {
-                let symbol = bpe.intern(&text)?;
-                bpe.tokens[symbol as usize] = id;
+            buffer.clear();
+            if !text.is_empty() && spell(text, &mut buffer) {
+                let symbol = bpe.intern(&buffer)? as usize;
+                // of equal entries the first one counts
+                if bpe.tokens[symbol] == NO_SYMBOL {
+                    bpe.tokens[symbol] = id;
+                }
             }
         }
         for (order, merge) in merges.iter().enumerate() {
@@ -106,14 +112,14 @@ impl Bpe {
                 continue;
             };
             let (left, right) = (&merge[..=space], &merge[space + 2..]);
-            let (Some(left), Some(right)) = (spelled(left), spelled(right)) else {
-                continue;
-            };
-            if left.is_empty() || right.is_empty() {
+            buffer.clear();
+            let left_spelled = spell(left, &mut buffer);
+            let middle = buffer.len();
+            if !left_spelled || !spell(right, &mut buffer) || buffer.len() == middle {
                 continue;
             }
-            let symbol = bpe.intern(&[&left[..], &right[..]].concat())?;
-            let (left, right) = (bpe.intern(&left)?, bpe.intern(&right)?);
+            let symbol = bpe.intern(&buffer)?;
+            let (left, right) = (bpe.intern(&buffer[..middle])?, bpe.intern(&buffer[middle..])?);
             bpe.merges.entry(pair(left, right)).or_insert(Joined {
                 order: order as u32,
                 symbol,

@@ -27,13 +27,16 @@ pub(super) fn char_to_byte(c: char) -> Option<u8> {
     }
 }
 
-/// The bytes that `text` stands for in GPT-2's alphabet; `None` where a character is outside it.
-pub(super) fn decode_alphabet(text: &[u8]) -> Option<Vec<u8>> {
-    std::str::from_utf8(text)
-        .ok()?
-        .chars()
-        .map(char_to_byte)
-        .collect()
+/// Appends the bytes that `text` stands for in GPT-2's alphabet. Where a character is outside it, `out` may have
+/// grown by a part, and the result is `false`.
+pub(super) fn decode_alphabet(text: &[u8], out: &mut Vec<u8>) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| {
+        text.chars().all(|c| {
+            let byte = char_to_byte(c);
+            out.extend(byte);
+            byte.is_some()
+        })
+    })
 }
 
 /// The byte of a token `<0xXX>`: exactly two hexadecimal digits, no sign, nothing else.
@@ -88,8 +91,10 @@ mod tests {
         chars.dedup();
         assert_eq!(chars.len(), 256);
         assert_eq!(char_to_byte('\u{144}'), None);
-        assert_eq!(decode_alphabet("Ġhé".as_bytes()), Some(b" h\xe9".to_vec()));
-        assert_eq!(decode_alphabet("a b".as_bytes()), None);
+        let mut out = Vec::new();
+        assert!(decode_alphabet("Ġhé".as_bytes(), &mut out));
+        assert_eq!(out, b" h\xe9");
+        assert!(!decode_alphabet("a b".as_bytes(), &mut out));
     }
 
     #[test]

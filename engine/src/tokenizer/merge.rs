@@ -173,7 +173,7 @@ mod tests {
                     .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                     .rotate_left(23);
             }
-            (hash % 3 != 0).then_some(Joined {
+            (!hash.is_multiple_of(3)).then_some(Joined {
                 order: (hash >> 8) as u32 % 7,
                 symbol: (hash >> 33) as u32,
             })

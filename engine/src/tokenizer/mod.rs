@@ -1,8 +1,8 @@
 //! Text to token ids and back, over the vocabulary of a GGUF file.
 //!
 //! The definition is llama.cpp's (`llama_tokenize` and `llama_detokenize`, src/llama-vocab.cpp): the same ids for
-//! the same file and text. Kinds (`tokenizer.ggml.model`): `llama` ([`spm`]), `gpt2` and `gemma4` ([`bpe`], cut by
-//! [`pre_tokenizer`]), `bert` ([`wpm`]). An encoding finds written-out special tokens first ([`partition`]), then
+//! the same file and text. Kinds (`tokenizer.ggml.model`): `llama` (spm.rs), `gpt2` and `gemma4` (bpe.rs, cut by
+//! pre_tokenizer.rs), `bert` (wpm.rs). An encoding finds written-out special tokens first (partition.rs), then
 //! tokenizes what lies between them. Time is n log n in the text at worst, also for a text without spaces.
 //!
 //! # Why not a crate
@@ -19,6 +19,10 @@
 //! - Decoding does not "clean up" spaces before punctuation: what was encoded comes back.
 //! - [`Tokenizer::decode`] takes the space that SPM puts before a text from the first printing token even after a
 //!   BOS.
+//!
+//! For `bert` llama.cpp itself differs from Hugging Face's normaliser, and this follows llama.cpp: with
+//! strip_accents all marks are dropped (Hugging Face: non-spacing ones), of a decomposition only the first
+//! character stays (Hangul), and U+000B, U+000C, U+0085 are white space.
 
 mod bpe;
 mod byte_text;
@@ -96,9 +100,9 @@ pub struct Tokenizer {
 }
 
 enum Model {
-    Spm(Spm),
+    Spm(Box<Spm>),
     Bpe(Box<Bpe>),
-    Wpm(Wpm),
+    Wpm(Box<Wpm>),
 }
 
 impl Tokenizer {
@@ -111,7 +115,10 @@ impl Tokenizer {
     /// that are too long.
     pub fn from_metadata(m: &Metadata) -> Result<Self> {
         let model_name = m.str(MODEL)?;
-        let pre = m.opt_str(PRE)?.filter(|pre| !pre.is_empty());
+        let pre = match m.opt_str(PRE)? {
+            _ if model_name == "gemma4" => Some("gemma4"),
+            pre => pre.filter(|pre| !pre.is_empty()),
+        };
         let bpe = match model_name {
             "llama" | "bert" => None,
             "gemma4" => Some(pre_patterns::GEMMA4),
@@ -175,8 +182,8 @@ impl Tokenizer {
                     optional,
                 )?))
             }
-            None if bert => Model::Wpm(Wpm::new(m, &vocabulary)?),
-            None => Model::Spm(Spm::new(&vocabulary)),
+            None if bert => Model::Wpm(Box::new(Wpm::new(m, &vocabulary)?)),
+            None => Model::Spm(Box::new(Spm::new(&vocabulary))),
         };
 
         let bos_by_kind = bpe.is_none_or(|definition| definition.add_bos);
@@ -266,13 +273,13 @@ impl Tokenizer {
 
     /// The bytes that `ids` print. They may end within a character: [`Self::stream_decoder`] deals with that.
     /// Control and unknown tokens are written out only with `special`. The space that the tokenizer puts before
-    /// a text ([`Self::add_space_prefix`]) is left out.
+    /// a text ([`Self::add_space_prefix`]; for `bert` before every word) is left out.
     ///
     /// # Errors
     /// `Tokenizer` for an id outside the vocabulary.
     pub fn decode(&self, ids: &[u32], special: bool) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(4 * ids.len());
-        let mut trim_space = self.add_space_prefix;
+        let mut trim_space = self.puts_space_first();
         for &id in ids {
             let bytes = self.vocabulary.printed_trimmed(id, special, &mut trim_space);
             out.extend_from_slice(bytes.ok_or_else(|| Error::Tokenizer {
@@ -280,6 +287,11 @@ impl Tokenizer {
             })?);
         }
         Ok(out)
+    }
+
+    /// Whether the first token of a text prints a space that the text does not have.
+    fn puts_space_first(&self) -> bool {
+        self.add_space_prefix || matches!(*self.model, Model::Wpm(_))
     }
 
     /// A decoder for tokens that come one by one and continue a text; see [`StreamDecoder::at_start`] for tokens

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::trie::Trie;
+use super::trie::{LONGEST_KEY, Trie};
 use super::vocabulary::{Attributes, Vocabulary};
 
 /// A part of the text.
@@ -19,9 +19,10 @@ pub(super) enum Fragment {
     Token(u32),
 }
 
-/// The tokens that are looked for.
+/// The tokens that are looked for; those over [`LONGEST_KEY`] bytes are not.
 pub(super) struct Specials {
     trie: Trie,
+    /// Length of the longest one.
     longest: usize,
 }
 
@@ -44,7 +45,7 @@ impl Specials {
             let text = vocabulary.text(id).unwrap_or_default();
             if attributes.any(Attributes::CONTROL | Attributes::UNKNOWN | Attributes::USER_DEFINED) {
                 specials.trie.insert(text, id);
-                specials.longest = specials.longest.max(text.len());
+                specials.longest = specials.longest.max(text.len().min(LONGEST_KEY));
             }
         }
         specials

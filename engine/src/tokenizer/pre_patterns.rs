@@ -374,3 +374,13 @@ pub(super) fn is_number(c: char) -> bool {
         DecimalNumber | LetterNumber | OtherNumber
     )
 }
+
+/// `\w` as Oniguruma has it: letters, marks, decimal digits and connecting punctuation.
+pub(super) fn is_word(c: char) -> bool {
+    use GeneralCategory::{ConnectorPunctuation, DecimalNumber, EnclosingMark, NonspacingMark, SpacingMark};
+    c.is_alphabetic()
+        || matches!(
+            get_general_category(c),
+            DecimalNumber | NonspacingMark | SpacingMark | EnclosingMark | ConnectorPunctuation
+        )
+}

@@ -211,7 +211,7 @@ fn split_digits(digits: Digits, piece: &str, base: u32, ends: &mut Vec<u32>) {
         let end = start + run.len();
         let follows = piece[end..].chars().next();
         let grouped = match digits {
-            Digits::AsciiWords => !follows.is_some_and(|c| c.is_alphanumeric() || c == '_'),
+            Digits::AsciiWords => !follows.is_some_and(pre_patterns::is_word),
             Digits::All | Digits::Ascii => true,
         };
         if grouped {
@@ -234,4 +234,90 @@ fn split_digits(digits: Digits, piece: &str, base: u32, ends: &mut Vec<u32>) {
         rest = &piece[end..];
     }
     cut(piece.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces<'a>(name: &str, text: &'a str) -> Vec<&'a str> {
+        let definition = pre_patterns::find(name).unwrap();
+        let mut ends = Vec::new();
+        PreTokenizer::new(&definition).unwrap().split(text, &mut ends);
+        let mut start = 0;
+        ends.iter()
+            .map(|&end| &text[std::mem::replace(&mut start, end as usize)..end as usize])
+            .collect()
+    }
+
+    #[test]
+    fn every_name_is_there_once_and_its_pieces_make_up_the_text() {
+        let mut names: Vec<&str> = pre_patterns::names().collect();
+        let text = "  I'm  1234567 \t\r\n\n x1  中文ДОМдом e\u{301}! <sentinel:1> 😀…  ";
+        for name in &names {
+            assert_eq!(pieces(name, text).concat(), text, "{name}");
+            assert!(pieces(name, text).iter().all(|piece| !piece.is_empty()), "{name}");
+            assert!(pieces(name, "").is_empty());
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(pre_patterns::find("no such name").is_none());
+    }
+
+    #[test]
+    fn white_space_leaves_its_last_character_to_the_word() {
+        assert_eq!(pieces("gpt-2", "a   b"), ["a", "  ", " b"]);
+        assert_eq!(pieces("gpt-2", "a\n\nb"), ["a", "\n", "\n", "b"]);
+        assert_eq!(pieces("gpt-2", "a\t\u{a0}"), ["a", "\t\u{a0}"]);
+        assert_eq!(pieces("llama-bpe", "a \n\n  b"), ["a", " \n\n", " ", " b"]);
+        assert_eq!(
+            pieces("llama-bpe", "a   \u{3000}7 "),
+            ["a", "   ", "\u{3000}", "7", " "]
+        );
+        assert_eq!(pieces("spark2_5", " \n x"), [" \n", " x"]);
+        assert_eq!(pieces("bailingmoe", " \n \n x"), [" \n \n", " x"]);
+    }
+
+    #[test]
+    fn jais_2_cuts_white_space_into_powers_of_two() {
+        let spaces = " ".repeat(1300);
+        let lengths = |text: &str| {
+            pieces("jais-2", text)
+                .iter()
+                .map(|piece| piece.len())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&spaces), [512, 512, 256, 16, 4]);
+        assert_eq!(lengths(&format!("{spaces}a")), [512, 512, 256, 16, 2, 1, 2]);
+        assert_eq!(pieces("jais-2", "a  b"), ["a", " ", " b"]);
+        assert_eq!(pieces("jais-2", "a\tb \nc"), ["a", "\tb", " \n", "c"]);
+        assert_eq!(pieces("jais-2", "a\t1"), ["a", "\t", "1"]);
+    }
+
+    #[test]
+    fn digits_are_grouped_from_the_left_or_the_right() {
+        assert_eq!(pieces("llama-bpe", "12345"), ["123", "45"]);
+        assert_eq!(pieces("qwen2", "12"), ["1", "2"]);
+        assert_eq!(pieces("superbpe", "a12345b123"), ["a", "12", "345", "b", "123"]);
+        assert_eq!(
+            pieces("tiny_aya", "1234 12345a"),
+            ["1", "234", " ", "123", "45", "a"]
+        );
+        assert_eq!(pieces("afmoe", "1234567 12"), ["1", "234", "567", " ", "12"]);
+    }
+
+    #[test]
+    fn case_and_scripts() {
+        assert_eq!(pieces("tekken", "HelloWORLDagain"), ["Hello", "WORLDagain"]);
+        assert_eq!(pieces("gpt-4o", "camelCase's"), ["camel", "Case's"]);
+        assert_eq!(pieces("kimi-k2", "abc中文def"), ["abc", "中文", "def"]);
+        assert_eq!(pieces("deepseek-llm", "中文abc 한"), ["中文", "abc", " ", "한"]);
+        assert_eq!(pieces("gemma4", "a b\n\nc"), ["a b", "\n\n", "c"]);
+        assert_eq!(
+            pieces("exaone-moe", "all in one, not"),
+            ["all in one", ",", " not"]
+        );
+    }
 }

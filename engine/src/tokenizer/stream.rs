@@ -10,7 +10,9 @@ use super::{Tokenizer, vocabulary::Vocabulary};
 pub struct StreamDecoder {
     vocabulary: Arc<Vocabulary>,
     special: bool,
-    /// Whether the space that the tokenizer puts before a text is still to be taken away.
+    /// Whether the tokenizer puts a space before a text.
+    space_prefix: bool,
+    /// Whether that space is still to be taken away.
     trim_space: bool,
     /// Bytes of a character that is not complete.
     pending: Vec<u8>,
@@ -22,6 +24,7 @@ impl StreamDecoder {
         Self {
             vocabulary: Arc::clone(&tokenizer.vocabulary),
             special,
+            space_prefix: tokenizer.puts_space_first(),
             trim_space: false,
             pending: Vec::new(),
             text: String::new(),
@@ -31,8 +34,8 @@ impl StreamDecoder {
     /// The stream begins a text, it does not continue one: a space that the tokenizer puts before every text is
     /// left out, as [`Tokenizer::decode`] does.
     #[must_use]
-    pub fn at_start(mut self, tokenizer: &Tokenizer) -> Self {
-        self.trim_space = tokenizer.add_space_prefix();
+    pub fn at_start(mut self) -> Self {
+        self.trim_space = self.space_prefix;
         self
     }
 

@@ -1,6 +1,12 @@
 //! Prefix tree over byte strings: which keys begin at a place of a text.
+//!
+//! Keys over [`LONGEST_KEY`] bytes are left out: the walk at each place of a text is then bounded whatever the
+//! vocabulary, and no known special token or word piece is half as long.
 
 use hashbrown::HashMap;
+
+/// The longest key, in bytes.
+pub(super) const LONGEST_KEY: usize = 256;
 
 /// Prefix tree; each key has a value below `u32::MAX`.
 pub(super) struct Trie {
@@ -24,9 +30,12 @@ impl Trie {
         }
     }
 
-    /// Adds `key`; of equal keys the first one's value stays.
+    /// Adds `key`; of equal keys the first one's value stays. Empty and too long keys are left out.
     pub(super) fn insert(&mut self, key: &[u8], value: u32) {
         let Some(&first) = key.first() else { return };
+        if key.len() > LONGEST_KEY {
+            return;
+        }
         self.first[usize::from(first)] = true;
         let mut node = 0;
         for &byte in key {

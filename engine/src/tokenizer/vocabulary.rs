@@ -214,7 +214,7 @@ impl Vocabulary {
                 found: format!("{} tokens", entries.len()),
             });
         }
-        let mut texts = TextTable::default();
+        let mut texts = TextTable::with_capacity(entries.len());
         for text in entries {
             if text.len() > MAX_TOKEN_BYTES {
                 return Err(Error::Limit {
@@ -364,10 +364,9 @@ impl Vocabulary {
 
     /// Files do not say which tokens swallow the white space beside them; llama.cpp knows these by name.
     fn apply_strip_rules(&mut self, m: &Metadata) -> Result<()> {
-        let name = m
-            .opt_str("general.name")?
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        // a name that is no string is no reason to refuse a model
+        let name = m.opt_str("general.name").unwrap_or_default();
+        let name = name.unwrap_or_default().to_ascii_lowercase();
         let architecture = m.opt_str("general.architecture")?.unwrap_or_default();
         let pre = m.opt_str("tokenizer.ggml.pre")?.unwrap_or_default();
         let any = |text: &str, parts: &[&str]| parts.iter().any(|part| text.contains(part));

@@ -8,6 +8,7 @@ mod build;
 mod chunks;
 mod hostile;
 mod limits;
+#[path = "../support/memory.rs"]
 mod memory;
 mod metadata;
 mod reference;

@@ -48,7 +48,12 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let n = weight.len();
     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
         let mean = sum16(n, |i| x[i] * x[i]) / n as f32;
-        let r = 1.0 / (mean + eps).sqrt();
+        // Squares that overflow would give a row of zeros, which looks like a result; NaN ends the step.
+        let r = if mean.is_finite() {
+            1.0 / (mean + eps).sqrt()
+        } else {
+            f32::NAN
+        };
         for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
             *out = (x * r) * w;
         }

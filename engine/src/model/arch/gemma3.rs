@@ -20,15 +20,21 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     config.embedding_scale = (config.n_embd as f32).sqrt();
     config.logit_softcap = keys.opt_f32("final_logit_softcapping")?.filter(|v| *v > 0.0);
     if config.layers.len() == LAYERS_27B {
-        config.attention_scale = 1.0 / ((config.n_embd / config.layers[0].n_heads) as f32).sqrt();
+        let n_heads = config.layers[0].n_heads;
+        if n_heads > config.n_embd {
+            let expected = format!("at most embedding_length, {}", config.n_embd);
+            return Err(keys.wrong("attention.head_count", &expected, &n_heads.to_string()));
+        }
+        config.attention_scale = 1.0 / ((config.n_embd / n_heads) as f32).sqrt();
     }
     let global = Rope::read(keys, file, RopeKind::Halves, config.head_dim_k)?;
-    let local_base = keys.opt_f32("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    const LOCAL_BASE: &str = "rope.freq_base_swa";
+    let local_base = keys.opt_f32(LOCAL_BASE)?.unwrap_or(10_000.0);
     let local = Rope::new(
         keys,
         RopeKind::Halves,
         global.n_rot(),
-        local_base,
+        (LOCAL_BASE, local_base),
         &Scaling::read(keys)?.unscaled(),
         None,
     )?;

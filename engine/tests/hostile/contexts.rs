@@ -1,0 +1,122 @@
+//! Contexts of absurd sizes: an error before anything is allocated, or memory that is only promised.
+
+use std::sync::Arc;
+
+use twinfer_engine::Error;
+use twinfer_engine::context::{CacheType, Context, ContextOptions};
+use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::model::{LoadOptions, Model};
+use twinfer_engine::team::Team;
+
+use crate::memory::measure;
+use crate::small::{ARCHITECTURES, Small};
+
+fn model(name: &str) -> Arc<Model> {
+    let file = ModelFile::from_parts(vec![Bytes::from_vec(Small::read(name).bytes())]).unwrap();
+    Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap())
+}
+
+fn context(model: &Arc<Model>, n_ctx: usize, n_batch: usize, n_sequences: usize) -> Result<Context, Error> {
+    let options = ContextOptions {
+        n_ctx,
+        n_batch,
+        n_sequences,
+        cache_type_k: CacheType::F16,
+        cache_type_v: CacheType::F32,
+    };
+    Context::new(Arc::clone(model), Team::single(), options)
+}
+
+/// Sizes that no machine has, up to the last that a number can state.
+#[test]
+fn beyond_any_memory_are_errors() {
+    let mut count = 0;
+    for name in ARCHITECTURES {
+        let model = model(name);
+        let huge = [
+            1 << 46,
+            1 << 50,
+            1 << 57,
+            1 << 62,
+            isize::MAX as usize,
+            usize::MAX - 63,
+            usize::MAX - 1,
+            usize::MAX,
+        ];
+        for n in huge {
+            for (n_ctx, n_batch, n_sequences) in [
+                (n, 4, 1),
+                (64, 4, n),
+                (n, n, 1),
+                (n, n, n),
+                (64, n, n),
+                (n, 1, n),
+                (1 << 32, n, 1 << 32),
+            ] {
+                let (result, cost) = measure(|| context(&model, n_ctx, n_batch, n_sequences).map(drop));
+                let what = format!("{name}: n_ctx {n_ctx}, n_batch {n_batch}, n_sequences {n_sequences}");
+                let error = result.err().unwrap_or_else(|| panic!("{what} is accepted"));
+                assert!(
+                    matches!(error, Error::Limit { .. } | Error::Memory { .. }),
+                    "{what}: {error}"
+                );
+                // What was made before the request that failed is a promise of pages, not pages.
+                assert!(cost.time.as_secs_f64() < 5.0, "{what}: {:?}", cost.time);
+                count += 1;
+            }
+        }
+    }
+    println!("hostile: {count} of {count} impossible contexts refused");
+}
+
+#[test]
+fn of_nothing_are_errors() {
+    let model = model("llama-gqa");
+    for (n_ctx, n_batch, n_sequences, name) in
+        [(0, 1, 1, "n_ctx"), (1, 0, 1, "n_batch"), (1, 1, 0, "n_sequences")]
+    {
+        let error = context(&model, n_ctx, n_batch, n_sequences)
+            .map(drop)
+            .unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+/// A batch is never larger than what fits the context, whatever was asked for.
+#[test]
+fn with_a_batch_beyond_the_context_are_small() {
+    let model = model("gemma3-pattern");
+    let (result, cost) = measure(|| context(&model, 64, usize::MAX, 1).map(drop));
+    assert_eq!(result, Ok(()));
+    assert!(cost.peak < 4 << 20, "{}", cost.peak);
+}
+
+/// Tokens and lengths beyond what the context was made for.
+#[test]
+fn refuse_what_they_have_no_room_for() {
+    let model = model("llama-gqa");
+    let mut context = context(&model, 64, 8, 1).unwrap();
+    let mut sequence = context.new_sequence();
+    assert!(matches!(
+        context.prefill(&mut sequence, &[]),
+        Err(Error::InvalidInput { .. })
+    ));
+    for token in [48, 1 << 20, u32::MAX] {
+        let error = context.prefill(&mut sequence, &[1, token]).map(drop).unwrap_err();
+        assert!(error.to_string().contains(&token.to_string()), "{error}");
+        assert!(context.decode(&mut sequence, token).is_err());
+    }
+    assert_eq!(sequence.len(), 0);
+    context.prefill(&mut sequence, &[1; 64]).unwrap();
+    let error = context.decode(&mut sequence, 1).map(drop).unwrap_err();
+    assert_eq!(
+        error,
+        Error::ContextFull {
+            needed: 65,
+            capacity: 64
+        }
+    );
+    assert_eq!(sequence.len(), 64);
+    sequence.truncate(63).unwrap();
+    assert!(context.decode(&mut sequence, 1).is_ok());
+}

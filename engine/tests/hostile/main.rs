@@ -1,0 +1,18 @@
+//! Hostile models through the whole load path: malformed and nonsensical files get an error that says what is wrong, with
+//! little memory and time, and never a panic. Headers alone are in `tests/gguf`.
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod contexts;
+mod hyperparameters;
+#[path = "../support/load.rs"]
+mod load;
+#[path = "../support/memory.rs"]
+mod memory;
+mod random;
+mod reference;
+mod seeds;
+mod small;
+mod tensors;
+mod vocabularies;
+mod weights;

@@ -1,0 +1,68 @@
+//! Bounded fuzzing: every target of `fuzz/`, a workspace of its own whose cargo configuration holds the coverage flags.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{cargo, exists};
+use crate::steps::Steps;
+use crate::{debian, root};
+
+/// Seconds that each target runs.
+const SECONDS: u32 = 20;
+
+/// Builds the targets and runs each of them, also those behind one that found something.
+pub(crate) fn run(steps: &mut Steps) -> Result<()> {
+    let fuzz = root().join("fuzz");
+    if !exists("c++") {
+        debian::install(&["g++"]).context("libFuzzer is built from C++ sources")?;
+    }
+    // Flags from the environment would take the place of the package's own.
+    let cargo = || {
+        let mut command = cargo();
+        command.current_dir(&fuzz).env_remove("RUSTFLAGS");
+        command
+    };
+    steps.run(cargo().args(["build", "--release", "--bins"]))?;
+    let mut failed = Vec::new();
+    for target in targets(&fuzz)? {
+        let (corpus, seeds) = (format!("corpus/{target}"), format!("seeds/{target}"));
+        std::fs::create_dir_all(fuzz.join(&corpus))?;
+        let mut run = cargo();
+        run.args(["run", "--quiet", "--release", "--bin", &target, "--"])
+            .arg(format!("-max_total_time={SECONDS}"))
+            .args([
+                "-timeout=5",
+                "-rss_limit_mb=512",
+                "-print_final_stats=1",
+                "-verbosity=0",
+            ])
+            .arg(&corpus);
+        if fuzz.join(&seeds).is_dir() {
+            run.arg(&seeds);
+        }
+        if let Err(error) = steps.run(&mut run) {
+            failed.push(format!("{target}: {error:#}"));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// The targets' names: the files in `fuzz_targets`, sorted.
+fn targets(fuzz: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fuzz.join("fuzz_targets").read_dir()? {
+        let path = entry?.path();
+        if let (Some(name), true) = (path.file_stem(), path.extension().is_some_and(|e| e == "rs")) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    if names.is_empty() {
+        bail!("there is no target in {}", fuzz.display());
+    }
+    Ok(names)
+}
