@@ -165,7 +165,7 @@ impl Session {
         let start = Instant::now();
         let mut decoder = tokenizer.stream_decoder(limits.special);
         if limits.at_start {
-            decoder = decoder.at_start(tokenizer);
+            decoder = decoder.at_start();
         }
         let mut stop = StopFilter::new(limits.stop);
         outcome.end = loop {
