@@ -1,7 +1,6 @@
 //! What a person sees first: the built-in model's story and one of its answers, word for word. After a new built-in model
-//! or a change of the numerics contract, write the texts anew with `TWINFER_BLESS=1 cargo test -p twinfer --test first_run`
+//! or a change of the numerics contract, write the texts anew with `TWINFER_BLESS=1 cargo test -p twinfer --test cli first_run`
 //! and read them.
-#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::Path;
 use std::process::Command;
