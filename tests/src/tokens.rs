@@ -19,7 +19,7 @@ pub fn tokenize(blobs: Vec<Vec<u8>>, texts: &[String]) -> Result<Value> {
                 parse_special,
             };
             let ids = tokenizer.encode(text, options)?;
-            let mut decoder = tokenizer.stream_decoder(parse_special).at_start(&tokenizer);
+            let mut decoder = tokenizer.stream_decoder(parse_special).at_start();
             let mut streamed: String = ids.iter().map(|&id| decoder.push(id).to_owned()).collect();
             streamed.push_str(decoder.flush());
             answer.push(json!({

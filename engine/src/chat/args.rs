@@ -25,7 +25,11 @@ impl<'a> Args<'a> {
                 keywords = pairs.map(|(k, v)| (k.to_string(), v)).collect();
             }
         }
-        Self { name, positional, keywords }
+        Self {
+            name,
+            positional,
+            keywords,
+        }
     }
 
     /// An error that names the call.
@@ -38,7 +42,13 @@ impl<'a> Args<'a> {
         let mut values = vec![first];
         values.extend(self.positional.iter().skip(index).cloned());
         if !self.keywords.is_empty() {
-            values.push(self.keywords.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Kwargs>().into());
+            values.push(
+                self.keywords
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect::<Kwargs>()
+                    .into(),
+            );
         }
         values
     }
@@ -61,7 +71,11 @@ impl<'a> Args<'a> {
                 self.positional.len()
             )));
         }
-        match self.keywords.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        match self
+            .keywords
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()))
+        {
             Some((name, _)) => Err(self.fail(&format!("unexpected keyword argument '{name}'"))),
             None => Ok(()),
         }
@@ -79,7 +93,8 @@ impl<'a> Args<'a> {
 
     /// As [`Self::opt`], required.
     pub(super) fn req(&self, index: usize, name: &str) -> Result<&Value, Error> {
-        self.opt(index, name).ok_or_else(|| self.fail(&format!("missing argument '{name}'")))
+        self.opt(index, name)
+            .ok_or_else(|| self.fail(&format!("missing argument '{name}'")))
     }
 
     /// A required string.
@@ -93,7 +108,10 @@ impl<'a> Args<'a> {
         match self.opt(index, name) {
             None => Ok(None),
             Some(value) if value.is_none() => Ok(None),
-            Some(value) => value.as_str().map(Some).ok_or_else(|| self.wrong(name, "a string", value)),
+            Some(value) => value
+                .as_str()
+                .map(Some)
+                .ok_or_else(|| self.wrong(name, "a string", value)),
         }
     }
 
@@ -102,7 +120,9 @@ impl<'a> Args<'a> {
         match self.opt(index, name) {
             None => Ok(None),
             Some(value) if value.is_none() => Ok(None),
-            Some(value) => integer(value).map(Some).ok_or_else(|| self.wrong(name, "an integer", value)),
+            Some(value) => integer(value)
+                .map(Some)
+                .ok_or_else(|| self.wrong(name, "an integer", value)),
         }
     }
 
@@ -112,7 +132,10 @@ impl<'a> Args<'a> {
     }
 
     fn wrong(&self, name: &str, expected: &str, found: &Value) -> Error {
-        self.fail(&format!("argument '{name}' must be {expected}, not {}", type_name(found)))
+        self.fail(&format!(
+            "argument '{name}' must be {expected}, not {}",
+            type_name(found)
+        ))
     }
 }
 

@@ -4,9 +4,11 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
 use super::args::{Args, integer};
+use super::budget::Budget;
 use super::filters;
 use super::methods;
-use super::value::{Budget, Generator, Seq, error, type_name};
+use super::scalar_filters;
+use super::value::{Generator, Seq, error, type_name};
 
 /// An integer in the smallest of the engine's types.
 pub(super) fn int_value(value: i128) -> Value {
@@ -16,10 +18,15 @@ pub(super) fn int_value(value: i128) -> Value {
 /// `a + b + …`.
 pub(super) fn sum(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let values = args.positional();
-    if values.iter().all(|value| value.as_str().is_some() && !value.is_safe()) {
+    if values
+        .iter()
+        .all(|value| value.as_str().is_some() && !value.is_safe())
+    {
         // The common case at once, in place of a growing string per operator.
         let parts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-        let bytes = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        let bytes = parts
+            .iter()
+            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
         methods::pay(state, bytes)?;
         return Ok(Value::from(parts.concat()));
     }
@@ -52,7 +59,11 @@ fn unsupported(operator: char, a: &Value, b: &Value) -> Error {
             );
         }
     }
-    error(format!("unsupported operand types for {operator}: '{}' and '{}'", type_name(a), type_name(b)))
+    error(format!(
+        "unsupported operand types for {operator}: '{}' and '{}'",
+        type_name(a),
+        type_name(b)
+    ))
 }
 
 /// What can be joined and repeated: lists and tuples.
@@ -79,14 +90,24 @@ pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, 
     if let (Some(left), Some(right)) = (a.as_str(), b.as_str()) {
         methods::pay(state, left.len().saturating_add(right.len()))?;
         return Ok(if a.is_safe() || b.is_safe() {
-            let (left, right) = (filters::markup(a.clone()), filters::markup(b.clone()));
-            Value::from_safe_string([left.as_str(), right.as_str()].map(Option::unwrap_or_default).concat())
+            let (left, right) = (
+                scalar_filters::markup(a.clone()),
+                scalar_filters::markup(b.clone()),
+            );
+            Value::from_safe_string(
+                [left.as_str(), right.as_str()]
+                    .map(Option::unwrap_or_default)
+                    .concat(),
+            )
         } else {
             Value::from([left, right].concat())
         });
     }
     if let (Some(a), Some(b)) = (whole_number(a), whole_number(b)) {
-        return a.checked_add(b).map(int_value).ok_or_else(|| error("the sum is too large"));
+        return a
+            .checked_add(b)
+            .map(int_value)
+            .ok_or_else(|| error("the sum is too large"));
     }
     if let (Some(a), Some(b)) = (float(a), float(b)) {
         return Ok(Value::from(a + b));
@@ -97,7 +118,11 @@ pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, 
     let mut items = filters::iterate(state, a)?;
     items.extend(filters::iterate(state, b)?);
     let budget = Budget::of(state)?;
-    if is_tuple(a) { Seq::tuple(&budget, items) } else { Seq::list(&budget, items) }
+    if is_tuple(a) {
+        Seq::tuple(&budget, items)
+    } else {
+        Seq::list(&budget, items)
+    }
 }
 
 fn whole_number(value: &Value) -> Option<i128> {
@@ -108,10 +133,12 @@ fn whole_number(value: &Value) -> Option<i128> {
     }
 }
 
-
 fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     if let (Some(x), Some(y)) = (whole_number(a), whole_number(b)) {
-        return x.checked_mul(y).map(int_value).ok_or_else(|| error("the product is too large"));
+        return x
+            .checked_mul(y)
+            .map(int_value)
+            .ok_or_else(|| error("the product is too large"));
     }
     if let (Some(x), Some(y)) = (float(a), float(b)) {
         return Ok(Value::from(x * y));
@@ -125,7 +152,11 @@ fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error>
     if let Some(text) = repeated.as_str() {
         methods::pay(state, text.len().saturating_mul(times))?;
         let text = text.repeat(times);
-        return Ok(if repeated.is_safe() { Value::from_safe_string(text) } else { Value::from(text) });
+        return Ok(if repeated.is_safe() {
+            Value::from_safe_string(text)
+        } else {
+            Value::from(text)
+        });
     }
     if !is_list(repeated) {
         return Err(unsupported('*', a, b));
@@ -135,5 +166,9 @@ fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error>
     state.consume_fuel(total as u64 / 2)?;
     let budget = Budget::of(state)?;
     let items = items.iter().cycle().take(total).cloned().collect();
-    if is_tuple(repeated) { Seq::tuple(&budget, items) } else { Seq::list(&budget, items) }
+    if is_tuple(repeated) {
+        Seq::tuple(&budget, items)
+    } else {
+        Seq::list(&budget, items)
+    }
 }

@@ -6,9 +6,10 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
 use super::args::Args;
+use super::budget::Budget;
 use super::filters::iterate;
 use super::methods::pay;
-use super::value::{Budget, Dict, Seq, error, type_name};
+use super::value::{Dict, Seq, error, type_name};
 
 /// A chain such as `a < b <= c`: each neighbouring pair has to hold.
 pub(super) fn chain(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -25,12 +26,7 @@ pub(super) fn chain(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value,
 }
 
 /// Whether `a operator b` holds.
-pub(super) fn compare(
-    state: &State<'_, '_>,
-    operator: &str,
-    a: &Value,
-    b: &Value,
-) -> Result<bool, Error> {
+pub(super) fn compare(state: &State<'_, '_>, operator: &str, a: &Value, b: &Value) -> Result<bool, Error> {
     Ok(match operator {
         "==" => equal(state, a, b)?,
         "!=" => !equal(state, a, b)?,
@@ -75,7 +71,9 @@ fn order(state: &State<'_, '_>, operator: &str, a: &Value, b: &Value) -> Result<
     let comparable = match (number(a), number(b)) {
         (true, true) => true,
         _ if a.as_str().is_some() => b.as_str().is_some(),
-        _ => list_of(a).zip(list_of(b)).is_some_and(|(a, b)| a.is_tuple() == b.is_tuple()),
+        _ => list_of(a)
+            .zip(list_of(b))
+            .is_some_and(|(a, b)| a.is_tuple() == b.is_tuple()),
     };
     if !comparable {
         return Err(error(format!(
@@ -85,8 +83,7 @@ fn order(state: &State<'_, '_>, operator: &str, a: &Value, b: &Value) -> Result<
         )));
     }
     pay_for_strings(state, a, b)?;
-    let not_a_number =
-        |value: &Value| number(value) && f64::try_from(value.clone()).is_ok_and(f64::is_nan);
+    let not_a_number = |value: &Value| number(value) && f64::try_from(value.clone()).is_ok_and(f64::is_nan);
     if not_a_number(a) || not_a_number(b) {
         return Ok(None);
     }
@@ -123,7 +120,10 @@ fn contains(state: &State<'_, '_>, value: &Value, container: &Value) -> Result<b
     }
     if container.kind() == ValueKind::Map && !super::value::is_function(container) {
         // Namespaces and loops.
-        return Err(error(format!("argument of type '{}' is not iterable", type_name(container))));
+        return Err(error(format!(
+            "argument of type '{}' is not iterable",
+            type_name(container)
+        )));
     }
     for item in iterate(state, container)? {
         if equal(state, &item, value)? {

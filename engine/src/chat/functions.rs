@@ -10,11 +10,12 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::{Args, integer};
 use super::arithmetic;
+use super::budget::Budget;
 use super::comparison;
 use super::filters::iterate;
 use super::rewrite::RESERVED;
 use super::time::CivilTime;
-use super::value::{Budget, Dict, Seq, error, settle, settle_attribute, type_name};
+use super::value::{Dict, Seq, error, settle, settle_attribute, type_name};
 
 /// The sandbox's limit for `range`.
 const MAX_RANGE: u64 = 100_000;
@@ -53,11 +54,19 @@ const FUNCTIONS: [(&str, Function); 18] = [
     (CYCLE, cycle),
     (DICT, dict_literal),
     (ITERATE, walkable),
-    (LIST, |state, args| Seq::list(&Budget::of(state)?, args.positional().to_vec())),
+    (LIST, |state, args| {
+        Seq::list(&Budget::of(state)?, args.positional().to_vec())
+    }),
     (MULTIPLY, arithmetic::product),
-    (SETTLE, |state, args| settle(&Budget::of(state)?, args.req(0, "value")?.clone())),
-    (SETTLE_ATTRIBUTE, |state, args| settle_attribute(&Budget::of(state)?, args.req(0, "value")?.clone())),
-    (TUPLE, |state, args| Seq::tuple(&Budget::of(state)?, args.positional().to_vec())),
+    (SETTLE, |state, args| {
+        settle(&Budget::of(state)?, args.req(0, "value")?.clone())
+    }),
+    (SETTLE_ATTRIBUTE, |state, args| {
+        settle_attribute(&Budget::of(state)?, args.req(0, "value")?.clone())
+    }),
+    (TUPLE, |state, args| {
+        Seq::tuple(&Budget::of(state)?, args.positional().to_vec())
+    }),
     ("cycler", cycler),
     ("dict", dict),
     ("joiner", joiner),
@@ -71,9 +80,15 @@ const FUNCTIONS: [(&str, Function); 18] = [
 pub(super) fn register(env: &mut Environment<'_>) {
     env.remove_global("debug");
     for (name, function) in FUNCTIONS {
-        env.add_function(name, move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
-            function(state, &Args::new(name.trim_start_matches(RESERVED), &values.into_values()))
-        });
+        env.add_function(
+            name,
+            move |state: &mut State<'_, '_>, values: Rest<ValueOrKwargs>| {
+                function(
+                    state,
+                    &Args::new(name.trim_start_matches(RESERVED), &values.into_values()),
+                )
+            },
+        );
     }
 }
 
@@ -89,7 +104,7 @@ fn strftime_now(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Err
         .and_then(|value| value.downcast_object::<Now>())
         .ok_or_else(|| args.fail("the rendering has no date"))?;
     let format = args.str(0, "format")?;
-    super::methods::pay(state, format.len().saturating_mul(16))?;
+    super::methods::pay(state, format.len().saturating_mul(64))?;
     Ok(Value::from(now.0.format(format)))
 }
 
@@ -107,9 +122,12 @@ fn range(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     args.accept(3, &[])?;
     let bound = |index: usize| match args.positional().get(index) {
         None => Ok(None),
-        Some(value) => integer(value)
-            .map(Some)
-            .ok_or_else(|| args.fail(&format!("'{}' cannot be interpreted as an integer", type_name(value)))),
+        Some(value) => integer(value).map(Some).ok_or_else(|| {
+            args.fail(&format!(
+                "'{}' cannot be interpreted as an integer",
+                type_name(value)
+            ))
+        }),
     };
     let (first, second, step) = (bound(0)?, bound(1)?, bound(2)?.unwrap_or(1));
     let first = first.ok_or_else(|| args.fail("at least one argument is needed"))?;
@@ -121,12 +139,20 @@ fn range(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         _ => start - stop,
     };
     let stride = step.unsigned_abs();
-    let count = if span <= 0 { 0 } else { (span.unsigned_abs() - 1) / stride + 1 };
+    let count = if span <= 0 {
+        0
+    } else {
+        (span.unsigned_abs() - 1) / stride + 1
+    };
     if count > u128::from(MAX_RANGE) {
-        return Err(args.fail(&format!("the range is too big, at most {MAX_RANGE} items are allowed")));
+        return Err(args.fail(&format!(
+            "the range is too big, at most {MAX_RANGE} items are allowed"
+        )));
     }
     state.consume_fuel(count as u64 / 2)?;
-    let items = (0..count as i128).map(|i| Value::from((start + i * step) as i64)).collect();
+    let items = (0..count as i128)
+        .map(|i| Value::from((start + i * step) as i64))
+        .collect();
     Seq::list(&Budget::of(state)?, items)
 }
 
@@ -155,11 +181,9 @@ pub(super) fn pairs_of(state: &State<'_, '_>, value: &Value) -> Result<Vec<(Valu
 fn walkable(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let value = args.req(0, "iterable")?;
     match value.kind() {
-        ValueKind::Undefined
-        | ValueKind::String
-        | ValueKind::Seq
-        | ValueKind::Iterable
-        | ValueKind::Map => Ok(value.clone()),
+        ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            Ok(value.clone())
+        }
         _ => Err(error(format!("'{}' object is not iterable", type_name(value)))),
     }
 }
@@ -170,7 +194,11 @@ fn dict(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         [from] => pairs_of(state, from)?,
         _ => return Err(args.fail("takes at most one positional argument")),
     };
-    pairs.extend(args.keywords().iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())));
+    pairs.extend(
+        args.keywords()
+            .iter()
+            .map(|(k, v)| (Value::from(k.as_str()), v.clone())),
+    );
     Dict::build(&Budget::of(state)?, pairs)
 }
 
@@ -189,7 +217,11 @@ fn namespace(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error>
         [from] => pairs_of(state, from)?,
         _ => return Err(args.fail("takes at most one positional argument")),
     };
-    pairs.extend(args.keywords().iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())));
+    pairs.extend(
+        args.keywords()
+            .iter()
+            .map(|(k, v)| (Value::from(k.as_str()), v.clone())),
+    );
     let settled = pairs
         .into_iter()
         .map(|(key, value)| Ok((key, settle_attribute(&budget, value)?)))
@@ -213,9 +245,10 @@ fn cycle(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 
 /// Calls a macro whose last two parameters are `varargs` and `kwargs` (the rewriter declared them).
 fn call(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
-    let (Some(function), given) =
-        (args.positional().first(), args.positional().get(1..).unwrap_or_default())
-    else {
+    let (Some(function), given) = (
+        args.positional().first(),
+        args.positional().get(1..).unwrap_or_default(),
+    ) else {
         return Err(args.fail("no macro was given"));
     };
     let names: Vec<String> = match function.get_attr("arguments") {
@@ -249,7 +282,9 @@ fn call(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
 }
 
 fn is_macro(value: &Value) -> bool {
-    value.as_object().is_some_and(|object| object.type_name().ends_with("::Macro"))
+    value
+        .as_object()
+        .is_some_and(|object| object.type_name().ends_with("::Macro"))
 }
 
 /// Jinja's `cycler`.
@@ -266,7 +301,10 @@ impl fmt::Debug for Cycler {
 
 impl Cycler {
     fn current(&self) -> Value {
-        self.items.get(self.at.load(Ordering::Relaxed)).cloned().unwrap_or_default()
+        self.items
+            .get(self.at.load(Ordering::Relaxed))
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -289,7 +327,8 @@ impl Object for Cycler {
             "next" => {
                 let current = self.current();
                 let next = self.at.load(Ordering::Relaxed) + 1;
-                self.at.store(if next < self.items.len() { next } else { 0 }, Ordering::Relaxed);
+                self.at
+                    .store(if next < self.items.len() { next } else { 0 }, Ordering::Relaxed);
                 Ok(current)
             }
             "reset" => {
@@ -311,7 +350,10 @@ fn cycler(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         .iter()
         .map(|item| settle_attribute(&budget, item.clone()))
         .collect::<Result<_, _>>()?;
-    Ok(Value::from_object(Cycler { items, at: AtomicUsize::new(0) }))
+    Ok(Value::from_object(Cycler {
+        items,
+        at: AtomicUsize::new(0),
+    }))
 }
 
 /// Jinja's `joiner`: nothing the first time it is called, then its separator.
@@ -333,12 +375,19 @@ impl Object for Joiner {
 
     fn call(self: &Arc<Self>, _: &mut State<'_, '_>, _: &[Value]) -> Result<Value, Error> {
         let used = self.used.swap(true, Ordering::Relaxed);
-        Ok(if used { self.separator.clone() } else { Value::from("") })
+        Ok(if used {
+            self.separator.clone()
+        } else {
+            Value::from("")
+        })
     }
 }
 
 fn joiner(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let separator = args.opt(0, "sep").cloned().unwrap_or_else(|| Value::from(", "));
     let separator = settle_attribute(&Budget::of(state)?, separator)?;
-    Ok(Value::from_object(Joiner { separator, used: AtomicBool::new(false) }))
+    Ok(Value::from_object(Joiner {
+        separator,
+        used: AtomicBool::new(false),
+    }))
 }

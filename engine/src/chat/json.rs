@@ -1,12 +1,16 @@
-//! The `tojson` filter as Hugging Face defines it: Python's `json.dumps` with `ensure_ascii=False`, keys in their
+//! JSON in and out: a rendering's variables, and the `tojson` filter as Hugging Face defines it: Python's `json.dumps` with `ensure_ascii=False`, keys in their
 //! order, nothing escaped for HTML.
+
+use std::sync::Arc;
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
 use super::args::{Args, integer};
+use super::budget::Budget;
 use super::methods::pay;
-use super::value::{Budget, Dict, Generator, Seq, error, float_repr, type_name};
+use super::repr::float_repr;
+use super::value::{Dict, Generator, MAX_DEPTH, Seq, error, too_deep, type_name};
 
 /// `value|tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
 pub(super) fn tojson(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -98,7 +102,7 @@ impl Writer<'_, '_, '_> {
             {
                 let items = match value.downcast_object_ref::<Seq>() {
                     Some(seq) => seq.items(),
-                    None => std::sync::Arc::new(super::filters::iterate(self.state, value)?),
+                    None => Arc::new(super::filters::iterate(self.state, value)?),
                 };
                 self.out.push('[');
                 for (i, item) in items.iter().enumerate() {
@@ -123,11 +127,18 @@ impl Writer<'_, '_, '_> {
         let mut order: Vec<usize> = (0..entries.len()).collect();
         if self.sorted {
             self.state.consume_fuel(entries.len() as u64 * 4)?;
-            order.sort_by(|&a, &b| entries.get_index(a).map(|e| e.0).cmp(&entries.get_index(b).map(|e| e.0)));
+            order.sort_by(|&a, &b| {
+                entries
+                    .get_index(a)
+                    .map(|e| e.0)
+                    .cmp(&entries.get_index(b).map(|e| e.0))
+            });
         }
         self.out.push('{');
         for (i, &at) in order.iter().enumerate() {
-            let Some((key, value)) = entries.get_index(at) else { continue };
+            let Some((key, value)) = entries.get_index(at) else {
+                continue;
+            };
             if i > 0 {
                 self.out.push_str(&self.item_separator);
             }
@@ -147,13 +158,20 @@ impl Writer<'_, '_, '_> {
         match key.kind() {
             ValueKind::String => self.string(key.as_str().unwrap_or_default()),
             ValueKind::None => self.out.push_str("\"null\""),
-            ValueKind::Bool => self.out.push_str(if key.is_true() { "\"true\"" } else { "\"false\"" }),
+            ValueKind::Bool => self
+                .out
+                .push_str(if key.is_true() { "\"true\"" } else { "\"false\"" }),
             ValueKind::Number => {
                 self.out.push('"');
                 self.number(key);
                 self.out.push('"');
             }
-            _ => return Err(error(format!("keys must be str, int, float, bool or none, not {}", type_name(key)))),
+            _ => {
+                return Err(error(format!(
+                    "keys must be str, int, float, bool or none, not {}",
+                    type_name(key)
+                )));
+            }
         }
         Ok(())
     }
@@ -204,5 +222,44 @@ impl Writer<'_, '_, '_> {
 }
 
 fn unserializable(value: &Value) -> Error {
-    error(format!("object of type {} is not JSON serializable", type_name(value)))
+    error(format!(
+        "object of type {} is not JSON serializable",
+        type_name(value)
+    ))
+}
+
+/// A value for the template from JSON.
+pub(super) fn from_json(budget: &Arc<Budget>, json: &serde_json::Value) -> Result<Value, Error> {
+    from_json_at(budget, json, 0)
+}
+
+fn from_json_at(budget: &Arc<Budget>, json: &serde_json::Value, depth: usize) -> Result<Value, Error> {
+    use serde_json::Value as Json;
+    if depth > MAX_DEPTH {
+        return Err(too_deep());
+    }
+    Ok(match json {
+        Json::Null => Value::from(()),
+        Json::Bool(b) => Value::from(*b),
+        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => Value::from(i),
+            (None, Some(u)) => Value::from(u),
+            (None, None) => Value::from(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(s) => Value::from(s.as_str()),
+        Json::Array(items) => Seq::list(
+            budget,
+            items
+                .iter()
+                .map(|item| from_json_at(budget, item, depth + 1))
+                .collect::<Result<_, _>>()?,
+        )?,
+        Json::Object(map) => {
+            let pairs = map
+                .iter()
+                .map(|(k, v)| Ok((Value::from(k.as_str()), from_json_at(budget, v, depth + 1)?)))
+                .collect::<Result<Vec<_>, Error>>()?;
+            Dict::build(budget, pairs)?
+        }
+    })
 }

@@ -1,25 +1,33 @@
 //! Chat templates: Jinja as Hugging Face's `apply_chat_template` renders it, through minijinja.
 //!
-//! What a template sees is Python: its containers ([`value`]), their methods ([`methods`]), Jinja's filters and tests
-//! with jinja2's results ([`filters`], [`predicates`]), and `raise_exception`, `strftime_now`, `tojson`, loop controls
-//! and the `generation` tag. [`rewrite`] bridges what minijinja cannot be taught. Blocks are trimmed as Hugging Face
+//! What a template sees is Python: its containers (`value`), their methods (`methods`, `strings`), Jinja's filters and
+//! tests with jinja2's results (`filters`, `predicates`), and `raise_exception`, `strftime_now`, `tojson`, loop controls
+//! and the `generation` tag. `rewrite` bridges what minijinja cannot be taught. Blocks are trimmed as Hugging Face
 //! configures it (`trim_blocks`, `lstrip_blocks`).
 //!
 //! A template comes with a model file and is not trusted. Its size, its nesting, the work of a rendering, the size of
 //! every value and of the output are bounded; what exceeds a bound is an error.
 //!
-//! Not supported: loading other templates (`include`, `import`, `extends`), and Python's `Markup`: `safe` changes
-//! nothing, as nothing is escaped.
+//! Known to differ from Python: other templates cannot be loaded (`include`, `import`, `extends`); the conversions `%r`,
+//! `!r`, `*` and nested fields of the two format languages are errors, as are the filters `wordwrap`, `urlize`,
+//! `striptags` and `random`; `%` formats where its left side is a string literal; a container that another one holds
+//! cannot be changed (Hugging Face's sandbox lets none be changed).
 
 mod args;
 mod arithmetic;
+mod budget;
 mod comparison;
+mod expression;
 mod filters;
 mod functions;
 mod json;
+mod lexer;
 mod methods;
 mod predicates;
+mod repr;
 mod rewrite;
+mod scalar_filters;
+mod strings;
 mod time;
 mod value;
 
@@ -29,8 +37,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, State, Value as JinjaValue};
 use serde_json::{Map, Value as Json};
 
+use self::budget::Budget;
+use self::repr::write_str;
 pub use self::time::CivilTime;
-use self::value::{Budget, write_str};
 use crate::gguf::Metadata;
 use crate::{Error, Result};
 
@@ -97,7 +106,10 @@ impl ChatTemplate {
     pub fn new(source: &str) -> Result<Self> {
         let source = rewrite::rewrite(source)?;
         let mut env = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         env.set_syntax(syntax.map_err(|error| template_error(&error))?);
         env.set_auto_escape_callback(|_| AutoEscape::None);
         env.set_unknown_method_callback(methods::call_other);
@@ -107,7 +119,8 @@ impl ChatTemplate {
         filters::register(&mut env);
         predicates::register(&mut env);
         functions::register(&mut env);
-        env.add_template_owned(NAME, source).map_err(|error| template_error(&error))?;
+        env.add_template_owned(NAME, source)
+            .map_err(|error| template_error(&error))?;
         Ok(Self { env })
     }
 
@@ -123,8 +136,13 @@ impl ChatTemplate {
 
     /// The names of a model file's template variants (`tokenizer.chat_templates`); usually none.
     pub fn variants(metadata: &Metadata) -> Result<Vec<String>> {
-        let names = metadata.opt_strings("tokenizer.chat_templates")?.unwrap_or_default();
-        Ok(names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+        let names = metadata
+            .opt_strings("tokenizer.chat_templates")?
+            .unwrap_or_default();
+        Ok(names
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect())
     }
 
     /// Renders a conversation. Errors: [`Error::Template`] with the line for what Jinja or the template itself
@@ -134,27 +152,43 @@ impl ChatTemplate {
         for value in inputs.variables.values() {
             values = values.saturating_add(count(value));
         }
-        let fuel = BASE_FUEL.saturating_add(values.saturating_mul(FUEL_PER_VALUE)).min(MAX_FUEL);
+        let fuel = BASE_FUEL
+            .saturating_add(values.saturating_mul(FUEL_PER_VALUE))
+            .min(MAX_FUEL);
         let budget = Budget::new(fuel.saturating_mul(BUDGET_PER_FUEL).saturating_add(values));
         let mut variables = Vec::with_capacity(inputs.variables.len() + 2);
         for (name, json) in &inputs.variables {
             if name.starts_with(rewrite::RESERVED) {
                 return Err(Error::InvalidInput {
-                    what: format!("variable `{name}`: names that begin with `{}` are reserved", rewrite::RESERVED),
+                    what: format!(
+                        "variable `{name}`: names that begin with `{}` are reserved",
+                        rewrite::RESERVED
+                    ),
                 });
             }
-            let value = value::from_json(&budget, json).map_err(|error| template_error(&error))?;
+            let value = json::from_json(&budget, json).map_err(|error| template_error(&error))?;
             variables.push((JinjaValue::from(name.as_str()), value));
         }
-        variables.push((functions::NOW_NAME.into(), JinjaValue::from_object(functions::Now(inputs.now))));
-        variables.push((value::BUDGET_NAME.into(), JinjaValue::from_dyn_object(budget.clone())));
+        variables.push((
+            functions::NOW_NAME.into(),
+            JinjaValue::from_object(functions::Now(inputs.now)),
+        ));
+        variables.push((
+            budget::BUDGET_NAME.into(),
+            JinjaValue::from_dyn_object(budget.clone()),
+        ));
 
         // The clone shares the compiled template; only the fuel is its own.
         let mut env = self.env.clone();
         env.set_fuel(Some(fuel));
         let template = env.get_template(NAME).map_err(|error| template_error(&error))?;
-        let mut output = Output { bytes: Vec::new(), full: false };
-        let outcome = template.render_captured_to(JinjaValue::from_pairs(variables), &mut output).map(|_| ());
+        let mut output = Output {
+            bytes: Vec::new(),
+            full: false,
+        };
+        let outcome = template
+            .render_captured_to(JinjaValue::from_pairs(variables), &mut output)
+            .map(|_| ());
         let out_of_work = || Error::Limit {
             what: "the work of rendering the chat template".into(),
             found: fuel.saturating_add(1),
@@ -173,8 +207,9 @@ impl ChatTemplate {
             Ok(()) => {}
         }
         budget.check().map_err(|_| out_of_work())?;
-        String::from_utf8(output.bytes)
-            .map_err(|_| Error::Template { what: "the output is not UTF-8".into() })
+        String::from_utf8(output.bytes).map_err(|_| Error::Template {
+            what: "the output is not UTF-8".into(),
+        })
     }
 }
 

@@ -18,11 +18,28 @@ pub struct CivilTime {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
-const WEEKDAYS: [&str; 7] =
-    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const WEEKDAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 impl CivilTime {
     /// The time that many seconds after 1970-01-01 00:00:00, counted without leap seconds; years outside
@@ -74,9 +91,14 @@ impl CivilTime {
         let monday_based = (self.weekday() as i64 + 6) % 7;
         let week = (self.day_of_year() - monday_based + 10) / 7;
         let weeks_in = |year: i32| {
-            let thursday = |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
+            let thursday =
+                |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
             let y = i64::from(year);
-            if thursday(y) == 4 || thursday(y - 1) == 3 { 53 } else { 52 }
+            if thursday(y) == 4 || thursday(y - 1) == 3 {
+                53
+            } else {
+                52
+            }
         };
         match week {
             0 => (self.year - 1, weeks_in(self.year - 1)),
@@ -169,6 +191,10 @@ impl CivilTime {
                 return;
             }
         };
-        if flag == Some('^') { out.push_str(&text.to_uppercase()) } else { out.push_str(&text) }
+        if flag == Some('^') {
+            out.push_str(&text.to_uppercase())
+        } else {
+            out.push_str(&text)
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! Python's list, tuple, dict and generator for templates, and how they print.
+//! Python's list, tuple, dict and generator for templates.
 //!
 //! minijinja's own containers are immutable, look attributes and items up in one place and may nest without
 //! bound. These behave as Python's: `d.items` is the method and `d['items']` the entry, a list that no other
-//! container holds can be appended to, and `str()` of any of them reads as Python writes it.
+//! container holds can be appended to, and [`super::repr`] prints them as Python does.
 //!
 //! What keeps them safe, always:
 //! - an element of a container is *sealed* (immutable from then on), so no cycle can be built and the nesting
@@ -13,65 +13,24 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering as Atomic};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Atomic};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::budget::Budget;
 use super::methods;
+use super::repr::{write_dict, write_seq};
 
 /// Containers nest at most this deep (JSON parsers commonly stop at 128).
-const MAX_DEPTH: usize = 192;
-
-/// The name under which a rendering's budget is found; the rewriter keeps templates from using the prefix.
-pub(super) const BUDGET_NAME: &str = "_tw_budget";
+pub(super) const MAX_DEPTH: usize = 192;
 
 /// An error of the kind templates see for a wrong type or value.
 pub(super) fn error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
-}
-
-/// Work left for operations that the engine's fuel does not see (printing and comparing containers).
-#[derive(Debug)]
-pub(super) struct Budget {
-    left: AtomicU64,
-}
-
-impl Budget {
-    pub(super) fn new(units: u64) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU64::new(units) })
-    }
-
-    /// Spends `units`; false once there is nothing left.
-    pub(super) fn spend(&self, units: u64) -> bool {
-        let left = self.left.load(Atomic::Relaxed).saturating_sub(units);
-        self.left.store(left, Atomic::Relaxed);
-        left > 0
-    }
-
-    /// An error once the budget has run out; nothing that was computed since can be trusted.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        if self.left.load(Atomic::Relaxed) == 0 { Err(Error::from(ErrorKind::OutOfFuel)) } else { Ok(()) }
-    }
-
-    /// The budget of the rendering that `state` belongs to.
-    pub(super) fn of(state: &State<'_, '_>) -> Result<Arc<Self>, Error> {
-        let budget = state
-            .lookup(BUDGET_NAME)
-            .and_then(|value| value.downcast_object::<Budget>())
-            .ok_or_else(|| error("the rendering has no budget"))?;
-        budget.check()?;
-        Ok(budget)
-    }
-}
-
-impl Object for Budget {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,7 +47,11 @@ struct Header {
 
 impl Header {
     fn new(depth: usize, budget: &Arc<Budget>) -> Self {
-        Self { sealed: AtomicBool::new(false), depth: AtomicUsize::new(depth), budget: budget.clone() }
+        Self {
+            sealed: AtomicBool::new(false),
+            depth: AtomicUsize::new(depth),
+            budget: budget.clone(),
+        }
     }
 
     fn seal(&self) -> usize {
@@ -121,22 +84,9 @@ pub(super) enum SeqKind {
     Items,
 }
 
-impl SeqKind {
-    /// What stands around the items when it is printed.
-    fn brackets(self) -> (&'static str, &'static str) {
-        match self {
-            Self::List => ("[", "]"),
-            Self::Tuple | Self::Group => ("(", ")"),
-            Self::Keys => ("dict_keys([", "])"),
-            Self::Values => ("dict_values([", "])"),
-            Self::Items => ("dict_items([", "])"),
-        }
-    }
-}
-
 /// Python's `list`, `tuple`, or view of a dict.
 pub(super) struct Seq {
-    kind: SeqKind,
+    pub(super) kind: SeqKind,
     header: Header,
     items: Mutex<Arc<Vec<Value>>>,
 }
@@ -240,7 +190,7 @@ pub(super) fn settle_attribute(budget: &Arc<Budget>, value: Value) -> Result<Val
     }
 }
 
-fn too_deep() -> Error {
+pub(super) fn too_deep() -> Error {
     error(format!("lists and dicts nest deeper than {MAX_DEPTH}"))
 }
 
@@ -285,7 +235,11 @@ impl Seq {
             return Err(too_deep());
         }
         let header = Header::new(depth + 1, budget);
-        Ok(Value::from_object(Self { kind, header, items: Mutex::new(Arc::new(items)) }))
+        Ok(Value::from_object(Self {
+            kind,
+            header,
+            items: Mutex::new(Arc::new(items)),
+        }))
     }
 
     fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
@@ -350,7 +304,10 @@ impl Dict {
             return Err(too_deep());
         }
         let header = Header::new(depth + 1, budget);
-        Ok(Value::from_object(Self { header, map: Mutex::new(Arc::new(map)) }))
+        Ok(Value::from_object(Self {
+            header,
+            map: Mutex::new(Arc::new(map)),
+        }))
     }
 
     fn collect(budget: &Arc<Budget>, object: &DynObject) -> Result<Value, Error> {
@@ -412,7 +369,9 @@ impl Generator {
             .into_iter()
             .map(|item| adopt(budget, item).map(|(value, _)| value))
             .collect::<Result<_, _>>()?;
-        Ok(Value::from_object(Self { items: Mutex::new(items) }))
+        Ok(Value::from_object(Self {
+            items: Mutex::new(items),
+        }))
     }
 
     /// The next item.
@@ -427,7 +386,10 @@ impl Generator {
 }
 
 fn bound(receiver: Value, name: &str) -> Value {
-    Value::from_object(BoundMethod { receiver, name: name.to_owned() })
+    Value::from_object(BoundMethod {
+        receiver,
+        name: name.to_owned(),
+    })
 }
 
 /// Walks a list as it was when the walk began.
@@ -495,7 +457,10 @@ impl Object for Seq {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Iter(Box::new(Walk { items: self.items(), at: 0 }))
+        Enumerator::Iter(Box::new(Walk {
+            items: self.items(),
+            at: 0,
+        }))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -551,7 +516,10 @@ impl Object for Dict {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::KeyValueIter(Box::new(WalkPairs { map: self.entries(), at: 0 }))
+        Enumerator::KeyValueIter(Box::new(WalkPairs {
+            map: self.entries(),
+            at: 0,
+        }))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -676,180 +644,4 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Iterable => "list",
         _ => "object",
     }
-}
-
-/// `str(value)` as Python gives it; undefined prints as nothing.
-pub(super) fn write_str(out: &mut dyn Write, value: &Value, budget: &Budget) -> fmt::Result {
-    match value.as_str() {
-        Some(text) => out.write_str(text),
-        None if value.is_undefined() => Ok(()),
-        None => write_repr(out, value, budget),
-    }
-}
-
-/// `str(value)` as a string.
-pub(super) fn to_str(value: &Value, budget: &Budget) -> String {
-    if let Some(text) = value.as_str() {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    // A String takes every write.
-    let _ = write_str(&mut out, value, budget);
-    out
-}
-
-/// `repr(value)` as Python gives it.
-pub(super) fn write_repr(out: &mut dyn Write, value: &Value, budget: &Budget) -> fmt::Result {
-    if !budget.spend(1) {
-        return Ok(());
-    }
-    match value.kind() {
-        ValueKind::Undefined => out.write_str("Undefined"),
-        ValueKind::String => write_quoted(out, value.as_str().unwrap_or_default(), budget),
-        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
-            Ok(number) => out.write_str(&float_repr(number)),
-            Err(_) => write!(out, "{value}"),
-        },
-        ValueKind::Seq | ValueKind::Iterable => match value.as_object() {
-            Some(object) => match object.downcast_ref::<Seq>() {
-                Some(seq) => write_seq(out, seq.kind, &seq.items(), budget),
-                None if object.downcast_ref::<Generator>().is_some() => out.write_str("<generator object>"),
-                None => {
-                    let items: Vec<_> =
-                        object.try_iter().into_iter().flatten().take_while(|_| budget.spend(1)).collect();
-                    write_seq(out, SeqKind::List, &items, budget)
-                }
-            },
-            None => write!(out, "{value}"),
-        },
-        ValueKind::Map => match value.downcast_object_ref::<Dict>() {
-            Some(dict) => write_dict(out, &dict.entries(), budget),
-            None => write!(out, "{value}"),
-        },
-        _ => write!(out, "{value}"),
-    }
-}
-
-fn write_seq(out: &mut dyn Write, kind: SeqKind, items: &[Value], budget: &Budget) -> fmt::Result {
-    let (open, close) = kind.brackets();
-    out.write_str(open)?;
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.write_str(", ")?;
-        }
-        write_repr(out, item, budget)?;
-    }
-    if open == "(" && items.len() == 1 {
-        out.write_char(',')?;
-    }
-    out.write_str(close)
-}
-
-fn write_dict(out: &mut dyn Write, map: &IndexMap<Value, Value>, budget: &Budget) -> fmt::Result {
-    out.write_char('{')?;
-    for (i, (key, value)) in map.iter().enumerate() {
-        if i > 0 {
-            out.write_str(", ")?;
-        }
-        write_repr(out, key, budget)?;
-        out.write_str(": ")?;
-        write_repr(out, value, budget)?;
-    }
-    out.write_char('}')
-}
-
-fn write_quoted(out: &mut dyn Write, text: &str, budget: &Budget) -> fmt::Result {
-    if !budget.spend(1 + text.len() as u64 / 8) {
-        return Ok(());
-    }
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    out.write_char(quote)?;
-    for c in text.chars() {
-        match c {
-            '\\' => out.write_str("\\\\")?,
-            '\n' => out.write_str("\\n")?,
-            '\r' => out.write_str("\\r")?,
-            '\t' => out.write_str("\\t")?,
-            c if c == quote => {
-                out.write_char('\\')?;
-                out.write_char(c)?;
-            }
-            c if is_printable(c) => out.write_char(c)?,
-            c => match u32::from(c) {
-                code @ 0..=0xff => write!(out, "\\x{code:02x}")?,
-                code @ 0x100..=0xffff => write!(out, "\\u{code:04x}")?,
-                code => write!(out, "\\U{code:08x}")?,
-            },
-        }
-    }
-    out.write_char(quote)
-}
-
-/// Python's `str.isprintable` for one character, as far as controls, separators, format characters and private
-/// use go (unassigned code points count as printable here).
-fn is_printable(c: char) -> bool {
-    if c == ' ' {
-        return true;
-    }
-    if c.is_control() || c.is_whitespace() {
-        return false;
-    }
-    !matches!(u32::from(c),
-        0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x8e2 | 0x180e | 0x200b..=0x200f | 0x202a..=0x202e
-        | 0x2060..=0x2064 | 0x2066..=0x206f | 0xe000..=0xf8ff | 0xfeff | 0xfff9..=0xfffb | 0xe0001
-        | 0xe0020..=0xe007f | 0xf0000..=0x10ffff)
-}
-
-/// `repr` of a Python float: the shortest digits that read back, an exponent from 1e16 on and below 1e-4.
-pub(super) fn float_repr(x: f64) -> String {
-    if x.is_nan() {
-        return "nan".into();
-    }
-    if x.is_infinite() {
-        return if x > 0.0 { "inf".into() } else { "-inf".into() };
-    }
-    let scientific = format!("{x:e}");
-    let Some((mantissa, exponent)) = scientific.split_once('e') else {
-        return scientific;
-    };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        let plain = format!("{x}");
-        return if plain.contains('.') { plain } else { plain + ".0" };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
-}
-
-/// A value for the template from JSON.
-pub(super) fn from_json(budget: &Arc<Budget>, json: &serde_json::Value) -> Result<Value, Error> {
-    from_json_at(budget, json, 0)
-}
-
-fn from_json_at(budget: &Arc<Budget>, json: &serde_json::Value, depth: usize) -> Result<Value, Error> {
-    use serde_json::Value as Json;
-    if depth > MAX_DEPTH {
-        return Err(too_deep());
-    }
-    Ok(match json {
-        Json::Null => Value::from(()),
-        Json::Bool(b) => Value::from(*b),
-        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
-            (Some(i), _) => Value::from(i),
-            (None, Some(u)) => Value::from(u),
-            (None, None) => Value::from(n.as_f64().unwrap_or(f64::NAN)),
-        },
-        Json::String(s) => Value::from(s.as_str()),
-        Json::Array(items) => Seq::list(
-            budget,
-            items.iter().map(|item| from_json_at(budget, item, depth + 1)).collect::<Result<_, _>>()?,
-        )?,
-        Json::Object(map) => {
-            let pairs = map
-                .iter()
-                .map(|(k, v)| Ok((Value::from(k.as_str()), from_json_at(budget, v, depth + 1)?)))
-                .collect::<Result<Vec<_>, Error>>()?;
-            Dict::build(budget, pairs)?
-        }
-    })
 }

@@ -169,6 +169,12 @@ impl Sampler {
     pub fn reset(&mut self) {
         self.random = Random::new(self.params.seed);
         self.mu = 2.0 * self.params.mirostat_tau;
+        self.clear_history();
+    }
+
+    /// Empties the history alone: the random numbers and Mirostat's state go on. For a conversation whose prompt is
+    /// given anew at each turn.
+    pub fn clear_history(&mut self) {
         if let Some(penalties) = &mut self.penalties {
             penalties.reset();
         }

@@ -1,0 +1,216 @@
+//! How tokens are chosen and when generation stops: shared by `run` and `chat`. llama.cpp's names and defaults.
+
+use crate::failure::Usage;
+use anyhow::Result;
+use clap::Args;
+use twinfer_engine::sample::{SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct GenerationArgs {
+    /// Tokens to generate at most. -1: until the model ends or the context is full.
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1..))]
+    pub(crate) predict: Option<i64>,
+
+    /// Temperature. 0: always the most likely token.
+    #[arg(long, alias = "temperature", value_name = "T", default_value_t = 0.8)]
+    temp: f32,
+
+    /// Keep the K most likely tokens. 0: all.
+    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
+    top_k: i32,
+
+    /// Keep the most likely tokens up to this probability. 1: off.
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    top_p: f32,
+
+    /// Drop tokens less likely than this times the most likely one. 0: off.
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    min_p: f32,
+
+    /// Locally typical sampling. 1: off.
+    #[arg(long, alias = "typical-p", value_name = "P", default_value_t = 1.0)]
+    typical: f32,
+
+    /// Drop tokens more than N standard deviations below the best logit. -1: off.
+    #[arg(long, alias = "top-n-sigma", value_name = "N", default_value_t = -1.0, allow_negative_numbers = true)]
+    top_nsigma: f32,
+
+    /// Chance that XTC removes the top choices. 0: off.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    xtc_probability: f32,
+
+    /// XTC removes tokens over this probability, but the least likely of them. Over 0.5: off.
+    #[arg(long, value_name = "P", default_value_t = 0.1)]
+    xtc_threshold: f32,
+
+    /// The temperature follows the entropy, within this range around --temp. 0: off.
+    #[arg(long, value_name = "R", default_value_t = 0.0)]
+    dynatemp_range: f32,
+
+    /// Exponent of the entropy-driven temperature.
+    #[arg(long, alias = "dynatemp-exponent", value_name = "E", default_value_t = 1.0)]
+    dynatemp_exp: f32,
+
+    /// Divide the logits of recent tokens by this. 1: off.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    repeat_penalty: f32,
+
+    /// How many recent tokens are penalized. 0: off, -1: the whole context.
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
+    repeat_last_n: i32,
+
+    /// Subtract this from the logits of recent tokens. 0: off.
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f32,
+
+    /// Subtract this from the logits of recent tokens, per occurrence. 0: off.
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f32,
+
+    /// DRY: strength of the penalty on repeated sequences. 0: off.
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    dry_multiplier: f32,
+
+    /// DRY: base of the penalty, raised to the excess length of the sequence.
+    #[arg(long, value_name = "X", default_value_t = 1.75)]
+    dry_base: f32,
+
+    /// DRY: repeated sequences up to this length are free.
+    #[arg(long, value_name = "N", default_value_t = 2, allow_negative_numbers = true)]
+    dry_allowed_length: i32,
+
+    /// DRY: how many recent tokens are searched. 0: off, -1: the whole context.
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    dry_penalty_last_n: i32,
+
+    /// DRY: a string that ends a repetition; may be given several times and replaces the defaults
+    /// (line break, colon, quote, asterisk). "none": no such strings.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) dry_sequence_breaker: Vec<String>,
+
+    /// 2: Mirostat 2.0 in place of the samplers. 0: off.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    mirostat: i32,
+
+    /// Mirostat's learning rate.
+    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    mirostat_lr: f32,
+
+    /// Mirostat's target entropy.
+    #[arg(long, value_name = "X", default_value_t = 5.0)]
+    mirostat_ent: f32,
+
+    /// Change a token's logit: its id, then the sign and the amount, as in 15043+1 or 15043-inf. May be repeated.
+    #[arg(short, long, value_name = "ID(+|-)BIAS", value_parser = logit_bias)]
+    logit_bias: Vec<(u32, f32)>,
+
+    /// Never end by the model's own end token.
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+
+    /// Samplers in the order in which they run, separated by ';'.
+    #[arg(long, value_name = "NAMES", value_parser = samplers, conflicts_with = "sampling_seq",
+          default_value = "penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature")]
+    samplers: Samplers,
+
+    /// The same in letters: edskypmxt is the default.
+    #[arg(long, alias = "sampler-seq", value_name = "LETTERS", value_parser = sampling_seq)]
+    sampling_seq: Option<Samplers>,
+
+    /// Truncating samplers leave at least this many tokens.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    min_keep: usize,
+}
+
+/// A newtype, so that clap does not take it for a list of values.
+#[derive(Debug, Clone)]
+struct Samplers(Vec<SamplerKind>);
+
+fn samplers(text: &str) -> Result<Samplers, String> {
+    parse_samplers(text).map(Samplers).map_err(|e| e.to_string())
+}
+
+fn sampling_seq(text: &str) -> Result<Samplers, String> {
+    parse_sampling_seq(text).map(Samplers).map_err(|e| e.to_string())
+}
+
+fn logit_bias(text: &str) -> Result<(u32, f32), String> {
+    let expected = || "expected a token id and a signed number, as in 15043+1 or 15043-inf".to_string();
+    let at = text.find(['+', '-']).ok_or_else(expected)?;
+    let (id, bias) = text.split_at(at);
+    let id = id.parse().map_err(|_| expected())?;
+    let bias: f32 = bias.parse().map_err(|_| expected())?;
+    Ok((id, bias))
+}
+
+impl GenerationArgs {
+    /// The sampler's parameters but for what needs the model: breakers, the context size, the end tokens' bias.
+    pub(crate) fn sampler_params(&self, seed: u32) -> Result<SamplerParams> {
+        let params = SamplerParams {
+            seed,
+            min_keep: self.min_keep,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            typ_p: self.typical,
+            temp: self.temp,
+            dynatemp_range: self.dynatemp_range,
+            dynatemp_exponent: self.dynatemp_exp,
+            penalty_last_n: self.repeat_last_n,
+            penalty_repeat: self.repeat_penalty,
+            penalty_freq: self.frequency_penalty,
+            penalty_present: self.presence_penalty,
+            dry_multiplier: self.dry_multiplier,
+            dry_base: self.dry_base,
+            dry_allowed_length: self.dry_allowed_length,
+            dry_penalty_last_n: self.dry_penalty_last_n,
+            mirostat: self.mirostat,
+            top_n_sigma: self.top_nsigma,
+            mirostat_tau: self.mirostat_ent,
+            mirostat_eta: self.mirostat_lr,
+            logit_bias: self.logit_bias.clone(),
+            samplers: self.sampling_seq.as_ref().unwrap_or(&self.samplers).0.clone(),
+            ..SamplerParams::default()
+        };
+        if let Err(error) = params.validate() {
+            return Err(Usage(in_flag_names(&error.to_string())).into());
+        }
+        Ok(params)
+    }
+}
+
+/// The engine names parameters as llama.cpp's code does; a person typed the flag.
+fn in_flag_names(message: &str) -> String {
+    const FLAGS: [(&str, &str); 21] = [
+        ("temp", "--temp"),
+        ("top_p", "--top-p"),
+        ("min_p", "--min-p"),
+        ("typ_p", "--typical"),
+        ("xtc_probability", "--xtc-probability"),
+        ("xtc_threshold", "--xtc-threshold"),
+        ("dynatemp_range", "--dynatemp-range"),
+        ("dynatemp_exponent", "--dynatemp-exp"),
+        ("top_n_sigma", "--top-nsigma"),
+        ("penalty_repeat", "--repeat-penalty"),
+        ("penalty_last_n", "--repeat-last-n"),
+        ("penalty_freq", "--frequency-penalty"),
+        ("penalty_present", "--presence-penalty"),
+        ("dry_multiplier", "--dry-multiplier"),
+        ("dry_base", "--dry-base"),
+        ("dry_allowed_length", "--dry-allowed-length"),
+        ("dry_penalty_last_n", "--dry-penalty-last-n"),
+        ("mirostat", "--mirostat"),
+        ("mirostat_tau", "--mirostat-ent"),
+        ("mirostat_eta", "--mirostat-lr"),
+        ("logit_bias", "--logit-bias"),
+    ];
+    let (name, rest) = message.split_once(' ').unwrap_or((message, ""));
+    match FLAGS.iter().find(|(field, _)| *field == name) {
+        Some((_, flag)) => format!("{flag} {rest}"),
+        None => message.into(),
+    }
+}

@@ -1,0 +1,35 @@
+//! `inspect`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+const EXAMPLES: &str = "\
+Examples:
+  twinfer inspect model.gguf
+  twinfer inspect model.gguf --json | jq '.tensors[].type'
+  twinfer inspect model.gguf --dump-tensor output_norm.weight -o norm.f32";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct InspectArgs {
+    /// Model file; the same as -m.
+    #[arg(conflicts_with = "model")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Everything as JSON, for programs.
+    #[arg(long, conflicts_with = "dump_tensor")]
+    pub(crate) json: bool,
+
+    /// Show long values (vocabularies, templates) in full.
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Decode a tensor to little-endian f32.
+    #[arg(long, value_name = "NAME", requires = "output")]
+    pub(crate) dump_tensor: Option<String>,
+
+    /// Where --dump-tensor writes; `-` is stdout.
+    #[arg(short, long, value_name = "FILE", requires = "dump_tensor")]
+    pub(crate) output: Option<PathBuf>,
+}

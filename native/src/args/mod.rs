@@ -1,0 +1,78 @@
+//! The command line: what may be written, and what it means. Pure parsing; nothing here opens a file or looks at the
+//! machine. One file per command.
+
+mod bench;
+mod completions;
+mod eval;
+mod generation;
+mod global;
+mod inspect;
+mod perplexity;
+mod quantize;
+mod render_template;
+mod run;
+mod tokenize;
+
+pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
+pub(crate) use completions::CompletionsArgs;
+pub(crate) use eval::EvalArgs;
+pub(crate) use generation::GenerationArgs;
+pub(crate) use global::GlobalArgs;
+pub(crate) use inspect::InspectArgs;
+pub(crate) use perplexity::PerplexityArgs;
+pub(crate) use quantize::QuantizeArgs;
+pub(crate) use render_template::RenderTemplateArgs;
+pub(crate) use run::{ChatArgs, RunArgs};
+pub(crate) use tokenize::{DetokenizeArgs, TokenizeArgs};
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  twinfer run \"Once upon a time\"               continue a text (no -m: the built-in toy model)
+  twinfer chat -m qwen3-4b-q4_k_m.gguf         talk to a model
+  twinfer inspect -m model.gguf                what is in a file
+  twinfer quantize f16.gguf small.gguf q4_k_m  make a model smaller
+  twinfer bench --shape llama-3.2-1b           how fast would this machine be? No download
+  twinfer run --help                           every command explains itself
+
+Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong command line, 130 Ctrl-C.
+Text goes to stdout; progress, timings and errors go to stderr.";
+
+/// Runs language models from GGUF files on the CPU: the same answer, bit for bit, on every backend.
+#[derive(Debug, Parser)]
+#[command(name = "twinfer", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Continue a prompt; the text streams to stdout.
+    Run(RunArgs),
+    /// Talk to a model in the terminal.
+    Chat(ChatArgs),
+    /// Show what a model file holds: metadata, tensors, types, sizes.
+    Inspect(InspectArgs),
+    /// Turn text into token ids.
+    Tokenize(TokenizeArgs),
+    /// Turn token ids into text.
+    Detokenize(DetokenizeArgs),
+    /// Render a chat template without running a model.
+    RenderTemplate(RenderTemplateArgs),
+    /// Write a smaller copy of a model.
+    Quantize(QuantizeArgs),
+    /// Compute the logits of every position of a token sequence, and their digest.
+    Eval(EvalArgs),
+    /// Measure how well a model predicts a text.
+    Perplexity(PerplexityArgs),
+    /// Measure tokens per second, of a model or of a model's shape.
+    Bench(BenchArgs),
+    /// Print a shell's completion script.
+    Completions(CompletionsArgs),
+}

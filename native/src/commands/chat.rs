@@ -1,0 +1,203 @@
+//! `chat`: a conversation in the terminal.
+
+mod conversation;
+mod editor;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::args::{ChatArgs, GlobalArgs};
+use crate::generate::{self, End, Limits, Session};
+use crate::output::{self, note};
+use crate::{load, template};
+use conversation::Conversation;
+use editor::{Editor, Input};
+
+const N_BATCH: usize = 512;
+
+const HELP: &str = "\
+/help               this list
+/system [TEXT]      set the system message, or remove it; the conversation starts anew
+/reset              start anew (also /clear)
+/regenerate         another answer to the last question (also /retry)
+/undo               forget the last question and its answer
+/show               the conversation so far, and the room that is left
+/save FILE          write the conversation as JSON (render-template reads it)
+/load FILE          go on with a saved conversation
+/exit               leave (also /quit, /bye, Ctrl-D)
+Alt-Enter, or a backslash at the end of the line, starts a new line. Ctrl-C stops the answer.";
+
+pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
+    let seed = generate::seed(global);
+    args.generation.sampler_params(seed)?;
+    let file = load::model_file(global)?;
+    let tokenizer = load::tokenizer(global, &file)?;
+    let template = template::load(global, &file, args.template.as_deref())?;
+    let model = load::model(global, &file)?;
+    let n_ctx = load::context_size(global, &model);
+    let context = load::context(global, &model, n_ctx, N_BATCH)?;
+    let mut sampler = generate::sampler(&args.generation, seed, &tokenizer, n_ctx)?;
+    let mut session = Session::new(context, global.quiet);
+    let mut editor = Editor::new(!args.no_history)?;
+    let mut conversation = Conversation::new(args.system.clone());
+    if editor.interactive() && !global.quiet {
+        note(&format!(
+            "{}. /help lists the commands, Ctrl-D leaves.",
+            load::display_name(global)
+        ));
+    }
+
+    loop {
+        let line = match editor.read()? {
+            Input::Line(line) => line,
+            Input::Cancelled => continue,
+            Input::End => break,
+        };
+        let text = line.trim();
+        if text.is_empty() {
+            continue;
+        }
+        if let Some(command) = text.strip_prefix('/') {
+            match execute(command, &mut conversation, &session) {
+                Ok(Next::Read) => continue,
+                Ok(Next::Leave) => break,
+                Ok(Next::Answer) => {}
+                Err(error) => {
+                    note(&format!("{error:#}"));
+                    continue;
+                }
+            }
+        } else {
+            conversation.ask(text);
+        }
+
+        let answered = answer(
+            &mut session,
+            &mut conversation,
+            &mut |session, messages, print| {
+                let ids = template::prompt_ids(&template, &tokenizer, messages)?;
+                if ids.len() >= session.capacity() {
+                    bail!(
+                        "the conversation has {} tokens and the context has room for {}; /reset starts anew, a \
+                         larger --ctx-size makes room",
+                        ids.len(),
+                        session.capacity()
+                    );
+                }
+                // Penalties look at this conversation only; the random numbers go on.
+                sampler.clear_history();
+                let limits = Limits {
+                    predict: args.generation.predict.and_then(|n| usize::try_from(n).ok()),
+                    stop: &[],
+                    special: false,
+                    at_start: true,
+                };
+                session.generate(&tokenizer, &mut sampler, &ids, &limits, print)
+            },
+            global.quiet,
+        );
+        if let Err(error) = answered {
+            // A closed stdout ends the program; anything else ends the answer.
+            if error.chain().any(|e| e.is::<std::io::Error>()) {
+                return Err(error);
+            }
+            conversation.undo();
+            note(&format!("{error:#}"));
+        }
+    }
+    editor.save();
+    Ok(())
+}
+
+type Generate<'a> = dyn FnMut(&mut Session, &[serde_json::Value], &mut dyn FnMut(&str) -> Result<()>) -> Result<generate::Outcome>
+    + 'a;
+
+/// Streams the answer and enters it into the conversation; what was said before Ctrl-C stays.
+fn answer(
+    session: &mut Session,
+    conversation: &mut Conversation,
+    generate: &mut Generate<'_>,
+    quiet: bool,
+) -> Result<()> {
+    let mut said = String::new();
+    let mut print = |text: &str| {
+        said.push_str(text);
+        output::to_stdout(text)
+    };
+    let outcome = generate(session, &conversation.messages(), &mut print)?;
+    output::to_stdout(if said.ends_with('\n') { "" } else { "\n" })?;
+    conversation.answer(&said);
+    if !quiet && matches!(outcome.end, End::Interrupted | End::ContextFull) {
+        note(&format!("[{}]", outcome.summary()));
+    }
+    Ok(())
+}
+
+/// What follows a command.
+enum Next {
+    Read,
+    Answer,
+    Leave,
+}
+
+fn execute(command: &str, conversation: &mut Conversation, session: &Session) -> Result<Next> {
+    let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+    let rest = rest.trim();
+    let file = |verb: &str| {
+        if rest.is_empty() {
+            bail!("/{verb} needs a file name");
+        }
+        Ok(Path::new(rest))
+    };
+    match name {
+        "help" | "?" => note(HELP),
+        "exit" | "quit" | "bye" => return Ok(Next::Leave),
+        "reset" | "clear" => {
+            conversation.reset();
+            note("the conversation starts anew");
+        }
+        "system" => {
+            conversation.set_system((!rest.is_empty()).then(|| rest.to_string()));
+            note(if rest.is_empty() {
+                "no system message; the conversation starts anew"
+            } else {
+                "system message set; the conversation starts anew"
+            });
+        }
+        "regenerate" | "retry" => {
+            if !conversation.forget_answer() {
+                bail!("there is no question to answer again");
+            }
+            return Ok(Next::Answer);
+        }
+        "undo" => {
+            if !conversation.undo() {
+                bail!("there is nothing to undo");
+            }
+            note("the last question is forgotten");
+        }
+        "show" => {
+            let used = format!("[{} of {} tokens used]", session.len(), session.capacity());
+            output::to_stdout(&conversation.to_text())?;
+            note(&used);
+        }
+        "save" => {
+            let path = file("save")?;
+            let mut json = serde_json::to_string_pretty(&conversation.to_json())?;
+            json.push('\n');
+            output::write_whole(path, json.as_bytes())?;
+            note(&format!("saved to `{}`", path.display()));
+        }
+        "load" => {
+            let path = file("load")?;
+            let value = serde_json::from_str(&output::read_text(path)?)
+                .with_context(|| format!("`{}` is not valid JSON", path.display()))?;
+            *conversation = Conversation::from_json(&value)
+                .with_context(|| format!("`{}` is not a saved conversation", path.display()))?;
+            note(&format!("{} messages loaded", conversation.messages().len()));
+        }
+        _ => bail!("there is no command /{name}; /help lists them"),
+    }
+    Ok(Next::Read)
+}

@@ -1,0 +1,145 @@
+//! The messages of a conversation. They alternate: a question of the user, an answer; the system message before them.
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    system: Option<String>,
+    /// (question, answer); only the last may be without an answer.
+    turns: Vec<(String, Option<String>)>,
+}
+
+impl Conversation {
+    pub(super) fn new(system: Option<String>) -> Self {
+        Self {
+            system,
+            turns: Vec::new(),
+        }
+    }
+
+    pub(super) fn ask(&mut self, question: &str) {
+        self.turns.push((question.into(), None));
+    }
+
+    /// Answers the last question.
+    pub(super) fn answer(&mut self, answer: &str) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.1 = Some(answer.into());
+        }
+    }
+
+    /// Removes the last answer; false where there is no question.
+    pub(super) fn forget_answer(&mut self) -> bool {
+        let Some(turn) = self.turns.last_mut() else {
+            return false;
+        };
+        turn.1 = None;
+        true
+    }
+
+    /// Removes the last question; false where there is none.
+    pub(super) fn undo(&mut self) -> bool {
+        self.turns.pop().is_some()
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.turns.clear();
+    }
+
+    pub(super) fn set_system(&mut self, system: Option<String>) {
+        self.system = system;
+        self.reset();
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let system = self.system.iter().map(|text| ("system", text.as_str()));
+        let turns = self.turns.iter().flat_map(|(question, answer)| {
+            let answer = answer.iter().map(|text| ("assistant", text.as_str()));
+            std::iter::once(("user", question.as_str())).chain(answer)
+        });
+        system.chain(turns)
+    }
+
+    /// As templates take them.
+    pub(super) fn messages(&self) -> Vec<Value> {
+        self.pairs()
+            .map(|(role, content)| json!({"role": role, "content": content}))
+            .collect()
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({"messages": self.messages()})
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        self.pairs()
+            .map(|(role, content)| format!("{role}: {}\n", content.trim_end()))
+            .collect()
+    }
+
+    /// Reads what [`Self::to_json`] gives, or the bare array of messages.
+    pub(super) fn from_json(value: &Value) -> Result<Self> {
+        let messages = value.get("messages").unwrap_or(value);
+        let messages = messages.as_array().context("there is no array of messages")?;
+        let mut conversation = Self::default();
+        for (i, message) in messages.iter().enumerate() {
+            let text = |key: &str| {
+                let value = message.get(key).and_then(Value::as_str);
+                value.with_context(|| format!("message {}: `{key}` is not a text", i + 1))
+            };
+            let (role, content) = (text("role")?, text("content")?);
+            let open = conversation.turns.last().is_some_and(|turn| turn.1.is_none());
+            match role {
+                "system" if i == 0 => conversation.system = Some(content.into()),
+                "user" if !open => conversation.ask(content),
+                "assistant" if open => conversation.answer(content),
+                _ => bail!(
+                    "message {}: role `{role}` is out of place; user and assistant must alternate",
+                    i + 1
+                ),
+            }
+        }
+        if conversation.turns.last().is_some_and(|turn| turn.1.is_none()) {
+            bail!("the last message must be an answer");
+        }
+        Ok(conversation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns() {
+        let mut c = Conversation::new(Some("Be brief.".into()));
+        assert!(!c.undo() && !c.forget_answer());
+        c.ask("Hi");
+        c.answer("Hello.");
+        c.ask("Why?");
+        assert_eq!(c.messages().len(), 4);
+        c.answer("So.");
+        assert_eq!(
+            c.to_text(),
+            "system: Be brief.\nuser: Hi\nassistant: Hello.\nuser: Why?\nassistant: So.\n"
+        );
+        let again = Conversation::from_json(&c.to_json()).unwrap();
+        assert_eq!(again.to_text(), c.to_text());
+        assert!(c.forget_answer());
+        assert_eq!(c.messages().len(), 4);
+        assert!(c.undo());
+        assert_eq!(c.messages().len(), 3);
+        c.set_system(None);
+        assert_eq!(c.messages(), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn loading_says_what_is_wrong() {
+        let error = |value: Value| format!("{:#}", Conversation::from_json(&value).unwrap_err());
+        assert!(error(json!(5)).contains("no array of messages"));
+        assert!(error(json!([{"role": "user"}])).contains("message 1: `content`"));
+        assert!(error(json!([{"role": "user", "content": "a"}])).contains("must be an answer"));
+        assert!(error(json!([{"role": "assistant", "content": "a"}])).contains("out of place"));
+    }
+}

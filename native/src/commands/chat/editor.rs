@@ -1,0 +1,158 @@
+//! Reading what the person types: line editing, several lines, history. Where stdin is not a terminal, each line of it is
+//! a question.
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{Cmd, Config, Helper, KeyCode, KeyEvent, Modifiers};
+
+const PROMPT: &str = "> ";
+const MAX_HISTORY: usize = 1000;
+const COMMANDS: [&str; 9] = [
+    "/help",
+    "/system ",
+    "/reset",
+    "/regenerate",
+    "/undo",
+    "/show",
+    "/save ",
+    "/load ",
+    "/exit",
+];
+
+/// What was typed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    Line(String),
+    /// Ctrl-C: the line was given up.
+    Cancelled,
+    /// Ctrl-D, or the end of stdin.
+    End,
+}
+
+pub(super) struct Editor {
+    /// `None` where stdin is not a terminal.
+    lines: Option<rustyline::Editor<Multiline, FileHistory>>,
+    history: Option<PathBuf>,
+}
+
+impl Editor {
+    pub(super) fn new(keep_history: bool) -> Result<Self> {
+        if !std::io::stdin().is_terminal() {
+            return Ok(Self {
+                lines: None,
+                history: None,
+            });
+        }
+        let config = Config::builder()
+            .max_history_size(MAX_HISTORY)?
+            .history_ignore_dups(true)?
+            .history_ignore_space(true)
+            .build();
+        let mut lines = rustyline::Editor::with_config(config).context("cannot use the terminal")?;
+        lines.set_helper(Some(Multiline));
+        lines.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
+        lines.bind_sequence(KeyEvent(KeyCode::Char('J'), Modifiers::CTRL), Cmd::Newline);
+        let history = keep_history.then(history_file).flatten();
+        if let Some(path) = &history {
+            // The first time there is none.
+            let _ = lines.load_history(path);
+        }
+        Ok(Self {
+            lines: Some(lines),
+            history,
+        })
+    }
+
+    /// Whether a person types.
+    pub(super) fn interactive(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    pub(super) fn read(&mut self) -> Result<Input> {
+        let Some(lines) = &mut self.lines else {
+            let mut line = String::new();
+            let n = std::io::stdin()
+                .lock()
+                .read_line(&mut line)
+                .context("cannot read stdin as UTF-8 text")?;
+            return Ok(if n == 0 { Input::End } else { Input::Line(line) });
+        };
+        match lines.readline(PROMPT) {
+            Ok(line) => {
+                // What cannot enter the history is still a question.
+                let _ = lines.add_history_entry(line.as_str());
+                Ok(Input::Line(line.replace("\\\n", "\n")))
+            }
+            Err(ReadlineError::Interrupted) => Ok(Input::Cancelled),
+            Err(ReadlineError::Eof) => Ok(Input::End),
+            Err(error) => Err(error).context("cannot read from the terminal"),
+        }
+    }
+
+    /// Writes the history; a conversation does not fail for it.
+    pub(super) fn save(&mut self) {
+        let (Some(lines), Some(path)) = (&mut self.lines, &self.history) else {
+            return;
+        };
+        if let Some(directory) = path.parent() {
+            let _ = std::fs::create_dir_all(directory);
+        }
+        let _ = lines.save_history(path);
+    }
+}
+
+/// `$XDG_STATE_HOME/twinfer/chat-history`, or under `~/.local/state`.
+fn history_file() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("twinfer/chat-history"))
+}
+
+/// A backslash at the end continues the line; Tab completes commands.
+struct Multiline;
+
+impl Helper for Multiline {}
+impl Highlighter for Multiline {}
+
+impl Hinter for Multiline {
+    type Hint = String;
+}
+
+impl Validator for Multiline {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(if context.input().ends_with('\\') {
+            ValidationResult::Incomplete
+        } else {
+            ValidationResult::Valid(None)
+        })
+    }
+}
+
+impl Completer for Multiline {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let typed = line.get(..position).unwrap_or(line);
+        let matches = COMMANDS
+            .iter()
+            .filter(|command| !typed.is_empty() && command.starts_with(typed));
+        Ok((0, matches.map(|command| command.to_string()).collect()))
+    }
+}

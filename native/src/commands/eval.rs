@@ -1,0 +1,163 @@
+//! `eval`: the logits of every position, and their digest.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use twinfer_engine::digest::Digest;
+use twinfer_engine::kernels::NUMERICS_VERSION;
+use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+
+use crate::args::{EvalArgs, GlobalArgs};
+use crate::output::{self, NewFile, json_f32};
+use crate::progress::Progress;
+use crate::{interrupt, load};
+
+/// Logits per position in the report.
+const TOP: usize = 10;
+const N_BATCH: usize = 512;
+
+/// The best logits of one position, best first.
+type Best = Vec<(u32, f32)>;
+
+pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
+    let file = load::model_file(global)?;
+    // Ids need no vocabulary: a model without one can be evaluated.
+    let tokenizer = Tokenizer::from_metadata(file.metadata());
+    let mut tokens = match &args.prompt {
+        Some(prompt) => {
+            let options = EncodeOptions {
+                add_special: true,
+                parse_special: true,
+            };
+            load::tokenizer(global, &file)?.encode(prompt, options)?
+        }
+        None => args.tokens.clone(),
+    };
+    if tokens.is_empty() {
+        bail!("there are no tokens to evaluate; give --tokens 1,2,3 or a --prompt that is not empty");
+    }
+    let model = load::model(global, &file)?;
+    let total = tokens.len() + args.predict;
+    let n_ctx = load::context_size(global, &model);
+    if total > n_ctx && global.ctx_size != 0 {
+        bail!("{total} tokens do not fit into --ctx-size {n_ctx}");
+    }
+    let mut context = load::context(global, &model, n_ctx.max(total), N_BATCH)?;
+    let mut sequence = context.new_sequence();
+
+    let _guard = interrupt::Guard::new();
+    let mut out = args.logits.as_deref().map(NewFile::create).transpose()?;
+    let mut digest = Digest::new();
+    let mut positions: Vec<Best> = Vec::new();
+    let mut written = Ok(());
+    let mut progress = Progress::new("evaluating", total as u64, global.quiet);
+    let mut take = |logits: &[f32]| {
+        digest.update(logits);
+        positions.push(best(logits));
+        progress.add(1);
+        if let (Some(out), Ok(())) = (&mut out, &written) {
+            let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+            written = out.write_all(&bytes);
+        }
+        positions
+            .last()
+            .and_then(|best| best.first())
+            .map_or(0, |best| best.0)
+    };
+
+    let given = tokens.len();
+    let mut next = 0;
+    for chunk in tokens.clone().chunks(N_BATCH) {
+        context.eval_all(&mut sequence, chunk, &mut |_, logits| next = take(logits))?;
+        interrupt::check()?;
+    }
+    for _ in 0..args.predict {
+        tokens.push(next);
+        next = take(context.decode(&mut sequence, next)?);
+        interrupt::check()?;
+    }
+    written.context("cannot write the logits")?;
+    out.map_or(Ok(()), NewFile::commit)?;
+    drop(progress);
+
+    let sha256 = digest.finish();
+    let tokenizer = tokenizer.ok();
+    let text = |id: u32| {
+        let bytes = tokenizer.as_ref().and_then(|t| t.token_bytes(id, true));
+        bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    if args.json {
+        let rows: Vec<Value> = tokens
+            .iter()
+            .zip(&positions)
+            .enumerate()
+            .map(|(position, (&token, best))| {
+                let top: Vec<Value> = best
+                    .iter()
+                    .map(|&(id, logit)| json!({"id": id, "logit": json_f32(logit), "text": text(id)}))
+                    .collect();
+                json!({
+                    "position": position,
+                    "token": token,
+                    "argmax": best.first().map(|b| b.0),
+                    "top": top,
+                })
+            })
+            .collect();
+        return output::json(&json!({
+            "model": load::display_name(global),
+            "backend": model.backend().name(),
+            "numerics_version": NUMERICS_VERSION,
+            "cache_type_k": context.options().cache_type_k.name(),
+            "cache_type_v": context.options().cache_type_v.name(),
+            "n_vocab": model.config().n_vocab,
+            "tokens": tokens,
+            "generated": tokens[given..],
+            "positions": rows,
+            "sha256": sha256,
+        }));
+    }
+    let mut report = String::new();
+    for (position, (&token, best)) in tokens.iter().zip(&positions).enumerate() {
+        let shown = text(token).map_or_else(String::new, |t| format!(" {t:?}"));
+        let _ = write!(report, "{position:>5}  {token}{shown} ->");
+        for (id, logit) in best {
+            let _ = write!(report, "  {id}: {logit:.4}");
+        }
+        report.push('\n');
+    }
+    let _ = writeln!(report, "sha256 {sha256}");
+    output::to_stdout(&report)
+}
+
+/// The highest logits: descending, of equal ones the lower id first.
+fn best(logits: &[f32]) -> Best {
+    let mut best: Best = Vec::with_capacity(TOP + 1);
+    for (id, &logit) in (0u32..).zip(logits) {
+        if best.len() == TOP && best.last().is_some_and(|last| last.1 >= logit) {
+            continue;
+        }
+        let at = best.partition_point(|b| b.1 >= logit);
+        best.insert(at, (id, logit));
+        best.truncate(TOP);
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best;
+
+    #[test]
+    fn best_is_ordered_by_logit_then_id() {
+        assert_eq!(
+            best(&[1.0, 3.0, 3.0, 2.0]),
+            [(1, 3.0), (2, 3.0), (3, 2.0), (0, 1.0)]
+        );
+        let many: Vec<f32> = (0..100).map(|i| (i % 50) as f32).collect();
+        let ids: Vec<u32> = best(&many).iter().map(|b| b.0).collect();
+        assert_eq!(ids, [49, 99, 48, 98, 47, 97, 46, 96, 45, 95]);
+    }
+}

@@ -1,0 +1,169 @@
+//! `perplexity`: how well a model predicts a text, by llama.cpp's procedure.
+//!
+//! The text is cut into chunks of the context's size. Each is evaluated by itself, its first token replaced by BOS
+//! where the model wants one, and the predictions in its second half are scored, so that every scored token has at
+//! least half a context before it.
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use twinfer_engine::tokenizer::EncodeOptions;
+
+use crate::args::{GlobalArgs, PerplexityArgs};
+use crate::output::{self, json_f64, note};
+use crate::progress::Progress;
+use crate::{interrupt, load};
+
+const DEFAULT_CTX: usize = 512;
+const N_BATCH: usize = 512;
+/// Fewer tokens than this say nothing.
+const LEAST_TOKENS: usize = 4;
+
+pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
+    let text = output::read_text(&args.file)?;
+    let file = load::model_file(global)?;
+    let tokenizer = load::tokenizer(global, &file)?;
+    let tokens = tokenizer.encode(
+        &text,
+        EncodeOptions {
+            add_special: true,
+            parse_special: false,
+        },
+    )?;
+    if tokens.len() < LEAST_TOKENS {
+        bail!(
+            "the text has {} tokens; perplexity needs at least {LEAST_TOKENS}",
+            tokens.len()
+        );
+    }
+    let model = load::model(global, &file)?;
+    let wanted = if global.ctx_size == 0 {
+        DEFAULT_CTX.min(model.config().n_ctx_train.max(LEAST_TOKENS))
+    } else {
+        load::context_size(global, &model).max(LEAST_TOKENS)
+    };
+    let n_ctx = wanted.min(tokens.len());
+    if n_ctx < wanted && !global.quiet {
+        note(&format!(
+            "note: the text has only {n_ctx} tokens; it is one chunk"
+        ));
+    }
+    let n_chunks = (tokens.len() / n_ctx).min(args.chunks.unwrap_or(usize::MAX));
+    if n_chunks == 0 {
+        bail!("--chunks 0 leaves nothing to score; leave it out to score the whole text");
+    }
+    let mut context = load::context(global, &model, n_ctx, N_BATCH)?;
+
+    let _guard = interrupt::Guard::new();
+    let mut progress = Progress::new("perplexity", n_chunks as u64, global.quiet);
+    let mut score = Score::default();
+    let first = n_ctx / 2;
+    for chunk in tokens.chunks_exact(n_ctx).take(n_chunks) {
+        interrupt::check()?;
+        let mut chunk = chunk.to_vec();
+        if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos()) {
+            chunk[0] = bos;
+        }
+        let mut sequence = context.new_sequence();
+        context.prefill(&mut sequence, &chunk[..first])?;
+        // The last token predicts nothing that is known.
+        let scored = &chunk[first..n_ctx - 1];
+        context.eval_all(&mut sequence, scored, &mut |i, logits| {
+            score.add(negative_log_likelihood(logits, chunk[first + i + 1]));
+        })?;
+        progress.add(1);
+        progress.message(&format!("perplexity {:.4}", score.perplexity()));
+    }
+    drop(progress);
+    if args.json {
+        return output::json(&json!({
+            "model": load::display_name(global),
+            "perplexity": json_f64(score.perplexity()),
+            "standard_error": json_f64(score.standard_error()),
+            "tokens": tokens.len(),
+            "scored": score.n,
+            "chunks": n_chunks,
+            "ctx_size": n_ctx,
+        }));
+    }
+    output::to_stdout(&format!(
+        "perplexity {:.4} +/- {:.5} ({} tokens scored in {n_chunks} chunks of {n_ctx})\n",
+        score.perplexity(),
+        score.standard_error(),
+        score.n
+    ))
+}
+
+/// Sums over scored tokens.
+#[derive(Debug, Default)]
+struct Score {
+    n: usize,
+    sum: f64,
+    squares: f64,
+}
+
+impl Score {
+    fn add(&mut self, nll: f64) {
+        self.n += 1;
+        self.sum += nll;
+        self.squares += nll * nll;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.n as f64
+    }
+
+    fn perplexity(&self) -> f64 {
+        libm::exp(self.mean())
+    }
+
+    /// That of the mean, carried over to its exponential.
+    fn standard_error(&self) -> f64 {
+        if self.n < 2 {
+            return 0.0;
+        }
+        let variance = self.squares / self.n as f64 - self.mean() * self.mean();
+        let of_mean = (if variance > 0.0 { variance } else { 0.0 } / (self.n - 1) as f64).sqrt();
+        of_mean * self.perplexity()
+    }
+}
+
+/// Minus the logarithm of the probability that softmax gives to `token`, in f64.
+fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
+    let mut max = f32::MIN;
+    for &x in logits {
+        if max < x {
+            max = x;
+        }
+    }
+    let mut sum = 0.0f64;
+    for &x in logits {
+        sum += libm::exp(f64::from(x) - f64::from(max));
+    }
+    let own = logits.get(token as usize).copied().unwrap_or(f32::MIN);
+    libm::log(sum) - (f64::from(own) - f64::from(max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uniform_logits_have_the_vocabulary_as_perplexity() {
+        let mut score = Score::default();
+        for token in 0..5 {
+            score.add(negative_log_likelihood(&[0.7; 5], token));
+        }
+        assert!((score.perplexity() - 5.0).abs() < 1e-12);
+        assert!(score.standard_error() < 1e-6);
+    }
+
+    #[test]
+    fn by_hand() {
+        // Probabilities 3/4 and 1/4: the geometric mean of 4/3 and 4.
+        let logits = [libm::logf(3.0), 0.0];
+        let mut score = Score::default();
+        score.add(negative_log_likelihood(&logits, 0));
+        score.add(negative_log_likelihood(&logits, 1));
+        assert!((score.perplexity() - (16.0f64 / 3.0).sqrt()).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,32 @@
+//! `tokenize`: text to ids.
+
+use std::path::Path;
+
+use anyhow::Result;
+use twinfer_engine::tokenizer::EncodeOptions;
+
+use crate::args::{GlobalArgs, TokenizeArgs};
+use crate::{load, output};
+
+pub(super) fn run(global: &GlobalArgs, args: &TokenizeArgs) -> Result<()> {
+    let tokenizer = load::tokenizer(global, &load::model_file(global)?)?;
+    let text = match (&args.text, &args.file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => output::read_text(file)?,
+        (None, None) => output::read_text(Path::new("-"))?,
+    };
+    let options = EncodeOptions {
+        add_special: !args.no_special && !args.no_add_special,
+        parse_special: !args.no_special && !args.no_parse_special,
+    };
+    let ids = tokenizer.encode(&text, options)?;
+    if args.json {
+        return output::to_stdout(&format!("{}\n", serde_json::to_string(&ids)?));
+    }
+    let mut table = String::new();
+    for id in ids {
+        let piece = tokenizer.token_bytes(id, true).unwrap_or_default();
+        table += &format!("{id:>7}  {:?}\n", String::from_utf8_lossy(piece));
+    }
+    output::to_stdout(&table)
+}

@@ -1,0 +1,334 @@
+//! The loop that turns a prompt into text: what `run` and `chat` share.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use twinfer_engine::context::{Context, Sequence};
+use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, Sampler, SamplerParams, dry_breakers};
+use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+
+use crate::args::{GenerationArgs, GlobalArgs};
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// Why the text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The model said so.
+    ModelEnded,
+    /// A stop string appeared.
+    Stop,
+    /// As many tokens as were asked for.
+    Limit,
+    /// No room is left.
+    ContextFull,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// One generation's measures.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    /// Tokens of the prompt that had to be computed.
+    pub(crate) n_prompt: usize,
+    pub(crate) prompt_time: Duration,
+    pub(crate) n_generated: usize,
+    pub(crate) generation_time: Duration,
+}
+
+impl Outcome {
+    /// The one-line summary that ends a run.
+    pub(crate) fn summary(&self) -> String {
+        let speed = |n: usize, time: Duration| n as f64 / time.as_secs_f64().clamp(1e-9, f64::MAX);
+        let end = match self.end {
+            End::ModelEnded => "",
+            End::Stop => "; stopped at a stop string",
+            End::Limit => "; stopped at --predict",
+            End::ContextFull => "; stopped because the context is full (see --ctx-size)",
+            End::Interrupted => "; interrupted",
+        };
+        format!(
+            "prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s{end}",
+            self.n_prompt,
+            speed(self.n_prompt, self.prompt_time),
+            self.n_generated,
+            speed(self.n_generated, self.generation_time),
+        )
+    }
+}
+
+/// What a generation may do.
+#[derive(Debug)]
+pub(crate) struct Limits<'a> {
+    /// Tokens at most; `None` for as many as fit.
+    pub(crate) predict: Option<usize>,
+    pub(crate) stop: &'a [String],
+    /// Print special tokens.
+    pub(crate) special: bool,
+    /// The text starts with the first token rather than going on after a prompt.
+    pub(crate) at_start: bool,
+}
+
+/// A sequence and the tokens that its cache holds.
+#[derive(Debug)]
+pub(crate) struct Session {
+    context: Context,
+    sequence: Sequence,
+    tokens: Vec<u32>,
+    quiet: bool,
+}
+
+impl Session {
+    pub(crate) fn new(context: Context, quiet: bool) -> Self {
+        let sequence = context.new_sequence();
+        Self {
+            context,
+            sequence,
+            tokens: Vec::new(),
+            quiet,
+        }
+    }
+
+    /// Positions that the context has.
+    pub(crate) fn capacity(&self) -> usize {
+        self.context.options().n_ctx
+    }
+
+    /// Tokens in the cache.
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Makes the cache agree with the longest common beginning, less one token: the last one is always computed, for
+    /// its logits. Returns how many tokens stay.
+    fn reuse(&mut self, prompt: &[u32]) -> usize {
+        let common = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let kept = common.min(prompt.len().saturating_sub(1));
+        if self.sequence.truncate(kept).is_ok() {
+            self.tokens.truncate(kept);
+            return kept;
+        }
+        // A sliding window has moved past it. The old pages go back before the new sequence takes any.
+        self.tokens.clear();
+        self.sequence = self.context.new_sequence();
+        0
+    }
+
+    /// Evaluates the prompt (what of it is not cached) and generates. `on_text` gets each piece of text that is
+    /// complete.
+    pub(crate) fn generate(
+        &mut self,
+        tokenizer: &Tokenizer,
+        sampler: &mut Sampler,
+        prompt: &[u32],
+        limits: &Limits<'_>,
+        on_text: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Outcome> {
+        let _guard = interrupt::Guard::new();
+        let kept = self.reuse(prompt);
+        let new = &prompt[kept..];
+        for &token in prompt {
+            sampler.accept(token)?;
+        }
+        let mut outcome = Outcome {
+            end: End::Limit,
+            n_prompt: new.len(),
+            prompt_time: Duration::ZERO,
+            n_generated: 0,
+            generation_time: Duration::ZERO,
+        };
+
+        let start = Instant::now();
+        let mut progress = Progress::new("reading the prompt", new.len() as u64, self.quiet);
+        let first = {
+            let mut report = |done: usize, total: usize| {
+                progress.set(done as u64, total as u64);
+                if interrupt::requested() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            let logits = self.context.prefill_with(&mut self.sequence, new, &mut report)?;
+            logits.map(|logits| sampler.sample(logits)).transpose()?
+        };
+        drop(progress);
+        outcome.prompt_time = start.elapsed();
+        self.tokens.extend_from_slice(&new[..self.sequence.len() - kept]);
+        let Some(mut token) = first else {
+            outcome.end = End::Interrupted;
+            return Ok(outcome);
+        };
+
+        let start = Instant::now();
+        let mut decoder = tokenizer.stream_decoder(limits.special);
+        if limits.at_start {
+            decoder = decoder.at_start();
+        }
+        let mut stop = StopFilter::new(limits.stop);
+        outcome.end = loop {
+            if limits.predict.is_some_and(|n| outcome.n_generated >= n) {
+                break End::Limit;
+            }
+            if tokenizer.is_end(token) {
+                break End::ModelEnded;
+            }
+            outcome.n_generated += 1;
+            sampler.accept(token)?;
+            let stopped = stop.push(decoder.push(token), on_text)?;
+            if stopped {
+                break End::Stop;
+            }
+            if interrupt::requested() {
+                break End::Interrupted;
+            }
+            if self.tokens.len() >= self.capacity() {
+                break End::ContextFull;
+            }
+            let logits = self.context.decode(&mut self.sequence, token)?;
+            self.tokens.push(token);
+            token = sampler.sample(logits)?;
+        };
+        if outcome.end != End::Stop && !stop.push(decoder.flush(), on_text)? {
+            stop.finish(on_text)?;
+        }
+        outcome.generation_time = start.elapsed();
+        Ok(outcome)
+    }
+}
+
+/// Holds back text that may be the beginning of a stop string.
+#[derive(Debug)]
+struct StopFilter<'a> {
+    stop: &'a [String],
+    held: String,
+}
+
+impl<'a> StopFilter<'a> {
+    fn new(stop: &'a [String]) -> Self {
+        Self {
+            stop,
+            held: String::new(),
+        }
+    }
+
+    /// Passes text on; true where a stop string came, which is not passed on.
+    fn push(&mut self, text: &str, on_text: &mut dyn FnMut(&str) -> Result<()>) -> Result<bool> {
+        self.held.push_str(text);
+        let stops = || self.stop.iter().filter(|stop| !stop.is_empty());
+        if let Some(at) = stops().filter_map(|stop| self.held.find(stop.as_str())).min() {
+            if at > 0 {
+                on_text(&self.held[..at])?;
+            }
+            self.held.clear();
+            return Ok(true);
+        }
+        // The earliest place from which the rest could grow into a stop string.
+        let safe = self
+            .held
+            .char_indices()
+            .map(|(i, _)| i)
+            .find(|&i| stops().any(|stop| stop.starts_with(&self.held[i..])))
+            .unwrap_or(self.held.len());
+        if safe > 0 {
+            on_text(&self.held[..safe])?;
+            self.held.drain(..safe);
+        }
+        Ok(false)
+    }
+
+    fn finish(&mut self, on_text: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        on_text(&std::mem::take(&mut self.held))
+    }
+}
+
+/// The sampler that the arguments describe, for this model.
+pub(crate) fn sampler(
+    args: &GenerationArgs,
+    seed: u32,
+    tokenizer: &Tokenizer,
+    n_ctx: usize,
+) -> Result<Sampler> {
+    let mut params: SamplerParams = args.sampler_params(seed)?;
+    params.n_ctx = n_ctx.min(twinfer_engine::sample::MAX_LAST_N);
+    if args.ignore_eos {
+        let end = tokenizer.end_tokens().iter();
+        params.logit_bias.extend(end.map(|&id| (id, f32::NEG_INFINITY)));
+    }
+    if params.dry_multiplier > 0.0 {
+        let given: Vec<&str> = args.dry_sequence_breaker.iter().map(String::as_str).collect();
+        let strings: &[&str] = match given.as_slice() {
+            [] => &DEFAULT_DRY_BREAKERS,
+            ["none"] => &[],
+            given => given,
+        };
+        let piece = |id| tokenizer.token_bytes(id, true).unwrap_or_default().to_vec();
+        // A text of a few characters is far below the tokenizer's limit; should it fail, the head alone breaks.
+        let encode = |text: &str| {
+            tokenizer
+                .encode(text, EncodeOptions::default())
+                .unwrap_or_default()
+        };
+        params.dry_sequence_breakers = dry_breakers(strings, tokenizer.n_vocab(), &piece, &encode);
+    }
+    Ok(Sampler::new(params, tokenizer.n_vocab())?)
+}
+
+/// The seed to use: the one given, or one that differs each time.
+pub(crate) fn seed(global: &GlobalArgs) -> u32 {
+    if let Ok(seed) = u32::try_from(global.seed) {
+        return seed;
+    }
+    use std::hash::{BuildHasher as _, Hasher as _};
+    // The standard library seeds each hasher from the system's entropy.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    (random >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filtered(stop: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
+        let stop: Vec<String> = stop.iter().map(|s| s.to_string()).collect();
+        let mut filter = StopFilter::new(&stop);
+        let mut out = Vec::new();
+        let mut on_text = |text: &str| {
+            out.push(text.to_string());
+            Ok(())
+        };
+        let mut stopped = false;
+        for piece in pieces {
+            stopped = filter.push(piece, &mut on_text).unwrap();
+            if stopped {
+                break;
+            }
+        }
+        if !stopped {
+            filter.finish(&mut on_text).unwrap();
+        }
+        (out, stopped)
+    }
+
+    #[test]
+    fn stop_strings_are_never_shown_in_part() {
+        assert_eq!(filtered(&[], &["a", "b"]), (vec!["a".into(), "b".into()], false));
+        assert_eq!(filtered(&["END"], &["xE", "N", "Dy"]), (vec!["x".into()], true));
+        assert_eq!(
+            filtered(&["END"], &["xE", "N", "Fy"]),
+            (vec!["x".into(), "ENFy".into()], false)
+        );
+        assert_eq!(
+            filtered(&["END"], &["xEN"]),
+            (vec!["x".into(), "EN".into()], false)
+        );
+        assert_eq!(filtered(&["b", "abc"], &["zab"]), (vec!["za".into()], true));
+        assert_eq!(filtered(&["éé"], &["né", "ée"]), (vec!["n".into()], true));
+        assert_eq!(filtered(&[""], &["a"]), (vec!["a".into()], false));
+    }
+}

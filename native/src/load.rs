@@ -1,0 +1,225 @@
+//! From a path to a model: files mapped, split files found by name, the built-in model, threads, the context.
+#![allow(unsafe_code)] // mapping a file
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use memmap2::Mmap;
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::gguf::{Bytes, ModelFile, split};
+use twinfer_engine::model::{LoadOptions, Model};
+use twinfer_engine::team::Team;
+use twinfer_engine::tokenizer::Tokenizer;
+
+use crate::args::GlobalArgs;
+use crate::output::note;
+use crate::progress::Progress;
+use crate::topology;
+
+/// The model that runs where none is named: a toy for demonstration, trained by this project.
+const BUILT_IN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/demo/twinfer-demo-q4_k_m.gguf"));
+
+/// What the built-in model is called in reports.
+const BUILT_IN_NAME: &str = "built-in toy model";
+
+/// Tensor data in a file begins at multiples of 32 bytes; this keeps it so in memory.
+#[repr(align(64))]
+struct Aligned<T: ?Sized>(T);
+
+/// The largest context that is made when nobody asked for a size: some models were trained on a million tokens, whose
+/// cache no machine should reserve unasked.
+const DEFAULT_CTX: usize = 4096;
+
+/// The model's name for messages: its path, or that it is the built-in one.
+pub(crate) fn display_name(global: &GlobalArgs) -> String {
+    match &global.model {
+        Some(path) => path.display().to_string(),
+        None => BUILT_IN_NAME.into(),
+    }
+}
+
+/// Opens and parses the model's files. Nothing but the headers is read.
+pub(crate) fn model_file(global: &GlobalArgs) -> Result<ModelFile> {
+    match &global.model {
+        Some(path) => open(path),
+        None => ModelFile::from_parts(vec![Bytes::from_static(&BUILT_IN.0)]).context(BUILT_IN_NAME),
+    }
+}
+
+/// As [`model_file`], for a path.
+pub(crate) fn open(path: &Path) -> Result<ModelFile> {
+    let parts = part_paths(path)?;
+    let bytes = parts.iter().map(|path| map(path)).collect::<Result<Vec<_>>>()?;
+    ModelFile::from_parts(bytes).with_context(|| format!("`{}`", path.display()))
+}
+
+/// The files of the model that `path` belongs to: itself, or all parts of the split model that it is a part of.
+fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let Some(split) = name.and_then(split::parse_name) else {
+        return Ok(vec![path.into()]);
+    };
+    let parts: Vec<PathBuf> = split.parts().map(|name| path.with_file_name(name)).collect();
+    for (i, part) in parts.iter().enumerate() {
+        if !part.exists() {
+            bail!(
+                "part {} of {} is missing: `{}`; put all parts into one directory",
+                i + 1,
+                parts.len(),
+                part.display()
+            );
+        }
+    }
+    Ok(parts)
+}
+
+fn map(path: &Path) -> Result<Bytes> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("cannot open `{shown}`"))?;
+    if metadata.is_dir() {
+        bail!("`{shown}` is a directory; give the .gguf file in it");
+    }
+    if metadata.len() == 0 {
+        // There is nothing to map; the parser says what is missing.
+        return Ok(Bytes::from_static(&[]));
+    }
+    // SAFETY: the map is private and read-only. If another process shortens the file meanwhile, reading the lost pages
+    // ends this process with a signal: the same holds for every program that maps files, and no lock prevents it.
+    let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
+    Ok(Bytes::from_owner(map))
+}
+
+/// The number of workers.
+pub(crate) fn threads(global: &GlobalArgs) -> usize {
+    global.threads.unwrap_or_else(topology::default_threads)
+}
+
+/// Sets up rayon, which packs weights and quantizes, for the same number of threads.
+pub(crate) fn init_pool(global: &GlobalArgs) -> Result<()> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    if DONE.set(()).is_err() {
+        return Ok(());
+    }
+    let n = threads(global);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(n)
+        .thread_name(|i| format!("twinfer-pool-{i}"))
+        .build_global()
+        .with_context(|| format!("cannot start {n} threads; try a smaller --threads"))
+}
+
+/// Starts the workers of a team. They are threads of their own, for they stay with the team.
+pub(crate) fn team(global: &GlobalArgs) -> Result<Team> {
+    type Job = Box<dyn FnOnce() + Send>;
+    let n = threads(global);
+    let mut workers = Vec::new();
+    for i in 1..n {
+        let (send, receive) = mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name(format!("twinfer-{i}"))
+            .spawn(move || {
+                if let Ok(job) = receive.recv() {
+                    job();
+                }
+            })
+            .with_context(|| format!("cannot start {n} threads; try a smaller --threads"))?;
+        workers.push(send);
+    }
+    Ok(Team::new(n, |i, job| {
+        // Every thread waits for its job, so the receiver is there.
+        let _ = workers[i - 1].send(job);
+    }))
+}
+
+/// Loads a model for computing.
+pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>> {
+    init_pool(global)?;
+    let options = LoadOptions {
+        backend: global.backend.clone(),
+    };
+    let mut progress = Progress::new("loading", 1, global.quiet);
+    let model = Model::load(file, &options, &mut |done, total| {
+        progress.set(done as u64, total as u64)
+    })
+    .with_context(|| format!("`{}`", display_name(global)))?;
+    drop(progress);
+    if global.verbose {
+        note(&format!(
+            "{}: {}, {:.1} M parameters, {:.1} MiB of weights, backend {}, {} threads",
+            display_name(global),
+            model.config().arch,
+            model.parameters() as f64 / 1e6,
+            model.weight_bytes() as f64 / f64::from(1 << 20),
+            model.backend().name(),
+            threads(global)
+        ));
+    }
+    Ok(Arc::new(model))
+}
+
+/// The tokenizer of a file.
+pub(crate) fn tokenizer(global: &GlobalArgs, file: &ModelFile) -> Result<Tokenizer> {
+    Tokenizer::from_metadata(file.metadata()).with_context(|| format!("`{}`", display_name(global)))
+}
+
+/// The context's size: what was asked for, or what the model was trained with up to [`DEFAULT_CTX`].
+pub(crate) fn context_size(global: &GlobalArgs, model: &Model) -> usize {
+    let trained = model.config().n_ctx_train;
+    if global.ctx_size == 0 {
+        return trained.clamp(1, DEFAULT_CTX);
+    }
+    if global.ctx_size > trained && !global.quiet {
+        note(&format!(
+            "note: the model was trained with {trained} tokens of context; beyond that its answers get worse"
+        ));
+    }
+    global.ctx_size
+}
+
+/// A context of `n_ctx` positions for one sequence.
+pub(crate) fn context(
+    global: &GlobalArgs,
+    model: &Arc<Model>,
+    n_ctx: usize,
+    n_batch: usize,
+) -> Result<Context> {
+    let options = ContextOptions {
+        n_ctx,
+        n_batch,
+        n_sequences: 1,
+        cache_type_k: global.cache_type_k.into(),
+        cache_type_v: global.cache_type_v.into(),
+    };
+    let bytes = Context::cache_bytes(model, &options)?;
+    if let Some(free) = available_memory()
+        && bytes > free
+    {
+        let mib = |n: u64| n >> 20;
+        return Err(anyhow!(
+            "a context of {n_ctx} tokens needs {} MiB, {} MiB of memory are free; choose a smaller --ctx-size",
+            mib(bytes),
+            mib(free)
+        ));
+    }
+    if global.verbose {
+        note(&format!(
+            "context of {n_ctx} tokens, {:.1} MiB of cache",
+            bytes as f64 / f64::from(1 << 20)
+        ));
+    }
+    Ok(Context::new(Arc::clone(model), team(global)?, options)?)
+}
+
+/// What the system can still give, in bytes; `None` where it does not say.
+pub(crate) fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}

@@ -1,0 +1,8 @@
+//! The program from outside: exit codes, what goes to stdout and what to stderr, pipes, Ctrl-C, and every command.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod first_run;
+mod models;
+mod support;
+mod text;
+mod usage;
