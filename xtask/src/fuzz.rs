@@ -32,7 +32,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
         run.args(["run", "--quiet", "--release", "--bin", &target, "--"])
             .arg(format!("-max_total_time={SECONDS}"))
             .args([
-                "-timeout=5",
+                // Wall clock: a busy machine must not make a hang of a slow moment.
+                "-timeout=20",
                 "-rss_limit_mb=512",
                 "-print_final_stats=1",
                 "-verbosity=0",
