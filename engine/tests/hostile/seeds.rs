@@ -206,10 +206,10 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     ];
     let logits = [0.5, -1.0, 2.0, 1.5, 1.0, 1.0, -3.0, 0.0].map(f32::to_bits);
     for (name, mode) in [("chain", 0), ("mirostat", 2)] {
-        let all_words = words.iter().chain(&[mode]).chain(&logits);
+        let all_words = words.into_iter().chain([mode]).chain(logits);
         all.push((
             format!("sampler/{name}"),
-            all_words.flat_map(|w| w.to_le_bytes()).collect(),
+            all_words.flat_map(u32::to_le_bytes).collect(),
         ));
     }
     all
