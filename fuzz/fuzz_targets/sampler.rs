@@ -28,7 +28,12 @@ fn draw(params: &SamplerParams, rows: &[&[f32]], n_vocab: usize) -> Option<Vec<u
 }
 
 fuzz_target!(|data: &[u8]| {
-    let words: Vec<u32> = data.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect();
+    let words: Vec<u32> = data
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&b| u32::from_le_bytes(b))
+        .collect();
     let Some((head, rest)) = words.split_at_checked(22) else {
         return;
     };
@@ -70,7 +75,10 @@ fuzz_target!(|data: &[u8]| {
         top_n_sigma: f(18),
         mirostat_tau: f(19),
         mirostat_eta: 0.1,
-        logit_bias: vec![(head[21] >> 8 & 63, f(19)), (head[21] >> 16 & 63, f32::NEG_INFINITY)],
+        logit_bias: vec![
+            (head[21] >> 8 & 63, f(19)),
+            (head[21] >> 16 & 63, f32::NEG_INFINITY),
+        ],
         samplers: (0..kinds.len())
             .filter(|i| head[21] >> (i + 23) & 1 == 0)
             .map(|i| kinds[(i + head[1] as usize / 8) % kinds.len()])

@@ -224,7 +224,7 @@ fn are_what_the_project_has() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, &bytes).unwrap();
         }
-        assert!(bytes.len() < 4096, "{name}: {} bytes", bytes.len());
+        assert!(bytes.len() < 8192, "{name}: {} bytes", bytes.len());
         assert_eq!(std::fs::read(&path).expect("a seed"), bytes, "{name}");
     }
 }

@@ -235,7 +235,7 @@ fn added_tokens_that_overlap() {
     m.insert("tokenizer.ggml.tokens", strings(&all));
     m.insert("tokenizer.ggml.token_type", ints(vec![4; 2000]));
     let tokenizer = Tokenizer::from_metadata(&m).unwrap();
-    let text = "a".repeat(10_123);
+    let text = "a".repeat(100_123);
     let start = Instant::now();
     let ids = tokenizer.encode(&text, EncodeOptions::default()).unwrap();
     assert_eq!(tokenizer.decode(&ids, true).unwrap(), text.as_bytes());
@@ -244,7 +244,8 @@ fn added_tokens_that_overlap() {
         ids.len(),
         start.elapsed()
     );
-    assert_eq!(ids.len(), 11);
+    // Keys of the search end at 256 bytes.
+    assert_eq!(ids.len(), text.len().div_ceil(256));
     assert!(start.elapsed().as_secs() < 10);
 }
 
