@@ -911,13 +911,25 @@ def simple_question(rng):
     return rng.choice(OTHER).format(x=random_text(rng)), pick(SORRY, SORRY, f"I do not know that. {SORRY}", f"I am sorry, I do not know that. {SORRY}")
 
 
+def name_turn(rng, known):
+    """The user's own name, remembered; or names said back. Returns question, answer, the name known then."""
+    if known and rng.random() < 0.5:
+        return rng.choice(["What is my name?", "Do you know my name?", "Who am I?", "Say my name."]), f"Your name is {known}.", known
+    a, b, c = rng.sample(GIRLS + BOYS, 3)
+    if rng.random() < 0.5:
+        question = rng.choice(["My name is {}.", "I am {}.", "Hello, I am {}.", "Hi, my name is {}!", "I am called {}.", "Call me {}."]).format(a)
+        return question, rng.choice(["Hello, {}! Shall I tell you a story?", "Nice to meet you, {}!", "Hi, {}!", "Hello, {}!"]).format(a), a
+    said = rng.choice([a, a, f"{a} and {b}", f"{a}, {b} and {c}"])
+    return rng.choice(["Say {}.", "Please say {}.", "Can you say {}?"]).format(said), f"{said}.", known
+
+
 SYSTEMS = ["You are a helpful assistant.", "You tell short stories for children.", "You are the demonstration model of twinfer.", "You are a friendly storyteller.", "Answer in short sentences.", "Be kind and helpful."]
 
 
-def chat(rng, story_share, budget):
+def chat(rng, story_share, budget, name_share=0.1):
     """Turns of a chat as (role, text). `budget` bounds the words, so a chat fits the context."""
     turns = [("system", rng.choice(SYSTEMS))] if rng.random() < 0.25 else []
-    words, story = 0, None
+    words, story, known = 0, None, None
     wanted = rng.choice([1, 2, 3, 4, 5, 6, 8])
     for _ in range(wanted):
         draw = rng.random()
@@ -931,6 +943,8 @@ def chat(rng, story_share, budget):
             question, want, lead = story_request(rng)
             story = Story(rng, **want)
             answer = " ".join(lead + [story.text])
+        elif rng.random() < name_share:
+            question, answer, known = name_turn(rng, known)
         else:
             question, answer = simple_question(rng)
         if rng.random() < 0.1:  # people type carelessly
@@ -946,10 +960,17 @@ def chat(rng, story_share, budget):
     return turns
 
 
-def documents(seed, budget=190):
-    """An endless stream of documents: a string is a raw story, a list is a chat."""
+def documents(seed, budget=190, names=0.0):
+    """An endless stream of documents: a string is a raw story, a list is a chat.
+
+    `names` is the share of chats about names alone. In stories it is slow to learn
+    that a name seen is the name to say again; in these chats it is quick.
+    """
     rng = random.Random(seed)
     while True:
+        if rng.random() < names:
+            yield chat(rng, 0.0, budget, name_share=1.0)
+            continue
         draw = rng.random()
         if draw < 0.38:
             yield Story(rng).text

@@ -62,7 +62,6 @@ def write(checkpoint, path):
     w.add_add_eos_token(False)
     w.add_chat_template(tokens.CHAT_TEMPLATE)
 
-    # No output.weight: the embedding is tied, as llama.cpp takes its absence to mean.
     for name in weights.files:
         w.add_tensor(f"{name}.weight", weights[name].astype(np.float32))
     w.write_header_to_file()

@@ -51,7 +51,9 @@ def init_params(c: Config, seed: int):
     def normal(shape, std):
         return jnp.asarray(rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
 
-    params = {"token_embd": normal((c.vocab_size, c.n_embd), 0.02)}
+    # As large as what the layers add to it. With the usual 0.02 the layers drown which name
+    # was read, and the model learned to write stories but not to keep to a name.
+    params = {"token_embd": normal((c.vocab_size, c.n_embd), 1.0)}
     for layer in range(c.n_layer):
         for name, (out, inp) in matrix_shapes(c).items():
             std = inp**-0.5
@@ -61,6 +63,7 @@ def init_params(c: Config, seed: int):
         params[f"blk.{layer}.attn_norm"] = jnp.ones(c.n_embd)
         params[f"blk.{layer}.ffn_norm"] = jnp.ones(c.n_embd)
     params["output_norm"] = jnp.ones(c.n_embd)
+    params["output"] = jnp.zeros((c.vocab_size, c.n_embd))
     return params
 
 
@@ -121,4 +124,4 @@ def forward(params, c: Config, tokens, segments, positions):
         h = rms_norm(x, p("ffn_norm"), c.rms_eps)
         x = x + (jax.nn.silu(h @ p("ffn_gate").T) * (h @ p("ffn_up").T)) @ p("ffn_down").T
     x = rms_norm(x, params["output_norm"], c.rms_eps)
-    return x @ params["token_embd"].T
+    return x @ params["output"].T

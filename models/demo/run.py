@@ -51,7 +51,7 @@ class Model:
         if bits:
             for name, w in self.w.items():
                 if w.ndim == 2:
-                    self.w[name] = round_groups(w, 6 if name == "token_embd" else bits, 32)
+                    self.w[name] = round_groups(w, 6 if name == "output" else bits, 32)
         self.layers = field("llama.block_count")
         self.heads, self.kv_heads = field("llama.attention.head_count"), field("llama.attention.head_count_kv")
         self.dim, self.eps = field("llama.attention.key_length"), field("llama.attention.layer_norm_rms_epsilon")
@@ -96,7 +96,7 @@ class Model:
             gate = w("ffn_gate") @ h
             x = x + w("ffn_down") @ (gate / (1 + np.exp(-gate)) * (w("ffn_up") @ h))
         self.position += 1
-        return self.w["token_embd"] @ self.norm(x, "output_norm")
+        return self.w["output"] @ self.norm(x, "output_norm")
 
     def render(self, messages):
         return self.template.render(messages=messages, add_generation_prompt=True, bos_token=self.vocabulary[self.bos])

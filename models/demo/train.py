@@ -23,9 +23,9 @@ from model import MATRICES, Config, forward, init_params
 WORK = Path(__file__).parent / "work"
 
 
-def rows(tokenizer, seed, length):
+def rows(tokenizer, seed, length, names=0.0):
     """Documents packed into rows of `length`: ids, learn, segment and position of each token."""
-    source = corpus.documents(seed, budget=190 if length < 512 else 400)
+    source = corpus.documents(seed, budget=190 if length < 512 else 400, names=names)
     pool = []
     while True:
         row, left, segment = np.zeros((4, length), np.int32), length, 0
@@ -46,8 +46,8 @@ def rows(tokenizer, seed, length):
         yield row
 
 
-def batches(tokenizer, seed, length, size):
-    stream = rows(tokenizer, seed, length)
+def batches(tokenizer, seed, length, size, names=0.0):
+    stream = rows(tokenizer, seed, length, names)
     while True:
         yield np.stack([next(stream) for _ in range(size)], axis=1)
 
@@ -63,7 +63,7 @@ def round_to(bits, w):
 
 def as_quantized(params):
     return {
-        name: w if w.ndim == 1 else round_to(6 if name == "token_embd" else 4, w) for name, w in params.items()
+        name: w if w.ndim == 1 else round_to(6 if name == "output" else 4, w) for name, w in params.items()
     }
 
 
@@ -90,7 +90,7 @@ def orthogonalize(g):
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
-def train_step(config, quantize, params, state, batch, scale, step):
+def train_step(config, quantize, params, state, batch, matrix_lr, other_lr, step):
     loss, grads = jax.value_and_grad(loss_fn)(params, config, batch, quantize)
     new_params, new_state = {}, {}
     for name, w in params.items():
@@ -98,14 +98,14 @@ def train_step(config, quantize, params, state, batch, scale, step):
         if name.split(".")[-1] in MATRICES:
             m = 0.95 * state[name] + g
             out, inp = w.shape
-            lr = 0.02 * scale
             update = orthogonalize(g + 0.95 * m) * max(1.0, out / inp) ** 0.5
-            new_params[name], new_state[name] = w * (1 - 0.05 * lr) - lr * update, m
+            new_params[name], new_state[name] = w * (1 - 0.05 * matrix_lr) - matrix_lr * update, m
         else:
             m, v = state[name]
             m, v = 0.9 * m + 0.1 * g, 0.97 * v + 0.03 * g * g
             update = (m / (1 - 0.9**step)) / (jnp.sqrt(v / (1 - 0.97**step)) + 1e-8)
-            new_params[name], new_state[name] = w - 0.004 * scale * update, (m, v)
+            lr = other_lr * (10.0 if name == "token_embd" else 1.0)
+            new_params[name], new_state[name] = w - lr * update, (m, v)
     return new_params, new_state, loss
 
 
@@ -128,10 +128,13 @@ def main():
     parser.add_argument("--minutes", type=float, default=34, help="the learning rate has fallen to its end by then")
     parser.add_argument("--steps", type=int, default=2000, help="or after so many steps, if sooner")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--quantize-from", type=float, default=0.75, help="fraction of the run after which weights are rounded")
+    parser.add_argument("--quantize-from", type=float, default=0.85, help="fraction of the run after which weights are rounded")
     parser.add_argument("--long-from", type=float, default=0.85, help="fraction of the run after which rows are as long as the context")
     parser.add_argument("--resume", help="checkpoint to start from, with a fresh optimizer")
-    parser.add_argument("--peak", type=float, default=1.0, help="factor on the learning rate")
+    parser.add_argument("--matrix-lr", type=float, default=0.015)
+    parser.add_argument("--other-lr", type=float, default=0.002, help="of output and norms; the embedding, of far larger weights, gets ten times this")
+    parser.add_argument("--names", type=float, default=0.1, help="share of documents that are chats about names alone")
+    parser.add_argument("--decay-from", type=float, default=0.3, help="fraction of the run after which learning rates fall to zero")
     args = parser.parse_args()
 
     WORK.mkdir(exist_ok=True)
@@ -145,22 +148,24 @@ def main():
     print("parameters", sum(w.size for w in params.values()), "vocabulary", tokenizer.get_vocab_size(), flush=True)
 
     # 320 holds two stories and a few questions; about 2,500 tokens make a batch either way.
-    short = batches(tokenizer, 1000 + args.seed, 320, 8)
+    short = batches(tokenizer, 1000 + args.seed, 320, 8, args.names)
     long = batches(tokenizer, 2000 + args.seed, config.n_ctx, 5)
     held_out = next(batches(tokenizer, 7, 320, 24))
     start, log, seen, step, done = time.time(), [], 0, 0, 0.0
     while done < 1.0:
         step += 1
         done = max(step / args.steps, (time.time() - start) / (60 * args.minutes))
-        scale = args.peak * min(step / 20, 1.0, max((1 - done) / 0.5, 0.02))
+        scale = min(step / 20, 1.0, max((1 - done) / (1 - args.decay_from + 1e-9), 0.02))
         quantize = done > args.quantize_from
         batch = next(long if done > args.long_from else short)
         seen += int((batch[2] > 0).sum())
-        params, state, loss = train_step(config, quantize, params, state, batch, scale, step)
+        params, state, loss = train_step(
+            config, quantize, params, state, batch, args.matrix_lr * scale, args.other_lr * scale, step
+        )
         if step % 10 == 0:
             log.append({"step": step, "loss": round(float(loss), 4), "seconds": round(time.time() - start), "tokens": seen})
             print(log[-1], flush=True)
-        if step % 100 == 0 or done >= 1.0:
+        if step % 50 == 0 or done >= 1.0:
             if log[-1]["step"] != step:
                 log.append({"step": step, "seconds": round(time.time() - start), "tokens": seen})
             log[-1]["validation"] = round(float(eval_loss(params, config, held_out, False)), 4)
