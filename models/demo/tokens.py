@@ -12,7 +12,7 @@ import corpus
 
 SPECIAL = ["<|bos|>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 BOS, EOS, SYSTEM, USER, ASSISTANT, END = range(6)
-ROLE = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+ROLE = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT, "unfinished": ASSISTANT}
 VOCAB_SIZE = 2048
 PATH = Path(__file__).parent / "tokenizer.json"
 
@@ -60,7 +60,7 @@ def encode(tokenizer, document):
         return ids, [0] + [1] * (len(ids) - 1)
     ids, learn = [BOS], [0]
     for role, text in document:
-        body = tokenizer.encode(text).ids + [END]
+        body = tokenizer.encode(text).ids + ([] if role == "unfinished" else [END])
         ids += [ROLE[role], *body]
-        learn += [0] + [int(role == "assistant")] * len(body)
+        learn += [0] + [int(role in ("assistant", "unfinished"))] * len(body)
     return ids, learn
