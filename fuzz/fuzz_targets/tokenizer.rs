@@ -68,6 +68,8 @@ fuzz_target!(|data: &[u8]| {
         for text in ["<unk>", "<s>", "</s>"] {
             push(text.as_bytes(), 3);
         }
+        // Without it a space would be three bytes, and come back as U+2581.
+        push("\u{2581}".as_bytes(), 1);
         for byte in 0..=255 {
             push(format!("<0x{byte:02X}>").as_bytes(), 6);
         }

@@ -291,7 +291,12 @@ impl Tokenizer {
 
     /// Whether the first token of a text prints a space that the text does not have.
     fn puts_space_first(&self) -> bool {
-        self.add_space_prefix || matches!(*self.model, Model::Wpm(_))
+        match *self.model {
+            Model::Spm(_) => self.add_space_prefix,
+            // a file may ask for the space, but BPE puts none
+            Model::Bpe(_) => false,
+            Model::Wpm(_) => true,
+        }
     }
 
     /// A decoder for tokens that come one by one and continue a text; see [`StreamDecoder::at_start`] for tokens

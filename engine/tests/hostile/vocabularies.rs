@@ -223,6 +223,25 @@ fn merges() {
     }
 }
 
+/// Files of byte pairs may ask for a space before the text, which is never put there: a space at the beginning is the
+/// text's own, and comes back.
+#[test]
+fn a_space_that_byte_pairs_do_not_put() {
+    use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+    let base = byte_pairs();
+    let mut all = tokens(&base);
+    all[40] = "\u{120}".into();
+    let small = base
+        .set(":tokens", strings(&all))
+        .set(":add_space_prefix", Value::Bool(true));
+    let tokenizer = Tokenizer::from_metadata(&small.metadata).unwrap();
+    let ids = tokenizer.encode(" a b", EncodeOptions::default()).unwrap();
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), b" a b");
+    let mut stream = tokenizer.stream_decoder(false).at_start();
+    let streamed: String = ids.iter().map(|&id| stream.push(id).to_owned()).collect();
+    assert_eq!(streamed, " a b");
+}
+
 /// Tokens of many lengths that overlap everywhere in the text: time is bounded by the text times the longest of them.
 #[test]
 fn added_tokens_that_overlap() {
