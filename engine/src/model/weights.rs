@@ -2,7 +2,8 @@
 
 use super::config::Config;
 use crate::gguf::{Bytes, ModelFile, TensorInfo};
-use crate::kernels::{Backend, PackedMatrix};
+use crate::kernels::{Backend, PackedMatrix, Storage};
+use crate::team::Team;
 use crate::{Error, Result, quant};
 
 /// A matrix with its optional bias: y = W x, then + b in one addition. The model computes with nothing else.
@@ -45,10 +46,15 @@ impl Weights {
     pub(crate) fn bind(
         file: &ModelFile,
         config: &Config,
-        backend: &dyn Backend,
+        (backend, storage, team): (&dyn Backend, Storage, &Team),
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let binder = Binder { file, backend };
+        let binder = Binder {
+            file,
+            backend,
+            storage,
+            team,
+        };
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
         let embedding = binder.matrix("token_embd.weight", config.n_vocab, n_embd)?;
         let tied = file.tensor("output.weight").is_none();
@@ -96,6 +102,8 @@ impl Weights {
 struct Binder<'a> {
     file: &'a ModelFile,
     backend: &'a dyn Backend,
+    storage: Storage,
+    team: &'a Team,
 }
 
 impl Binder<'_> {
@@ -205,7 +213,7 @@ impl Binder<'_> {
             return Err(shape(name, &format!("[{k}, {n}]"), info));
         }
         self.backend
-            .pack(info.ty, n, k, bytes)
+            .pack(info.ty, n, k, bytes, self.storage, self.team)
             .map_err(|e| Error::Tensor {
                 tensor: name.into(),
                 what: e.to_string(),

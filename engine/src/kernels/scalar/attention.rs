@@ -51,7 +51,8 @@ pub(super) fn attend(query: &Query<'_>, block: &KvBlock<'_>, visible: Range<usiz
     }
 }
 
-pub(super) fn merge(sum: &mut Partial, later: &Partial, dim_v: usize) {
+#[inline(always)]
+pub(in crate::kernels) fn merge(sum: &mut Partial, later: &Partial, dim_v: usize) {
     let m = if sum.m < later.m { later.m } else { sum.m };
     let (a, b) = (exp(sum.m - m), exp(later.m - m));
     sum.m = m;

@@ -4,8 +4,8 @@ use crate::kernels::shared::functions::{ROUND, gelu, silu, sum16};
 use crate::kernels::{Activation, RopeKind};
 
 /// Below this magnitude (2^-110) a step is all zero: 127 / a stays finite and d never becomes a denormal's reciprocal.
-const TINY: u32 = 0x0880_0000;
-const INFINITE: u32 = 0x7f80_0000;
+pub(in crate::kernels) const TINY: u32 = 0x0880_0000;
+pub(in crate::kernels) const INFINITE: u32 = 0x7f80_0000;
 
 /// int8 per `step` values; see [`crate::kernels::Backend::quantize`].
 pub(super) fn quantize(step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {
@@ -55,7 +55,8 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-pub(super) fn add(x: &mut [f32], y: &[f32]) {
+#[inline(always)]
+pub(in crate::kernels) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }
@@ -70,7 +71,8 @@ pub(super) fn gate(f: Activation, gate: &mut [f32], up: &[f32]) {
     }
 }
 
-pub(super) fn rotate(kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+#[inline(always)]
+pub(in crate::kernels) fn rotate(kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
     let half = cos.len();
     for (i, (c, s)) in cos.iter().zip(sin).enumerate() {
         let (a, b) = match kind {
