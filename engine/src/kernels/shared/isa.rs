@@ -103,17 +103,18 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn max_magnitude(self, v: &[f32]) -> u32;
 }
 
-/// Repeats the body with `$i` = 0, 1, ... below `$n` (at most 8), each written out, so that shifts and registers are
-/// known where the code is compiled.
+/// Repeats the body with `$i` = 0, 1, ... below `$n`, which is at most the 4 or 8 stated, each written out, so that shifts
+/// and registers are known where the code is compiled.
 macro_rules! unrolled {
-    ($i:ident in $n:expr => $body:block) => {
+    ($i:ident in $n:expr, at most 4 => $body:block) => {
+        unrolled!(@ $i, $n, $body, 0 1 2 3)
+    };
+    ($i:ident in $n:expr, at most 8 => $body:block) => {
         unrolled!(@ $i, $n, $body, 0 1 2 3 4 5 6 7)
     };
     (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {
         $(
-            #[allow(clippy::eq_op, clippy::absurd_extreme_comparisons, unused_comparisons)]
             if $value < $n {
-                #[allow(non_upper_case_globals)]
                 let $i: usize = $value;
                 $body
             }

@@ -147,8 +147,8 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
 
     let scales = L::scales(isa, step, part);
     let mut factors = [isa.zero(); 16];
-    unrolled!(v in groups => {
-        unrolled!(j in 4 => {
+    unrolled!(v in groups, at most 4 => {
+        unrolled!(j in 4, at most 4 => {
             factors[4 * v + j] = isa.factor(scales[v], j, L::SIGNED_SCALES, L::SIGNED);
         });
     });
@@ -159,7 +159,7 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
         shift => shift,
     };
     if let Some(shift) = offset {
-        unrolled!(p in 2 * groups => {
+        unrolled!(p in 2 * groups, at most 8 => {
             let pair = isa.pairs_negated(scales[p / 2], p % 2, shift);
             for t in 0..M {
                 isum[t] = isa.dot_pairs(isum[t], pair, x.sums[t][p]);
@@ -169,11 +169,11 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
 
     for chunk in 0..4 {
         let bytes = &step[chunk * L::CHUNK..][..L::CHUNK];
-        unrolled!(g in groups => {
+        unrolled!(g in groups, at most 4 => {
             let factor = factors[chunk * groups + g];
-            unrolled!(part_of_group in quads / together => {
+            unrolled!(part_of_group in quads / together, at most 8 => {
                 let mut sums = [isa.zero(); M];
-                unrolled!(i in together => {
+                unrolled!(i in together, at most 8 => {
                     let i = g * quads + part_of_group * together + i;
                     let w = L::quad(isa, bytes, part, i);
                     for t in 0..M {
@@ -197,7 +197,7 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
     let dmin = L::dmin(isa, step, part);
     if L::MIN {
         let mins = L::mins(isa, step, part);
-        unrolled!(p in 2 * groups => {
+        unrolled!(p in 2 * groups, at most 8 => {
             let pair = isa.pairs(mins[p / 2], p % 2);
             for t in 0..M {
                 msum[t] = isa.dot_pairs(msum[t], pair, x.sums[t][p]);

@@ -137,10 +137,10 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
             isum[t] = isa.dot_pairs(isum[t], offset, x.sums[t]);
         }
     }
-    unrolled!(part_of_step in quads / together => {
+    unrolled!(part_of_step in quads / together, at most 8 => {
         // A wide accumulator goes on where the sum stands.
         let mut sums = if wide { isum } else { [isa.zero(); M] };
-        unrolled!(i in together => {
+        unrolled!(i in together, at most 8 => {
             let i = part_of_step * together + i;
             let w = L::quad(isa, step, part, i);
             for t in 0..M {
