@@ -100,7 +100,6 @@ fn scores<I: Isa, T: Stored>(
         }
     }
     let (start, end) = (I::F::splat(visible.start as f32), I::F::splat(visible.end as f32));
-    let select = |v: usize, shown: I::F, hidden: I::F| select(isa, v, (start, end), shown, hidden);
     let lowest = I::F::splat(f32::NEG_INFINITY);
     let mut max = lowest;
     for v in 0..vectors {
@@ -109,7 +108,7 @@ fn scores<I: Isa, T: Stored>(
             let cap = I::F::splat(cap);
             s = cap.mul(tanh(s.div(cap)));
         }
-        score[v] = select(v, s, lowest);
+        score[v] = select(isa, v, (start, end), s, lowest);
         max = max.less(score[v], score[v], max);
     }
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -130,7 +129,8 @@ fn scores<I: Isa, T: Stored>(
     let mut partial = [I::F::splat(0.0); 4];
     let parts = 16 / I::ROWS;
     for v in 0..vectors {
-        let e = select(v, exp(score[v].sub(I::F::splat(m))), I::F::splat(0.0));
+        let e = exp(score[v].sub(I::F::splat(m)));
+        let e = select(isa, v, (start, end), e, I::F::splat(0.0));
         partial[v % parts] = partial[v % parts].add(e);
         isa.store_f(e, &mut p[v * I::ROWS..]);
     }
@@ -189,9 +189,9 @@ fn columns<I: Isa, T: Stored, const N: usize>(
     out: &mut Partial,
 ) {
     let mut o = [I::F::splat(0.0); N];
-    for (j, v) in v.chunks_exact(dim_v).enumerate().take(visible.end).skip(visible.start) {
+    for j in visible.clone() {
         let p = I::F::splat(p[j]);
-        let v = &v[d..d + N * I::ROWS];
+        let v = &v[j * dim_v + d..][..N * I::ROWS];
         for i in 0..N {
             o[i] = o[i].add(p.mul(T::load(isa, &v[i * I::ROWS..])));
         }

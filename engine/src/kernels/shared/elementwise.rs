@@ -123,7 +123,7 @@ fn gate<I: Isa>(isa: I, gate: &mut [f32], up: &[f32], wide: impl Fn(I::F) -> I::
     for (gate, up) in gate[..n].chunks_exact_mut(I::ROWS).zip(up.chunks_exact(I::ROWS)) {
         isa.store_f(wide(isa.load_f(gate)).mul(isa.load_f(up)), gate);
     }
-    for (gate, up) in gate.iter_mut().zip(up).skip(n) {
+    for (gate, up) in gate[n..].iter_mut().zip(&up[n..]) {
         *gate = one(*gate) * up;
     }
 }

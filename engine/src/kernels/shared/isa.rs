@@ -35,9 +35,6 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// Runs `op` with the instruction set enabled.
     fn run<O: Op<Self>>(self, op: O) -> O::Output;
 
-    /// Asks for the cache line at the start of `bytes`.
-    fn prefetch(self, bytes: &[u8]);
-
     /// `4 * ROWS` bytes.
     fn load(self, bytes: &[u8]) -> Self::V;
     /// The same byte everywhere.

@@ -103,7 +103,7 @@ impl<L: Layout> Format for Steps256<L> {
 
 /// One step of the activations of M tokens.
 struct Tokens<'a, const M: usize> {
-    q: [&'a [[i8; 4]; 64]; M],
+    q: [&'a [[[i8; 4]; 16]; 4]; M],
     d: [f32; M],
     /// Group sums by twos.
     sums: [&'a [[i16; 2]]; M],
@@ -114,12 +114,12 @@ impl<'a, const M: usize> Tokens<'a, M> {
     fn at(x: &[Row<'a>; M], step: usize, group: usize) -> Option<Self> {
         let pairs = 128 / group;
         let mut tokens = Tokens {
-            q: [&[[0; 4]; 64]; M],
+            q: [&[[[0; 4]; 16]; 4]; M],
             d: [0.0; M],
             sums: [&[]; M],
         };
         for t in 0..M {
-            tokens.q[t] = x[t].q.get(step * 64..)?.first_chunk()?;
+            tokens.q[t] = x[t].q.as_chunks().0.get(step * 4..)?.first_chunk()?;
             tokens.d[t] = *x[t].d.get(step)?;
             let sums = if group == 16 { x[t].sums } else { x[t].sums32 };
             tokens.sums[t] = sums.as_chunks().0.get(step * pairs..(step + 1) * pairs)?;
@@ -136,6 +136,7 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
     x: &Tokens<'_, M>,
     acc: &mut [[f32; ROWS]; M],
 ) {
+    let step = &step[..L::BYTES];
     // Groups per chunk, and quads whose products may be added up before the group's scale is applied.
     let groups = 64 / L::GROUP;
     let quads = L::GROUP / 4;
@@ -167,17 +168,24 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
         });
     }
 
+    let mut x_of_chunk = [&[[0i8; 4]; 16]; M];
     for chunk in 0..4 {
-        let bytes = &step[chunk * L::CHUNK..][..L::CHUNK];
+        // `& 3` changes nothing but tells the compiler that no index can be out of range, also where it has rewritten the
+        // loop in terms of addresses.
+        let chunk = chunk & 3;
+        let bytes = &step[chunk * L::CHUNK..(chunk + 1) * L::CHUNK];
+        for t in 0..M {
+            x_of_chunk[t] = &x.q[t][chunk];
+        }
         unrolled!(g in groups, at most 4 => {
-            let factor = factors[chunk * groups + g];
+            let factor = factors[(chunk * groups + g) & 15];
             unrolled!(part_of_group in quads / together, at most 8 => {
                 let mut sums = [isa.zero(); M];
                 unrolled!(i in together, at most 8 => {
                     let i = g * quads + part_of_group * together + i;
                     let w = L::quad(isa, bytes, part, i);
                     for t in 0..M {
-                        let x = x.q[t][chunk * 16 + i];
+                        let x = x_of_chunk[t][i];
                         sums[t] = if L::SIGNED {
                             isa.dot_signed(sums[t], w, x)
                         } else {

@@ -126,6 +126,12 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
     acc: &mut [[f32; ROWS]; M],
 ) {
     let quads = L::STEP / 4;
+    let step = &step[..L::BYTES];
+    let mut q = x.q;
+    for t in 0..M {
+        // Said once, so that no index below is checked.
+        q[t] = &q[t][..quads];
+    }
     let wide = L::SIGNED || I::WIDE_GROUPS;
     let together = if wide { quads } else { quads.min(I::group_quads(L::MAX)) };
     let offset = if L::SIGNED { I::BIAS as i16 } else { L::OFFSET };
@@ -144,7 +150,7 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
             let i = part_of_step * together + i;
             let w = L::quad(isa, step, part, i);
             for t in 0..M {
-                let x = x.q[t][i];
+                let x = q[t][i];
                 sums[t] = if L::SIGNED {
                     isa.dot_signed(sums[t], w, x)
                 } else {

@@ -56,11 +56,6 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch(self, bytes: &[u8]) {
-        op!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()));
-    }
-
-    #[inline(always)]
     fn load(self, bytes: &[u8]) -> __m256i {
         let bytes = &bytes[..32];
         op!(_mm256_loadu_si256(bytes.as_ptr().cast()))

@@ -49,11 +49,6 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch(self, bytes: &[u8]) {
-        op!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()));
-    }
-
-    #[inline(always)]
     fn load(self, bytes: &[u8]) -> __m512i {
         let bytes = &bytes[..64];
         op!(_mm512_loadu_si512(bytes.as_ptr().cast()))
