@@ -246,9 +246,16 @@ impl Operand {
         let n = weight.n();
         if weight.k() != self.k || out.len() != x.m() * n || !self.buffer.has(weight.format()) {
             return Err(Error::InvalidInput {
-                what: format!("{} rows of {} do not go into {} results", x.m(), self.k, out.len()),
+                what: format!(
+                    "{} rows of {} do not go into {} results",
+                    x.m(),
+                    self.k,
+                    out.len()
+                ),
             });
         }
-        team.columns([(out, n)], weight.grain(), |_, mut tile| weight.matmul(&x, &mut tile))
+        team.columns([(out, n)], weight.grain(), |_, mut tile| {
+            weight.matmul(&x, &mut tile)
+        })
     }
 }

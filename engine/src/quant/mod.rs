@@ -16,7 +16,7 @@ mod tiny;
 mod types;
 
 pub use decode::decode;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use {decode::evaluate, fp4::VALUES as FP4_VALUES, iq4::VALUES as IQ4_VALUES};
 pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {decode::evaluate, fp4::VALUES as FP4_VALUES, iq4::VALUES as IQ4_VALUES};

@@ -82,7 +82,9 @@ fn activations(m: usize, k: usize, random: &mut Random) -> Vec<f32> {
             0 => step.fill(0.0),
             1 => step.fill(-0.0),
             2 => step.iter_mut().for_each(|x| *x *= 1e-30),
-            3 => step.iter_mut().for_each(|x| *x = if *x < 0.0 { -3.5 } else { 3.5 }),
+            3 => step
+                .iter_mut()
+                .for_each(|x| *x = if *x < 0.0 { -3.5 } else { 3.5 }),
             4 => step[0] = 1e4,
             _ => (),
         }
@@ -103,7 +105,9 @@ impl Case {
     fn product(&self, backend: &dyn Backend, storage: Storage, team: &Team) -> (PackedMatrix, Vec<f32>) {
         let mut random = Random(self.seed);
         let bytes = matrix(self.ty, self.n, self.k, self.content, &mut random);
-        let weight = backend.pack(self.ty, self.n, self.k, bytes, storage, team).unwrap();
+        let weight = backend
+            .pack(self.ty, self.n, self.k, bytes, storage, team)
+            .unwrap();
         let x = activations(self.m, self.k, &mut random);
         let operand = Operand::new(backend, team, &weight, x).unwrap();
         let mut out = vec![0.0; self.m * self.n];
@@ -164,13 +168,29 @@ fn products_of_every_type_are_scalars() {
                 let m = if k > 1024 { m.min(9) } else { m };
                 seed += 1;
                 let content = [Content::Random, Content::Random, Content::Wild][seed as usize % 3];
-                compared += Case { ty, n, k, m, content, seed }.check(&team);
+                compared += Case {
+                    ty,
+                    n,
+                    k,
+                    m,
+                    content,
+                    seed,
+                }
+                .check(&team);
             }
         }
         for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 17] {
             let k = if step_len(ty) == 256 { 512 } else { 128 };
             for content in [Content::Random, Content::Ones, Content::Minus128] {
-                compared += Case { ty, n: 24, k, m, content, seed: 77 }.check(&team);
+                compared += Case {
+                    ty,
+                    n: 24,
+                    k,
+                    m,
+                    content,
+                    seed: 77,
+                }
+                .check(&team);
             }
         }
     }
@@ -186,7 +206,15 @@ fn threads_and_views_change_nothing() {
             std::thread::spawn(work);
         });
         for ty in [GgmlType::Q4_K, GgmlType::IQ3_S, GgmlType::Q8_0, GgmlType::F16] {
-            compared += Case { ty, n: 200, k: 512, m: 9, content: Content::Random, seed: 5 }.check(&team);
+            compared += Case {
+                ty,
+                n: 200,
+                k: 512,
+                m: 9,
+                content: Content::Random,
+                seed: 5,
+            }
+            .check(&team);
             let bytes = matrix(ty, 200, 512, Content::Random, &mut Random(9));
             let x = activations(3, 512, &mut Random(10));
             for range in [0..8, 8..40, 24..25, 100..200, 7..121] {

@@ -58,7 +58,9 @@ fn models_give_the_digests_of_scalar() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = gguf_files(&root.join("../tests/oracle/vectors"));
     for folder in ["wide", "synthetic", "quantized"] {
-        paths.extend(gguf_files(&root.join("../../shared/reference/models").join(folder)));
+        paths.extend(gguf_files(
+            &root.join("../../shared/reference/models").join(folder),
+        ));
     }
     let teams = [1, 2, 3].map(|n| {
         Team::new(n, |_, work| {
@@ -93,6 +95,9 @@ fn models_give_the_digests_of_scalar() {
             }
         }
     }
-    println!("backends: {compared} digests of {} models equal to scalar's", paths.len());
+    println!(
+        "backends: {compared} digests of {} models equal to scalar's",
+        paths.len()
+    );
     assert!(compared > 0 || backends().is_empty());
 }

@@ -10,8 +10,26 @@ use crate::{Random, assert_same, backends};
 const LENGTHS: [usize; 12] = [1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100, 770];
 
 const EXTREMES: [f32; 20] = [
-    0.0, -0.0, 1.0, -1.0, 87.0, -87.0, -87.1, 88.0, 88.1, 1e4, -1e4, 1e-40, -1e-40, 0.625, -0.625, 1e30, -1e30, 3e38,
-    f32::MIN_POSITIVE, 12.5,
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    87.0,
+    -87.0,
+    -87.1,
+    88.0,
+    88.1,
+    1e4,
+    -1e4,
+    1e-40,
+    -1e-40,
+    0.625,
+    -0.625,
+    1e30,
+    -1e30,
+    3e38,
+    f32::MIN_POSITIVE,
+    12.5,
 ];
 
 fn floats(random: &mut Random, n: usize) -> Vec<f32> {
@@ -51,7 +69,12 @@ fn quantization_is_scalars() {
                     let finite = backend.quantize(step, &x, &mut q, &mut d, &mut s);
                     finite.then(|| (q, d.iter().map(|d| d.to_bits()).collect::<Vec<_>>(), s))
                 };
-                assert_eq!(run(backend), run(scalar()), "{} step {step} round {round}", backend.name());
+                assert_eq!(
+                    run(backend),
+                    run(scalar()),
+                    "{} step {step} round {round}",
+                    backend.name()
+                );
                 compared += 1;
             }
         }
@@ -98,15 +121,22 @@ fn attention_is_scalars() {
     let mut random = Random(5);
     let mut compared = 0;
     for backend in backends() {
-        for (dim_k, dim_v) in [(8, 8), (16, 16), (20, 12), (64, 64), (72, 40), (96, 128), (256, 256), (512, 512)] {
+        for (dim_k, dim_v) in [
+            (8, 8),
+            (16, 16),
+            (20, 12),
+            (64, 64),
+            (72, 40),
+            (96, 128),
+            (256, 256),
+            (512, 512),
+        ] {
             for half in [false, true] {
                 let visible_ranges = [0..64, 0..1, 63..64, 0..17, 5..6, 15..33, 16..48, 31..64];
                 for (round, visible) in visible_ranges.into_iter().enumerate() {
                     let q = random.floats(dim_k);
                     let (k, v) = (random.floats(dim_k * BLOCK), random.floats(dim_v * BLOCK));
-                    let as_halves = |v: &[f32]| -> Vec<u16> {
-                        v.iter().map(|v| half_bits(*v)).collect()
-                    };
+                    let as_halves = |v: &[f32]| -> Vec<u16> { v.iter().map(|v| half_bits(*v)).collect() };
                     let (k16, v16) = (as_halves(&k), as_halves(&v));
                     let block = KvBlock {
                         k: if half { KvData::F16(&k16) } else { KvData::F32(&k) },
@@ -124,7 +154,12 @@ fn attention_is_scalars() {
                         let mut sum = out.clone();
                         (sum.m, sum.l) = (sum.m - 1.5, sum.l * 0.7);
                         backend.merge(&mut sum, &out, dim_v);
-                        [&[out.m, out.l, sum.m, sum.l][..], &out.o[..dim_v], &sum.o[..dim_v]].concat()
+                        [
+                            &[out.m, out.l, sum.m, sum.l][..],
+                            &out.o[..dim_v],
+                            &sum.o[..dim_v],
+                        ]
+                        .concat()
                     };
                     let what = format!("{} {dim_k} {dim_v} {half} {visible:?}", backend.name());
                     assert_same(&run(backend), &run(scalar()), &what);
@@ -140,6 +175,10 @@ fn attention_is_scalars() {
 fn half_bits(v: f32) -> u16 {
     let bits = v.to_bits();
     let exponent = (bits >> 23 & 255) as i32 - 112;
-    let magnitude = if exponent <= 0 { 0 } else { (exponent as u16) << 10 | (bits >> 13 & 0x3ff) as u16 };
+    let magnitude = if exponent <= 0 {
+        0
+    } else {
+        (exponent as u16) << 10 | (bits >> 13 & 0x3ff) as u16
+    };
     (bits >> 16) as u16 & 0x8000 | magnitude
 }

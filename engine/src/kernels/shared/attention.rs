@@ -1,5 +1,7 @@
 //! One query head against one block of 64 positions, over lanes: positions in lanes for the scores (sequential in d), d in
 //! lanes for the output (sequential in position). Nothing is summed across lanes but by the contract's tree.
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 
@@ -124,7 +126,11 @@ fn scores<I: Isa, T: Stored>(
         for v in 0..vectors {
             isa.store_f(score[v], &mut p[v * I::ROWS..]);
         }
-        m = p[visible.clone()].iter().copied().find(|s| *s == 0.0).unwrap_or(m);
+        m = p[visible.clone()]
+            .iter()
+            .copied()
+            .find(|s| *s == 0.0)
+            .unwrap_or(m);
     }
     let mut partial = [I::F::splat(0.0); 4];
     let parts = 16 / I::ROWS;

@@ -6,8 +6,8 @@ use super::attention::{Attend, Merge};
 use super::elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
 use super::isa::Isa;
 use super::panel::Panels;
-use super::panels_256::Steps256;
 use super::panels_32::Steps32;
+use super::panels_256::Steps256;
 use super::panels_float::{Bf16, F16, F32, Floats};
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::gguf::Bytes;
@@ -80,13 +80,7 @@ impl<I: Isa> Backend for Simd<I> {
     }
 
     fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {
-        self.0.run(Quantize {
-            step,
-            x,
-            q,
-            d,
-            sums,
-        })
+        self.0.run(Quantize { step, x, q, d, sums })
     }
 
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {

@@ -1,5 +1,7 @@
 //! Quantization, norms and gates over the lanes of an instruction set. What has no sum in it is the scalar definition,
 //! compiled for the instruction set: the compiler may widen such a loop but not move a rounding.
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
 
 use super::functions::{Lanes, gelu, silu, sum16};
 use super::isa::{Isa, Op};
@@ -39,7 +41,13 @@ impl<I: Isa> Op<I> for Quantize<'_> {
             let a = f32::from_bits(a);
             *d = a / 127.0;
             let r = I::F::splat(127.0 / a);
-            for ((x, q), sum) in x.as_chunks::<16>().0.iter().zip(q.as_chunks_mut::<16>().0).zip(sums) {
+            for ((x, q), sum) in x
+                .as_chunks::<16>()
+                .0
+                .iter()
+                .zip(q.as_chunks_mut::<16>().0)
+                .zip(sums)
+            {
                 for part in 0..16 / I::ROWS {
                     let at = part * I::ROWS;
                     isa.store_i8(isa.load_f(&x[at..]).mul(r), &mut q[at..]);

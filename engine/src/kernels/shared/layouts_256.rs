@@ -19,6 +19,8 @@
 //!               top[64] bits 2b, 2b + 1 = top of scale 4b + j;  d[16] f16
 //!   iq4_xs      low[64] scale j | scale j + 4 << 4;  top[64] bits 0-1 scale j, 2-3 scale j + 4;  d[16] f16
 //! ```
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
 
 use half::f16;
 
@@ -61,13 +63,25 @@ fn moved<I: Isa>(isa: I, v: I::V, from: u32, to: u32, bits: u8) -> I::V {
 /// Nibble `i` of a chunk.
 #[inline(always)]
 fn nibble<I: Isa>(isa: I, chunk: &[u8], part: usize, i: usize) -> I::V {
-    moved(isa, vector(isa, chunk, i % 8 * VECTOR, part), i as u32 / 8 * 4, 0, 15)
+    moved(
+        isa,
+        vector(isa, chunk, i % 8 * VECTOR, part),
+        i as u32 / 8 * 4,
+        0,
+        15,
+    )
 }
 
 /// Two bits of quad `i`, at bit `to`.
 #[inline(always)]
 fn two_bits<I: Isa>(isa: I, twos: &[u8], part: usize, i: usize, to: u32) -> I::V {
-    moved(isa, vector(isa, twos, i % 4 * VECTOR, part), i as u32 / 4 * 2, to, 3)
+    moved(
+        isa,
+        vector(isa, twos, i % 4 * VECTOR, part),
+        i as u32 / 4 * 2,
+        to,
+        3,
+    )
 }
 
 /// One bit of quad `i`, at bit `to`.
@@ -370,12 +384,22 @@ impl Layout for Q2K {
     fn scales<I: Isa>(isa: I, step: &[u8], part: usize) -> [I::V; 4] {
         let [a, b, c, d] = four_vectors(isa, &step[1024..], part);
         let mask = isa.splat8(15);
-        [isa.and(a, mask), isa.and(b, mask), isa.and(c, mask), isa.and(d, mask)]
+        [
+            isa.and(a, mask),
+            isa.and(b, mask),
+            isa.and(c, mask),
+            isa.and(d, mask),
+        ]
     }
     #[inline(always)]
     fn mins<I: Isa>(isa: I, step: &[u8], part: usize) -> [I::V; 4] {
         let [a, b, c, d] = four_vectors(isa, &step[1024..], part);
-        [moved(isa, a, 4, 0, 15), moved(isa, b, 4, 0, 15), moved(isa, c, 4, 0, 15), moved(isa, d, 4, 0, 15)]
+        [
+            moved(isa, a, 4, 0, 15),
+            moved(isa, b, 4, 0, 15),
+            moved(isa, c, 4, 0, 15),
+            moved(isa, d, 4, 0, 15),
+        ]
     }
     #[inline(always)]
     fn d<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
@@ -390,7 +414,11 @@ impl Layout for Q2K {
         for (quads, out) in quads.chunks_exact(16).zip(out.chunks_exact_mut(Self::CHUNK)) {
             pack_twos(quads, 0, out);
         }
-        pack_bytes(steps, |s, g| s.scale[g] as u8 & 15 | s.min[g] << 4, &mut out[1024..]);
+        pack_bytes(
+            steps,
+            |s, g| s.scale[g] as u8 & 15 | s.min[g] << 4,
+            &mut out[1024..],
+        );
         pack_halves(steps.iter().map(|s| s.d), &mut out[1280..1312]);
         pack_halves(steps.iter().map(|s| s.dmin), &mut out[1312..]);
     }
@@ -449,8 +477,7 @@ impl Layout for Q3K {
                 let lane = 4 * row + j;
                 out[1536 + lane] = scale(j) & 15 | scale(j + 4) << 4;
                 out[1600 + lane] = scale(j + 8) & 15 | scale(j + 12) << 4;
-                out[1664 + lane] =
-                    (0..4).fold(0, |top, b| top | (scale(4 * b + j) >> 4 & 3) << (2 * b));
+                out[1664 + lane] = (0..4).fold(0, |top, b| top | (scale(4 * b + j) >> 4 & 3) << (2 * b));
             }
         }
         pack_halves(steps.iter().map(|s| s.d), &mut out[1728..]);

@@ -128,7 +128,11 @@ impl<const MIN: bool> Layout for Q4<MIN> {
     fn unpack(step: &[u8], row: usize, out: &mut Step) {
         unpack_codes(row, 32, Self::OFFSET as u8, out, |i, b| nibble_at(step, i, b, 4));
         out.d = half_at(step, NIBBLES, row);
-        out.dmin = if MIN { half_at(step, NIBBLES + 32, row) } else { 0.0 };
+        out.dmin = if MIN {
+            half_at(step, NIBBLES + 32, row)
+        } else {
+            0.0
+        };
     }
 }
 
@@ -169,7 +173,11 @@ impl<const MIN: bool> Layout for Q5<MIN> {
             nibble_at(step, i, b, 4) | (step[NIBBLES + b] >> i & 1) << 4
         });
         out.d = half_at(step, NIBBLES + VECTOR, row);
-        out.dmin = if MIN { half_at(step, NIBBLES + VECTOR + 32, row) } else { 0.0 };
+        out.dmin = if MIN {
+            half_at(step, NIBBLES + VECTOR + 32, row)
+        } else {
+            0.0
+        };
     }
 }
 
@@ -223,7 +231,10 @@ fn fp4_code(value: u8) -> u8 {
 
 fn fp4_quads<const N: usize>(steps: &[Step; ROWS]) -> [[u8; VECTOR]; N] {
     let mut quads = quads::<N>(steps, 0);
-    quads.as_flattened_mut().iter_mut().for_each(|v| *v = fp4_code(*v));
+    quads
+        .as_flattened_mut()
+        .iter_mut()
+        .for_each(|v| *v = fp4_code(*v));
     quads
 }
 

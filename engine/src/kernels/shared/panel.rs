@@ -295,11 +295,16 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         // Room to start at a cache line.
         let mut memory = vec![0u8; bytes.checked_add(64).ok_or_else(too_large)?];
         let start = memory.as_ptr().align_offset(64) % 64;
-        team.rows(&mut memory[start..start + bytes], panel_bytes, 1, |panels, out| {
-            for (panel, out) in panels.zip(out.chunks_exact_mut(panel_bytes)) {
-                F::pack(mapped.ty, &sources(mapped, panel), 0, out);
-            }
-        })?;
+        team.rows(
+            &mut memory[start..start + bytes],
+            panel_bytes,
+            1,
+            |panels, out| {
+                for (panel, out) in panels.zip(out.chunks_exact_mut(panel_bytes)) {
+                    F::pack(mapped.ty, &sources(mapped, panel), 0, out);
+                }
+            },
+        )?;
         Ok(Some(vec![Shard {
             rows: mapped.rows.clone(),
             ty: mapped.ty,

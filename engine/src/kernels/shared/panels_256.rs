@@ -9,6 +9,8 @@
 //! Per group: the quads' dot products are added up, multiplied by the group's scale and added to the step's sum. Weights
 //! that are stored with an offset (q + 32) begin that sum with `- offset * sum of scale * group sum of x`, taken two
 //! groups at a time; minima are summed up likewise. One conversion to float per step.
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 

@@ -2,6 +2,8 @@
 //! float as it is. The layouts are in [`super::layouts_32`].
 //!
 //! Weights stored with an offset begin a step's sum with `- offset * sum of x`. A minimum is `dmin * sum of x`.
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 
@@ -51,7 +53,11 @@ impl<L: Layout> Format for Steps32<L> {
     const STEP: usize = L::STEP;
     const BYTES: usize = L::BYTES;
     const OWN: bool = L::OWN;
-    const ACTIVATIONS: ActFormat = if L::STEP == 16 { ActFormat::Q16 } else { ActFormat::Q32 };
+    const ACTIVATIONS: ActFormat = if L::STEP == 16 {
+        ActFormat::Q16
+    } else {
+        ActFormat::Q32
+    };
 
     fn pack(ty: GgmlType, rows: &[Option<&[u8]>; ROWS], first: usize, out: &mut [u8]) {
         pack_steps(ty, rows, first, (out, L::BYTES), L::pack);
@@ -133,7 +139,11 @@ fn one_step<I: Isa, L: Layout, const M: usize>(
         q[t] = &q[t][..quads];
     }
     let wide = L::SIGNED || I::WIDE_GROUPS;
-    let together = if wide { quads } else { quads.min(I::group_quads(L::MAX)) };
+    let together = if wide {
+        quads
+    } else {
+        quads.min(I::group_quads(L::MAX))
+    };
     let offset = if L::SIGNED { I::BIAS as i16 } else { L::OFFSET };
 
     let mut isum = [isa.zero(); M];

@@ -4,6 +4,8 @@
 //! ```text
 //!   k = 0: row 0, row 1, ... row 15 | k = 1: row 0, ...      (64 bytes each for f32, 32 for f16 and bf16)
 //! ```
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 

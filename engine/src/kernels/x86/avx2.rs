@@ -36,7 +36,9 @@ macro_rules! op {
 
 #[inline(always)]
 fn repeat(shuffle: [u8; 16]) -> __m256i {
-    op!(_mm256_broadcastsi128_si256(_mm_loadu_si128(shuffle.as_ptr().cast())))
+    op!(_mm256_broadcastsi128_si256(_mm_loadu_si128(
+        shuffle.as_ptr().cast()
+    )))
 }
 
 impl Isa for Avx2 {
@@ -109,7 +111,10 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn dot(self, acc: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
         let x = i32::from_le_bytes(x.map(|v| v as u8));
-        op!(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, _mm256_set1_epi32(x))))
+        op!(_mm256_add_epi16(
+            acc,
+            _mm256_maddubs_epi16(w, _mm256_set1_epi32(x))
+        ))
     }
 
     #[inline(always)]
@@ -122,7 +127,10 @@ impl Isa for Avx2 {
         let x = i32::from_le_bytes(x.map(|v| v as u8));
         let x = op!(_mm256_sign_epi8(_mm256_set1_epi32(x), w));
         let sums = op!(_mm256_maddubs_epi16(_mm256_abs_epi8(w), x));
-        op!(_mm256_add_epi32(acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1))))
+        op!(_mm256_add_epi32(
+            acc,
+            _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
+        ))
     }
 
     #[inline(always)]
@@ -136,7 +144,10 @@ impl Isa for Avx2 {
             }
         } else {
             // For vpmaddwd: the number in both halves of the lane.
-            let v = op!(_mm256_shuffle_epi8(bytes, repeat(bytes_to_i16(j, j, sign_extend))));
+            let v = op!(_mm256_shuffle_epi8(
+                bytes,
+                repeat(bytes_to_i16(j, j, sign_extend))
+            ));
             if sign_extend {
                 op!(_mm256_srai_epi16::<8>(v))
             } else {
@@ -159,18 +170,27 @@ impl Isa for Avx2 {
         if signed_weights {
             op!(_mm256_add_epi32(sum, group))
         } else {
-            op!(_mm256_add_epi32(sum, _mm256_madd_epi16(group, _mm256_set1_epi16(1))))
+            op!(_mm256_add_epi32(
+                sum,
+                _mm256_madd_epi16(group, _mm256_set1_epi16(1))
+            ))
         }
     }
 
     #[inline(always)]
     fn pairs(self, bytes: __m256i, j: usize) -> __m256i {
-        op!(_mm256_shuffle_epi8(bytes, repeat(bytes_to_i16(2 * j, 2 * j + 1, false))))
+        op!(_mm256_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, false))
+        ))
     }
 
     #[inline(always)]
     fn pairs_negated(self, bytes: __m256i, j: usize, shift: u32) -> __m256i {
-        let high = op!(_mm256_shuffle_epi8(bytes, repeat(bytes_to_i16(2 * j, 2 * j + 1, true))));
+        let high = op!(_mm256_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, true))
+        ));
         let v = op!(_mm256_sra_epi16(high, _mm_cvtsi32_si128(8 - shift as i32)));
         op!(_mm256_sub_epi16(_mm256_setzero_si256(), v))
     }
@@ -232,8 +252,14 @@ impl Isa for Avx2 {
     fn store_i8(self, v: F, out: &mut [i8]) {
         let out = &mut out[..8];
         let ints = op!(_mm256_cvtps_epi32(v.0));
-        let words = op!(_mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256::<1>(ints)));
-        op!(_mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packs_epi16(words, words)));
+        let words = op!(_mm_packs_epi32(
+            _mm256_castsi256_si128(ints),
+            _mm256_extracti128_si256::<1>(ints)
+        ));
+        op!(_mm_storel_epi64(
+            out.as_mut_ptr().cast(),
+            _mm_packs_epi16(words, words)
+        ));
     }
 
     #[inline(always)]
@@ -283,11 +309,17 @@ impl Lanes for F {
     #[inline(always)]
     fn sign_of(self, o: Self) -> Self {
         let sign = op!(_mm256_set1_ps(-0.0));
-        F(op!(_mm256_or_ps(_mm256_andnot_ps(sign, self.0), _mm256_and_ps(sign, o.0))))
+        F(op!(_mm256_or_ps(
+            _mm256_andnot_ps(sign, self.0),
+            _mm256_and_ps(sign, o.0)
+        )))
     }
     #[inline(always)]
     fn pow2_of_magic(self) -> Self {
         let bits = op!(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0)));
-        F(op!(_mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3f80_0000)))))
+        F(op!(_mm256_castsi256_ps(_mm256_add_epi32(
+            bits,
+            _mm256_set1_epi32(0x3f80_0000)
+        ))))
     }
 }

@@ -137,12 +137,18 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn pairs(self, bytes: __m512i, j: usize) -> __m512i {
-        op!(_mm512_shuffle_epi8(bytes, repeat(bytes_to_i16(2 * j, 2 * j + 1, false))))
+        op!(_mm512_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, false))
+        ))
     }
 
     #[inline(always)]
     fn pairs_negated(self, bytes: __m512i, j: usize, shift: u32) -> __m512i {
-        let high = op!(_mm512_shuffle_epi8(bytes, repeat(bytes_to_i16(2 * j, 2 * j + 1, true))));
+        let high = op!(_mm512_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, true))
+        ));
         let v = op!(_mm512_sra_epi16(high, _mm_cvtsi32_si128(8 - shift as i32)));
         op!(_mm512_sub_epi16(_mm512_setzero_si512(), v))
     }
@@ -252,11 +258,17 @@ impl Lanes for F {
     #[inline(always)]
     fn sign_of(self, o: Self) -> Self {
         let sign = op!(_mm512_set1_ps(-0.0));
-        F(op!(_mm512_or_ps(_mm512_andnot_ps(sign, self.0), _mm512_and_ps(sign, o.0))))
+        F(op!(_mm512_or_ps(
+            _mm512_andnot_ps(sign, self.0),
+            _mm512_and_ps(sign, o.0)
+        )))
     }
     #[inline(always)]
     fn pow2_of_magic(self) -> Self {
         let bits = op!(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)));
-        F(op!(_mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f80_0000)))))
+        F(op!(_mm512_castsi512_ps(_mm512_add_epi32(
+            bits,
+            _mm512_set1_epi32(0x3f80_0000)
+        ))))
     }
 }
