@@ -962,10 +962,9 @@ def chat(rng, story_share, budget, name_share=0.1):
 
 def opening_only(rng):
     """A request and the story as far as its topic shows, left open: the same lesson as a whole story in a third of the tokens."""
-    while True:
+    needed, want = rng.choice(["place", "place", "thing", "colour", "helper", "plot"]), {}
+    while needed not in want:
         question, want, lead = story_request(rng)
-        if any(k in want for k in ("place", "helper", "thing", "plot")) or rng.random() < 0.1:
-            break
     story = Story(rng, **want)
     shown = story.paragraphs[:2] if "helper" in want or "plot" in want else story.paragraphs[:1]
     if "thing" in want and want["thing"] not in shown[0]:
