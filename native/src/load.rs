@@ -142,6 +142,8 @@ pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>>
     init_pool(global)?;
     let options = LoadOptions {
         backend: global.backend.clone(),
+        storage: global.weights.into(),
+        team: Some(team(global)?),
     };
     let mut progress = Progress::new("loading", 1, global.quiet);
     let model = Model::load(file, &options, &mut |done, total| {

@@ -51,6 +51,7 @@ impl Sizes {
 pub(crate) fn load(file: &ModelFile) -> Result<Arc<Model>> {
     let options = LoadOptions {
         backend: Some("scalar".into()),
+        ..LoadOptions::default()
     };
     Ok(Arc::new(Model::load(file, &options, &mut |_, _| {})?))
 }

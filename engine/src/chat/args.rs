@@ -147,3 +147,13 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
         _ => None,
     }
 }
+
+/// An integer as a count: below 0 is none, and what no memory holds is as much as there could be (on 32 bits too), for
+/// the bounds to refuse.
+pub(super) fn length(n: i64) -> usize {
+    if n < 0 {
+        0
+    } else {
+        usize::try_from(n).unwrap_or(usize::MAX)
+    }
+}

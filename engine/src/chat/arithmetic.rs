@@ -3,7 +3,7 @@
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
-use super::args::{Args, integer};
+use super::args::{Args, integer, length};
 use super::budget::Budget;
 use super::filters;
 use super::methods;
@@ -148,7 +148,7 @@ fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error>
         (Some(times), None) => (b, times),
         _ => return Err(unsupported('*', a, b)),
     };
-    let times = usize::try_from(times).unwrap_or(0);
+    let times = length(times);
     if let Some(text) = repeated.as_str() {
         methods::pay(state, text.len().saturating_mul(times))?;
         let text = text.repeat(times);

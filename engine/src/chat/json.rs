@@ -6,7 +6,7 @@ use std::sync::Arc;
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
-use super::args::{Args, integer};
+use super::args::{Args, integer, length};
 use super::budget::Budget;
 use super::methods::pay;
 use super::repr::float_repr;
@@ -21,7 +21,7 @@ pub(super) fn tojson(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value
         Some(value) => match (value.as_str(), integer(value)) {
             (Some(unit), _) => Some(unit.to_owned()),
             (None, Some(width)) => {
-                let width = usize::try_from(width).unwrap_or(0);
+                let width = length(width);
                 pay(state, width)?;
                 Some(" ".repeat(width))
             }

@@ -4,7 +4,7 @@ use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
-use super::args::{Args, integer};
+use super::args::{Args, integer, length};
 use super::arithmetic::{self, int_value};
 use super::filters;
 use super::methods;
@@ -125,7 +125,7 @@ pub(super) fn round(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Err
     for _ in 0..precision.unsigned_abs() {
         scale *= 10.0;
     }
-    let places = usize::try_from(precision).unwrap_or(0);
+    let places = length(precision);
     let rounded = match (method, int) {
         ("common", Some(int)) if precision >= 0 => return Ok(Value::from(int)),
         ("common", Some(int)) => {
@@ -238,7 +238,7 @@ pub(super) fn indent(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value
         Some(width) => match (width.as_str(), integer(width)) {
             (Some(margin), _) => margin.to_owned(),
             (None, Some(width)) => {
-                let width = usize::try_from(width).unwrap_or(0);
+                let width = length(width);
                 methods::pay(state, width)?;
                 " ".repeat(width)
             }
@@ -294,10 +294,7 @@ pub(super) fn truncate(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Val
     if text.chars().count() as i64 <= limit.saturating_add(leeway) {
         return Ok(Value::from(text));
     }
-    let kept: String = text
-        .chars()
-        .take(usize::try_from(limit - end_len).unwrap_or(0))
-        .collect();
+    let kept: String = text.chars().take(length(limit - end_len)).collect();
     let kept = match kept.rsplit_once(' ') {
         Some((before, _)) if !args.flag(2, "killwords", false) => before,
         _ => kept.as_str(),

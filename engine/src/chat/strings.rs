@@ -8,7 +8,7 @@ use std::sync::Arc;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::{Error, State, Value};
 
-use super::args::{Args, integer};
+use super::args::{Args, integer, length};
 use super::budget::Budget;
 use super::methods::pay;
 use super::repr::to_str;
@@ -209,7 +209,7 @@ pub(super) fn pad(
     left_share: impl Fn(usize) -> usize,
 ) -> Result<Value, Error> {
     let len = text.chars().count();
-    let missing = usize::try_from(width).unwrap_or(0).saturating_sub(len);
+    let missing = length(width).saturating_sub(len);
     pay(state, missing.saturating_mul(fill.len_utf8()))?;
     let left = left_share(missing);
     let mut out = String::with_capacity(text.len() + missing * fill.len_utf8());

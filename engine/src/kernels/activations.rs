@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Backend;
+use super::{Backend, PackedMatrix};
 use crate::quant::{GgmlType, step_len};
 use crate::team::Team;
 use crate::{Error, Result, memory};
@@ -61,6 +61,7 @@ struct Quantized {
     q: Vec<i8>,
     d: Vec<f32>,
     sums: Vec<i16>,
+    sums32: Vec<i16>,
 }
 
 /// The buffers behind [`Activations`]: made once, for at most `m` rows of `k`.
@@ -85,6 +86,7 @@ impl ActBuffer {
                     q: memory::zero_rows(WHAT, m, k)?,
                     d: memory::zero_rows(WHAT, m, k / step)?,
                     sums: memory::zero_rows(WHAT, m, k / 16)?,
+                    sums32: memory::zeros(WHAT, if step == 256 { m * (k / 32) } else { 0 })?,
                 };
             }
         }
@@ -116,7 +118,9 @@ impl ActBuffer {
         let m = x.len() / k;
         let (steps, groups) = (k / step, k / 16);
         let finite = AtomicBool::new(true);
-        let Quantized { q, d, sums, .. } = buffer;
+        let Quantized {
+            q, d, sums, sums32, ..
+        } = buffer;
         let (Some(q), Some(d), Some(sums)) = (
             q.get_mut(..m * k),
             d.get_mut(..m * steps),
@@ -134,8 +138,16 @@ impl ActBuffer {
         if !finite.into_inner() {
             return Err(Error::NonFinite { layer, op });
         }
+        for (wide, sums) in sums32.iter_mut().zip(sums.as_chunks::<2>().0) {
+            *wide = sums[0] + sums[1];
+        }
         buffer.valid = true;
         Ok(())
+    }
+
+    /// Whether rows are there in that form.
+    fn has(&self, format: ActFormat) -> bool {
+        format.slot().is_none_or(|slot| self.quantized[slot].valid)
     }
 
     /// The rows as a matmul reads them.
@@ -161,6 +173,8 @@ pub struct QuantizedRow<'a> {
     pub d: &'a [f32],
     /// One sum of `q` per 16 values.
     pub sums: &'a [i16],
+    /// One sum of `q` per 32 values; only where steps are 256 long.
+    pub sums32: &'a [i16],
 }
 
 impl Activations<'_> {
@@ -186,13 +200,66 @@ impl Activations<'_> {
                     q: &buffer.q[row * k..(row + 1) * k],
                     d: &buffer.d[row * steps..(row + 1) * steps],
                     sums: &buffer.sums[row * groups..(row + 1) * groups],
+                    sums32: match format {
+                        ActFormat::Q256 => &buffer.sums32[row * (k / 32)..(row + 1) * (k / 32)],
+                        _ => &[],
+                    },
                 }
             }
             _ => QuantizedRow {
                 q: &[],
                 d: &[],
                 sums: &[],
+                sums32: &[],
             },
         }
+    }
+}
+
+/// Rows to multiply weights with, outside of a model: for tests and benchmarks of a kernel.
+#[derive(Debug)]
+pub struct Operand {
+    x: Vec<f32>,
+    k: usize,
+    buffer: ActBuffer,
+}
+
+impl Operand {
+    /// Rows of `weight`'s k values, in the form that it multiplies with.
+    ///
+    /// # Errors
+    /// Values that are not finite; a length that is not a whole number of rows.
+    pub fn new(backend: &dyn Backend, team: &Team, weight: &PackedMatrix, x: Vec<f32>) -> Result<Self> {
+        let k = weight.k();
+        if x.is_empty() || !x.len().is_multiple_of(k) {
+            return Err(Error::InvalidInput {
+                what: format!("{} values are not rows of {k}", x.len()),
+            });
+        }
+        let mut buffer = ActBuffer::new(x.len() / k, k, &[weight.format()])?;
+        buffer.prepare(weight.format(), backend, team, &x, k, (0, "operand"))?;
+        Ok(Operand { x, k, buffer })
+    }
+
+    /// `out = x * weight^T`: rows of n.
+    ///
+    /// # Errors
+    /// If `out` has another length, or the weight wants other rows than the one given to [`Operand::new`].
+    pub fn matmul(&self, team: &Team, weight: &PackedMatrix, out: &mut [f32]) -> Result<()> {
+        let x = self.buffer.view(&self.x, self.k);
+        let n = weight.n();
+        if weight.k() != self.k || out.len() != x.m() * n || !self.buffer.has(weight.format()) {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "{} rows of {} do not go into {} results",
+                    x.m(),
+                    self.k,
+                    out.len()
+                ),
+            });
+        }
+        team.columns([(out, n)], weight.grain(), |_, mut tile| {
+            weight.matmul(&x, &mut tile)
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{ActFormat, Activations, MatmulKernel};
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
-use crate::team::Tile;
+use crate::team::{Team, Tile};
 use crate::{Error, Result};
 
 /// A weight matrix of n rows (outputs) of k, ready to compute with.
@@ -32,10 +32,12 @@ pub(crate) struct Shard {
     pub(crate) row_bytes: usize,
     pub(crate) k: usize,
     pub(crate) data: Bytes,
+    /// `data` holds panels of 16 rows in the kernel's layout, the last one padded; else rows as in the file.
+    pub(crate) packed: bool,
 }
 
 impl Shard {
-    /// GGUF bytes of one row, `row` counted over the whole matrix.
+    /// GGUF bytes of one row, `row` counted over the whole matrix; only where the shard is not packed.
     pub(crate) fn row(&self, row: usize) -> &[u8] {
         let start = (row - self.rows.start) * self.row_bytes;
         &self.data[start..start + self.row_bytes]
@@ -73,6 +75,7 @@ impl PackedMatrix {
             row_bytes,
             k,
             data,
+            packed: false,
         };
         Ok(PackedMatrix {
             ty,
@@ -81,6 +84,25 @@ impl PackedMatrix {
             shards: vec![shard],
             kernel,
         })
+    }
+
+    /// The same matrix in the layout that its kernel is fastest with, where it has one; else unchanged. The rows are split
+    /// between the team's workers.
+    pub(crate) fn packed(mut self, team: &Team) -> Result<Self> {
+        let mut shards = Vec::new();
+        for shard in &self.shards {
+            match self.kernel.pack(shard, team)? {
+                Some(mut packed) => shards.append(&mut packed),
+                None => return Ok(self),
+            }
+        }
+        self.shards = shards;
+        Ok(self)
+    }
+
+    /// Whether its bytes are its own, in a kernel's layout, and not the file's.
+    pub fn is_packed(&self) -> bool {
+        self.shards.iter().any(|s| s.packed)
     }
 
     /// Outputs.

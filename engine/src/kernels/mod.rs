@@ -11,15 +11,17 @@ mod matrix;
 pub mod scalar;
 pub mod select;
 pub mod shared;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub(crate) use activations::ActBuffer;
-pub use activations::{ActFormat, Activations, QuantizedRow};
+pub use activations::{ActFormat, Activations, Operand, QuantizedRow};
 pub use matrix::PackedMatrix;
 
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
-use crate::team::Tile;
+use crate::team::{Team, Tile};
 
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
 pub const NUMERICS_VERSION: u32 = 1;
@@ -40,9 +42,19 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Makes a weight matrix of `n` rows of `k` ready to compute with, from GGUF bytes.
     ///
+    /// `team` does the packing where `storage` asks for it.
+    ///
     /// # Errors
     /// If the type is not a weight type or the bytes do not fit the shape.
-    fn pack(&self, ty: GgmlType, n: usize, k: usize, bytes: Bytes) -> Result<PackedMatrix>;
+    fn pack(
+        &self,
+        ty: GgmlType,
+        n: usize,
+        k: usize,
+        bytes: Bytes,
+        storage: Storage,
+        team: &Team,
+    ) -> Result<PackedMatrix>;
 
     /// Quantizes one row to int8: `q` (k), `d` (one per step), `sums` (one per 16 values). False if a value is not
     /// finite.
@@ -74,6 +86,18 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize);
 }
 
+/// Where weights lie. The numbers are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// What is fastest to compute with: packed where the backend has a layout for the type.
+    #[default]
+    Auto,
+    /// Copied once into the backend's layout. Types without one, and the scalar backend, stay mapped.
+    Packed,
+    /// The file's bytes as they are: nothing is copied, kernels unpack as they go.
+    Mapped,
+}
+
 /// A matrix kernel: what a [`PackedMatrix`] carries.
 pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     /// The form of the activations that it multiplies with.
@@ -85,6 +109,11 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     /// Computes the tile: for each of its rows (tokens) and columns (outputs) one dot product over k.
     /// `first_row` is the weight row of the tile's first column.
     fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
+
+    /// The rows of a mapped shard in this kernel's own layout; `None` where it has none.
+    fn pack(&self, _mapped: &matrix::Shard, _team: &Team) -> Result<Option<Vec<matrix::Shard>>> {
+        Ok(None)
+    }
 
     /// The canonical decode of one row.
     fn decode_row(&self, weight: &matrix::Shard, row: usize, out: &mut [f32]) -> Result<()>;

@@ -16,8 +16,8 @@ pub(crate) use forward::{Step, Workspace};
 
 use crate::Result;
 use crate::gguf::ModelFile;
-use crate::kernels::Backend;
-use crate::kernels::select;
+use crate::kernels::{Backend, Storage, select};
+use crate::team::Team;
 use config::Config;
 use weights::Weights;
 
@@ -26,6 +26,10 @@ use weights::Weights;
 pub struct LoadOptions {
     /// A backend's name; `None` or `auto` takes the best one.
     pub backend: Option<String>,
+    /// Where the weights lie.
+    pub storage: Storage,
+    /// Who packs the weights; `None` for the calling thread alone.
+    pub team: Option<Team>,
 }
 
 /// A loaded model: immutable, shared between contexts.
@@ -49,7 +53,8 @@ impl Model {
     ) -> Result<Self> {
         let backend = select::choose(options.backend.as_deref())?;
         let config = Config::from_file(file)?;
-        let weights = Weights::bind(file, &config, backend, progress)?;
+        let team = options.team.clone().unwrap_or_else(Team::single);
+        let weights = Weights::bind(file, &config, (backend, options.storage, &team), progress)?;
         Ok(Model {
             config,
             weights,

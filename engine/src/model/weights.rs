@@ -2,7 +2,8 @@
 
 use super::config::Config;
 use crate::gguf::{Bytes, ModelFile, TensorInfo};
-use crate::kernels::{Backend, PackedMatrix};
+use crate::kernels::{Backend, PackedMatrix, Storage};
+use crate::team::Team;
 use crate::{Error, Result, quant};
 
 /// A matrix with its optional bias: y = W x, then + b in one addition. The model computes with nothing else.
@@ -45,7 +46,7 @@ impl Weights {
     pub(crate) fn bind(
         file: &ModelFile,
         config: &Config,
-        backend: &dyn Backend,
+        (backend, storage, team): (&dyn Backend, Storage, &Team),
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         if file.tensors().next().is_none() {
@@ -54,7 +55,12 @@ impl Weights {
                 what: "the file has no tensors at all: it is a vocabulary, not a model".into(),
             });
         }
-        let binder = Binder { file, backend };
+        let binder = Binder {
+            file,
+            backend,
+            storage,
+            team,
+        };
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
         let embedding = binder.matrix(EMBEDDING, config.n_vocab, n_embd)?;
         let tied = file.tensor("output.weight").is_none();
@@ -105,6 +111,8 @@ const EMBEDDING: &str = "token_embd.weight";
 struct Binder<'a> {
     file: &'a ModelFile,
     backend: &'a dyn Backend,
+    storage: Storage,
+    team: &'a Team,
 }
 
 impl Binder<'_> {
@@ -232,7 +240,7 @@ impl Binder<'_> {
             return Err(shape(name, &format!("[{k}, {n}]"), info));
         }
         self.backend
-            .pack(info.ty, n, k, bytes)
+            .pack(info.ty, n, k, bytes, self.storage, self.team)
             .map_err(|e| Error::Tensor {
                 tensor: name.into(),
                 what: e.to_string(),

@@ -57,17 +57,23 @@ fn steps(ty: GgmlType, bytes: &[u8], out: &mut [f32], unpack: StepUnpacker) {
     let (len, min) = (step_len(ty), has_min(ty));
     for (i, out) in out.chunks_exact_mut(len).enumerate() {
         unpack(bytes, i, &mut step);
-        for (g, (out, q)) in out.chunks_exact_mut(16).zip(step.q.chunks_exact(16)).enumerate() {
-            let d = step.d * f32::from(step.scale[g]);
-            if min {
-                let m = step.dmin * f32::from(step.min[g]);
-                for (w, &q) in out.iter_mut().zip(q) {
-                    *w = d * f32::from(q) - m;
-                }
-            } else {
-                for (w, &q) in out.iter_mut().zip(q) {
-                    *w = d * f32::from(q);
-                }
+        evaluate(&step, min, out);
+    }
+}
+
+/// The canonical decode of one step, `out` as long as the type's steps are. `min` says whether the type has minima.
+#[inline(always)]
+pub(crate) fn evaluate(step: &Step, min: bool, out: &mut [f32]) {
+    for (g, (out, q)) in out.chunks_exact_mut(16).zip(step.q.chunks_exact(16)).enumerate() {
+        let d = step.d * f32::from(step.scale[g]);
+        if min {
+            let m = step.dmin * f32::from(step.min[g]);
+            for (w, &q) in out.iter_mut().zip(q) {
+                *w = d * f32::from(q) - m;
+            }
+        } else {
+            for (w, &q) in out.iter_mut().zip(q) {
+                *w = d * f32::from(q);
             }
         }
     }

@@ -16,7 +16,7 @@
 use super::step::{Step, plain};
 
 /// Twice the value of each e2m1 code.
-pub(super) const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(crate) const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Half of 2^(e - 127), the e8m0 number `e`; exact, subnormal for 0 and 1.
 #[inline(always)]

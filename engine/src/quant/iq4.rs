@@ -14,7 +14,7 @@ use super::legacy::half_bytes;
 use super::step::{Step, f16_at, plain};
 
 /// The values that the 16 codes stand for.
-pub(super) const VALUES: [i8; 16] = [
+pub(crate) const VALUES: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use twinfer_engine::kernels::Storage;
 use twinfer_engine::model::cache::CacheType;
 
 #[derive(Debug, Args)]
@@ -15,6 +16,11 @@ pub(crate) struct GlobalArgs {
     /// Kernel backend. All of them give the same numbers. Default: the fastest one here.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) backend: Option<String>,
+
+    /// Where weights lie: packed into the backend's layout once, or mapped as they are in the file. auto packs where
+    /// that makes a type faster. No number depends on it.
+    #[arg(long, global = true, value_name = "WHERE", default_value = "auto")]
+    pub(crate) weights: WeightsArg,
 
     /// Worker threads. Default: the physical cores that this process may use.
     #[arg(short, long, global = true, value_name = "N", value_parser = threads)]
@@ -58,6 +64,23 @@ impl From<CacheTypeArg> for CacheType {
         match arg {
             CacheTypeArg::F16 => CacheType::F16,
             CacheTypeArg::F32 => CacheType::F32,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightsArg {
+    Auto,
+    Packed,
+    Mapped,
+}
+
+impl From<WeightsArg> for Storage {
+    fn from(arg: WeightsArg) -> Self {
+        match arg {
+            WeightsArg::Auto => Storage::Auto,
+            WeightsArg::Packed => Storage::Packed,
+            WeightsArg::Mapped => Storage::Mapped,
         }
     }
 }

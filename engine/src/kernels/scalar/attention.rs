@@ -79,7 +79,8 @@ fn weighted<T: Cached>(p: &[f32; BLOCK], v: &[T], visible: Range<usize>, o: &mut
     }
 }
 
-pub(super) fn merge(sum: &mut Partial, later: &Partial, dim_v: usize) {
+#[inline(always)]
+pub(in crate::kernels) fn merge(sum: &mut Partial, later: &Partial, dim_v: usize) {
     let m = if sum.m < later.m { later.m } else { sum.m };
     let (a, b) = (exp(sum.m - m), exp(later.m - m));
     sum.m = m;

@@ -1,11 +1,11 @@
 //! Scalar definitions of activation quantization, norms, gates and rotation.
 
-use crate::kernels::shared::functions::{ROUND, gelu, silu, sum16};
+use crate::kernels::shared::functions::{ROUND, gelu, inverse_rms, silu, sum16};
 use crate::kernels::{Activation, RopeKind};
 
 /// Below this magnitude (2^-110) a step is all zero: 127 / a stays finite and d never becomes a denormal's reciprocal.
-const TINY: u32 = 0x0880_0000;
-const INFINITE: u32 = 0x7f80_0000;
+pub(in crate::kernels) const TINY: u32 = 0x0880_0000;
+pub(in crate::kernels) const INFINITE: u32 = 0x7f80_0000;
 
 /// int8 per `step` values; see [`crate::kernels::Backend::quantize`].
 pub(super) fn quantize(step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {
@@ -47,20 +47,15 @@ pub(super) fn quantize(step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums
 pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let n = weight.len();
     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-        let mean = sum16(n, |i| x[i] * x[i]) / n as f32;
-        // Squares that overflow would give a row of zeros, which looks like a result; NaN ends the step.
-        let r = if mean.is_finite() {
-            1.0 / (mean + eps).sqrt()
-        } else {
-            f32::NAN
-        };
+        let r = inverse_rms(sum16(n, |i| x[i] * x[i]), n, eps);
         for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
             *out = (x * r) * w;
         }
     }
 }
 
-pub(super) fn add(x: &mut [f32], y: &[f32]) {
+#[inline(always)]
+pub(in crate::kernels) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }
@@ -75,7 +70,8 @@ pub(super) fn gate(f: Activation, gate: &mut [f32], up: &[f32]) {
     }
 }
 
-pub(super) fn rotate(kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+#[inline(always)]
+pub(in crate::kernels) fn rotate(kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
     let half = cos.len();
     for (i, (c, s)) in cos.iter().zip(sin).enumerate() {
         let (a, b) = match kind {

@@ -1,15 +1,16 @@
 //! The scalar backend: plain loops that DEFINE the numbers. Read it beside `docs/numerics.md`.
 
-mod attention;
-mod elementwise;
+pub(super) mod attention;
+pub(super) mod elementwise;
 mod matmul;
 
 use std::ops::Range;
 
-use super::{Activation, Backend, KvBlock, PackedMatrix, Partial, Query, RopeKind};
+use super::{Activation, Backend, KvBlock, PackedMatrix, Partial, Query, RopeKind, Storage};
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
+use crate::team::Team;
 
 /// The reference backend.
 #[derive(Debug)]
@@ -20,7 +21,15 @@ impl Backend for Scalar {
         "scalar"
     }
 
-    fn pack(&self, ty: GgmlType, n: usize, k: usize, bytes: Bytes) -> Result<PackedMatrix> {
+    fn pack(
+        &self,
+        ty: GgmlType,
+        n: usize,
+        k: usize,
+        bytes: Bytes,
+        _: Storage,
+        _: &Team,
+    ) -> Result<PackedMatrix> {
         PackedMatrix::mapped(ty, n, k, bytes, matmul::kernel(ty)?)
     }
 

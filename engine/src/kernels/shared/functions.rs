@@ -26,30 +26,39 @@ pub trait Lanes: Copy {
 }
 
 impl Lanes for f32 {
+    #[inline(always)]
     fn splat(v: f32) -> Self {
         v
     }
+    #[inline(always)]
     fn add(self, o: Self) -> Self {
         self + o
     }
+    #[inline(always)]
     fn sub(self, o: Self) -> Self {
         self - o
     }
+    #[inline(always)]
     fn mul(self, o: Self) -> Self {
         self * o
     }
+    #[inline(always)]
     fn div(self, o: Self) -> Self {
         self / o
     }
+    #[inline(always)]
     fn less(self, o: Self, yes: Self, no: Self) -> Self {
         if self < o { yes } else { no }
     }
+    #[inline(always)]
     fn abs(self) -> Self {
         f32::from_bits(self.to_bits() & 0x7fff_ffff)
     }
+    #[inline(always)]
     fn sign_of(self, o: Self) -> Self {
         f32::from_bits(self.to_bits() & 0x7fff_ffff | o.to_bits() & 0x8000_0000)
     }
+    #[inline(always)]
     fn pow2_of_magic(self) -> Self {
         f32::from_bits((self.to_bits() << 23).wrapping_add(0x3f80_0000))
     }
@@ -61,6 +70,7 @@ pub const ROUND: f32 = 12_582_912.0;
 /// e^x. Exactly 1 at 0, exactly 0 below -87 (so that no denormal arises), clamped above 88.
 ///
 /// Range reduction to |r| <= ln2/2 with ln2 in two parts, then the degree-7 polynomial of Cephes' `expf`.
+#[inline(always)]
 pub fn exp<L: Lanes>(x: L) -> L {
     let c = L::splat;
     let clamped = c(88.0).less(x, c(88.0), x);
@@ -76,12 +86,14 @@ pub fn exp<L: Lanes>(x: L) -> L {
 }
 
 /// x * sigmoid(x), as x / (1 + e^-x).
+#[inline(always)]
 pub fn silu<L: Lanes>(x: L) -> L {
     x.div(L::splat(1.0).add(exp(L::splat(0.0).sub(x))))
 }
 
 /// The tanh form of GELU, 0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3), as x / (1 + e^-2u): the same
 /// function without tanh's cancellation.
+#[inline(always)]
 pub fn gelu<L: Lanes>(x: L) -> L {
     let c = L::splat;
     let cubic = x.mul(x).mul(x).mul(c(0.044_715)).add(x);
@@ -89,6 +101,7 @@ pub fn gelu<L: Lanes>(x: L) -> L {
 }
 
 /// tanh: Cephes' odd polynomial below 0.625, (1 - e^-2|x|) / (1 + e^-2|x|) above.
+#[inline(always)]
 pub fn tanh<L: Lanes>(x: L) -> L {
     let c = L::splat;
     let z = x.mul(x);
@@ -103,6 +116,7 @@ pub fn tanh<L: Lanes>(x: L) -> L {
 }
 
 /// Sum of `f(i)` for i in 0..n: sixteen strided partial sums from +0.0, then one fixed tree.
+#[inline(always)]
 pub fn sum16(n: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
     let mut partial = [0.0f32; 16];
     for i in 0..n {
@@ -114,6 +128,18 @@ pub fn sum16(n: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
         }
     }
     partial[0]
+}
+
+/// The factor of an RMS norm over `n` values whose squares sum to `sum`. Squares that overflow would give a row of zeros,
+/// which looks like a result; NaN ends the step.
+#[inline(always)]
+pub fn inverse_rms(sum: f32, n: usize, eps: f32) -> f32 {
+    let mean = sum / n as f32;
+    if mean.is_finite() {
+        1.0 / (mean + eps).sqrt()
+    } else {
+        f32::NAN
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,114 @@
+//! A backend made of an instruction set: which kernel each type gets, and the other operations.
+
+use std::ops::Range;
+
+use super::attention::{Attend, Merge};
+use super::elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
+use super::isa::Isa;
+use super::panel::Panels;
+use super::panels_32::Steps32;
+use super::panels_256::Steps256;
+use super::panels_float::{Bf16, F16, F32, Floats};
+use super::{layouts_32 as l32, layouts_256 as l256};
+use crate::gguf::Bytes;
+use crate::kernels::{
+    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partial, Query, RopeKind, Storage,
+};
+use crate::quant::{GgmlType, step_len};
+use crate::team::Team;
+use crate::{Error, Result};
+
+/// The backend of an instruction set.
+#[derive(Debug)]
+struct Simd<I>(I);
+
+/// The backend of an instruction set. Only detection makes `isa`, so it is made for one that is there.
+pub(crate) fn backend<I: Isa>(isa: I) -> &'static dyn Backend {
+    Box::leak(Box::new(Simd(isa)))
+}
+
+fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
+    Ok(match ty {
+        GgmlType::Q4_K => Panels::<I, Steps256<l256::Q4K>>::kernel(isa),
+        GgmlType::Q5_K => Panels::<I, Steps256<l256::Q5K>>::kernel(isa),
+        GgmlType::Q6_K => Panels::<I, Steps256<l256::Q6K>>::kernel(isa),
+        GgmlType::Q2_K => Panels::<I, Steps256<l256::Q2K>>::kernel(isa),
+        GgmlType::Q3_K => Panels::<I, Steps256<l256::Q3K>>::kernel(isa),
+        GgmlType::IQ4_XS => Panels::<I, Steps256<l256::Iq4Xs>>::kernel(isa),
+        GgmlType::Q8_0 => Panels::<I, Steps32<l32::Bytes<true>>>::kernel(isa),
+        GgmlType::Q4_0 => Panels::<I, Steps32<l32::Q4<false>>>::kernel(isa),
+        GgmlType::Q4_1 => Panels::<I, Steps32<l32::Q4<true>>>::kernel(isa),
+        GgmlType::Q5_0 => Panels::<I, Steps32<l32::Q5<false>>>::kernel(isa),
+        GgmlType::Q5_1 => Panels::<I, Steps32<l32::Q5<true>>>::kernel(isa),
+        GgmlType::IQ4_NL => Panels::<I, Steps32<l32::Iq4Nl>>::kernel(isa),
+        GgmlType::MXFP4 => Panels::<I, Steps32<l32::Mxfp4>>::kernel(isa),
+        GgmlType::NVFP4 => Panels::<I, Steps32<l32::Nvfp4>>::kernel(isa),
+        GgmlType::F32 => Panels::<I, Floats<F32>>::kernel(isa),
+        GgmlType::F16 => Panels::<I, Floats<F16>>::kernel(isa),
+        GgmlType::BF16 => Panels::<I, Floats<Bf16>>::kernel(isa),
+        _ if !ty.is_weight() => {
+            return Err(Error::UnsupportedType {
+                id: ty.id(),
+                what: format!("{} is not a weight type", ty.name()),
+            });
+        }
+        // Types without a layout: unpacked to bytes as they are used.
+        _ if step_len(ty) == 256 => Panels::<I, Steps256<l256::Int8>>::kernel(isa),
+        _ => Panels::<I, Steps32<l32::Bytes<false>>>::kernel(isa),
+    })
+}
+
+impl<I: Isa> Backend for Simd<I> {
+    fn name(&self) -> &'static str {
+        I::NAME
+    }
+
+    fn pack(
+        &self,
+        ty: GgmlType,
+        n: usize,
+        k: usize,
+        bytes: Bytes,
+        storage: Storage,
+        team: &Team,
+    ) -> Result<PackedMatrix> {
+        let mapped = PackedMatrix::mapped(ty, n, k, bytes, kernel(self.0, ty)?)?;
+        match storage {
+            Storage::Auto | Storage::Packed => mapped.packed(team),
+            Storage::Mapped => Ok(mapped),
+        }
+    }
+
+    fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {
+        self.0.run(Quantize { step, x, q, d, sums })
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        self.0.run(RmsNorm { x, weight, eps, out });
+    }
+
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        self.0.run(Add(x, y));
+    }
+
+    fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {
+        self.0.run(Gate { f, gate, up });
+    }
+
+    fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+        self.0.run(Rotate { kind, head, cos, sin });
+    }
+
+    fn attend(&self, query: &Query<'_>, block: &KvBlock<'_>, visible: Range<usize>, out: &mut Partial) {
+        self.0.run(Attend {
+            query,
+            block,
+            visible,
+            out,
+        });
+    }
+
+    fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize) {
+        self.0.run(Merge { sum, later, dim_v });
+    }
+}

@@ -1,0 +1,163 @@
+//! Quantization, norms and gates over the lanes of an instruction set. What has no sum in it is the scalar definition,
+//! compiled for the instruction set: the compiler may widen such a loop but not move a rounding.
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
+
+use super::functions::{Lanes, gelu, inverse_rms, silu, sum16};
+use super::isa::{Isa, Op};
+use crate::kernels::scalar::elementwise as scalar;
+use crate::kernels::{Activation, RopeKind};
+
+pub(super) struct Quantize<'a> {
+    pub(super) step: usize,
+    pub(super) x: &'a [f32],
+    pub(super) q: &'a mut [i8],
+    pub(super) d: &'a mut [f32],
+    pub(super) sums: &'a mut [i16],
+}
+
+impl<I: Isa> Op<I> for Quantize<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> bool {
+        let Quantize { step, x, q, d, sums } = self;
+        for (((x, q), d), sums) in x
+            .chunks_exact(step)
+            .zip(q.chunks_exact_mut(step))
+            .zip(d)
+            .zip(sums.chunks_exact_mut(step / 16))
+        {
+            let a = isa.max_magnitude(x);
+            if a >= scalar::INFINITE {
+                return false;
+            }
+            if a < scalar::TINY {
+                *d = 0.0;
+                q.fill(0);
+                sums.fill(0);
+                continue;
+            }
+            let a = f32::from_bits(a);
+            *d = a / 127.0;
+            let r = I::F::splat(127.0 / a);
+            for ((x, q), sum) in x
+                .as_chunks::<16>()
+                .0
+                .iter()
+                .zip(q.as_chunks_mut::<16>().0)
+                .zip(sums)
+            {
+                for part in 0..16 / I::ROWS {
+                    let at = part * I::ROWS;
+                    isa.store_i8(isa.load_f(&x[at..]).mul(r), &mut q[at..]);
+                }
+                *sum = 0;
+                for q in q {
+                    *sum += i16::from(*q);
+                }
+            }
+        }
+        true
+    }
+}
+
+pub(super) struct RmsNorm<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) weight: &'a [f32],
+    pub(super) eps: f32,
+    pub(super) out: &'a mut [f32],
+}
+
+impl<I: Isa> Op<I> for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let n = self.weight.len();
+        for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
+            let r = inverse_rms(sum_of_squares(isa, x), n, self.eps);
+            for ((out, x), w) in out.iter_mut().zip(x).zip(self.weight) {
+                *out = (x * r) * w;
+            }
+        }
+    }
+}
+
+/// `sum16(x * x)`: the sixteen partial sums in lanes.
+#[inline(always)]
+fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f32 {
+    let (whole, rest) = x.as_chunks::<16>();
+    let mut lanes = [I::F::splat(0.0); 4];
+    for x in whole {
+        for part in 0..16 / I::ROWS {
+            let x = isa.load_f(&x[part * I::ROWS..]);
+            lanes[part] = lanes[part].add(x.mul(x));
+        }
+    }
+    let mut partial = [0.0f32; 16];
+    for part in 0..16 / I::ROWS {
+        isa.store_f(lanes[part], &mut partial[part * I::ROWS..]);
+    }
+    for (partial, x) in partial.iter_mut().zip(rest) {
+        *partial += x * x;
+    }
+    // From here the sum has the shape of a sum of 16 numbers: +0.0 + p is p, a square is never -0.0.
+    sum16(16, |i| partial[i])
+}
+
+pub(super) struct Gate<'a> {
+    pub(super) f: Activation,
+    pub(super) gate: &'a mut [f32],
+    pub(super) up: &'a [f32],
+}
+
+impl<I: Isa> Op<I> for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        match self.f {
+            Activation::Silu => gate(isa, self.gate, self.up, silu::<I::F>, silu::<f32>),
+            Activation::Gelu => gate(isa, self.gate, self.up, gelu::<I::F>, gelu::<f32>),
+        }
+    }
+}
+
+#[inline(always)]
+fn gate<I: Isa>(isa: I, gate: &mut [f32], up: &[f32], wide: impl Fn(I::F) -> I::F, one: impl Fn(f32) -> f32) {
+    let n = gate.len() / I::ROWS * I::ROWS;
+    for (gate, up) in gate[..n].chunks_exact_mut(I::ROWS).zip(up.chunks_exact(I::ROWS)) {
+        isa.store_f(wide(isa.load_f(gate)).mul(isa.load_f(up)), gate);
+    }
+    for (gate, up) in gate[n..].iter_mut().zip(&up[n..]) {
+        *gate = one(*gate) * up;
+    }
+}
+
+pub(super) struct Add<'a>(pub(super) &'a mut [f32], pub(super) &'a [f32]);
+
+impl<I: Isa> Op<I> for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: I) {
+        scalar::add(self.0, self.1);
+    }
+}
+
+pub(super) struct Rotate<'a> {
+    pub(super) kind: RopeKind,
+    pub(super) head: &'a mut [f32],
+    pub(super) cos: &'a [f32],
+    pub(super) sin: &'a [f32],
+}
+
+impl<I: Isa> Op<I> for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: I) {
+        scalar::rotate(self.kind, self.head, self.cos, self.sin);
+    }
+}

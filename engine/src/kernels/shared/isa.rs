@@ -1,0 +1,152 @@
+//! What a SIMD instruction set gives to the shared kernels: a vector of 32-bit lanes, an integer dot product of 4 bytes
+//! per lane, and floats.
+//!
+//! A lane is one output row of a panel; a panel has 16 rows, so an instruction set works on it in `16 / ROWS` parts. A
+//! value of the implementing type proves that the machine has the instructions: only detection makes one.
+
+use super::functions::Lanes;
+
+/// Work that runs with the instruction set enabled. `run` must be `#[inline(always)]`, as everything it calls.
+pub(crate) trait Op<I: Isa> {
+    type Output;
+    fn run(self, isa: I) -> Self::Output;
+}
+
+/// An instruction set. All methods are `#[inline(always)]` and compile to an instruction or a few; slices hold at least
+/// one vector.
+pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The name that `--backend` takes.
+    const NAME: &'static str;
+    /// 32-bit lanes: rows that one vector covers. Divides 16.
+    const ROWS: usize;
+    /// Tokens that share one unpacking of the weights, at most 8: as many as the registers hold.
+    const TOKENS: usize;
+    /// What [`Isa::biased`] adds to signed weights: their dot products must be corrected by it.
+    const BIAS: i32;
+
+    /// Group accumulators of unsigned weights are 32-bit sums; those of signed weights always are.
+    const WIDE_GROUPS: bool;
+
+    /// Integers: bytes, 16-bit pairs or 32-bit lanes.
+    type V: Copy;
+    /// f32 lanes.
+    type F: Lanes;
+
+    /// Runs `op` with the instruction set enabled.
+    fn run<O: Op<Self>>(self, op: O) -> O::Output;
+
+    /// `4 * ROWS` bytes.
+    fn load(self, bytes: &[u8]) -> Self::V;
+    /// The same byte everywhere.
+    fn splat8(self, v: u8) -> Self::V;
+    /// Zero.
+    fn zero(self) -> Self::V;
+    /// Bits in both.
+    fn and(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bits in either.
+    fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    /// 16-bit lanes shifted to the left. `n` is known where the code is compiled, here and below.
+    fn shl16(self, v: Self::V, n: u32) -> Self::V;
+    /// 16-bit lanes shifted to the right, zeros in.
+    fn shr16(self, v: Self::V, n: u32) -> Self::V;
+    /// Sum of bytes, wrapping.
+    fn add8(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `table[v]` for bytes of 0..16.
+    fn lookup(self, table: &[i8; 16], v: Self::V) -> Self::V;
+
+    /// How many dot products of unsigned weights up to `max` may be added up in one group accumulator: a power
+    /// of two.
+    fn group_quads(max: i32) -> usize;
+    /// `acc` plus, per lane, 4 unsigned weights (at most 127) times 4 activations (-127..=127). `acc` is a *group
+    /// accumulator*: zero at first, at most [`Isa::group_quads`] additions, read by [`Isa::add_group`].
+    fn dot(self, acc: Self::V, w: Self::V, x: [i8; 4]) -> Self::V;
+    /// Signed bytes as [`Isa::dot_signed`] wants them: [`Isa::BIAS`] added.
+    fn biased(self, w: Self::V) -> Self::V;
+    /// As [`Isa::dot`] with weights from [`Isa::biased`]; any number of additions.
+    fn dot_signed(self, acc: Self::V, w: Self::V, x: [i8; 4]) -> Self::V;
+    /// Byte `j` of each lane as the factor of a group accumulator; sign- or zero-extended.
+    fn factor(self, bytes: Self::V, j: usize, sign_extend: bool, signed_weights: bool) -> Self::V;
+    /// `sum + factor * group`, in 32-bit lanes.
+    fn add_scaled(self, sum: Self::V, group: Self::V, factor: Self::V, signed_weights: bool) -> Self::V;
+    /// `sum + group`, in 32-bit lanes.
+    fn add_group(self, sum: Self::V, group: Self::V, signed_weights: bool) -> Self::V;
+
+    /// Bytes `2 * j` and `2 * j + 1` of each lane as a pair of 16-bit numbers, zero-extended.
+    fn pairs(self, bytes: Self::V, j: usize) -> Self::V;
+    /// The same sign-extended, times `-(1 << shift)`, shift below 8.
+    fn pairs_negated(self, bytes: Self::V, j: usize, shift: u32) -> Self::V;
+    /// The same number in both halves of every lane.
+    fn splat16(self, v: i16) -> Self::V;
+    /// `acc + a[0] * x[0] + a[1] * x[1]` per lane.
+    fn dot_pairs(self, acc: Self::V, a: Self::V, x: [i16; 2]) -> Self::V;
+
+    /// 32-bit integers to floats, rounded to nearest even.
+    fn to_f(self, v: Self::V) -> Self::F;
+    /// `ROWS` floats.
+    fn load_f(self, v: &[f32]) -> Self::F;
+    /// `ROWS` floats, little-endian bytes.
+    fn load_f32(self, bytes: &[u8]) -> Self::F;
+    /// `ROWS` half-precision numbers, little-endian bytes; exact.
+    fn load_f16(self, bytes: &[u8]) -> Self::F;
+    /// `ROWS` half-precision numbers; exact.
+    fn load_halves(self, v: &[u16]) -> Self::F;
+    /// `ROWS` bfloat16 numbers, little-endian bytes; exact.
+    fn load_bf16(self, bytes: &[u8]) -> Self::F;
+    /// Writes `ROWS` floats.
+    fn store_f(self, v: Self::F, out: &mut [f32]);
+    /// Quantizes `ROWS` values, `|x * r| < 127.5`: rounds to nearest even, writes the bytes.
+    fn store_i8(self, v: Self::F, out: &mut [i8]);
+    /// Largest magnitude as an integer, over whole vectors of `v`.
+    fn max_magnitude(self, v: &[f32]) -> u32;
+}
+
+/// Repeats the body with `$i` = 0, 1, ... below `$n`, which is at most the 4 or 8 stated, each written out, so that shifts
+/// and registers are known where the code is compiled.
+macro_rules! unrolled {
+    ($i:ident in $n:expr, at most 4 => $body:block) => {
+        unrolled!(@ $i, $n, $body, 0 1 2 3)
+    };
+    ($i:ident in $n:expr, at most 8 => $body:block) => {
+        unrolled!(@ $i, $n, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {
+        $(
+            if $value < $n {
+                let $i: usize = $value;
+                $body
+            }
+        )*
+    };
+}
+pub(crate) use unrolled;
+
+/// The shuffle within 16 bytes that takes byte `pattern[b]` of each 32-bit lane to byte b; 0x80 gives zero.
+pub(crate) const fn lane_shuffle(pattern: [u8; 4]) -> [u8; 16] {
+    let mut out = [0x80; 16];
+    let mut i = 0;
+    while i < 16 {
+        if pattern[i % 4] < 4 {
+            out[i] = (i / 4 * 4) as u8 + pattern[i % 4];
+        }
+        i += 1;
+    }
+    out
+}
+
+/// [`Isa::factor`]'s shuffles for 32-bit products: the byte at the bottom, or at the top for sign extension.
+pub(crate) const fn byte_to_i32(j: usize, sign_extend: bool) -> [u8; 16] {
+    if sign_extend {
+        lane_shuffle([0x80, 0x80, 0x80, j as u8])
+    } else {
+        lane_shuffle([j as u8, 0x80, 0x80, 0x80])
+    }
+}
+
+/// Two bytes of each lane to two 16-bit numbers: at the bottom of each, or at the top for sign extension.
+pub(crate) const fn bytes_to_i16(a: usize, b: usize, sign_extend: bool) -> [u8; 16] {
+    if sign_extend {
+        lane_shuffle([0x80, a as u8, 0x80, b as u8])
+    } else {
+        lane_shuffle([a as u8, 0x80, b as u8, 0x80])
+    }
+}

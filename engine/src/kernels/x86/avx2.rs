@@ -1,0 +1,325 @@
+//! AVX2: 8 rows in a register, `vpmaddubsw` for pairs of bytes.
+//!
+//! ```text
+//!   unsigned weights up to M: |w0 * x0 + w1 * x1| <= 2 * 127 * M, so 32767 / (254 * M) such sums fit 16 bits (8 for
+//!     4-bit weights, 4 for 5, 2 for 6, 1 for 7). They are added up in 16 bits; vpmaddwd then multiplies by the
+//!     group's factor and widens in one instruction.
+//!   signed weights: vpmaddubsw(|w|, x * sign(w)); |w| <= 128 as an unsigned byte, so a sum is at most
+//!     2 * 128 * 127 = 32512: exact, and widened at once. x is never -128, which vpsignb could not negate.
+//! ```
+//!
+//! FMA is not used, so it is not asked for.
+
+use std::arch::x86_64::*;
+
+use super::isa;
+use crate::kernels::shared::functions::Lanes;
+use crate::kernels::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16};
+
+isa! {
+    /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later).
+    Avx2: "avx2" "f16c"
+}
+
+/// Eight floats. Private: made only by the methods of [`Avx2`], whose existence proves the instructions.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct F(__m256);
+
+/// An intrinsic, which the type's existence makes safe to run; see the module's first lines.
+macro_rules! op {
+    ($($call:tt)+) => {
+        // SAFETY: a value of `Avx2` (or of `F`, which only it makes) exists only where detection found the features; the
+        // intrinsic touches no memory but through pointers made from slices of checked length.
+        unsafe { $($call)+ }
+    };
+}
+
+#[inline(always)]
+fn repeat(shuffle: [u8; 16]) -> __m256i {
+    op!(_mm256_broadcastsi128_si256(_mm_loadu_si128(
+        shuffle.as_ptr().cast()
+    )))
+}
+
+impl Isa for Avx2 {
+    const NAME: &'static str = "avx2";
+    const ROWS: usize = 8;
+    const TOKENS: usize = 4;
+    const BIAS: i32 = 0;
+    const WIDE_GROUPS: bool = false;
+
+    type V = __m256i;
+    type F = F;
+
+    #[inline(always)]
+    fn run<O: Op<Self>>(self, op: O) -> O::Output {
+        // SAFETY: `self` proves the features.
+        unsafe { enter(self, op) }
+    }
+
+    #[inline(always)]
+    fn load(self, bytes: &[u8]) -> __m256i {
+        let bytes = &bytes[..32];
+        op!(_mm256_loadu_si256(bytes.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn splat8(self, v: u8) -> __m256i {
+        op!(_mm256_set1_epi8(v as i8))
+    }
+
+    #[inline(always)]
+    fn zero(self) -> __m256i {
+        op!(_mm256_setzero_si256())
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_and_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_or_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn shl16(self, v: __m256i, n: u32) -> __m256i {
+        op!(_mm256_sll_epi16(v, _mm_cvtsi32_si128(n as i32)))
+    }
+
+    #[inline(always)]
+    fn shr16(self, v: __m256i, n: u32) -> __m256i {
+        op!(_mm256_srl_epi16(v, _mm_cvtsi32_si128(n as i32)))
+    }
+
+    #[inline(always)]
+    fn add8(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_add_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
+        op!(_mm256_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
+    }
+
+    #[inline(always)]
+    fn group_quads(max: i32) -> usize {
+        1 << (32767 / (254 * max)).ilog2()
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
+        let x = i32::from_le_bytes(x.map(|v| v as u8));
+        op!(_mm256_add_epi16(
+            acc,
+            _mm256_maddubs_epi16(w, _mm256_set1_epi32(x))
+        ))
+    }
+
+    #[inline(always)]
+    fn biased(self, w: __m256i) -> __m256i {
+        w
+    }
+
+    #[inline(always)]
+    fn dot_signed(self, acc: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
+        let x = i32::from_le_bytes(x.map(|v| v as u8));
+        let x = op!(_mm256_sign_epi8(_mm256_set1_epi32(x), w));
+        let sums = op!(_mm256_maddubs_epi16(_mm256_abs_epi8(w), x));
+        op!(_mm256_add_epi32(
+            acc,
+            _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
+        ))
+    }
+
+    #[inline(always)]
+    fn factor(self, bytes: __m256i, j: usize, sign_extend: bool, signed_weights: bool) -> __m256i {
+        if signed_weights {
+            let v = op!(_mm256_shuffle_epi8(bytes, repeat(byte_to_i32(j, sign_extend))));
+            if sign_extend {
+                op!(_mm256_srai_epi32::<24>(v))
+            } else {
+                v
+            }
+        } else {
+            // For vpmaddwd: the number in both halves of the lane.
+            let v = op!(_mm256_shuffle_epi8(
+                bytes,
+                repeat(bytes_to_i16(j, j, sign_extend))
+            ));
+            if sign_extend {
+                op!(_mm256_srai_epi16::<8>(v))
+            } else {
+                v
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_scaled(self, sum: __m256i, group: __m256i, factor: __m256i, signed_weights: bool) -> __m256i {
+        if signed_weights {
+            op!(_mm256_add_epi32(sum, _mm256_mullo_epi32(group, factor)))
+        } else {
+            op!(_mm256_add_epi32(sum, _mm256_madd_epi16(group, factor)))
+        }
+    }
+
+    #[inline(always)]
+    fn add_group(self, sum: __m256i, group: __m256i, signed_weights: bool) -> __m256i {
+        if signed_weights {
+            op!(_mm256_add_epi32(sum, group))
+        } else {
+            op!(_mm256_add_epi32(
+                sum,
+                _mm256_madd_epi16(group, _mm256_set1_epi16(1))
+            ))
+        }
+    }
+
+    #[inline(always)]
+    fn pairs(self, bytes: __m256i, j: usize) -> __m256i {
+        op!(_mm256_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, false))
+        ))
+    }
+
+    #[inline(always)]
+    fn pairs_negated(self, bytes: __m256i, j: usize, shift: u32) -> __m256i {
+        let high = op!(_mm256_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, true))
+        ));
+        let v = op!(_mm256_sra_epi16(high, _mm_cvtsi32_si128(8 - shift as i32)));
+        op!(_mm256_sub_epi16(_mm256_setzero_si256(), v))
+    }
+
+    #[inline(always)]
+    fn splat16(self, v: i16) -> __m256i {
+        op!(_mm256_set1_epi16(v))
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, acc: __m256i, a: __m256i, x: [i16; 2]) -> __m256i {
+        let x = i32::from(x[0] as u16) | i32::from(x[1]) << 16;
+        op!(_mm256_add_epi32(acc, _mm256_madd_epi16(a, _mm256_set1_epi32(x))))
+    }
+
+    #[inline(always)]
+    fn to_f(self, v: __m256i) -> F {
+        F(op!(_mm256_cvtepi32_ps(v)))
+    }
+
+    #[inline(always)]
+    fn load_f(self, v: &[f32]) -> F {
+        let v = &v[..8];
+        F(op!(_mm256_loadu_ps(v.as_ptr())))
+    }
+
+    #[inline(always)]
+    fn load_f32(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..32];
+        F(op!(_mm256_loadu_ps(bytes.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn load_f16(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..16];
+        F(op!(_mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn load_halves(self, v: &[u16]) -> F {
+        let v = &v[..8];
+        F(op!(_mm256_cvtph_ps(_mm_loadu_si128(v.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..16];
+        let wide = op!(_mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().cast())));
+        F(op!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))))
+    }
+
+    #[inline(always)]
+    fn store_f(self, v: F, out: &mut [f32]) {
+        let out = &mut out[..8];
+        op!(_mm256_storeu_ps(out.as_mut_ptr(), v.0));
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: F, out: &mut [i8]) {
+        let out = &mut out[..8];
+        let ints = op!(_mm256_cvtps_epi32(v.0));
+        let words = op!(_mm_packs_epi32(
+            _mm256_castsi256_si128(ints),
+            _mm256_extracti128_si256::<1>(ints)
+        ));
+        op!(_mm_storel_epi64(
+            out.as_mut_ptr().cast(),
+            _mm_packs_epi16(words, words)
+        ));
+    }
+
+    #[inline(always)]
+    fn max_magnitude(self, v: &[f32]) -> u32 {
+        let mut max = self.zero();
+        for v in v.as_chunks::<8>().0 {
+            let bits = op!(_mm256_loadu_si256(v.as_ptr().cast()));
+            let magnitude = op!(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fff_ffff)));
+            max = op!(_mm256_max_epu32(max, magnitude));
+        }
+        let mut lanes = [0u32; 8];
+        op!(_mm256_storeu_si256(lanes.as_mut_ptr().cast(), max));
+        lanes.into_iter().fold(0, u32::max)
+    }
+}
+
+impl Lanes for F {
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        F(op!(_mm256_set1_ps(v)))
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        F(op!(_mm256_add_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        F(op!(_mm256_sub_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        F(op!(_mm256_mul_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        F(op!(_mm256_div_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn less(self, o: Self, yes: Self, no: Self) -> Self {
+        let mask = op!(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, o.0));
+        F(op!(_mm256_blendv_ps(no.0, yes.0, mask)))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        F(op!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)))
+    }
+    #[inline(always)]
+    fn sign_of(self, o: Self) -> Self {
+        let sign = op!(_mm256_set1_ps(-0.0));
+        F(op!(_mm256_or_ps(
+            _mm256_andnot_ps(sign, self.0),
+            _mm256_and_ps(sign, o.0)
+        )))
+    }
+    #[inline(always)]
+    fn pow2_of_magic(self) -> Self {
+        let bits = op!(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0)));
+        F(op!(_mm256_castsi256_ps(_mm256_add_epi32(
+            bits,
+            _mm256_set1_epi32(0x3f80_0000)
+        ))))
+    }
+}

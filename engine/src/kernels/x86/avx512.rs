@@ -1,0 +1,274 @@
+//! AVX-512 with VNNI: 16 rows in a register, `vpdpbusd` for 4 bytes of each.
+//!
+//! `vpdpbusd` multiplies unsigned by signed bytes without saturation and takes the activations as a broadcast memory
+//! operand. Signed weights are made unsigned by adding 128; the sums of the activations take it out again.
+
+use std::arch::x86_64::*;
+
+use super::isa;
+use crate::kernels::shared::functions::Lanes;
+use crate::kernels::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16};
+
+isa! {
+    /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later).
+    Avx512: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx2" "f16c"
+}
+
+/// Sixteen floats. Private: made only by the methods of [`Avx512`], whose existence proves the instructions.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct F(__m512);
+
+/// An intrinsic, which the type's existence makes safe to run; see the module's first lines.
+macro_rules! op {
+    ($($call:tt)+) => {
+        // SAFETY: a value of `Avx512` (or of `F`, which only it makes) exists only where detection found the features; the
+        // intrinsic touches no memory but through pointers made from slices of checked length.
+        unsafe { $($call)+ }
+    };
+}
+
+#[inline(always)]
+fn repeat(shuffle: [u8; 16]) -> __m512i {
+    op!(_mm512_broadcast_i32x4(_mm_loadu_si128(shuffle.as_ptr().cast())))
+}
+
+impl Isa for Avx512 {
+    const NAME: &'static str = "avx512";
+    const ROWS: usize = 16;
+    const TOKENS: usize = 8;
+    const BIAS: i32 = 128;
+    const WIDE_GROUPS: bool = true;
+
+    type V = __m512i;
+    type F = F;
+
+    #[inline(always)]
+    fn run<O: Op<Self>>(self, op: O) -> O::Output {
+        // SAFETY: `self` proves the features.
+        unsafe { enter(self, op) }
+    }
+
+    #[inline(always)]
+    fn load(self, bytes: &[u8]) -> __m512i {
+        let bytes = &bytes[..64];
+        op!(_mm512_loadu_si512(bytes.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn splat8(self, v: u8) -> __m512i {
+        op!(_mm512_set1_epi8(v as i8))
+    }
+
+    #[inline(always)]
+    fn zero(self) -> __m512i {
+        op!(_mm512_setzero_si512())
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_and_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_or_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn shl16(self, v: __m512i, n: u32) -> __m512i {
+        op!(_mm512_sll_epi16(v, _mm_cvtsi32_si128(n as i32)))
+    }
+
+    #[inline(always)]
+    fn shr16(self, v: __m512i, n: u32) -> __m512i {
+        op!(_mm512_srl_epi16(v, _mm_cvtsi32_si128(n as i32)))
+    }
+
+    #[inline(always)]
+    fn add8(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_add_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], v: __m512i) -> __m512i {
+        op!(_mm512_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
+    }
+
+    #[inline(always)]
+    fn group_quads(_: i32) -> usize {
+        64
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
+        let x = i32::from_le_bytes(x.map(|v| v as u8));
+        op!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)))
+    }
+
+    #[inline(always)]
+    fn biased(self, w: __m512i) -> __m512i {
+        op!(_mm512_xor_si512(w, _mm512_set1_epi8(-128)))
+    }
+
+    #[inline(always)]
+    fn dot_signed(self, acc: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
+        self.dot(acc, w, x)
+    }
+
+    #[inline(always)]
+    fn factor(self, bytes: __m512i, j: usize, sign_extend: bool, _: bool) -> __m512i {
+        let v = op!(_mm512_shuffle_epi8(bytes, repeat(byte_to_i32(j, sign_extend))));
+        if sign_extend {
+            op!(_mm512_srai_epi32::<24>(v))
+        } else {
+            v
+        }
+    }
+
+    #[inline(always)]
+    fn add_scaled(self, sum: __m512i, group: __m512i, factor: __m512i, _: bool) -> __m512i {
+        op!(_mm512_add_epi32(sum, _mm512_mullo_epi32(group, factor)))
+    }
+
+    #[inline(always)]
+    fn add_group(self, sum: __m512i, group: __m512i, _: bool) -> __m512i {
+        op!(_mm512_add_epi32(sum, group))
+    }
+
+    #[inline(always)]
+    fn pairs(self, bytes: __m512i, j: usize) -> __m512i {
+        op!(_mm512_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, false))
+        ))
+    }
+
+    #[inline(always)]
+    fn pairs_negated(self, bytes: __m512i, j: usize, shift: u32) -> __m512i {
+        let high = op!(_mm512_shuffle_epi8(
+            bytes,
+            repeat(bytes_to_i16(2 * j, 2 * j + 1, true))
+        ));
+        let v = op!(_mm512_sra_epi16(high, _mm_cvtsi32_si128(8 - shift as i32)));
+        op!(_mm512_sub_epi16(_mm512_setzero_si512(), v))
+    }
+
+    #[inline(always)]
+    fn splat16(self, v: i16) -> __m512i {
+        op!(_mm512_set1_epi16(v))
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, acc: __m512i, a: __m512i, x: [i16; 2]) -> __m512i {
+        let x = i32::from(x[0] as u16) | i32::from(x[1]) << 16;
+        op!(_mm512_dpwssd_epi32(acc, a, _mm512_set1_epi32(x)))
+    }
+
+    #[inline(always)]
+    fn to_f(self, v: __m512i) -> F {
+        F(op!(_mm512_cvtepi32_ps(v)))
+    }
+
+    #[inline(always)]
+    fn load_f(self, v: &[f32]) -> F {
+        let v = &v[..16];
+        F(op!(_mm512_loadu_ps(v.as_ptr())))
+    }
+
+    #[inline(always)]
+    fn load_f32(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..64];
+        F(op!(_mm512_loadu_ps(bytes.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn load_f16(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..32];
+        F(op!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn load_halves(self, v: &[u16]) -> F {
+        let v = &v[..16];
+        F(op!(_mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..32];
+        let wide = op!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast())));
+        F(op!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))))
+    }
+
+    #[inline(always)]
+    fn store_f(self, v: F, out: &mut [f32]) {
+        let out = &mut out[..16];
+        op!(_mm512_storeu_ps(out.as_mut_ptr(), v.0));
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: F, out: &mut [i8]) {
+        let out = &mut out[..16];
+        let bytes = op!(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v.0)));
+        op!(_mm_storeu_si128(out.as_mut_ptr().cast(), bytes));
+    }
+
+    #[inline(always)]
+    fn max_magnitude(self, v: &[f32]) -> u32 {
+        let mut max = self.zero();
+        for v in v.as_chunks::<16>().0 {
+            let bits = op!(_mm512_loadu_si512(v.as_ptr().cast()));
+            let magnitude = op!(_mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff)));
+            max = op!(_mm512_max_epu32(max, magnitude));
+        }
+        op!(_mm512_reduce_max_epu32(max))
+    }
+}
+
+impl Lanes for F {
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        F(op!(_mm512_set1_ps(v)))
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        F(op!(_mm512_add_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        F(op!(_mm512_sub_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        F(op!(_mm512_mul_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        F(op!(_mm512_div_ps(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn less(self, o: Self, yes: Self, no: Self) -> Self {
+        let mask = op!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0));
+        F(op!(_mm512_mask_blend_ps(mask, no.0, yes.0)))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        F(op!(_mm512_abs_ps(self.0)))
+    }
+    #[inline(always)]
+    fn sign_of(self, o: Self) -> Self {
+        let sign = op!(_mm512_set1_ps(-0.0));
+        F(op!(_mm512_or_ps(
+            _mm512_andnot_ps(sign, self.0),
+            _mm512_and_ps(sign, o.0)
+        )))
+    }
+    #[inline(always)]
+    fn pow2_of_magic(self) -> Self {
+        let bits = op!(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)));
+        F(op!(_mm512_castsi512_ps(_mm512_add_epi32(
+            bits,
+            _mm512_set1_epi32(0x3f80_0000)
+        ))))
+    }
+}
