@@ -53,7 +53,7 @@ fn block(ty: GgmlType, content: Content, random: &mut Random, out: &mut [u8]) {
             Content::Ones => 0x7bff,
             Content::Minus128 => bits & 0x83ff,
             // Subnormal to 32.
-            _ => bits & 0x83ff | (bits >> 10 & 31) % 21 << 10,
+            _ => bits & 0x83ff | (((bits >> 10) & 31) % 21) << 10,
         };
         out[*at..*at + 2].copy_from_slice(&half.to_le_bytes());
     }
