@@ -100,7 +100,8 @@ pub(crate) fn threads(global: &GlobalArgs) -> usize {
     global.threads.unwrap_or_else(topology::default_threads)
 }
 
-/// Sets up rayon, which packs weights and quantizes, for the same number of threads.
+/// Sets up rayon, which quantizes and makes random weights, for the same number of threads. Loading and computing use a
+/// team instead.
 pub(crate) fn init_pool(global: &GlobalArgs) -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     if DONE.set(()).is_err() {
@@ -139,7 +140,6 @@ pub(crate) fn team(global: &GlobalArgs) -> Result<Team> {
 
 /// Loads a model for computing.
 pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>> {
-    init_pool(global)?;
     let options = LoadOptions {
         backend: global.backend.clone(),
         storage: global.weights.into(),
