@@ -2,6 +2,9 @@
 //!
 //! A row is quantized at most once per step length, however many matrices read it. The buffers are allocated once for
 //! the largest batch.
+//!
+//! Quantized rows lie in blocks of 256 values: block 0 of all rows, block 1 of all rows, ... (the last may be shorter), so
+//! that a kernel that takes some rows of a weight block after block reads them in the order in which they lie.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -54,14 +57,22 @@ impl ActFormat {
     }
 }
 
+/// Values per block.
+const BLOCK: usize = 256;
+
 /// Rows quantized with one step length.
 #[derive(Debug, Default)]
 struct Quantized {
     valid: bool,
     q: Vec<i8>,
     d: Vec<f32>,
+    /// Per block its sums of 16, then, where a step is 256 long, those of 32.
     sums: Vec<i16>,
-    sums32: Vec<i16>,
+}
+
+/// Sums that are kept per block of `width` values.
+fn sums_len(step: usize, width: usize) -> usize {
+    width / 16 + if step == BLOCK { width / 32 } else { 0 }
 }
 
 /// The buffers behind [`Activations`]: made once, for at most `m` rows of `k`.
@@ -80,13 +91,12 @@ impl ActBuffer {
         let mut quantized: [Quantized; 3] = Default::default();
         for format in formats {
             if let (Some(step), Some(slot)) = (format.step(), format.slot()) {
-                let k = k.next_multiple_of(256);
+                let k = k.next_multiple_of(BLOCK);
                 quantized[slot] = Quantized {
                     valid: false,
                     q: memory::zero_rows(WHAT, m, k)?,
                     d: memory::zero_rows(WHAT, m, k / step)?,
-                    sums: memory::zero_rows(WHAT, m, k / 16)?,
-                    sums32: memory::zeros(WHAT, if step == 256 { m * (k / 32) } else { 0 })?,
+                    sums: memory::zero_rows(WHAT, m, sums_len(step, k))?,
                 };
             }
         }
@@ -116,30 +126,43 @@ impl ActBuffer {
             return Ok(());
         }
         let m = x.len() / k;
-        let (steps, groups) = (k / step, k / 16);
-        let finite = AtomicBool::new(true);
-        let Quantized {
-            q, d, sums, sums32, ..
-        } = buffer;
-        let (Some(q), Some(d), Some(sums)) = (
-            q.get_mut(..m * k),
-            d.get_mut(..m * steps),
-            sums.get_mut(..m * groups),
-        ) else {
-            return Err(Error::InvalidInput {
-                what: format!("{m} rows of {k} do not fit the activation buffer"),
-            });
+        let too_small = || Error::InvalidInput {
+            what: format!("{m} rows of {k} do not fit the activation buffer"),
         };
-        team.rows3((q, k), (d, steps), (sums, groups), |row, q, d, sums| {
-            if !backend.quantize(step, &x[row * k..(row + 1) * k], q, d, sums) {
-                finite.store(false, Ordering::Relaxed);
+        let finite = AtomicBool::new(true);
+        // The whole blocks, then the last one where it is shorter.
+        let whole = k / BLOCK;
+        for (first, blocks, width) in [(0, whole, BLOCK), (whole, 1, k % BLOCK)] {
+            if blocks * width == 0 {
+                continue;
             }
-        })?;
+            let (steps, sums) = (width / step, sums_len(step, width));
+            let before = first * m;
+            let part =
+                |len: usize, per_block: usize| before * per_block..before * per_block + blocks * m * len;
+            let q = buffer.q.get_mut(part(width, BLOCK)).ok_or_else(too_small)?;
+            let d = buffer
+                .d
+                .get_mut(part(steps, BLOCK / step))
+                .ok_or_else(too_small)?;
+            let all_sums = buffer
+                .sums
+                .get_mut(part(sums, sums_len(step, BLOCK)))
+                .ok_or_else(too_small)?;
+            team.rows3((q, width), (d, steps), (all_sums, sums), |i, q, d, sums| {
+                let (block, row) = (first + i / m, i % m);
+                let x = &x[row * k + block * BLOCK..][..width];
+                let (sums, sums32) = sums.split_at_mut(width / 16);
+                if !backend.quantize(step, x, q, d, sums) {
+                    finite.store(false, Ordering::Relaxed);
+                }
+                for (wide, sums) in sums32.iter_mut().zip(sums.as_chunks::<2>().0) {
+                    *wide = sums[0] + sums[1];
+                }
+            })?;
+        }
         if !finite.into_inner() {
             return Err(Error::NonFinite { layer, op });
-        }
-        for (wide, sums) in sums32.iter_mut().zip(sums.as_chunks::<2>().0) {
-            *wide = sums[0] + sums[1];
         }
         buffer.valid = true;
         Ok(())
@@ -152,7 +175,12 @@ impl ActBuffer {
 
     /// The rows as a matmul reads them.
     pub(crate) fn view<'a>(&'a self, x: &'a [f32], k: usize) -> Activations<'a> {
-        Activations { x, k, buffer: self }
+        Activations {
+            x,
+            k,
+            m: x.len() / k,
+            buffer: self,
+        }
     }
 }
 
@@ -161,13 +189,14 @@ impl ActBuffer {
 pub struct Activations<'a> {
     x: &'a [f32],
     k: usize,
+    m: usize,
     buffer: &'a ActBuffer,
 }
 
-/// One quantized row.
-#[derive(Debug, Clone, Copy)]
-pub struct QuantizedRow<'a> {
-    /// k values, -127..=127.
+/// 256 consecutive values of a row, or what is left at its end, quantized.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QuantizedBlock<'a> {
+    /// The values, -127..=127.
     pub q: &'a [i8],
     /// One scale per step.
     pub d: &'a [f32],
@@ -180,7 +209,7 @@ pub struct QuantizedRow<'a> {
 impl Activations<'_> {
     /// Number of rows (tokens).
     pub fn m(&self) -> usize {
-        self.x.len() / self.k
+        self.m
     }
 
     /// Row as floats.
@@ -188,30 +217,29 @@ impl Activations<'_> {
         &self.x[row * self.k..(row + 1) * self.k]
     }
 
-    /// Row in an int8 form; empty where that form was not prepared.
-    pub fn quantized(&self, format: ActFormat, row: usize) -> QuantizedRow<'_> {
-        match (
-            format.slot().map(|slot| &self.buffer.quantized[slot]),
-            format.step(),
-        ) {
-            (Some(buffer), Some(step)) if buffer.valid => {
-                let (k, steps, groups) = (self.k, self.k / step, self.k / 16);
-                QuantizedRow {
-                    q: &buffer.q[row * k..(row + 1) * k],
-                    d: &buffer.d[row * steps..(row + 1) * steps],
-                    sums: &buffer.sums[row * groups..(row + 1) * groups],
-                    sums32: match format {
-                        ActFormat::Q256 => &buffer.sums32[row * (k / 32)..(row + 1) * (k / 32)],
-                        _ => &[],
-                    },
-                }
-            }
-            _ => QuantizedRow {
-                q: &[],
-                d: &[],
-                sums: &[],
-                sums32: &[],
-            },
+    /// Block `block` of a row in an int8 form; empty where that form was not prepared or the row has no such block.
+    #[inline(always)]
+    pub fn block(&self, format: ActFormat, row: usize, block: usize) -> QuantizedBlock<'_> {
+        let (Some(slot), Some(step)) = (format.slot(), format.step()) else {
+            return QuantizedBlock::default();
+        };
+        let buffer = &self.buffer.quantized[slot];
+        let (m, start) = (self.m, block * BLOCK);
+        if !buffer.valid || start >= self.k {
+            return QuantizedBlock::default();
+        }
+        let width = BLOCK.min(self.k - start);
+        let at = |per_block: usize, len: usize| {
+            let start = block * m * per_block + row * len;
+            start..start + len
+        };
+        let len = sums_len(step, width);
+        let (sums, sums32) = buffer.sums[at(sums_len(step, BLOCK), len)].split_at(width / 16);
+        QuantizedBlock {
+            q: &buffer.q[at(BLOCK, width)],
+            d: &buffer.d[at(BLOCK / step, width / step)],
+            sums,
+            sums32,
         }
     }
 }

@@ -15,7 +15,7 @@ pub mod shared;
 mod x86;
 
 pub(crate) use activations::ActBuffer;
-pub use activations::{ActFormat, Activations, Operand, QuantizedRow};
+pub use activations::{ActFormat, Activations, Operand, QuantizedBlock};
 pub use matrix::PackedMatrix;
 
 use crate::Result;

@@ -30,7 +30,7 @@ pub(super) fn e8m0_half(e: u8) -> f32 {
 
 /// Half of the unsigned e4m3 number (bias 7); the top bit is ignored, 0x7f (NaN) counts as 0, as in ggml.
 #[inline(always)]
-pub(super) fn ue4m3_half(x: u8) -> f32 {
+pub(crate) fn ue4m3_half(x: u8) -> f32 {
     let (exponent, mantissa) = (u32::from(x >> 3) & 15, x & 7);
     if x == 0x7f {
         0.0

@@ -119,7 +119,8 @@ impl MatmulKernel for Quantized {
                 for s in 0..weight.k / len {
                     unpack(row, s, &mut step);
                     for (acc, token) in acc.iter_mut().zip(tokens.clone()) {
-                        let x = x.quantized(self.format(), token);
+                        let x = x.block(self.format(), token, s * len / 256);
+                        let s = s % (256 / len);
                         let q = &x.q[s * len..(s + 1) * len];
                         let sums = &x.sums[s * len / 16..(s + 1) * len / 16];
                         let isum = dot(&step, q);

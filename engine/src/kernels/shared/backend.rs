@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::attention::{Attend, Merge};
 use super::elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
+use super::floats::{Bf16, F16, F32, Floats};
 use super::isa::Isa;
 use super::panel::Panels;
-use super::panels_32::Steps32;
-use super::panels_256::Steps256;
-use super::panels_float::{Bf16, F16, F32, Floats};
+use super::steps_32::Steps32;
+use super::steps_256::Steps256;
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::gguf::Bytes;
 use crate::kernels::{
@@ -29,13 +29,13 @@ pub(crate) fn backend<I: Isa>(isa: I) -> &'static dyn Backend {
 
 fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
     Ok(match ty {
-        GgmlType::Q4_K => Panels::<I, Steps256<l256::Q4K>>::kernel(isa),
-        GgmlType::Q5_K => Panels::<I, Steps256<l256::Q5K>>::kernel(isa),
+        GgmlType::Q4_K => Panels::<I, Steps256<l256::Q45K<false>>>::kernel(isa),
+        GgmlType::Q5_K => Panels::<I, Steps256<l256::Q45K<true>>>::kernel(isa),
         GgmlType::Q6_K => Panels::<I, Steps256<l256::Q6K>>::kernel(isa),
         GgmlType::Q2_K => Panels::<I, Steps256<l256::Q2K>>::kernel(isa),
         GgmlType::Q3_K => Panels::<I, Steps256<l256::Q3K>>::kernel(isa),
         GgmlType::IQ4_XS => Panels::<I, Steps256<l256::Iq4Xs>>::kernel(isa),
-        GgmlType::Q8_0 => Panels::<I, Steps32<l32::Bytes<true>>>::kernel(isa),
+        GgmlType::Q8_0 => Panels::<I, Steps32<l32::Q8>>::kernel(isa),
         GgmlType::Q4_0 => Panels::<I, Steps32<l32::Q4<false>>>::kernel(isa),
         GgmlType::Q4_1 => Panels::<I, Steps32<l32::Q4<true>>>::kernel(isa),
         GgmlType::Q5_0 => Panels::<I, Steps32<l32::Q5<false>>>::kernel(isa),
@@ -54,7 +54,7 @@ fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
         }
         // Types without a layout: unpacked to bytes as they are used.
         _ if step_len(ty) == 256 => Panels::<I, Steps256<l256::Int8>>::kernel(isa),
-        _ => Panels::<I, Steps32<l32::Bytes<false>>>::kernel(isa),
+        _ => Panels::<I, Steps32<l32::Int8>>::kernel(isa),
     })
 }
 

@@ -19,7 +19,9 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     const NAME: &'static str;
     /// 32-bit lanes: rows that one vector covers. Divides 16.
     const ROWS: usize;
-    /// Tokens that share one unpacking of the weights, at most 8: as many as the registers hold.
+    /// A tile of a matmul: vectors of rows, at most 32 rows together, times tokens; as many as the registers hold.
+    const PARTS: usize;
+    /// See [`Isa::PARTS`].
     const TOKENS: usize;
     /// What [`Isa::biased`] adds to signed weights: their dot products must be corrected by it.
     const BIAS: i32;
@@ -37,8 +39,14 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
 
     /// `4 * ROWS` bytes.
     fn load(self, bytes: &[u8]) -> Self::V;
+    /// Hints that the bytes from `at` on will be read soon; `at` may lie beyond the slice.
+    fn prefetch(self, bytes: &[u8], at: usize);
+    /// Writes `4 * ROWS` bytes.
+    fn store(self, v: Self::V, bytes: &mut [u8]);
     /// The same byte everywhere.
     fn splat8(self, v: u8) -> Self::V;
+    /// The same 32 bits in every lane.
+    fn splat32(self, v: u32) -> Self::V;
     /// Zero.
     fn zero(self) -> Self::V;
     /// Bits in both.
@@ -51,14 +59,15 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn shr16(self, v: Self::V, n: u32) -> Self::V;
     /// Sum of bytes, wrapping.
     fn add8(self, a: Self::V, b: Self::V) -> Self::V;
+    /// All bits of a byte where the bytes are equal, else none.
+    fn equal8(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Byte `pattern[b]` of each lane as byte b, 0 for 0x80.
+    fn shuffle_lanes(self, v: Self::V, pattern: [u8; 4]) -> Self::V;
     /// `table[v]` for bytes of 0..16.
     fn lookup(self, table: &[i8; 16], v: Self::V) -> Self::V;
 
-    /// How many dot products of unsigned weights up to `max` may be added up in one group accumulator: a power
-    /// of two.
-    fn group_quads(max: i32) -> usize;
     /// `acc` plus, per lane, 4 unsigned weights (at most 127) times 4 activations (-127..=127). `acc` is a *group
-    /// accumulator*: zero at first, at most [`Isa::group_quads`] additions, read by [`Isa::add_group`].
+    /// accumulator*: zero at first, at most [`group_quads`] additions, read by [`Isa::add_group`].
     fn dot(self, acc: Self::V, w: Self::V, x: [i8; 4]) -> Self::V;
     /// Signed bytes as [`Isa::dot_signed`] wants them: [`Isa::BIAS`] added.
     fn biased(self, w: Self::V) -> Self::V;
@@ -88,6 +97,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn load_f32(self, bytes: &[u8]) -> Self::F;
     /// `ROWS` half-precision numbers, little-endian bytes; exact.
     fn load_f16(self, bytes: &[u8]) -> Self::F;
+    /// The half-precision number in the lower or the upper half of each lane; exact.
+    fn f16_of_lanes(self, v: Self::V, upper: bool) -> Self::F;
     /// `ROWS` half-precision numbers; exact.
     fn load_halves(self, v: &[u16]) -> Self::F;
     /// `ROWS` bfloat16 numbers, little-endian bytes; exact.
@@ -100,7 +111,18 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn max_magnitude(self, v: &[f32]) -> u32;
 }
 
-/// Repeats the body with `$i` = 0, 1, ... below `$n`, which is at most the 4 or 8 stated, each written out, so that shifts
+/// How many dot products of unsigned weights up to `max` may be added up in one group accumulator of an instruction set: a
+/// power of two.
+pub(crate) const fn group_quads<I: Isa>(max: i32) -> usize {
+    if I::WIDE_GROUPS {
+        64
+    } else {
+        // A 16-bit lane of the accumulator takes two products at a time.
+        1 << (32767 / (2 * 127 * max)).ilog2()
+    }
+}
+
+/// Repeats the body with `$i` = 0, 1, ... below `$n`, which is at most the number stated, each written out, so that shifts
 /// and registers are known where the code is compiled.
 macro_rules! unrolled {
     ($i:ident in $n:expr, at most 4 => $body:block) => {
@@ -108,6 +130,9 @@ macro_rules! unrolled {
     };
     ($i:ident in $n:expr, at most 8 => $body:block) => {
         unrolled!(@ $i, $n, $body, 0 1 2 3 4 5 6 7)
+    };
+    ($i:ident in $n:expr, at most 16 => $body:block) => {
+        unrolled!(@ $i, $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
     (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {
         $(

@@ -1,99 +1,74 @@
 //! Panel layouts of the types with one float scale per 32 (NVFP4: 16) weights.
 //!
-//! ```text
-//!   vectors are 64 bytes: 16 rows x 4 bytes. nib[i]: quad i in the low, quad i + 4 (NVFP4: i + 2) in the high nibbles.
+//! A panel block is the 16 blocks of its rows with their 32-bit words interleaved (see [`super::blocks`]), from the word
+//! stated here on.
 //!
-//!   q8_0            quad[0..8] | d[16] f16                     544 bytes, as 16 rows in the file
-//!   q4_0, iq4_nl    nib[0..4] | d[16] f16                      288
-//!   q4_1            nib[0..4] | d[16] f16 | dmin[16] f16       320
-//!   q5_0            nib[0..4] | bits | d[16] f16               352   bits: bit i = fifth bit of quad i
-//!   q5_1            nib[0..4] | bits | d[16] f16 | dmin[16]    384
-//!   mxfp4           nib[0..4] | d[16] bf16                     288   a power of two, exact; the file takes 272
-//!   nvfp4           nib[0..2] | d[16] f16                      160   exact; the file takes 144
+//! ```text
+//!   q8_0            i: quad i | tail: d                                                   from byte 2
+//!   q4_0, iq4_nl    i: low nibble quad i, high nibble quad i + 4 (i below 4) | tail: d    from byte 2
+//!   q4_1            0: d, m | 1 + i: nibbles as q4_0
+//!   q5_0            0: bit 4i + b = fifth bit of weight 4i + b | 1 + i: nibbles | tail: d   from byte 2
+//!   q5_1            0: d, m | 1: fifth bits | 2 + i: nibbles
+//!   mxfp4           i: nibbles as q4_0 | tail: d as bf16, a power of two, exact           from byte 1
+//!   nvfp4           2s + i: low nibble quad 4s + i, high nibble quad 4s + 2 + i (step s) | tails: four d, exact in f16
 //! ```
+//!
+//! Source of the formats: ggml's `ggml-common.h`.
 
-use half::bf16;
+use half::f16;
 
+use super::blocks::Part;
 use super::isa::Isa;
-use super::layouts_256::{code_of, half_at, halves, pack_halves, quads, table, vector};
-use super::panel::ROWS;
-use super::panels_32::Layout;
-use crate::quant::{FP4_VALUES, IQ4_VALUES, Step};
+use super::layouts_256::{moved, table};
+use super::steps_32::Layout;
+use crate::quant::{self, FP4_VALUES, GgmlType, IQ4_VALUES};
 
-const VECTOR: usize = 64;
-const NIBBLES: usize = 4 * VECTOR;
-
-/// Nibble `i` of a step of `2 * vectors` quads.
+/// Nibble of quad `i`, words from `first` on, `words` of them per step.
 #[inline(always)]
-fn nibble<I: Isa>(isa: I, step: &[u8], part: usize, i: usize, vectors: usize) -> I::V {
-    let v = vector(isa, step, i % vectors * VECTOR, part);
-    let v = if i < vectors { v } else { isa.shr16(v, 4) };
-    isa.and(v, isa.splat8(15))
+fn nibble<I: Isa>(isa: I, block: &Part<'_>, first: usize, words: usize, i: usize) -> I::V {
+    let word = block.word(isa, first + i / (2 * words) * words + i % words);
+    moved(isa, word, (i / words % 2) as u32 * 4, 0, 15)
 }
 
-/// The fifth bit of quad `i`, where it belongs.
-#[inline(always)]
-fn fifth_bit<I: Isa>(isa: I, bits: &[u8], part: usize, i: usize) -> I::V {
-    let v = vector(isa, bits, 0, part);
-    let v = if i < 4 {
-        isa.shl16(v, 4 - i as u32)
-    } else {
-        isa.shr16(v, i as u32 - 4)
-    };
-    isa.and(v, isa.splat8(16))
-}
-
-/// Quads `0 .. 2 * vectors` as nibbles.
-fn pack_nibbles(quads: &[[u8; VECTOR]], vectors: usize, out: &mut [u8]) {
-    for (i, out) in out[..vectors * VECTOR].chunks_exact_mut(VECTOR).enumerate() {
-        for (b, out) in out.iter_mut().enumerate() {
-            *out = quads[i][b] & 15 | quads[i + vectors][b] << 4;
-        }
-    }
-}
-
-fn pack_fifth_bits(quads: &[[u8; VECTOR]; 8], out: &mut [u8]) {
-    for (b, out) in out[..VECTOR].iter_mut().enumerate() {
-        *out = (0..8).fold(0, |bits, i| bits | (quads[i][b] >> 4 & 1) << i);
-    }
-}
-
-/// Weights of one row: `code(quad, byte)`.
-fn unpack_codes(row: usize, len: usize, offset: u8, out: &mut Step, code: impl Fn(usize, usize) -> u8) {
-    for (k, q) in out.q[..len].iter_mut().enumerate() {
-        *q = code(k / 4, 4 * row + k % 4).wrapping_sub(offset) as i8;
-    }
-}
-
-fn nibble_at(step: &[u8], i: usize, b: usize, vectors: usize) -> u8 {
-    step[i % vectors * VECTOR + b] >> (i / vectors * 4) & 15
-}
-
-/// A byte per weight: q8_0 (`OWN`), or the scratch of types with steps of 32 and without a layout.
+/// A byte per weight.
 #[derive(Debug)]
-pub(super) struct Bytes<const OWN: bool>;
+pub(super) struct Q8;
 
-impl<const OWN: bool> Layout for Bytes<OWN> {
-    const BYTES: usize = 8 * VECTOR + 32;
-    const OWN: bool = OWN;
+impl Layout for Q8 {
+    const TYPE: GgmlType = GgmlType::Q8_0;
+    const WORDS_AT: usize = 2;
+    const TAILS: usize = 1;
     const SIGNED: bool = true;
     const MAX: i32 = 255;
 
     #[inline(always)]
-    fn quad<I: Isa>(isa: I, step: &[u8], part: usize, i: usize) -> I::V {
-        isa.biased(vector(isa, step, i * VECTOR, part))
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
+        isa.biased(block.word(isa, i))
     }
     #[inline(always)]
-    fn d<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        halves(isa, step, 8 * VECTOR, part)
+    fn d<I: Isa>(isa: I, block: &Part<'_>, _: usize) -> I::F {
+        block.f16_tail(isa, 0)
     }
-    fn pack(steps: &[Step; ROWS], out: &mut [u8]) {
-        out[..8 * VECTOR].copy_from_slice(quads::<8>(steps, 0).as_flattened());
-        pack_halves(steps.iter().map(|s| s.d), &mut out[8 * VECTOR..]);
+}
+
+/// The form of types with steps of 32 that have no layout of their own: words 0..8 quads, 8 d as f32.
+#[derive(Debug)]
+pub(super) struct Int8;
+
+impl Layout for Int8 {
+    const TYPE: GgmlType = GgmlType::Q8_0;
+    const WORDS: usize = 9;
+    const OWN: bool = false;
+    const SIGNED: bool = true;
+    const MAX: i32 = 255;
+
+    #[inline(always)]
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
+        isa.biased(block.word(isa, i))
     }
-    fn unpack(step: &[u8], row: usize, out: &mut Step) {
-        unpack_codes(row, 32, 0, out, |i, b| step[i * VECTOR + b]);
-        out.d = half_at(step, 8 * VECTOR, row);
+    #[inline(always)]
+    fn d<I: Isa>(isa: I, block: &Part<'_>, _: usize) -> I::F {
+        block.f32_word(isa, 8)
     }
 }
 
@@ -102,37 +77,34 @@ impl<const OWN: bool> Layout for Bytes<OWN> {
 pub(super) struct Q4<const MIN: bool>;
 
 impl<const MIN: bool> Layout for Q4<MIN> {
-    const BYTES: usize = NIBBLES + if MIN { 64 } else { 32 };
+    const TYPE: GgmlType = if MIN { GgmlType::Q4_1 } else { GgmlType::Q4_0 };
+    const WORDS_AT: usize = if MIN { 0 } else { 2 };
+    const TAILS: usize = if MIN { 0 } else { 1 };
     const MAX: i32 = 15;
     const OFFSET: i16 = if MIN { 0 } else { 8 };
     const MIN: bool = MIN;
 
     #[inline(always)]
-    fn quad<I: Isa>(isa: I, step: &[u8], part: usize, i: usize) -> I::V {
-        nibble(isa, step, part, i, 4)
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
+        nibble(isa, block, if MIN { 1 } else { 0 }, 4, i)
     }
     #[inline(always)]
-    fn d<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        halves(isa, step, NIBBLES, part)
+    fn d<I: Isa>(isa: I, block: &Part<'_>, _: usize) -> I::F {
+        d_of(isa, block, MIN)
     }
     #[inline(always)]
-    fn dmin<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        // Without minima nothing reads it.
-        halves(isa, step, if MIN { NIBBLES + 32 } else { NIBBLES }, part)
+    fn m<I: Isa>(isa: I, block: &Part<'_>) -> I::F {
+        isa.f16_of_lanes(block.word(isa, 0), true)
     }
-    fn pack(steps: &[Step; ROWS], out: &mut [u8]) {
-        pack_nibbles(&quads::<8>(steps, Self::OFFSET as i8), 4, out);
-        pack_halves(steps.iter().map(|s| s.d), &mut out[NIBBLES..NIBBLES + 32]);
-        pack_halves(steps.iter().map(|s| s.dmin), &mut out[NIBBLES + 32..]);
-    }
-    fn unpack(step: &[u8], row: usize, out: &mut Step) {
-        unpack_codes(row, 32, Self::OFFSET as u8, out, |i, b| nibble_at(step, i, b, 4));
-        out.d = half_at(step, NIBBLES, row);
-        out.dmin = if MIN {
-            half_at(step, NIBBLES + 32, row)
-        } else {
-            0.0
-        };
+}
+
+/// d of the types that hold it in their first word beside m, or in the tail.
+#[inline(always)]
+fn d_of<I: Isa>(isa: I, block: &Part<'_>, min: bool) -> I::F {
+    if min {
+        isa.f16_of_lanes(block.word(isa, 0), false)
+    } else {
+        block.f16_tail(isa, 0)
     }
 }
 
@@ -141,74 +113,50 @@ impl<const MIN: bool> Layout for Q4<MIN> {
 pub(super) struct Q5<const MIN: bool>;
 
 impl<const MIN: bool> Layout for Q5<MIN> {
-    const BYTES: usize = NIBBLES + VECTOR + if MIN { 64 } else { 32 };
+    const TYPE: GgmlType = if MIN { GgmlType::Q5_1 } else { GgmlType::Q5_0 };
+    const WORDS_AT: usize = if MIN { 0 } else { 2 };
+    const TAILS: usize = if MIN { 0 } else { 1 };
     const MAX: i32 = 31;
     const OFFSET: i16 = if MIN { 0 } else { 16 };
     const MIN: bool = MIN;
 
     #[inline(always)]
-    fn quad<I: Isa>(isa: I, step: &[u8], part: usize, i: usize) -> I::V {
-        let bit = fifth_bit(isa, &step[NIBBLES..], part, i);
-        isa.or(nibble(isa, step, part, i, 4), bit)
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
+        let bits = if MIN { 1 } else { 0 };
+        // Byte i / 2 of the word, its lower or upper four bits: one for each weight of the quad.
+        let byte = isa.shuffle_lanes(block.word(isa, bits), [i as u8 / 2; 4]);
+        let mask = isa.splat32(0x0804_0201 << (i % 2 * 4));
+        let fifth = isa.and(isa.equal8(isa.and(byte, mask), mask), isa.splat8(16));
+        isa.or(nibble(isa, block, bits + 1, 4, i), fifth)
     }
     #[inline(always)]
-    fn d<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        halves(isa, step, NIBBLES + VECTOR, part)
+    fn d<I: Isa>(isa: I, block: &Part<'_>, _: usize) -> I::F {
+        d_of(isa, block, MIN)
     }
     #[inline(always)]
-    fn dmin<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        // Without minima nothing reads it.
-        halves(isa, step, NIBBLES + VECTOR + if MIN { 32 } else { 0 }, part)
-    }
-    fn pack(steps: &[Step; ROWS], out: &mut [u8]) {
-        let quads = quads::<8>(steps, Self::OFFSET as i8);
-        pack_nibbles(&quads, 4, out);
-        pack_fifth_bits(&quads, &mut out[NIBBLES..]);
-        let floats = &mut out[NIBBLES + VECTOR..];
-        pack_halves(steps.iter().map(|s| s.d), &mut floats[..32]);
-        pack_halves(steps.iter().map(|s| s.dmin), &mut floats[32..]);
-    }
-    fn unpack(step: &[u8], row: usize, out: &mut Step) {
-        unpack_codes(row, 32, Self::OFFSET as u8, out, |i, b| {
-            nibble_at(step, i, b, 4) | (step[NIBBLES + b] >> i & 1) << 4
-        });
-        out.d = half_at(step, NIBBLES + VECTOR, row);
-        out.dmin = if MIN {
-            half_at(step, NIBBLES + VECTOR + 32, row)
-        } else {
-            0.0
-        };
+    fn m<I: Isa>(isa: I, block: &Part<'_>) -> I::F {
+        isa.f16_of_lanes(block.word(isa, 0), true)
     }
 }
 
-/// See the module's drawing.
+/// IQ4_NL.
 #[derive(Debug)]
 pub(super) struct Iq4Nl;
 
 impl Layout for Iq4Nl {
-    const BYTES: usize = NIBBLES + 32;
+    const TYPE: GgmlType = GgmlType::IQ4_NL;
+    const WORDS_AT: usize = 2;
+    const TAILS: usize = 1;
     const SIGNED: bool = true;
     const MAX: i32 = 255;
 
     #[inline(always)]
-    fn quad<I: Isa>(isa: I, step: &[u8], part: usize, i: usize) -> I::V {
-        table(isa, &IQ4_VALUES, nibble(isa, step, part, i, 4))
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
+        table(isa, &IQ4_VALUES, nibble(isa, block, 0, 4, i))
     }
     #[inline(always)]
-    fn d<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        halves(isa, step, NIBBLES, part)
-    }
-    fn pack(steps: &[Step; ROWS], out: &mut [u8]) {
-        let mut quads = quads::<8>(steps, 0);
-        quads.as_flattened_mut().iter_mut().for_each(|v| *v = code_of(*v));
-        pack_nibbles(&quads, 4, out);
-        pack_halves(steps.iter().map(|s| s.d), &mut out[NIBBLES..]);
-    }
-    fn unpack(step: &[u8], row: usize, out: &mut Step) {
-        unpack_codes(row, 32, 0, out, |i, b| {
-            IQ4_VALUES[usize::from(nibble_at(step, i, b, 4))] as u8
-        });
-        out.d = half_at(step, NIBBLES, row);
+    fn d<I: Isa>(isa: I, block: &Part<'_>, _: usize) -> I::F {
+        block.f16_tail(isa, 0)
     }
 }
 
@@ -224,79 +172,70 @@ const FP4_UNSIGNED: [i8; 16] = {
 };
 const FP4_OFFSET: i8 = 12;
 
-/// The first code of a doubled e2m1 number: -0 becomes 0, the same number.
-fn fp4_code(value: u8) -> u8 {
-    FP4_VALUES.iter().position(|v| *v as u8 == value).unwrap_or(0) as u8
-}
-
-fn fp4_quads<const N: usize>(steps: &[Step; ROWS]) -> [[u8; VECTOR]; N] {
-    let mut quads = quads::<N>(steps, 0);
-    quads
-        .as_flattened_mut()
-        .iter_mut()
-        .for_each(|v| *v = fp4_code(*v));
-    quads
-}
-
-/// See the module's drawing.
+/// MXFP4.
 #[derive(Debug)]
 pub(super) struct Mxfp4;
 
 impl Layout for Mxfp4 {
-    const BYTES: usize = NIBBLES + 32;
+    const TYPE: GgmlType = GgmlType::MXFP4;
+    const WORDS_AT: usize = 1;
+    const WORDS: usize = 4;
+    const TAILS: usize = 1;
     const MAX: i32 = 24;
     const OFFSET: i16 = FP4_OFFSET as i16;
 
     #[inline(always)]
-    fn quad<I: Isa>(isa: I, step: &[u8], part: usize, i: usize) -> I::V {
-        isa.lookup(&FP4_UNSIGNED, nibble(isa, step, part, i, 4))
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
+        isa.lookup(&FP4_UNSIGNED, nibble(isa, block, 0, 4, i))
     }
     #[inline(always)]
-    fn d<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        isa.load_bf16(&step[NIBBLES + part * 2 * I::ROWS..])
+    fn d<I: Isa>(isa: I, block: &Part<'_>, _: usize) -> I::F {
+        block.bf16_tail(isa, 0)
     }
-    fn pack(steps: &[Step; ROWS], out: &mut [u8]) {
-        pack_nibbles(&fp4_quads::<8>(steps), 4, out);
-        for (step, out) in steps.iter().zip(out[NIBBLES..].chunks_exact_mut(2)) {
-            // Exact: a power of two, subnormal at the least with one of the upper 16 bits set.
-            out.copy_from_slice(&bf16::from_f32(step.d).to_le_bytes());
+    fn tail(block: &[u8], _: usize) -> u16 {
+        // 2^(e - 128): one of the upper 16 bits of a float, also where it is subnormal (e = 0 and 1).
+        match block[0] {
+            e @ 0..=1 => 0x20 << e,
+            e => (u16::from(e) - 1) << 7,
         }
     }
-    fn unpack(step: &[u8], row: usize, out: &mut Step) {
-        unpack_codes(row, 32, 0, out, |i, b| {
-            FP4_VALUES[usize::from(nibble_at(step, i, b, 4))] as u8
-        });
-        let d = &step[NIBBLES + 2 * row..];
-        out.d = bf16::from_le_bytes([d[0], d[1]]).to_f32();
+    fn restore_tail(block: &mut [u8], _: usize, tail: u16) {
+        block[0] = match tail {
+            0x20 => 0,
+            0x40 => 1,
+            tail => (tail >> 7) as u8 + 1,
+        };
     }
 }
 
-/// See the module's drawing.
+/// NVFP4.
 #[derive(Debug)]
 pub(super) struct Nvfp4;
 
 impl Layout for Nvfp4 {
+    const TYPE: GgmlType = GgmlType::NVFP4;
     const STEP: usize = 16;
-    const BYTES: usize = 2 * VECTOR + 32;
+    const WORDS_AT: usize = 4;
+    const WORDS: usize = 8;
+    const TAILS: usize = 4;
     const MAX: i32 = 24;
     const OFFSET: i16 = FP4_OFFSET as i16;
 
     #[inline(always)]
-    fn quad<I: Isa>(isa: I, step: &[u8], part: usize, i: usize) -> I::V {
-        isa.lookup(&FP4_UNSIGNED, nibble(isa, step, part, i, 2))
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
+        isa.lookup(&FP4_UNSIGNED, nibble(isa, block, 0, 2, i))
     }
     #[inline(always)]
-    fn d<I: Isa>(isa: I, step: &[u8], part: usize) -> I::F {
-        halves(isa, step, 2 * VECTOR, part)
+    fn d<I: Isa>(isa: I, block: &Part<'_>, step: usize) -> I::F {
+        block.f16_tail(isa, step)
     }
-    fn pack(steps: &[Step; ROWS], out: &mut [u8]) {
-        pack_nibbles(&fp4_quads::<4>(steps), 2, out);
-        pack_halves(steps.iter().map(|s| s.d), &mut out[2 * VECTOR..]);
+    fn tail(block: &[u8], j: usize) -> u16 {
+        f16::from_f32(quant::ue4m3_half(block[j])).to_bits()
     }
-    fn unpack(step: &[u8], row: usize, out: &mut Step) {
-        unpack_codes(row, 16, 0, out, |i, b| {
-            FP4_VALUES[usize::from(nibble_at(step, i, b, 2))] as u8
-        });
-        out.d = half_at(step, 2 * VECTOR, row);
+    fn restore_tail(block: &mut [u8], j: usize, tail: u16) {
+        // The first byte with this scale.
+        block[j] = (0..=255)
+            .find(|byte| Self::tail(&[*byte], 0) == tail)
+            .unwrap_or(0);
     }
 }

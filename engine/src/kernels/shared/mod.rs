@@ -1,7 +1,8 @@
 //! Bodies written once over a narrow lane trait, for every instruction set.
 //!
-//! `isa` is that trait; `panel` drives a matmul over panels of 16 rows; `panels_256`, `panels_32` and `panels_float` are
-//! its kernels, `layouts_256` and `layouts_32` what the panels look like; `backend` makes a backend of an instruction set.
+//! `isa` is that trait; `blocks` says how rows become panels, `panel` drives a matmul over them; `steps_256`, `steps_32`
+//! and `floats` are its kernels, `layouts_256` and `layouts_32` what the panels hold; `backend` makes a backend of an
+//! instruction set.
 
 pub mod functions;
 
@@ -11,7 +12,11 @@ mod attention;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod backend;
 #[cfg(target_arch = "x86_64")]
+mod blocks;
+#[cfg(target_arch = "x86_64")]
 mod elementwise;
+#[cfg(target_arch = "x86_64")]
+mod floats;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod isa;
 #[cfg(target_arch = "x86_64")]
@@ -21,8 +26,6 @@ mod layouts_32;
 #[cfg(target_arch = "x86_64")]
 mod panel;
 #[cfg(target_arch = "x86_64")]
-mod panels_256;
+mod steps_256;
 #[cfg(target_arch = "x86_64")]
-mod panels_32;
-#[cfg(target_arch = "x86_64")]
-mod panels_float;
+mod steps_32;

@@ -1,40 +1,46 @@
-//! Matmul over panels: 16 output rows interleaved, so that a 32-bit lane holds 4 consecutive k of one row.
+//! Matmul over panels: 16 output rows interleaved, so that a 32-bit lane of a vector is one output ([`super::blocks`] draws
+//! it). There is no horizontal sum, and the floats of one output are added in the order of the steps, as the contract asks.
+//!
+//! *Packed* weights lie as panels; *mapped* weights as in the file: some blocks of 16 rows at a time are interleaved into a
+//! buffer on the stack just before use.
+//!
+//! One token goes straight from the panel's bits to dot products. More tokens: 256 weights of 32 rows or so (*a fill*) are
+//! unpacked to bytes once, into a scratch that stays in the first-level cache, and all tokens pass over it, some at a time
+//! against some vectors of rows, as the registers allow:
 //!
 //! ```text
-//!   panel p of a matrix: rows 16p .. 16p + 15; rows beyond n are zero
-//!   one vector (64 bytes):   lane   0          1        ...  15
-//!                            row    0          1             15
-//!                            bytes  k k+1 k+2 k+3  (8-bit; narrower types put 2 or 4 vectors into the bits of one)
-//!   panel = one *panel step* after the other along k, each with its scales; see the layouts
+//!   for up to 256 tokens                 sums of floats wait in an array of [token][row]
+//!     for panels, as many as a tile is high
+//!       for each fill along k            unpack -> bytes, scales as factors, d
+//!         for tokens by I::TOKENS        tile: I::PARTS vectors x I::TOKENS tokens in registers
 //! ```
-//!
-//! A lane is an output, so there is no horizontal sum; the floats of one output are added in the order of the steps, as
-//! the contract asks. Up to 8 tokens share one unpacking of the weights.
-//!
-//! *Packed* weights lie as panels. *Mapped* weights lie as in the file: some steps of 16 rows are packed into a scratch on
-//! the stack, used for all tokens, and so on along k; the sums so far wait in the output.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::blocks::{Blocks, Sources, TAIL, WORD, interleave, restore};
 use super::isa::{Isa, Op};
 use crate::gguf::Bytes;
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, MatmulKernel};
-use crate::quant::{self, GgmlType, Step};
+use crate::quant::{self, GgmlType};
 use crate::team::{Team, Tile};
 use crate::{Error, Result};
 
 /// Output rows of a panel.
 pub(super) const ROWS: usize = 16;
 
-/// Bytes of panels that stay in a core's second-level cache while all tokens pass over them.
-const RESIDENT: usize = 384 << 10;
+/// Tokens whose sums are kept at a time.
+const TOKENS: usize = 256;
 
-/// Bytes of the scratch for mapped weights.
-const SCRATCH: usize = 24 << 10;
+/// Panels that one tile can be high.
+const PANELS: usize = 2;
 
-/// One token's activations as a kernel reads them.
+/// Words and tails of a fill of any format.
+const FILL_WORDS: usize = 72;
+const FILL_TAILS: usize = 64;
+
+/// The activations of one token that belong to a fill.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     /// Floats, for float weights.
@@ -49,53 +55,93 @@ pub(super) struct Row<'a> {
     pub(super) sums32: &'a [i16],
 }
 
-/// A panel layout.
+/// A fill of one panel, unpacked. Vectors are those of an instruction set: part p of the rows lies in its own run.
+#[repr(C, align(64))]
+pub(super) struct Scratch {
+    /// Weights: 64 quads, a byte per weight.
+    pub(super) quads: [u8; 64 * WORD],
+    /// Factors of the groups.
+    pub(super) factors: [u8; 16 * WORD],
+    /// Factors of the sums of x, by pairs: of the offset or of the minima.
+    pub(super) pairs: [u8; 8 * WORD],
+    /// The float factor of each step and row, `[step][row]`.
+    pub(super) d: [f32; 16 * ROWS],
+    /// The same of the minima.
+    pub(super) dmin: [f32; 16 * ROWS],
+    /// Float weights, `[k][row]`.
+    pub(super) floats: [f32; 64 * ROWS],
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Scratch {
+            quads: [0; 64 * WORD],
+            factors: [0; 16 * WORD],
+            pairs: [0; 8 * WORD],
+            d: [0.0; 16 * ROWS],
+            dmin: [0.0; 16 * ROWS],
+            floats: [0.0; 64 * ROWS],
+        }
+    }
+}
+
+/// A panel layout with its kernels.
 pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
-    /// Weights of a row per panel step.
-    const STEP: usize;
-    /// Bytes of a panel step.
-    const BYTES: usize;
-    /// Whether weights are kept in this layout; else it only ever is a scratch.
+    /// The type in the file; not read where the layout is only a form for any type.
+    const TYPE: GgmlType;
+    /// Weights of a row per block.
+    const BLOCK: usize;
+    /// Blocks per fill.
+    const FILL: usize;
+    /// The byte of a file's block from which on it is taken as words.
+    const WORDS_AT: usize;
+    /// Words of a block.
+    const WORDS: usize;
+    /// Tails of a block.
+    const TAILS: usize;
+    /// Whether weights are kept in this layout; else it only ever is a buffer.
     const OWN: bool;
     /// The activations that it is multiplied with.
     const ACTIVATIONS: ActFormat;
 
-    /// Packs steps `first..` of 16 rows (GGUF bytes; `None` is a row of zeros) into whole panel steps.
-    fn pack(ty: GgmlType, rows: &[Option<&[u8]>; ROWS], first: usize, out: &mut [u8]);
+    /// Tail `j` of a file's block.
+    fn tail(block: &[u8], j: usize) -> u16;
+    /// The inverse.
+    fn restore_tail(block: &mut [u8], j: usize, tail: u16);
 
-    /// The canonical decode of one row of a panel.
-    fn decode(panel: &[u8], row: usize, out: &mut [f32]);
+    /// Blocks `first .. first + n` of 16 rows as a panel has them.
+    #[inline(always)]
+    fn fill(_: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8], tails: &mut [u8])
+    where
+        Self: Sized,
+    {
+        interleave::<Self>(rows, first_n, words, tails);
+    }
 
-    /// Adds the products of some panel steps, the first of them step `first` of the row, to the sums of M tokens.
-    fn accumulate<I: Isa, const M: usize>(
+    /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows.
+    fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]);
+
+    /// Unpacks one fill.
+    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch);
+
+    /// Adds the products of one fill of `n` blocks, P vectors of rows from number `part` on, with M tokens: the sums of token
+    /// t start at `acc[t * stride]`, with that of the first panel's first row.
+    fn tile<I: Isa, const P: usize, const M: usize>(
         isa: I,
-        panel: &[u8],
-        first: usize,
+        scratch: &[Scratch; PANELS],
+        part: usize,
+        n: usize,
         x: &[Row<'_>; M],
-        acc: &mut [[f32; ROWS]; M],
+        acc: (&mut [f32], usize),
     );
 }
 
-/// [`Format::pack`] for quantized types: each step through its integer form.
-pub(super) fn pack_steps(
-    ty: GgmlType,
-    rows: &[Option<&[u8]>; ROWS],
-    first: usize,
-    (out, bytes): (&mut [u8], usize),
-    pack: impl Fn(&[Step; ROWS], &mut [u8]),
-) {
-    let Some(unpack) = quant::step_unpacker(ty) else {
-        return;
-    };
-    let mut steps: [Step; ROWS] = Default::default();
-    for (i, out) in out.chunks_exact_mut(bytes).enumerate() {
-        for (row, step) in rows.iter().zip(&mut steps) {
-            if let Some(row) = row {
-                unpack(row, first + i, step);
-            }
-        }
-        pack(&steps, out);
-    }
+/// Vector number `part` as counted over all panels of a tile: its panel, and its place there.
+#[inline(always)]
+pub(super) fn place<I: Isa>(part: usize) -> (usize, usize) {
+    let parts = ROWS / I::ROWS;
+    // The remainder changes nothing but tells the compiler that there is no such panel.
+    (part / parts % PANELS, part % parts)
 }
 
 /// The kernel of a layout on an instruction set.
@@ -113,151 +159,260 @@ impl<I: Isa, F: Format> Panels<I, F> {
             format: PhantomData::<F>,
         }))
     }
-
-    fn packed_matmul(&self, weight: &Shard, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_>) {
-        let panel_bytes = weight.row_bytes * ROWS;
-        let panels: &[u8] = &weight.data;
-        let together = if panel_bytes > RESIDENT {
-            1
-        } else {
-            RESIDENT / panel_bytes
-        };
-        let last = rows.end.div_ceil(ROWS);
-        let mut panel = rows.start / ROWS;
-        while panel < last {
-            let end = last.min(panel + together);
-            for tokens in token_blocks(x.m(), I::TOKENS) {
-                for p in panel..end {
-                    let bytes = &panels[p * panel_bytes..(p + 1) * panel_bytes];
-                    let place = Place::new(p, &rows);
-                    block::<I, F>(self.isa, (bytes, 0), x, tokens.clone(), &place, out, true);
-                }
-            }
-            panel = end;
-        }
-    }
-
-    fn mapped_matmul(&self, weight: &Shard, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_>) {
-        let mut scratch = Scratch([0; SCRATCH]);
-        let steps = weight.k / F::STEP;
-        let at_once = SCRATCH / F::BYTES;
-        for panel in rows.start / ROWS..rows.end.div_ceil(ROWS) {
-            let place = Place::new(panel, &rows);
-            let sources = sources(weight, panel);
-            for first in (0..steps).step_by(at_once) {
-                let bytes = &mut scratch.0[..at_once.min(steps - first) * F::BYTES];
-                F::pack(weight.ty, &sources, first, bytes);
-                for tokens in token_blocks(x.m(), I::TOKENS) {
-                    block::<I, F>(self.isa, (bytes, first), x, tokens, &place, out, first == 0);
-                }
-            }
-        }
-    }
 }
 
+/// A buffer for a fill of mapped weights.
 #[repr(align(64))]
-struct Scratch([u8; SCRATCH]);
-
-/// Which lanes of a panel are which columns of a tile.
-struct Place {
-    lanes: Range<usize>,
-    column: usize,
+struct Buffer {
+    words: [u8; FILL_WORDS * WORD],
+    tails: [u8; FILL_TAILS * TAIL],
 }
 
-impl Place {
-    fn new(panel: usize, rows: &Range<usize>) -> Self {
-        let start = rows.start.max(panel * ROWS);
-        let end = rows.end.min((panel + 1) * ROWS);
-        Place {
-            lanes: start - panel * ROWS..end - panel * ROWS,
-            column: start - rows.start,
+impl Buffer {
+    const fn new() -> Self {
+        Buffer {
+            words: [0; FILL_WORDS * WORD],
+            tails: [0; FILL_TAILS * TAIL],
         }
     }
 }
 
-fn token_blocks(m: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..m).step_by(size).map(move |start| start..m.min(start + size))
+/// The panels of a shard, wherever its bytes lie.
+struct Source<'a, F> {
+    weight: &'a Shard,
+    /// Blocks of a row.
+    blocks: usize,
+    format: PhantomData<F>,
+}
+
+/// One panel of a [`Source`].
+enum Panel<'a> {
+    Packed(Blocks<'a>),
+    Mapped(Sources<'a>),
+}
+
+impl<'a, F: Format> Source<'a, F> {
+    fn new(weight: &'a Shard) -> Self {
+        Source {
+            weight,
+            blocks: weight.k / F::BLOCK,
+            format: PhantomData,
+        }
+    }
+
+    fn fills(&self) -> usize {
+        self.blocks.div_ceil(F::FILL)
+    }
+
+    fn panel(&self, panel: usize) -> Panel<'a> {
+        if self.weight.packed {
+            let bytes = self.weight.row_bytes * ROWS;
+            let panel = &self.weight.data[panel * bytes..(panel + 1) * bytes];
+            Panel::Packed(Blocks::of_panel::<F>(panel, self.blocks))
+        } else {
+            Panel::Mapped(sources(self.weight, panel))
+        }
+    }
+
+    /// Fill `i` of a panel and its number of blocks.
+    #[inline(always)]
+    fn fill<'b>(&self, panel: &Panel<'b>, i: usize, buffer: &'b mut Buffer) -> (Blocks<'b>, usize) {
+        let first = i * F::FILL;
+        let n = F::FILL.min(self.blocks - first);
+        let blocks = match panel {
+            Panel::Packed(blocks) => blocks.some::<F>(first, n),
+            Panel::Mapped(rows) => {
+                F::fill(
+                    self.weight.ty,
+                    rows,
+                    (first, n),
+                    &mut buffer.words,
+                    &mut buffer.tails,
+                );
+                Blocks {
+                    words: &buffer.words[..n * F::WORDS * WORD],
+                    tails: &buffer.tails[..n * F::TAILS * TAIL],
+                }
+            }
+        };
+        (blocks, n)
+    }
+}
+
+/// The activations of a token that belong to fill `i`.
+#[inline(always)]
+fn row<'a, F: Format>(x: &'a Activations<'_>, token: usize, i: usize) -> Row<'a> {
+    let empty = Row {
+        x: &[],
+        q: &[],
+        d: &[],
+        sums: &[],
+        sums32: &[],
+    };
+    if F::ACTIVATIONS == ActFormat::F32 {
+        let x = &x.row(token)[i * F::FILL * F::BLOCK..];
+        return Row { x, ..empty };
+    }
+    let block = x.block(F::ACTIVATIONS, token, i);
+    Row {
+        q: block.q.as_chunks().0,
+        d: block.d,
+        sums: block.sums,
+        sums32: block.sums32,
+        ..empty
+    }
 }
 
 /// GGUF bytes of a panel's rows in a mapped shard.
-fn sources(shard: &Shard, panel: usize) -> [Option<&[u8]>; ROWS] {
+fn sources(shard: &Shard, panel: usize) -> Sources<'_> {
     std::array::from_fn(|i| {
         let row = shard.rows.start + panel * ROWS + i;
         shard.rows.contains(&row).then(|| shard.row(row))
     })
 }
 
-/// Some panel steps times at most 8 tokens. A number of tokens without a kernel of its own repeats the last token.
-fn block<I: Isa, F: Format>(
-    isa: I,
-    panel: (&[u8], usize),
-    x: &Activations<'_>,
-    tokens: Range<usize>,
-    place: &Place,
-    out: &mut Tile<'_>,
-    from_zero: bool,
-) {
-    match tokens.len() {
-        1 => block_of::<I, F, 1>(isa, panel, x, tokens, place, out, from_zero),
-        2 => block_of::<I, F, 2>(isa, panel, x, tokens, place, out, from_zero),
-        3 | 4 => block_of::<I, F, 4>(isa, panel, x, tokens, place, out, from_zero),
-        _ => block_of::<I, F, 8>(isa, panel, x, tokens, place, out, from_zero),
-    }
-}
-
-fn block_of<I: Isa, F: Format, const M: usize>(
-    isa: I,
-    (panel, first): (&[u8], usize),
-    x: &Activations<'_>,
-    tokens: Range<usize>,
-    place: &Place,
-    out: &mut Tile<'_>,
-    from_zero: bool,
-) {
-    let columns = place.column..place.column + place.lanes.len();
-    let mut acc = [[0.0f32; ROWS]; M];
-    if !from_zero {
-        for (acc, token) in acc.iter_mut().zip(tokens.clone()) {
-            acc[place.lanes.clone()].copy_from_slice(&out.row(token)[columns.clone()]);
-        }
-    }
-    let rows = std::array::from_fn(|i| {
-        let token = tokens.start + i.min(tokens.len() - 1);
-        let quantized = x.quantized(F::ACTIVATIONS, token);
-        Row {
-            x: x.row(token),
-            q: quantized.q.as_chunks().0,
-            d: quantized.d,
-            sums: quantized.sums,
-            sums32: quantized.sums32,
-        }
-    });
-    isa.run(Accumulate::<F, M> {
-        panel,
-        first,
-        x: &rows,
-        acc: &mut acc,
-        format: PhantomData,
-    });
-    for (acc, token) in acc.iter().zip(tokens) {
-        out.row(token)[columns.clone()].copy_from_slice(&acc[place.lanes.clone()]);
-    }
-}
-
-struct Accumulate<'a, 'b, F, const M: usize> {
-    panel: &'a [u8],
-    first: usize,
-    x: &'a [Row<'b>; M],
-    acc: &'a mut [[f32; ROWS]; M],
+/// Rows of a weight times one token.
+struct OneToken<'a, 'b, 'c, F> {
+    weight: &'a Shard,
+    rows: Range<usize>,
+    x: &'a Activations<'b>,
+    token: usize,
+    out: &'a mut Tile<'c>,
     format: PhantomData<F>,
 }
 
-impl<I: Isa, F: Format, const M: usize> Op<I> for Accumulate<'_, '_, F, M> {
+impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, isa: I) {
-        F::accumulate(isa, self.panel, self.first, self.x, self.acc);
+        let source = Source::<F>::new(self.weight);
+        let mut buffer = Buffer::new();
+        for number in self.rows.start / ROWS..self.rows.end.div_ceil(ROWS) {
+            let panel = source.panel(number);
+            let mut acc = [0.0f32; ROWS];
+            for i in 0..source.fills() {
+                let (blocks, n) = source.fill(&panel, i, &mut buffer);
+                let x = row::<F>(self.x, self.token, i);
+                F::one_token(isa, blocks, n, &x, &mut acc);
+            }
+            let (lanes, columns) = shown(number, &self.rows);
+            self.out.row(self.token)[columns].copy_from_slice(&acc[lanes]);
+        }
+    }
+}
+
+/// Which lanes of panel `panel` are which columns of a tile that shows `rows`.
+fn shown(panel: usize, rows: &Range<usize>) -> (Range<usize>, Range<usize>) {
+    let start = rows.start.max(panel * ROWS);
+    let end = rows.end.min((panel + 1) * ROWS);
+    (
+        start - panel * ROWS..end - panel * ROWS,
+        start - rows.start..end - rows.start,
+    )
+}
+
+/// Rows of a weight times some tokens, at most [`TOKENS`].
+struct Tokens<'a, 'b, 'c, F> {
+    weight: &'a Shard,
+    rows: Range<usize>,
+    x: &'a Activations<'b>,
+    tokens: Range<usize>,
+    out: &'a mut Tile<'c>,
+    format: PhantomData<F>,
+}
+
+/// Sums of [`TOKENS`] tokens and [`PANELS`] panels.
+#[repr(align(64))]
+struct Sums([f32; TOKENS * PANELS * ROWS]);
+
+impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let m = self.tokens.len();
+        let source = Source::<F>::new(self.weight);
+        let mut buffer = Buffer::new();
+        let mut scratch = [const { Scratch::new() }; PANELS];
+        let mut sums = Sums([0.0; TOKENS * PANELS * ROWS]);
+        // Panels that a tile is high, vectors in them, and sums per token.
+        let high = (I::PARTS * I::ROWS).div_ceil(ROWS);
+        let parts = high * ROWS / I::ROWS;
+        let stride = high * ROWS;
+        let end = self.rows.end.div_ceil(ROWS);
+        for first in (self.rows.start / ROWS..end).step_by(high) {
+            let sums = &mut sums.0[..m * stride];
+            sums.fill(0.0);
+            let panels = [0, 1].map(|i| source.panel((first + i).min(end - 1)));
+            for i in 0..source.fills() {
+                let mut blocks = 0;
+                for (panel, scratch) in panels.iter().zip(&mut scratch).take(high) {
+                    let (fill, n) = source.fill(panel, i, &mut buffer);
+                    F::unpack(isa, fill, n, scratch);
+                    blocks = n;
+                }
+                let mut t = 0;
+                while t + I::TOKENS <= m {
+                    let token = self.tokens.start + t;
+                    for part in (0..parts).step_by(I::PARTS) {
+                        let acc = (&mut sums[t * stride..], stride);
+                        tile::<I, F>(isa, &scratch, part, blocks, (self.x, token, i), acc);
+                    }
+                    t += I::TOKENS;
+                }
+                for t in t..m {
+                    let x = [row::<F>(self.x, self.tokens.start + t, i)];
+                    for part in 0..parts {
+                        let acc = (&mut sums[t * stride..], stride);
+                        F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
+                    }
+                }
+            }
+            for i in 0..high.min(end - first) {
+                let (lanes, columns) = shown(first + i, &self.rows);
+                for t in 0..m {
+                    let sums = &sums[t * stride + i * ROWS..][..ROWS];
+                    self.out.row(self.tokens.start + t)[columns.clone()]
+                        .copy_from_slice(&sums[lanes.clone()]);
+                }
+            }
+        }
+    }
+}
+
+/// [`Format::tile`] of the size that the instruction set wants.
+#[inline(always)]
+fn tile<I: Isa, F: Format>(
+    isa: I,
+    scratch: &[Scratch; PANELS],
+    part: usize,
+    n: usize,
+    (x, token, i): (&Activations<'_>, usize, usize),
+    acc: (&mut [f32], usize),
+) {
+    macro_rules! of {
+        ($parts:literal, $tokens:literal) => {{
+            let x: [Row<'_>; $tokens] = std::array::from_fn(|t| row::<F>(x, token + t, i));
+            F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
+        }};
+    }
+    match (I::PARTS, I::TOKENS) {
+        (2, 2) => of!(2, 2),
+        (2, 3) => of!(2, 3),
+        (2, 4) => of!(2, 4),
+        (2, 6) => of!(2, 6),
+        (1, 4) => of!(1, 4),
+        // A size without a tile of its own goes in the smallest ones.
+        _ => {
+            for t in 0..I::TOKENS {
+                let x = [row::<F>(x, token + t, i)];
+                for p in 0..I::PARTS {
+                    let acc = (&mut acc.0[t * acc.1..], acc.1);
+                    F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);
+                }
+            }
+        }
     }
 }
 
@@ -267,16 +422,34 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
     }
 
     fn grain(&self) -> usize {
-        ROWS
+        PANELS * ROWS
     }
 
     fn matmul(&self, weight: &Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>) {
         let start = first_row - weight.rows.start;
         let rows = start..start + out.columns().len();
-        if weight.packed {
-            self.packed_matmul(weight, rows, x, out);
-        } else {
-            self.mapped_matmul(weight, rows, x, out);
+        if x.m() < I::TOKENS {
+            for token in 0..x.m() {
+                self.isa.run(OneToken {
+                    weight,
+                    rows: rows.clone(),
+                    x,
+                    token,
+                    out,
+                    format: PhantomData::<F>,
+                });
+            }
+            return;
+        }
+        for first in (0..x.m()).step_by(TOKENS) {
+            self.isa.run(Tokens {
+                weight,
+                rows: rows.clone(),
+                x,
+                tokens: first..x.m().min(first + TOKENS),
+                out,
+                format: PhantomData::<F>,
+            });
         }
     }
 
@@ -284,13 +457,13 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         if !F::OWN {
             return Ok(None);
         }
-        let (steps, n) = (mapped.k / F::STEP, mapped.rows.len());
+        let (blocks, n) = (mapped.k / F::BLOCK, mapped.rows.len());
         let too_large = || Error::Limit {
             what: "bytes of a packed matrix".into(),
             found: u64::MAX,
             limit: isize::MAX as u64,
         };
-        let panel_bytes = steps.checked_mul(F::BYTES).ok_or_else(too_large)?;
+        let panel_bytes = Blocks::panel_bytes::<F>(blocks).ok_or_else(too_large)?;
         let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
         // Room to start at a cache line.
         let mut memory = vec![0u8; bytes.checked_add(64).ok_or_else(too_large)?];
@@ -301,7 +474,8 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
             1,
             |panels, out| {
                 for (panel, out) in panels.zip(out.chunks_exact_mut(panel_bytes)) {
-                    F::pack(mapped.ty, &sources(mapped, panel), 0, out);
+                    let (words, tails) = out.split_at_mut(blocks * F::WORDS * WORD);
+                    F::fill(mapped.ty, &sources(mapped, panel), (0, blocks), words, tails);
                 }
             },
         )?;
@@ -320,13 +494,16 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
             return quant::decode(weight.ty, weight.row(row), out);
         }
         let local = row - weight.rows.start;
-        let panel_bytes = weight.row_bytes * ROWS;
-        let panel = local / ROWS;
-        F::decode(
-            &weight.data[panel * panel_bytes..(panel + 1) * panel_bytes],
-            local % ROWS,
-            out,
-        );
+        let source = Source::<F>::new(weight);
+        let Panel::Packed(blocks) = source.panel(local / ROWS) else {
+            return Ok(());
+        };
+        let mut buffer = [0; 256];
+        let block = &mut buffer[..F::TYPE.block_bytes()];
+        for (i, out) in out.chunks_exact_mut(F::BLOCK).enumerate() {
+            restore::<F>(blocks, i, local % ROWS, block);
+            quant::decode(F::TYPE, block, out)?;
+        }
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 
 use super::isa;
 use crate::kernels::shared::functions::Lanes;
-use crate::kernels::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16};
+use crate::kernels::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16, lane_shuffle};
 
 isa! {
     /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later).
@@ -44,7 +44,8 @@ fn repeat(shuffle: [u8; 16]) -> __m256i {
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const ROWS: usize = 8;
-    const TOKENS: usize = 4;
+    const PARTS: usize = 2;
+    const TOKENS: usize = 2;
     const BIAS: i32 = 0;
     const WIDE_GROUPS: bool = false;
 
@@ -64,8 +65,27 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8], at: usize) {
+        // A hint: any address will do.
+        op!(_mm_prefetch::<_MM_HINT_T0>(
+            bytes.as_ptr().wrapping_add(at).cast()
+        ));
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m256i, bytes: &mut [u8]) {
+        let bytes = &mut bytes[..32];
+        op!(_mm256_storeu_si256(bytes.as_mut_ptr().cast(), v));
+    }
+
+    #[inline(always)]
     fn splat8(self, v: u8) -> __m256i {
         op!(_mm256_set1_epi8(v as i8))
+    }
+
+    #[inline(always)]
+    fn splat32(self, v: u32) -> __m256i {
+        op!(_mm256_set1_epi32(v as i32))
     }
 
     #[inline(always)]
@@ -99,13 +119,18 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
-        op!(_mm256_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
+    fn equal8(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_cmpeq_epi8(a, b))
     }
 
     #[inline(always)]
-    fn group_quads(max: i32) -> usize {
-        1 << (32767 / (254 * max)).ilog2()
+    fn shuffle_lanes(self, v: __m256i, pattern: [u8; 4]) -> __m256i {
+        op!(_mm256_shuffle_epi8(v, repeat(lane_shuffle(pattern))))
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
+        op!(_mm256_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
     }
 
     #[inline(always)]
@@ -227,6 +252,22 @@ impl Isa for Avx2 {
     fn load_f16(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..16];
         F(op!(_mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn f16_of_lanes(self, v: __m256i, upper: bool) -> F {
+        // The halves of each 128 bits to its lower end, then these to the lower end of all.
+        let at = if upper { 2 } else { 0 };
+        let gather: [u8; 16] = std::array::from_fn(|i| {
+            if i < 8 {
+                (i / 2 * 4 + i % 2 + at) as u8
+            } else {
+                0x80
+            }
+        });
+        let halves = op!(_mm256_shuffle_epi8(v, repeat(gather)));
+        let halves = op!(_mm256_permute4x64_epi64::<0b1000>(halves));
+        F(op!(_mm256_cvtph_ps(_mm256_castsi256_si128(halves))))
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::isa;
 use crate::kernels::shared::functions::Lanes;
-use crate::kernels::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16};
+use crate::kernels::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16, lane_shuffle};
 
 isa! {
     /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later).
@@ -35,7 +35,8 @@ fn repeat(shuffle: [u8; 16]) -> __m512i {
 impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     const ROWS: usize = 16;
-    const TOKENS: usize = 8;
+    const PARTS: usize = 2;
+    const TOKENS: usize = 6;
     const BIAS: i32 = 128;
     const WIDE_GROUPS: bool = true;
 
@@ -55,8 +56,27 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8], at: usize) {
+        // A hint: any address will do.
+        op!(_mm_prefetch::<_MM_HINT_T0>(
+            bytes.as_ptr().wrapping_add(at).cast()
+        ));
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m512i, bytes: &mut [u8]) {
+        let bytes = &mut bytes[..64];
+        op!(_mm512_storeu_si512(bytes.as_mut_ptr().cast(), v));
+    }
+
+    #[inline(always)]
     fn splat8(self, v: u8) -> __m512i {
         op!(_mm512_set1_epi8(v as i8))
+    }
+
+    #[inline(always)]
+    fn splat32(self, v: u32) -> __m512i {
+        op!(_mm512_set1_epi32(v as i32))
     }
 
     #[inline(always)]
@@ -90,13 +110,18 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn lookup(self, table: &[i8; 16], v: __m512i) -> __m512i {
-        op!(_mm512_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
+    fn equal8(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_movm_epi8(_mm512_cmpeq_epi8_mask(a, b)))
     }
 
     #[inline(always)]
-    fn group_quads(_: i32) -> usize {
-        64
+    fn shuffle_lanes(self, v: __m512i, pattern: [u8; 4]) -> __m512i {
+        op!(_mm512_shuffle_epi8(v, repeat(lane_shuffle(pattern))))
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], v: __m512i) -> __m512i {
+        op!(_mm512_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
     }
 
     #[inline(always)]
@@ -185,6 +210,12 @@ impl Isa for Avx512 {
     fn load_f16(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..32];
         F(op!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn f16_of_lanes(self, v: __m512i, upper: bool) -> F {
+        let v = if upper { op!(_mm512_srli_epi32::<16>(v)) } else { v };
+        F(op!(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(v))))
     }
 
     #[inline(always)]

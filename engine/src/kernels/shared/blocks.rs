@@ -1,0 +1,223 @@
+//! How the blocks of 16 rows become a panel, and how a kernel looks at it.
+//!
+//! ```text
+//!   file, row r     block 0 | block 1 | ...            a block: 32-bit words w0 w1 ..., and what is no whole word (tails)
+//!
+//!   panel           words of block 0 | words of block 1 | ... | tails of block 0 | tails of block 1 | ...
+//!     words         w0 of rows 0 .. 15 (64 bytes) | w1 of rows 0 .. 15 | ...
+//!     tails         16 bits of rows 0 .. 15 (32 bytes), for each tail of the block
+//! ```
+//!
+//! So a panel holds the file's bytes, only their order differs: packing is a transposition at the speed of memory, a row's
+//! blocks can be had back, and a byte of a word keeps its meaning. A 32-bit lane of a vector is one row. A lane holds 4
+//! consecutive k of its row in each of its bit fields, which is what a 4-byte dot product wants; the formats' own order
+//! happens to allow it for every type that has a layout.
+
+use super::isa::Isa;
+use super::panel::{Format, ROWS};
+use crate::quant::{self, GgmlType, Step};
+
+/// Bytes of a word of 16 rows.
+pub(super) const WORD: usize = 4 * ROWS;
+/// Bytes of a tail of 16 rows.
+pub(super) const TAIL: usize = 2 * ROWS;
+
+/// Bytes by which one token's reading of packed weights is announced ahead of its use: what a core's share of the memory
+/// sends while one line is on its way, and some more.
+const AHEAD: usize = 4 << 10;
+
+/// GGUF bytes of a panel's rows; `None` is a row of zeros, beyond the matrix.
+pub(super) type Sources<'a> = [Option<&'a [u8]>; ROWS];
+
+/// Some blocks of a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<'a> {
+    pub(super) words: &'a [u8],
+    pub(super) tails: &'a [u8],
+}
+
+impl<'a> Blocks<'a> {
+    /// Bytes of a whole panel of `blocks` blocks: a multiple of a cache line, so that every panel begins at one.
+    pub(super) fn panel_bytes<F: Format>(blocks: usize) -> Option<usize> {
+        blocks
+            .checked_mul(F::WORDS * WORD + F::TAILS * TAIL)?
+            .checked_next_multiple_of(64)
+    }
+
+    /// The parts of a whole panel.
+    pub(super) fn of_panel<F: Format>(panel: &'a [u8], blocks: usize) -> Self {
+        let (words, tails) = panel.split_at(blocks * F::WORDS * WORD);
+        Blocks {
+            words,
+            tails: &tails[..blocks * F::TAILS * TAIL],
+        }
+    }
+
+    /// Blocks `first .. first + n` of these.
+    #[inline(always)]
+    pub(super) fn some<F: Format>(self, first: usize, n: usize) -> Self {
+        let (word, tail) = (F::WORDS * WORD, F::TAILS * TAIL);
+        Blocks {
+            words: &self.words[first * word..(first + n) * word],
+            tails: &self.tails[first * tail..(first + n) * tail],
+        }
+    }
+
+    /// Part `part` of block `i`: the rows that one vector covers.
+    #[inline(always)]
+    pub(super) fn part<I: Isa, F: Format>(self, i: usize, part: usize) -> Part<'a> {
+        let (word, tail) = (F::WORDS * WORD, F::TAILS * TAIL);
+        // The lengths are known where the code is compiled, so that no access below is checked.
+        let words = if word == 0 {
+            &[]
+        } else {
+            &self.words[i * word + part * 4 * I::ROWS..][..word - WORD + 4 * I::ROWS]
+        };
+        let tails = if tail == 0 {
+            &[]
+        } else {
+            &self.tails[i * tail + part * 2 * I::ROWS..][..tail - TAIL + 2 * I::ROWS]
+        };
+        Part { words, tails }
+    }
+}
+
+/// One block of a panel, for the rows that one vector covers.
+pub(super) struct Part<'a> {
+    words: &'a [u8],
+    tails: &'a [u8],
+}
+
+impl Part<'_> {
+    /// Word `w` of each row.
+    #[inline(always)]
+    pub(super) fn word<I: Isa>(&self, isa: I, w: usize) -> I::V {
+        isa.load(&self.words[w * WORD..])
+    }
+
+    /// Announces some of the words that lie [`AHEAD`]. Every vector of the rows has a share of them: together they read each
+    /// line once.
+    #[inline(always)]
+    pub(super) fn announce<I: Isa>(&self, isa: I, words: std::ops::Range<usize>) {
+        let parts = ROWS / I::ROWS;
+        for w in words.step_by(parts) {
+            isa.prefetch(self.words, AHEAD + w * WORD);
+        }
+    }
+
+    /// Words `w .. w + 4`.
+    #[inline(always)]
+    pub(super) fn four_words<I: Isa>(&self, isa: I, w: usize) -> [I::V; 4] {
+        [0, 1, 2, 3].map(|i| self.word(isa, w + i))
+    }
+
+    /// Word `w` of each row as a float.
+    #[inline(always)]
+    pub(super) fn f32_word<I: Isa>(&self, isa: I, w: usize) -> I::F {
+        isa.load_f32(&self.words[w * WORD..])
+    }
+
+    /// Tail `i` of each row, a half-precision number.
+    #[inline(always)]
+    pub(super) fn f16_tail<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        isa.load_f16(&self.tails[i * TAIL..])
+    }
+
+    /// Tail `i` of each row, a bfloat16 number.
+    #[inline(always)]
+    pub(super) fn bf16_tail<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        isa.load_bf16(&self.tails[i * TAIL..])
+    }
+}
+
+/// Writes blocks `first .. first + n` of the rows as a panel has them.
+#[inline(never)]
+pub(super) fn interleave<F: Format>(
+    rows: &Sources<'_>,
+    (first, n): (usize, usize),
+    words: &mut [u8],
+    tails: &mut [u8],
+) {
+    let bytes = F::TYPE.block_bytes();
+    for i in 0..n {
+        let words = &mut words[i * F::WORDS * WORD..(i + 1) * F::WORDS * WORD];
+        let tails = &mut tails[i * F::TAILS * TAIL..(i + 1) * F::TAILS * TAIL];
+        for (r, row) in rows.iter().enumerate() {
+            let block = row.map(|row| &row[(first + i) * bytes..(first + i + 1) * bytes]);
+            let mut from = block.map(|block| block[F::WORDS_AT..].as_chunks::<4>().0.iter());
+            for out in words.as_chunks_mut::<4>().0.as_chunks_mut::<ROWS>().0 {
+                out[r % ROWS] = from
+                    .as_mut()
+                    .and_then(Iterator::next)
+                    .copied()
+                    .unwrap_or_default();
+            }
+            for (j, out) in tails
+                .as_chunks_mut::<2>()
+                .0
+                .as_chunks_mut::<ROWS>()
+                .0
+                .iter_mut()
+                .enumerate()
+            {
+                out[r % ROWS] = block.map_or(0, |block| F::tail(block, j)).to_le_bytes();
+            }
+        }
+    }
+}
+
+/// One block of one row back from a panel: the file's bytes, or others that mean the same.
+pub(super) fn restore<F: Format>(blocks: Blocks<'_>, i: usize, row: usize, out: &mut [u8]) {
+    let words = blocks.words[i * F::WORDS * WORD..].chunks_exact(WORD);
+    for (word, out) in words
+        .zip(out[F::WORDS_AT..].as_chunks_mut::<4>().0)
+        .take(F::WORDS)
+    {
+        out.copy_from_slice(&word[4 * row..4 * row + 4]);
+    }
+    for j in 0..F::TAILS {
+        let at = (i * F::TAILS + j) * TAIL + 2 * row;
+        F::restore_tail(
+            out,
+            j,
+            u16::from_le_bytes([blocks.tails[at], blocks.tails[at + 1]]),
+        );
+    }
+}
+
+/// Steps `first .. first + n` of rows of any quantized type as bytes: per step its weights by quads, then, where `SCALES`,
+/// the scales of its groups of 16 in four words, then d as f32.
+#[inline(never)]
+pub(super) fn unpack_steps<const LEN: usize, const SCALES: bool>(
+    ty: GgmlType,
+    rows: &Sources<'_>,
+    (first, n): (usize, usize),
+    words: &mut [u8],
+) {
+    let Some(unpack) = quant::step_unpacker(ty) else {
+        return;
+    };
+    let per_step = LEN / 4 + if SCALES { 5 } else { 1 };
+    let mut step = Step::default();
+    for (i, words) in words.chunks_exact_mut(per_step * WORD).take(n).enumerate() {
+        let words = words.as_chunks_mut::<4>().0.as_chunks_mut::<ROWS>().0;
+        for (r, row) in rows.iter().enumerate() {
+            match row {
+                Some(row) => unpack(row, first + i, &mut step),
+                None => step = Step::default(),
+            }
+            let (quads, rest) = words.split_at_mut(LEN / 4);
+            for (out, quad) in quads.iter_mut().zip(step.q.as_chunks::<4>().0) {
+                out[r % ROWS] = quad.map(|q| q as u8);
+            }
+            if SCALES {
+                for (out, scales) in rest.iter_mut().zip(step.scale.as_chunks::<4>().0) {
+                    out[r % ROWS] = scales.map(|s| s as u8);
+                }
+            }
+            if let Some(d) = rest.last_mut() {
+                d[r % ROWS] = step.d.to_le_bytes();
+            }
+        }
+    }
+}

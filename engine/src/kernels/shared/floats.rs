@@ -1,0 +1,134 @@
+//! The kernels for float weights: sums sequential in k, multiply and add rounded each by itself.
+//!
+//! ```text
+//!   panel: k = 0: row 0, row 1, ... row 15 | k = 1: ...      a block is one weight: a word (f32) or a tail (f16, bf16)
+//! ```
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
+
+use std::marker::PhantomData;
+
+use super::blocks::{Blocks, Part};
+use super::functions::Lanes;
+use super::isa::Isa;
+use super::panel::{Format, ROWS, Row, Scratch, place};
+use crate::kernels::ActFormat;
+use crate::quant::GgmlType;
+
+/// A float type.
+pub(super) trait Float: std::fmt::Debug + Send + Sync + 'static {
+    /// The type in the file.
+    const TYPE: GgmlType;
+    /// One weight of each row as f32.
+    fn load<I: Isa>(isa: I, block: &Part<'_>) -> I::F;
+}
+
+macro_rules! float {
+    ($name:ident, $ty:ident, $load:ident, $at:literal) => {
+        #[doc = concat!("Weights of type ", stringify!($ty), ".")]
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl Float for $name {
+            const TYPE: GgmlType = GgmlType::$ty;
+            #[inline(always)]
+            fn load<I: Isa>(isa: I, block: &Part<'_>) -> I::F {
+                block.$load(isa, $at)
+            }
+        }
+    };
+}
+float!(F32, F32, f32_word, 0);
+float!(F16, F16, f16_tail, 0);
+float!(Bf16, BF16, bf16_tail, 0);
+
+/// The format of a float type.
+#[derive(Debug)]
+pub(super) struct Floats<T>(PhantomData<T>);
+
+impl<T: Float> Format for Floats<T> {
+    const TYPE: GgmlType = T::TYPE;
+    const BLOCK: usize = 1;
+    const FILL: usize = 64;
+    const WORDS_AT: usize = 0;
+    const WORDS: usize = T::TYPE.block_bytes() / 4;
+    const TAILS: usize = T::TYPE.block_bytes() % 4 / 2;
+    const OWN: bool = true;
+    const ACTIVATIONS: ActFormat = ActFormat::F32;
+
+    #[inline(always)]
+    fn tail(block: &[u8], _: usize) -> u16 {
+        u16::from_le_bytes([block[0], block[1]])
+    }
+
+    fn restore_tail(block: &mut [u8], _: usize, tail: u16) {
+        block.copy_from_slice(&tail.to_le_bytes());
+    }
+
+    #[inline(always)]
+    fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
+        // All 16 rows side by side: their chains of additions hide each other's latency.
+        let mut sums = [I::F::splat(0.0); 4];
+        let parts = ROWS / I::ROWS;
+        for part in 0..parts {
+            sums[part] = isa.load_f(&acc[part * I::ROWS..]);
+        }
+        for (k, x) in x.x[..n].iter().enumerate() {
+            let x = I::F::splat(*x);
+            for part in 0..parts {
+                let w = T::load(isa, &blocks.part::<I, Self>(k, part));
+                sums[part] = sums[part].add(x.mul(w));
+            }
+        }
+        for part in 0..parts {
+            isa.store_f(sums[part], &mut acc[part * I::ROWS..]);
+        }
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch) {
+        for (k, out) in scratch.floats.chunks_exact_mut(ROWS).enumerate().take(n) {
+            for part in 0..ROWS / I::ROWS {
+                let w = T::load(isa, &blocks.part::<I, Self>(k, part));
+                isa.store_f(w, &mut out[part * I::ROWS..]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tile<I: Isa, const P: usize, const M: usize>(
+        isa: I,
+        scratch: &[Scratch; 2],
+        part: usize,
+        n: usize,
+        x: &[Row<'_>; M],
+        (acc, stride): (&mut [f32], usize),
+    ) {
+        let mut rows: [&[f32]; M] = [&[]; M];
+        let mut sums = [[I::F::splat(0.0); P]; M];
+        for t in 0..M {
+            rows[t] = &x[t].x[..n];
+            for p in 0..P {
+                sums[t][p] = isa.load_f(&acc[t * stride + (part + p) * I::ROWS..]);
+            }
+        }
+        for k in 0..n.min(64) {
+            let mut w = [I::F::splat(0.0); P];
+            for p in 0..P {
+                let (panel, row) = place::<I>(part + p);
+                w[p] = isa.load_f(&scratch[panel].floats[k * ROWS + row * I::ROWS..]);
+            }
+            for t in 0..M {
+                let x = I::F::splat(rows[t][k]);
+                for p in 0..P {
+                    sums[t][p] = sums[t][p].add(x.mul(w[p]));
+                }
+            }
+        }
+        for t in 0..M {
+            for p in 0..P {
+                isa.store_f(sums[t][p], &mut acc[t * stride + (part + p) * I::ROWS..]);
+            }
+        }
+    }
+}

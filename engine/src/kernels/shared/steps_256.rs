@@ -1,0 +1,354 @@
+//! The kernels for blocks of 256 weights with integer scales per group of 16 or 32; the layouts are in
+//! [`super::layouts_256`].
+//!
+//! Per group: the dot products of its quads (4 consecutive k) are added up, multiplied by the group's scale and added to
+//! the step's sum. Weights that are stored with an offset (q + 32) begin that sum with `- offset * sum of scale * group sum
+//! of x`, taken two groups at a time; minima are summed up likewise. One conversion to float per step.
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
+
+use std::marker::PhantomData;
+
+use super::blocks::{Blocks, Part, Sources, unpack_steps};
+use super::functions::Lanes;
+use super::isa::{Isa, group_quads, unrolled};
+use super::panel::{Format, ROWS, Row, Scratch, place};
+use crate::kernels::ActFormat;
+use crate::quant::GgmlType;
+
+/// What a block holds, vector by vector.
+pub(super) trait Layout: std::fmt::Debug + Send + Sync + 'static {
+    /// The type in the file.
+    const TYPE: GgmlType;
+    /// Words of a panel block.
+    const WORDS: usize = Self::TYPE.block_bytes() / 4;
+    /// Whether weights are kept in this layout; else it is a buffer for any type.
+    const OWN: bool = true;
+    /// Weights that share a scale: 16 or 32.
+    const GROUP: usize;
+    /// [`Layout::quad`] gives signed bytes (through [`Isa::biased`]), else unsigned ones.
+    const SIGNED: bool = false;
+    /// Largest unsigned weight.
+    const MAX: i32;
+    /// Unsigned weights hold `q + (1 << shift)`.
+    const OFFSET_SHIFT: Option<u32> = None;
+    /// Scales are signed bytes.
+    const SIGNED_SCALES: bool;
+    /// How quads share words: `SHARED` runs of `RUN` quads, one after the other, take their bits from the same `RUN` words (or
+    /// twice as many), quad i of each run from the same. Up to 4.
+    const SHARED: usize;
+    /// See [`Layout::SHARED`]. At most 8.
+    const RUN: usize = 8;
+    /// There are minima.
+    const MIN: bool = false;
+
+    /// Quad `i` (k = 4i .. 4i + 3) as bytes. `i` is known where the code is compiled.
+    fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V;
+    /// Scales: byte j of a lane of vector v is that of group 4v + j. Vectors beyond the last group are not read.
+    fn scales<I: Isa>(isa: I, block: &Part<'_>) -> [I::V; 4];
+    /// Minima, in the same order.
+    fn mins<I: Isa>(isa: I, _block: &Part<'_>) -> [I::V; 4] {
+        [isa.zero(); 4]
+    }
+    /// The float factor of each row.
+    fn d<I: Isa>(isa: I, block: &Part<'_>) -> I::F;
+    /// The float factor of each row's minima.
+    fn dmin<I: Isa>(_isa: I, _block: &Part<'_>) -> I::F {
+        I::F::splat(0.0)
+    }
+}
+
+/// What follows from a layout on an instruction set.
+struct Shape<I, L>(PhantomData<(I, L)>);
+
+impl<I: Isa, L: Layout> Shape<I, L> {
+    /// Groups of a block.
+    const GROUPS: usize = 256 / L::GROUP;
+    /// Quads of a group.
+    const QUADS: usize = L::GROUP / 4;
+    /// Quads whose products may be added up before the group's scale is applied.
+    const TOGETHER: usize = if L::SIGNED || group_quads::<I>(L::MAX) > Self::QUADS {
+        Self::QUADS
+    } else {
+        group_quads::<I>(L::MAX)
+    };
+    /// What stored weights are too large by, as a shift.
+    const OFFSET: Option<u32> = match L::OFFSET_SHIFT {
+        None if L::SIGNED && I::BIAS != 0 => Some(I::BIAS.trailing_zeros()),
+        shift => shift,
+    };
+}
+
+/// The format of a layout.
+#[derive(Debug)]
+pub(super) struct Steps256<L>(PhantomData<L>);
+
+/// Group sums of x by twos.
+#[inline(always)]
+fn sums_by_twos<'a, L: Layout>(x: &Row<'a>) -> &'a [[i16; 2]] {
+    let sums = if L::GROUP == 16 { x.sums } else { x.sums32 };
+    &sums.as_chunks().0[..128 / L::GROUP]
+}
+
+impl<L: Layout> Format for Steps256<L> {
+    const TYPE: GgmlType = L::TYPE;
+    const BLOCK: usize = 256;
+    const FILL: usize = 1;
+    const WORDS_AT: usize = 0;
+    const WORDS: usize = L::WORDS;
+    // The files' only odd half word is d.
+    const TAILS: usize = if L::OWN && !L::TYPE.block_bytes().is_multiple_of(4) {
+        1
+    } else {
+        0
+    };
+    const OWN: bool = L::OWN;
+    const ACTIVATIONS: ActFormat = ActFormat::Q256;
+
+    #[inline(always)]
+    fn tail(block: &[u8], _: usize) -> u16 {
+        u16::from_le_bytes([block[4 * L::WORDS], block[4 * L::WORDS + 1]])
+    }
+
+    fn restore_tail(block: &mut [u8], _: usize, tail: u16) {
+        block[4 * L::WORDS..4 * L::WORDS + 2].copy_from_slice(&tail.to_le_bytes());
+    }
+
+    #[inline(always)]
+    fn fill(ty: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8], tails: &mut [u8]) {
+        if L::OWN {
+            super::blocks::interleave::<Self>(rows, first_n, words, tails);
+        } else {
+            unpack_steps::<256, true>(ty, rows, first_n, words);
+        }
+    }
+
+    #[inline(always)]
+    fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
+        for part in 0..ROWS / I::ROWS {
+            let block = blocks.part::<I, Self>(0, part);
+            one_token::<I, L>(isa, &block, part, x, &mut acc[part * I::ROWS..]);
+        }
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, scratch: &mut Scratch) {
+        for part in 0..ROWS / I::ROWS {
+            unpack::<I, L>(isa, &blocks.part::<I, Self>(0, part), part, scratch);
+        }
+    }
+
+    #[inline(always)]
+    fn tile<I: Isa, const P: usize, const M: usize>(
+        isa: I,
+        scratch: &[Scratch; 2],
+        part: usize,
+        _: usize,
+        x: &[Row<'_>; M],
+        acc: (&mut [f32], usize),
+    ) {
+        tile::<I, L, P, M>(isa, scratch, part, x, acc);
+    }
+}
+
+/// The sum of a step as the contract rounds it.
+#[inline(always)]
+fn float_step<I: Isa, L: Layout>(
+    isa: I,
+    dx: f32,
+    (d, isum): (I::F, I::V),
+    (dmin, msum): (I::F, I::V),
+) -> I::F {
+    let (dx, isum) = (I::F::splat(dx), isa.to_f(isum));
+    if L::MIN {
+        dx.mul(d.mul(isum).sub(dmin.mul(isa.to_f(msum))))
+    } else {
+        d.mul(dx).mul(isum)
+    }
+}
+
+/// One block of as many rows as a vector has, times one token.
+#[inline(always)]
+fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'_>, acc: &mut [f32]) {
+    let sums_of_x = sums_by_twos::<L>(x);
+    let scales = L::scales(isa, block);
+    let mut isum = isa.zero();
+    if let Some(shift) = Shape::<I, L>::OFFSET {
+        unrolled!(p in Shape::<I, L>::GROUPS / 2, at most 8 => {
+            isum = isa.dot_pairs(isum, isa.pairs_negated(scales[p / 2], p % 2, shift), sums_of_x[p]);
+        });
+    }
+    let q: &[[i8; 4]; 64] = match x.q.first_chunk() {
+        Some(q) => q,
+        None => return,
+    };
+    // Quads that share words are taken together, so that each word is loaded once and kept no longer than needed.
+    let bundle = L::SHARED * L::RUN;
+    let together = if Shape::<I, L>::TOGETHER < L::RUN {
+        Shape::<I, L>::TOGETHER
+    } else {
+        L::RUN
+    };
+    unrolled!(b in 64 / bundle, at most 8 => {
+        // Memory is asked for little by little: a burst of requests would hold up the loads behind it.
+        let (first, last) = (b * L::WORDS * bundle / 64, (b + 1) * L::WORDS * bundle / 64);
+        block.announce(isa, first + part..last);
+        unrolled!(c in L::RUN / together, at most 8 => {
+            let mut sums = [isa.zero(); 4];
+            unrolled!(i in together, at most 8 => {
+                unrolled!(j in L::SHARED, at most 4 => {
+                    let quad = b * bundle + j * L::RUN + c * together + i;
+                    let w = L::quad(isa, block, quad);
+                    sums[j] = if L::SIGNED {
+                        isa.dot_signed(sums[j], w, q[quad])
+                    } else {
+                        isa.dot(sums[j], w, q[quad])
+                    };
+                });
+            });
+            unrolled!(j in L::SHARED, at most 4 => {
+                let g = (b * bundle + j * L::RUN + c * together) / Shape::<I, L>::QUADS;
+                let factor = isa.factor(scales[g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
+                isum = isa.add_scaled(isum, sums[j], factor, L::SIGNED);
+            });
+        });
+    });
+    let mut msum = isa.zero();
+    if L::MIN {
+        let mins = L::mins(isa, block);
+        unrolled!(p in Shape::<I, L>::GROUPS / 2, at most 8 => {
+            msum = isa.dot_pairs(msum, isa.pairs(mins[p / 2], p % 2), sums_of_x[p]);
+        });
+    }
+    let (d, dmin) = (L::d(isa, block), L::dmin(isa, block));
+    let step = float_step::<I, L>(isa, x.d[0], (d, isum), (dmin, msum));
+    isa.store_f(isa.load_f(acc).add(step), acc);
+}
+
+/// One block of as many rows as a vector has, to bytes.
+#[inline(always)]
+fn unpack<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, scratch: &mut Scratch) {
+    let bytes = 4 * I::ROWS;
+    let quads = &mut scratch.quads[part * 64 * bytes..][..64 * bytes];
+    unrolled!(g in 8, at most 8 => {
+        unrolled!(i in 8, at most 8 => {
+            isa.store(L::quad(isa, block, 8 * g + i), &mut quads[(8 * g + i) * bytes..]);
+        });
+    });
+    let scales = L::scales(isa, block);
+    let factors = &mut scratch.factors[part * 16 * bytes..][..16 * bytes];
+    unrolled!(g in Shape::<I, L>::GROUPS, at most 16 => {
+        let factor = isa.factor(scales[g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
+        isa.store(factor, &mut factors[g * bytes..]);
+    });
+    let pairs = &mut scratch.pairs[part * 8 * bytes..][..8 * bytes];
+    let mins = L::mins(isa, block);
+    unrolled!(p in Shape::<I, L>::GROUPS / 2, at most 8 => {
+        if L::MIN {
+            isa.store(isa.pairs(mins[p / 2], p % 2), &mut pairs[p * bytes..]);
+        } else if let Some(shift) = Shape::<I, L>::OFFSET {
+            isa.store(isa.pairs_negated(scales[p / 2], p % 2, shift), &mut pairs[p * bytes..]);
+        }
+    });
+    isa.store_f(L::d(isa, block), &mut scratch.d[part * I::ROWS..]);
+    isa.store_f(L::dmin(isa, block), &mut scratch.dmin[part * I::ROWS..]);
+}
+
+/// P vectors of rows times M tokens, one block.
+#[inline(always)]
+fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
+    isa: I,
+    scratch: &[Scratch; 2],
+    part: usize,
+    x: &[Row<'_>; M],
+    (acc, stride): (&mut [f32], usize),
+) {
+    let bytes = 4 * I::ROWS;
+    // The slices' lengths are known where the code is compiled, so that no access below is checked.
+    let mut quads: [&[u8]; P] = [&[]; P];
+    let mut factors: [&[u8]; P] = [&[]; P];
+    let mut pairs: [&[u8]; P] = [&[]; P];
+    for p in 0..P {
+        let (panel, part) = place::<I>(part + p);
+        quads[p] = &scratch[panel].quads[part * 64 * bytes..][..64 * bytes];
+        factors[p] = &scratch[panel].factors[part * 16 * bytes..][..16 * bytes];
+        pairs[p] = &scratch[panel].pairs[part * 8 * bytes..][..8 * bytes];
+    }
+    let mut q: [&[[i8; 4]; 64]; M] = [&[[0; 4]; 64]; M];
+    let mut sums_of_x: [&[[i16; 2]]; M] = [&[]; M];
+    for t in 0..M {
+        match x[t].q.first_chunk() {
+            Some(chunk) => q[t] = chunk,
+            None => return,
+        }
+        sums_of_x[t] = sums_by_twos::<L>(&x[t]);
+    }
+
+    let mut isum = [[isa.zero(); P]; M];
+    if Shape::<I, L>::OFFSET.is_some() {
+        add_pairs::<I, L, P, M>(isa, &pairs, &sums_of_x, &mut isum);
+    }
+    for g in 0..Shape::<I, L>::GROUPS {
+        // The masks change nothing but tell the compiler that no index can be out of range.
+        let g = g & (Shape::<I, L>::GROUPS - 1);
+        let at = g * Shape::<I, L>::QUADS * bytes;
+        unrolled!(part_of_group in Shape::<I, L>::QUADS / Shape::<I, L>::TOGETHER, at most 8 => {
+            let mut sums = [[isa.zero(); P]; M];
+            unrolled!(i in Shape::<I, L>::TOGETHER, at most 8 => {
+                let i = part_of_group * Shape::<I, L>::TOGETHER + i;
+                let mut w = [isa.zero(); P];
+                for p in 0..P {
+                    w[p] = isa.load(&quads[p][at + i * bytes..]);
+                }
+                for t in 0..M {
+                    let x = q[t][g * Shape::<I, L>::QUADS + i];
+                    for p in 0..P {
+                        sums[t][p] = if L::SIGNED {
+                            isa.dot_signed(sums[t][p], w[p], x)
+                        } else {
+                            isa.dot(sums[t][p], w[p], x)
+                        };
+                    }
+                }
+            });
+            for p in 0..P {
+                let factor = isa.load(&factors[p][g * bytes..]);
+                for t in 0..M {
+                    isum[t][p] = isa.add_scaled(isum[t][p], sums[t][p], factor, L::SIGNED);
+                }
+            }
+        });
+    }
+    let mut msum = [[isa.zero(); P]; M];
+    if L::MIN {
+        add_pairs::<I, L, P, M>(isa, &pairs, &sums_of_x, &mut msum);
+    }
+    for p in 0..P {
+        let (panel, row) = place::<I>(part + p);
+        let d = isa.load_f(&scratch[panel].d[row * I::ROWS..]);
+        let dmin = isa.load_f(&scratch[panel].dmin[row * I::ROWS..]);
+        for t in 0..M {
+            let step = float_step::<I, L>(isa, x[t].d[0], (d, isum[t][p]), (dmin, msum[t][p]));
+            let acc = &mut acc[t * stride + (part + p) * I::ROWS..];
+            isa.store_f(isa.load_f(acc).add(step), acc);
+        }
+    }
+}
+
+/// Adds the products of the pairs with the group sums of x.
+#[inline(always)]
+fn add_pairs<I: Isa, L: Layout, const P: usize, const M: usize>(
+    isa: I,
+    pairs: &[&[u8]; P],
+    sums_of_x: &[&[[i16; 2]]; M],
+    sums: &mut [[I::V; P]; M],
+) {
+    unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
+        for p in 0..P {
+            let pair = isa.load(&pairs[p][i * 4 * I::ROWS..]);
+            for t in 0..M {
+                sums[t][p] = isa.dot_pairs(sums[t][p], pair, sums_of_x[t][i]);
+            }
+        }
+    });
+}
