@@ -202,7 +202,11 @@ impl Context {
             options.n_sequences,
             types,
         )?;
-        let workspace = Workspace::new(&model, options.n_batch)?;
+        let workspace = Workspace::new(
+            &model,
+            (options.n_batch, options.n_ctx, team.workers()),
+            options.cache_type_k,
+        )?;
         let logits = memory::zeros("the logits", model.config.n_vocab)?;
         let batch = Batch {
             rows: memory::room("the rows of a batch", options.n_batch)?,

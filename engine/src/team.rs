@@ -32,7 +32,7 @@ const SPINS: u32 = 2_000;
 #[repr(align(128))]
 struct Padded<T>(T);
 
-type Job = *const (dyn Fn() + Sync);
+type Job = *const (dyn Fn(usize) + Sync);
 
 /// Bit of [`Shared::gate`]: nobody may enter.
 const CLOSED: u32 = 1 << 31;
@@ -127,7 +127,7 @@ impl Team {
         });
         for index in 1..n {
             let shared = Arc::clone(&shared);
-            spawn(index, Box::new(move || work(&shared)));
+            spawn(index, Box::new(move || work(&shared, index)));
         }
         Team {
             inner: Some(Arc::new(Handle(shared))),
@@ -141,21 +141,22 @@ impl Team {
     }
 
     /// Runs `f` on the caller and on every worker that comes in time, until the caller's own `f` returns; then waits for
-    /// those inside. `f` must leave nothing undone when the caller's has returned.
-    fn operate(&self, f: &(dyn Fn() + Sync)) -> Result<()> {
+    /// those inside. `f` gets the worker's index, the caller's is 0; it must leave nothing undone when the caller's has
+    /// returned.
+    fn operate(&self, f: &(dyn Fn(usize) + Sync)) -> Result<()> {
         if IN_REGION.get() {
             return Err(Error::InvalidInput {
                 what: "a team's operation was started from inside another one".into(),
             });
         }
         let Some(handle) = &self.inner else {
-            return guarded(f);
+            return guarded(f, 0);
         };
         let shared = &*handle.0;
         let _region = lock(&shared.region);
         // SAFETY: lengthens the closure's lifetime for the workers. They use it only inside the gate, and this function
         // does not return (or unwind: `guarded` catches) before the gate is closed and empty.
-        let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), Job>(f) };
+        let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
         // SAFETY: the gate is closed and empty, so no worker reads `job` now.
         unsafe { *shared.job.get() = Some(job) };
         shared.gate.0.store(0, Ordering::SeqCst);
@@ -164,7 +165,7 @@ impl Team {
             let _guard = lock(&shared.lock);
             shared.wake.notify_all();
         }
-        let own = guarded(f);
+        let own = guarded(f, 0);
         shared.gate.0.fetch_or(CLOSED, Ordering::SeqCst);
         let mut spins = 0;
         while shared.gate.0.load(Ordering::Acquire) != CLOSED {
@@ -190,22 +191,26 @@ impl Team {
     /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside an
     /// operation of any team, or if a worker's floating-point mode is not the one that the contract needs.
     pub fn ranges(&self, items: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
+        self.hand_out(items, chunk(items, grain, self.n), |_, range| f(range))
+    }
+
+    /// Hands out ranges of `step` items: `f(worker, range)`.
+    fn hand_out(&self, items: usize, step: usize, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
         if items == 0 {
             return Ok(());
         }
-        let grain = chunk(items, grain, self.n);
-        if self.n == 1 || items <= grain {
+        if self.n == 1 || items <= step {
             // Still an operation, of one worker, so that a panic becomes an error and nesting is seen.
-            return Self::single().operate(&|| f(0..items));
+            return Self::single().operate(&|worker| f(worker, 0..items));
         }
         let next = AtomicUsize::new(0);
-        self.operate(&|| {
+        self.operate(&|worker| {
             loop {
-                let start = next.fetch_add(grain, Ordering::Relaxed);
+                let start = next.fetch_add(step, Ordering::Relaxed);
                 if start >= items {
                     break;
                 }
-                f(start..items.min(start + grain));
+                f(worker, start..items.min(start + step));
             }
         })
     }
@@ -249,10 +254,28 @@ impl Team {
     /// As [`Team::rows`]; also if the numbers of rows differ.
     pub fn rows3<A: Send, B: Send, C: Send>(
         &self,
+        a: (&mut [A], usize),
+        b: (&mut [B], usize),
+        c: (&mut [C], usize),
+        f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync,
+    ) -> Result<()> {
+        let rows = a.0.len().checked_div(a.1).unwrap_or(0);
+        let step = chunk(rows, 1, self.n);
+        self.rows3_by(step, a, b, c, |_, row, a, b, c| f(row, a, b, c))
+    }
+
+    /// As [`Team::rows3`] for rows that are much work: `step` of them at a time, and the worker's index, below
+    /// [`Team::workers`], comes first.
+    ///
+    /// # Errors
+    /// As [`Team::rows3`].
+    pub fn rows3_by<A: Send, B: Send, C: Send>(
+        &self,
+        step: usize,
         (a, a_len): (&mut [A], usize),
         (b, b_len): (&mut [B], usize),
         (c, c_len): (&mut [C], usize),
-        f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync,
+        f: impl Fn(usize, usize, &mut [A], &mut [B], &mut [C]) + Sync,
     ) -> Result<()> {
         let rows = a.len().checked_div(a_len).unwrap_or(0);
         let whole = |len: usize, row_len: usize| rows.checked_mul(row_len) == Some(len);
@@ -262,7 +285,7 @@ impl Team {
             });
         }
         let (a, b, c) = (Raw(a.as_mut_ptr()), Raw(b.as_mut_ptr()), Raw(c.as_mut_ptr()));
-        self.ranges(rows, 1, |range| {
+        self.hand_out(rows, step.max(1), |worker, range| {
             let (a, b, c) = (&a, &b, &c);
             for row in range {
                 // SAFETY: as in `rows`: each row index is handed out once, and each of the three slices has `rows`
@@ -274,7 +297,7 @@ impl Team {
                         std::slice::from_raw_parts_mut(c.0.add(row * c_len), c_len),
                     )
                 };
-                f(row, a, b, c);
+                f(worker, row, a, b, c);
             }
         })
     }
@@ -325,6 +348,48 @@ impl Team {
                         },
                     );
                 }
+            }
+        })
+    }
+}
+
+impl Team {
+    /// Splits a row-major matrix of rows of `n` into cells of `rows` x `columns` (the last ones may be smaller), each of
+    /// them much work, and hands them out one by one: `f(worker, rows, tile)`, with the worker's index below
+    /// [`Team::workers`]. Column by column, in each the last rows first: in causal attention they take longest.
+    ///
+    /// # Errors
+    /// As [`Team::rows`].
+    pub fn cells(
+        &self,
+        out: &mut [f32],
+        n: usize,
+        (rows, columns): (usize, usize),
+        f: impl Fn(usize, Range<usize>, Tile<'_>) + Sync,
+    ) -> Result<()> {
+        if n == 0 || rows == 0 || columns == 0 || !out.len().is_multiple_of(n) {
+            return Err(Error::InvalidInput {
+                what: format!("{} elements cannot be cut into cells of rows of {n}", out.len()),
+            });
+        }
+        let m = out.len() / n;
+        let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
+        let base = Raw(out.as_mut_ptr());
+        self.hand_out(down * across, 1, |worker, range| {
+            let base = &base;
+            for cell in range {
+                let (row, column) = ((down - 1 - cell % down) * rows, cell / down * columns);
+                let part = row..m.min(row + rows);
+                let tile = Tile {
+                    // SAFETY: row is below m, so the address is inside `out`. The tile's rows and columns are this
+                    // cell's: no other cell has any of them, and each cell is handed out once.
+                    base: unsafe { base.0.add(row * n) },
+                    stride: n,
+                    rows: part.len(),
+                    columns: column..n.min(column + columns),
+                    borrow: std::marker::PhantomData,
+                };
+                f(worker, part, tile);
             }
         })
     }
@@ -396,7 +461,7 @@ impl Tile<'_> {
 }
 
 /// Runs `f` with nesting marked; a panic becomes its message.
-fn guarded(f: &(dyn Fn() + Sync)) -> Result<()> {
+fn guarded(f: &(dyn Fn(usize) + Sync), worker: usize) -> Result<()> {
     if !math::float_environment_is_strict() {
         let what =
             "the thread's floating-point mode flushes denormals or does not round to nearest; reset it"
@@ -404,7 +469,7 @@ fn guarded(f: &(dyn Fn() + Sync)) -> Result<()> {
         return Err(Error::InvalidInput { what });
     }
     IN_REGION.set(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
+    let result = catch_unwind(AssertUnwindSafe(|| f(worker)));
     IN_REGION.set(false);
     result.map_err(|panic| Error::Worker {
         what: message(&*panic),
@@ -422,7 +487,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// A worker's life.
-fn work(shared: &Shared) {
+fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
         let mut spins = 0;
@@ -462,7 +527,7 @@ fn work(shared: &Shared) {
         if let Some(job) = job {
             // SAFETY: the closure outlives the operation: `operate` waits until this worker has left the gate.
             let f = unsafe { &*job };
-            if let Err(error) = guarded(f) {
+            if let Err(error) = guarded(f, index) {
                 *lock(&shared.failed) = Some(error);
             }
         }
@@ -523,6 +588,27 @@ mod tests {
             .unwrap();
             assert!(a.iter().enumerate().all(|(i, v)| *v == i as f32));
             assert!(b.iter().enumerate().all(|(i, v)| *v == i as f32));
+        }
+    }
+
+    #[test]
+    fn cells_cover_a_matrix_once() {
+        for n in [1, 3] {
+            let team = threads(n);
+            let mut out = vec![0.0; 10 * 7];
+            team.cells(&mut out, 7, (3, 2), |worker, rows, mut tile| {
+                assert!(worker < n);
+                assert_eq!(rows.len(), tile.rows());
+                for (i, row) in rows.enumerate() {
+                    let columns = tile.columns();
+                    for (v, column) in tile.row(i).iter_mut().zip(columns) {
+                        *v += (row * 7 + column + 1) as f32;
+                    }
+                }
+            })
+            .unwrap();
+            assert!(out.iter().enumerate().all(|(i, v)| *v == (i + 1) as f32));
+            assert!(team.cells(&mut out, 4, (3, 2), |_, _, _| ()).is_err());
         }
     }
 

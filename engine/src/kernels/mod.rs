@@ -7,6 +7,7 @@
 //! output), results rows of n.
 
 mod activations;
+mod attention;
 mod matrix;
 pub mod scalar;
 pub mod select;
@@ -16,7 +17,13 @@ mod x86;
 
 pub(crate) use activations::ActBuffer;
 pub use activations::{ActFormat, Activations, Operand, QuantizedBlock};
+pub(crate) use attention::q8_page_len;
+pub use attention::{
+    BLOCK, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries, SPAN, attend_scratch,
+};
 pub use matrix::PackedMatrix;
+
+use std::ops::Range;
 
 use crate::Result;
 use crate::gguf::Bytes;
@@ -25,15 +32,6 @@ use crate::team::{Team, Tile};
 
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
 pub const NUMERICS_VERSION: u32 = 1;
-
-/// Positions per attention block and per cache page.
-pub const BLOCK: usize = 64;
-
-/// Attention blocks that are merged into one span before spans are merged.
-pub const SPAN: usize = 16;
-
-/// Largest head dimension: bounds the scratch of attention.
-pub const MAX_HEAD_DIM: usize = 512;
 
 /// One way to compute. All methods give the same bits on every backend.
 pub trait Backend: Send + Sync + std::fmt::Debug {
@@ -72,18 +70,23 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Rotates the first `2 * cos.len()` values of `head` by the angles given as cosines and sines.
     fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]);
 
-    /// One query head against one block of the cache: (m, l, o) from zero. `visible` is the range of positions within
-    /// the block that the query sees, not empty.
+    /// A tile of queries against one block of the cache: each block's softmax state is made from zero and joined to `sum`,
+    /// which covers earlier positions. `visible` has per token the range of positions within the block that it sees; a
+    /// token with an empty one takes no part. `scratch` is [`attend_scratch`] long.
     fn attend(
         &self,
-        query: &Query<'_>,
+        queries: &Queries<'_>,
+        visible: &[Range<usize>],
         block: &KvBlock<'_>,
-        visible: std::ops::Range<usize>,
-        out: &mut Partial,
+        sum: &mut Partials<'_>,
+        scratch: &mut [f32],
     );
 
-    /// Joins `later` to `sum`, which covers earlier positions.
-    fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize);
+    /// Joins `later`, which is not changed, to `sum`, which covers earlier positions.
+    fn merge(&self, sum: &mut Partials<'_>, later: &Partials<'_>);
+
+    /// Rounds to half precision, to nearest even. False if a number is not finite then.
+    fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool;
 }
 
 /// Where weights lie. The numbers are the same.
@@ -135,56 +138,4 @@ pub enum RopeKind {
     Interleaved,
     /// Pairs (i, i + d/2): "neox".
     Halves,
-}
-
-/// One query head, ready to attend.
-#[derive(Debug)]
-pub struct Query<'a> {
-    /// The rotated query, `dim_k` long.
-    pub q: &'a [f32],
-    /// Factor of the score.
-    pub scale: f32,
-    /// Soft cap of the score, where the model has one: `cap * tanh(score / cap)`.
-    pub softcap: Option<f32>,
-}
-
-/// One page of the cache: 64 positions of one (layer, kv head).
-#[derive(Debug, Clone, Copy)]
-pub struct KvBlock<'a> {
-    /// Keys, d-major: `dim_k` rows of 64 positions.
-    pub k: KvData<'a>,
-    /// Values, position-major: 64 rows of `dim_v`.
-    pub v: KvData<'a>,
-    /// Width of a value.
-    pub dim_v: usize,
-}
-
-/// Numbers of a cache page as stored.
-#[derive(Debug, Clone, Copy)]
-pub enum KvData<'a> {
-    /// As they are.
-    F32(&'a [f32]),
-    /// IEEE half precision bits.
-    F16(&'a [u16]),
-}
-
-/// Softmax state over some positions: maximum, sum of exponentials, weighted sum of values.
-#[derive(Debug, Clone)]
-pub struct Partial {
-    /// Largest score.
-    pub m: f32,
-    /// Sum of `exp(score - m)`.
-    pub l: f32,
-    /// Sum of `exp(score - m) * v`, the first `dim_v` used.
-    pub o: [f32; MAX_HEAD_DIM],
-}
-
-impl Default for Partial {
-    fn default() -> Self {
-        Partial {
-            m: f32::NEG_INFINITY,
-            l: 0.0,
-            o: [0.0; MAX_HEAD_DIM],
-        }
-    }
 }

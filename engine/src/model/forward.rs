@@ -4,16 +4,15 @@
 //! Read [`Model::forward`] from top to bottom: embedding, layers (attention, feed-forward), output head. What a family
 //! does not have (norms on q and k, norms after a block, biases, caps) its configuration leaves out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::Model;
-use super::cache::{CachePool, LayerCache, Sequence, Store, Stored};
+use super::attention::{Attention, Buffers};
+use super::cache::{CachePool, CacheType, LayerCache, Sequence};
 use super::config::Config;
 use super::probe::Probe;
 use super::weights::{Layer, Linear};
 use crate::context::{Mask, Output, Row, Value};
 use crate::kernels::shared::functions::tanh;
-use crate::kernels::{ActBuffer, ActFormat, BLOCK, Backend, Partial, Query, SPAN};
+use crate::kernels::{ActBuffer, ActFormat, Backend};
 use crate::team::Team;
 use crate::{Error, Result, memory};
 
@@ -43,6 +42,7 @@ pub(crate) struct Workspace {
     v: Vec<f32>,
     /// Attention's output, heads side by side.
     attended: Vec<f32>,
+    attention: Buffers,
     gate: Vec<f32>,
     up: Vec<f32>,
     /// Output of a block, before it is added to the residual stream.
@@ -54,11 +54,15 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Buffers for steps of at most `m` rows.
+    /// Buffers for steps of at most `m` rows over `n_ctx` positions, computed by some workers.
     ///
     /// # Errors
     /// If there is no memory for them.
-    pub(crate) fn new(model: &Model, m: usize) -> Result<Self> {
+    pub(crate) fn new(
+        model: &Model,
+        (m, n_ctx, workers): (usize, usize, usize),
+        cache_type_k: CacheType,
+    ) -> Result<Self> {
         const WHAT: &str = "the buffers of a step (a smaller batch needs less)";
         let config = &model.config;
         let rows = |width: usize| memory::zero_rows::<f32>(WHAT, m, width);
@@ -77,6 +81,7 @@ impl Workspace {
             k: rows(widest(&|l| l.n_kv_heads * config.head_dim_k))?,
             v: rows(widest(&|l| l.n_kv_heads * config.head_dim_v))?,
             attended: rows(attended)?,
+            attention: Buffers::new(config, (m, n_ctx, workers), cache_type_k)?,
             gate: rows(n_ff)?,
             up: rows(n_ff)?,
             delta: rows(config.n_embd)?,
@@ -88,10 +93,10 @@ impl Workspace {
 }
 
 /// What every operation needs: who computes, on what, and where in the model it stands.
-struct Ops<'a> {
-    backend: &'a dyn Backend,
-    team: &'a Team,
-    layer: usize,
+pub(super) struct Ops<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) team: &'a Team,
+    pub(super) layer: usize,
 }
 
 impl Model {
@@ -261,30 +266,10 @@ fn attention_block<P: Probe>(
     probe.op(i, "k", k);
     probe.op(i, "v", v);
 
-    store(ops, step, cache, k, v, (dim_k, dim_v))?;
+    let attention = Attention { ops, config, step };
+    attention.store(cache, k, v)?;
     let attended = &mut ws.attended[..m * layer.n_heads * dim_v];
-    let group = layer.n_heads / layer.n_kv_heads;
-    let cache = &*cache;
-    ops.team.rows(attended, dim_v, 1, |range, part| {
-        for (index, out) in range.zip(part.chunks_exact_mut(dim_v)) {
-            let (row, head) = (index / layer.n_heads, index % layer.n_heads);
-            let query = Query {
-                q: &q[index * dim_k..(index + 1) * dim_k],
-                scale: config.attention_scale,
-                softcap: config.attention_softcap,
-            };
-            attend(
-                ops.backend,
-                &query,
-                step,
-                row,
-                layer.window,
-                cache,
-                head / group,
-                out,
-            );
-        }
-    })?;
+    attention.attend(cache, q, attended, &mut ws.attention)?;
     probe.op(i, "attention", attended);
 
     let delta = &mut ws.delta[..m * n_embd];
@@ -349,120 +334,6 @@ fn feed_forward_block<P: Probe>(
     }
     probe.op(i, "ffn_residual", x);
     Ok(())
-}
-
-/// Rounds keys and values to the cache's types and writes them to their pages.
-fn store(
-    ops: &Ops<'_>,
-    step: &Step<'_, '_>,
-    cache: &mut LayerCache,
-    k: &[f32],
-    v: &[f32],
-    (dim_k, dim_v): (usize, usize),
-) -> Result<()> {
-    let (k_len, v_len) = cache.head_len();
-    let group = cache.group;
-    let finite = AtomicBool::new(true);
-    match &mut cache.k {
-        Store::F32(store) => store_part::<f32, true>(ops, step, group, store, k_len, k, dim_k, &finite)?,
-        Store::F16(store) => store_part::<u16, true>(ops, step, group, store, k_len, k, dim_k, &finite)?,
-    }
-    match &mut cache.v {
-        Store::F32(store) => store_part::<f32, false>(ops, step, group, store, v_len, v, dim_v, &finite)?,
-        Store::F16(store) => store_part::<u16, false>(ops, step, group, store, v_len, v, dim_v, &finite)?,
-    }
-    if finite.into_inner() {
-        Ok(())
-    } else {
-        Err(Error::NonFinite {
-            layer: ops.layer,
-            op: "kv_cache",
-        })
-    }
-}
-
-/// Keys lie d-major in a page (`D_MAJOR`), values position-major.
-#[allow(clippy::too_many_arguments)]
-fn store_part<T: Stored, const D_MAJOR: bool>(
-    ops: &Ops<'_>,
-    step: &Step<'_, '_>,
-    group: usize,
-    store: &mut [T],
-    head_len: usize,
-    values: &[f32],
-    dim: usize,
-    finite: &AtomicBool,
-) -> Result<()> {
-    let n_heads = store.len() / head_len;
-    ops.team.rows(store, head_len, 1, |heads, part| {
-        for (head, pages) in heads.zip(part.chunks_exact_mut(head_len)) {
-            for (i, row) in step.rows.iter().enumerate() {
-                let block = step.sequences[row.sequence].page(group, row.position / BLOCK) as usize;
-                let page = &mut pages[block * dim * BLOCK..(block + 1) * dim * BLOCK];
-                let position = row.position % BLOCK;
-                let start = (i * n_heads + head) * dim;
-                for (d, value) in values[start..start + dim].iter().enumerate() {
-                    let slot = if D_MAJOR {
-                        d * BLOCK + position
-                    } else {
-                        position * dim + d
-                    };
-                    match T::round(*value) {
-                        Some(value) => page[slot] = value,
-                        None => finite.store(false, Ordering::Relaxed),
-                    }
-                }
-            }
-        }
-    })
-}
-
-/// One query head over all that it sees: blocks into spans, spans into one, left to right.
-#[allow(clippy::too_many_arguments)]
-fn attend(
-    backend: &dyn Backend,
-    query: &Query<'_>,
-    step: &Step<'_, '_>,
-    row: usize,
-    window: Option<usize>,
-    cache: &LayerCache,
-    kv_head: usize,
-    out: &mut [f32],
-) {
-    let row = &step.rows[row];
-    let sequence = &step.sequences[row.sequence];
-    let seen = match step.mask {
-        Mask::Causal => row.position + 1,
-        Mask::Bidirectional => row.end,
-        Mask::Prefix(n) => (row.position + 1).max(n.min(row.end)),
-    };
-    let first = window.map_or(0, |window| (row.position + 1).saturating_sub(window));
-    let (mut block, mut span, mut total) = (Partial::default(), Partial::default(), Partial::default());
-    let (mut in_span, mut in_total) = (false, false);
-    let last = (seen - 1) / BLOCK;
-    for b in first / BLOCK..=last {
-        let start = b * BLOCK;
-        let visible = first.max(start) - start..seen.min(start + BLOCK) - start;
-        let page = cache.block(kv_head, sequence.page(cache.group, b));
-        let into = if in_span { &mut block } else { &mut span };
-        backend.attend(query, &page, visible, into);
-        if in_span {
-            backend.merge(&mut span, &block, out.len());
-        }
-        in_span = true;
-        if b == last || (b + 1).is_multiple_of(SPAN) {
-            if in_total {
-                backend.merge(&mut total, &span, out.len());
-            } else {
-                std::mem::swap(&mut total, &mut span);
-            }
-            (in_span, in_total) = (false, true);
-        }
-    }
-    let r = 1.0 / total.l;
-    for (out, o) in out.iter_mut().zip(&total.o) {
-        *out = o * r;
-    }
 }
 
 impl Ops<'_> {

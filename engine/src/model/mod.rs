@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`config`] (what a model is), [`arch`] (one file per family: how its metadata and tensor names become
 //! a configuration), [`weights`] (binding with shape checks), [`rope`], [`cache`], then `forward`, the whole pass in one
-//! file.
+//! file, and `attention`, how its one step that is not row by row is split.
 
 pub mod arch;
+mod attention;
 pub mod cache;
 pub mod config;
 mod forward;

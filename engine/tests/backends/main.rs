@@ -2,6 +2,7 @@
 //! the other operations, and whole models.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+mod attention;
 mod matmul;
 mod models;
 mod operations;

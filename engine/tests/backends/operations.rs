@@ -1,8 +1,6 @@
 //! The operations beside matrix products, with random and extreme inputs.
 
-use twinfer_engine::kernels::{
-    Activation, BLOCK, Backend, KvBlock, KvData, Partial, Query, RopeKind, select,
-};
+use twinfer_engine::kernels::{Activation, Backend, RopeKind, select};
 
 use crate::{Random, assert_same, backends};
 
@@ -32,7 +30,7 @@ const EXTREMES: [f32; 20] = [
     12.5,
 ];
 
-fn floats(random: &mut Random, n: usize) -> Vec<f32> {
+pub(crate) fn floats(random: &mut Random, n: usize) -> Vec<f32> {
     let mut v = random.floats(n);
     for _ in 0..n / 5 {
         let (at, which) = (random.below(n), random.below(EXTREMES.len()));
@@ -41,7 +39,7 @@ fn floats(random: &mut Random, n: usize) -> Vec<f32> {
     v
 }
 
-fn scalar() -> &'static dyn Backend {
+pub(crate) fn scalar() -> &'static dyn Backend {
     select::choose(Some("scalar")).unwrap()
 }
 
@@ -114,71 +112,4 @@ fn vector_operations_are_scalars() {
         }
     }
     println!("backends: {compared} vector operations bit-equal to scalar's");
-}
-
-#[test]
-fn attention_is_scalars() {
-    let mut random = Random(5);
-    let mut compared = 0;
-    for backend in backends() {
-        for (dim_k, dim_v) in [
-            (8, 8),
-            (16, 16),
-            (20, 12),
-            (64, 64),
-            (72, 40),
-            (96, 128),
-            (256, 256),
-            (512, 512),
-        ] {
-            for half in [false, true] {
-                let visible_ranges = [0..64, 0..1, 63..64, 0..17, 5..6, 15..33, 16..48, 31..64];
-                for (round, visible) in visible_ranges.into_iter().enumerate() {
-                    let q = random.floats(dim_k);
-                    let (k, v) = (random.floats(dim_k * BLOCK), random.floats(dim_v * BLOCK));
-                    let as_halves = |v: &[f32]| -> Vec<u16> { v.iter().map(|v| half_bits(*v)).collect() };
-                    let (k16, v16) = (as_halves(&k), as_halves(&v));
-                    let block = KvBlock {
-                        k: if half { KvData::F16(&k16) } else { KvData::F32(&k) },
-                        v: if half { KvData::F16(&v16) } else { KvData::F32(&v) },
-                        dim_v,
-                    };
-                    let query = Query {
-                        q: &q,
-                        scale: if round % 3 == 0 { 0.125 } else { 3.0 },
-                        softcap: (round % 2 == 1).then_some(20.0),
-                    };
-                    let run = |backend: &dyn Backend| {
-                        let mut out = Partial::default();
-                        backend.attend(&query, &block, visible.clone(), &mut out);
-                        let mut sum = out.clone();
-                        (sum.m, sum.l) = (sum.m - 1.5, sum.l * 0.7);
-                        backend.merge(&mut sum, &out, dim_v);
-                        [
-                            &[out.m, out.l, sum.m, sum.l][..],
-                            &out.o[..dim_v],
-                            &sum.o[..dim_v],
-                        ]
-                        .concat()
-                    };
-                    let what = format!("{} {dim_k} {dim_v} {half} {visible:?}", backend.name());
-                    assert_same(&run(backend), &run(scalar()), &what);
-                    compared += 1;
-                }
-            }
-        }
-    }
-    println!("backends: {compared} attention blocks and merges bit-equal to scalar's");
-}
-
-/// Truncated to half precision: any finite bits will do.
-fn half_bits(v: f32) -> u16 {
-    let bits = v.to_bits();
-    let exponent = (bits >> 23 & 255) as i32 - 112;
-    let magnitude = if exponent <= 0 {
-        0
-    } else {
-        (exponent as u16) << 10 | (bits >> 13 & 0x3ff) as u16
-    };
-    (bits >> 16) as u16 & 0x8000 | magnitude
 }

@@ -82,6 +82,25 @@ fn of_nothing_are_errors() {
     }
 }
 
+/// q8_0 has blocks of 32, and these heads have 8 numbers.
+#[test]
+fn of_blocks_wider_than_a_head_are_errors() {
+    let model = model("llama-gqa");
+    for (k, v, what) in [
+        (CacheType::Q8_0, CacheType::F16, "keys of 8"),
+        (CacheType::F16, CacheType::Q8_0, "values of 8"),
+    ] {
+        let options = ContextOptions {
+            cache_type_k: k,
+            cache_type_v: v,
+            ..ContextOptions::default()
+        };
+        let error = Context::new(Arc::clone(&model), Team::single(), options).map(drop);
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains(what) && text.contains("q8_0"), "{text}");
+    }
+}
+
 /// A batch is never larger than what fits the context, whatever was asked for.
 #[test]
 fn with_a_batch_beyond_the_context_are_small() {

@@ -57,6 +57,8 @@ pub(crate) struct GlobalArgs {
 pub(crate) enum CacheTypeArg {
     F16,
     F32,
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 impl From<CacheTypeArg> for CacheType {
@@ -64,6 +66,7 @@ impl From<CacheTypeArg> for CacheType {
         match arg {
             CacheTypeArg::F16 => CacheType::F16,
             CacheTypeArg::F32 => CacheType::F32,
+            CacheTypeArg::Q8_0 => CacheType::Q8_0,
         }
     }
 }

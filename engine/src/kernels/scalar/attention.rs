@@ -1,9 +1,11 @@
-//! Scalar definition of attention: one query head against one block of 64 positions, and the merge of partial results.
+//! Scalar definition of attention: one query against one block of 64 positions, and the merge of partial results.
 
 use std::ops::Range;
 
+use half::f16;
+
 use crate::kernels::shared::functions::{exp, sum16, tanh};
-use crate::kernels::{BLOCK, KvBlock, KvData, Partial, Query};
+use crate::kernels::{BLOCK, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries};
 
 /// A number of a cache page, all of which are finite.
 trait Cached: Copy {
@@ -25,33 +27,71 @@ impl Cached for u16 {
     }
 }
 
-pub(super) fn attend(query: &Query<'_>, block: &KvBlock<'_>, visible: Range<usize>, out: &mut Partial) {
+/// See [`crate::kernels::Backend::attend`].
+pub(super) fn attend(
+    queries: &Queries<'_>,
+    visible: &[Range<usize>],
+    block: &KvBlock<'_>,
+    sum: &mut Partials<'_>,
+) {
+    let mut o = [0.0f32; MAX_HEAD_DIM];
+    for index in 0..visible.len() * queries.group {
+        let visible = &visible[index / queries.group];
+        if visible.is_empty() {
+            continue;
+        }
+        let (mut m, mut l) = ([0.0], [0.0]);
+        let mut later = Partials {
+            m: &mut m,
+            l: &mut l,
+            o: &mut o[..block.dim_v],
+        };
+        attend_one(queries, index, block, visible.clone(), &mut later);
+        merge(&mut sum.part(index..index + 1), &later);
+    }
+}
+
+/// One query against one block: (m, l, o) from zero.
+fn attend_one(
+    queries: &Queries<'_>,
+    index: usize,
+    block: &KvBlock<'_>,
+    visible: Range<usize>,
+    out: &mut Partials<'_>,
+) {
     let mut score = [0.0f32; BLOCK];
+    let q = queries.query(index);
     match block.k {
-        KvData::F32(k) => scores(query.q, k, visible.clone(), &mut score),
-        KvData::F16(k) => scores(query.q, k, visible.clone(), &mut score),
+        KvData::F32(k) => scores(q, k, visible.clone(), &mut score),
+        KvData::F16(k) => scores(q, k, visible.clone(), &mut score),
+        KvData::Q8(k) => {
+            let q = queries.quantized.query(index, queries.dim_k);
+            scores_q8(&q, k, visible.clone(), &mut score);
+        }
     }
     let mut m = f32::NEG_INFINITY;
     for s in &mut score[visible.clone()] {
-        *s *= query.scale;
-        if let Some(cap) = query.softcap {
+        *s *= queries.scale;
+        if let Some(cap) = queries.softcap {
             *s = cap * tanh(*s / cap);
         }
         if m < *s {
             m = *s;
         }
     }
+    // A maximum of -0.0 becomes +0.0: scores are then the same whichever zero was met first.
+    m += 0.0;
     // Masked positions are selected out: their p is +0.0 in the sum and they add nothing to o.
     let mut p = [0.0f32; BLOCK];
     for j in visible.clone() {
         p[j] = exp(score[j] - m);
     }
-    out.m = m;
-    out.l = sum16(BLOCK, |j| p[j]);
-    let o = &mut out.o[..block.dim_v];
+    out.m[0] = m;
+    out.l[0] = sum16(BLOCK, |j| p[j]);
     match block.v {
-        KvData::F32(v) => weighted(&p, v, visible, o),
-        KvData::F16(v) => weighted(&p, v, visible, o),
+        KvData::F32(v) => weighted(&p, v, visible, out.o),
+        KvData::F16(v) => weighted(&p, v, visible, out.o),
+        KvData::Q8(v) => weighted_q8(&p, v, visible, out.o),
     }
 }
 
@@ -60,6 +100,40 @@ fn scores<T: Cached>(q: &[f32], k: &[T], visible: Range<usize>, score: &mut [f32
     for (q, k) in q.iter().zip(k.chunks_exact(BLOCK)) {
         for (score, k) in score[visible.clone()].iter_mut().zip(&k[visible.clone()]) {
             *score += q * k.get();
+        }
+    }
+}
+
+/// Scale number `index` of a page's second part.
+fn q8_scale(scales: &[u8], index: usize) -> f32 {
+    u16::from_le_bytes([scales[2 * index], scales[2 * index + 1]]).get()
+}
+
+/// `score[j] = sum over steps of 32 d of (d_k * d_q) * isum`, sequential, as a matmul with steps of 32.
+fn scores_q8(q: &QuantizedQueries<'_>, k: &[u8], visible: Range<usize>, score: &mut [f32; BLOCK]) {
+    let dim = q.q.len();
+    let (quants, scales) = k.split_at(dim * BLOCK);
+    for (j, score) in score.iter_mut().enumerate().take(visible.end).skip(visible.start) {
+        for step in 0..dim / 32 {
+            let mut isum = 0i32;
+            for d in step * 32..(step + 1) * 32 {
+                let k = quants[(d / 4 * BLOCK + j) * 4 + d % 4] as i8;
+                isum += i32::from(q.q[d]) * i32::from(k);
+            }
+            *score += (q8_scale(scales, step * BLOCK + j) * q.d[step]) * isum as f32;
+        }
+    }
+}
+
+/// As [`weighted`]; `v = d * q`, which is exact: 11 bits times 7.
+fn weighted_q8(p: &[f32; BLOCK], v: &[u8], visible: Range<usize>, o: &mut [f32]) {
+    let dim = o.len();
+    let (quants, scales) = v.split_at(dim * BLOCK);
+    o.fill(0.0);
+    for j in visible {
+        for (d, o) in o.iter_mut().enumerate() {
+            let scale = q8_scale(scales, j * (dim / 32) + d / 32);
+            *o += p[j] * (scale * f32::from(quants[j * dim + d] as i8));
         }
     }
 }
@@ -79,15 +153,43 @@ fn weighted<T: Cached>(p: &[f32; BLOCK], v: &[T], visible: Range<usize>, o: &mut
     }
 }
 
-#[inline(always)]
-pub(in crate::kernels) fn merge(sum: &mut Partial, later: &Partial, dim_v: usize) {
-    let m = if sum.m < later.m { later.m } else { sum.m };
-    let (a, b) = (exp(sum.m - m), exp(later.m - m));
-    sum.m = m;
-    sum.l = sum.l * a + later.l * b;
-    for (x, y) in sum.o[..dim_v].iter_mut().zip(&later.o[..dim_v]) {
-        *x = *x * a + *y * b;
+/// See [`crate::kernels::Backend::merge`].
+pub(super) fn merge(sum: &mut Partials<'_>, later: &Partials<'_>) {
+    let dim_v = sum.o.len() / sum.m.len();
+    for (index, (o, later_o)) in sum
+        .o
+        .chunks_exact_mut(dim_v)
+        .zip(later.o.chunks_exact(dim_v))
+        .enumerate()
+    {
+        if later.l[index] == 0.0 {
+            continue;
+        }
+        if sum.l[index] == 0.0 {
+            (sum.m[index], sum.l[index]) = (later.m[index], later.l[index]);
+            o.copy_from_slice(later_o);
+            continue;
+        }
+        let (m1, m2) = (sum.m[index], later.m[index]);
+        let m = if m1 < m2 { m2 } else { m1 };
+        let (a, b) = (exp(m1 - m), exp(m2 - m));
+        sum.m[index] = m;
+        sum.l[index] = sum.l[index] * a + later.l[index] * b;
+        for (x, y) in o.iter_mut().zip(later_o) {
+            *x = *x * a + *y * b;
+        }
     }
+}
+
+/// See [`crate::kernels::Backend::to_halves`].
+pub(in crate::kernels) fn to_halves(x: &[f32], out: &mut [u16]) -> bool {
+    let mut finite = true;
+    for (x, out) in x.iter().zip(out) {
+        let half = f16::from_f32(*x);
+        finite &= half.is_finite();
+        *out = half.to_bits();
+    }
+    finite
 }
 
 #[cfg(test)]

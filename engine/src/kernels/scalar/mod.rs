@@ -6,7 +6,7 @@ mod matmul;
 
 use std::ops::Range;
 
-use super::{Activation, Backend, KvBlock, PackedMatrix, Partial, Query, RopeKind, Storage};
+use super::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage};
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
@@ -53,11 +53,22 @@ impl Backend for Scalar {
         elementwise::rotate(kind, head, cos, sin);
     }
 
-    fn attend(&self, query: &Query<'_>, block: &KvBlock<'_>, visible: Range<usize>, out: &mut Partial) {
-        attention::attend(query, block, visible, out);
+    fn attend(
+        &self,
+        queries: &Queries<'_>,
+        visible: &[Range<usize>],
+        block: &KvBlock<'_>,
+        sum: &mut Partials<'_>,
+        _: &mut [f32],
+    ) {
+        attention::attend(queries, visible, block, sum);
     }
 
-    fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize) {
-        attention::merge(sum, later, dim_v);
+    fn merge(&self, sum: &mut Partials<'_>, later: &Partials<'_>) {
+        attention::merge(sum, later);
+    }
+
+    fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool {
+        attention::to_halves(x, out)
     }
 }

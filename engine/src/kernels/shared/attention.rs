@@ -1,19 +1,27 @@
-//! One query head against one block of 64 positions, over lanes: positions in lanes for the scores (sequential in d), d in
-//! lanes for the output (sequential in position). Nothing is summed across lanes but by the contract's tree.
+//! Attention over lanes: positions in lanes for the scores (sequential in d), d in lanes for the output (sequential in
+//! position). Nothing is summed across lanes but by the contract's tree.
+//!
+//! ```text
+//! a pass    some queries of the tile against the block: every load of keys or values serves all of them
+//!   scores    acc[query][4 vectors] += q[d] * k[d][positions]     for d in ascending order
+//!   softmax   m, p = exp(score - m), l
+//!   values    acc[query][4 vectors] += p[j] * v[j][columns]       for visible j in ascending order
+//!   merge     o = o * a + acc * b, from the registers
+//! ```
+//!
+//! A tile of several passes widens the block's half-precision numbers once; a small one reads them as they are.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 
-use half::f16;
-
 use super::functions::{Lanes, exp, sum16, tanh};
 use super::isa::{Isa, Op};
 use crate::kernels::scalar::attention as scalar;
-use crate::kernels::{BLOCK, KvBlock, KvData, Partial, Query};
+use crate::kernels::{BLOCK, KvBlock, KvData, Partials, QuantizedQueries, Queries};
 
-/// Most vectors that 64 positions take: 4 lanes each.
-const VECTORS: usize = 16;
+/// Vectors side by side in a pass.
+const WIDE: usize = 4;
 
 const POSITIONS: [f32; BLOCK] = {
     let mut positions = [0.0; BLOCK];
@@ -25,39 +33,91 @@ const POSITIONS: [f32; BLOCK] = {
     positions
 };
 
-/// A number as the cache holds it.
-trait Stored: Copy {
-    fn load<I: Isa>(isa: I, v: &[Self]) -> I::F;
-    fn get(self) -> f32;
+/// Rows of numbers as the cache holds them: keys by d, values by position.
+trait Rows: Copy {
+    /// N vectors of row `row`, from number `at` on.
+    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N];
+    fn get(self, row: usize, at: usize) -> f32;
 }
 
-impl Stored for f32 {
+/// Rows of `width` numbers.
+#[derive(Clone, Copy)]
+struct Plain<'a, T> {
+    numbers: &'a [T],
+    width: usize,
+}
+
+impl Rows for Plain<'_, f32> {
     #[inline(always)]
-    fn load<I: Isa>(isa: I, v: &[Self]) -> I::F {
-        isa.load_f(v)
+    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
+        let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
+        std::array::from_fn(|n| isa.load_f(&numbers[n * I::ROWS..]))
     }
     #[inline(always)]
-    fn get(self) -> f32 {
-        self
+    fn get(self, row: usize, at: usize) -> f32 {
+        self.numbers[row * self.width + at]
     }
 }
 
-impl Stored for u16 {
+impl Rows for Plain<'_, u16> {
     #[inline(always)]
-    fn load<I: Isa>(isa: I, v: &[Self]) -> I::F {
-        isa.load_halves(v)
+    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
+        let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
+        std::array::from_fn(|n| isa.load_halves(&numbers[n * I::ROWS..]))
     }
     #[inline(always)]
-    fn get(self) -> f32 {
-        f16::from_bits(self).to_f32_const()
+    fn get(self, row: usize, at: usize) -> f32 {
+        half::f16::from_bits(self.numbers[row * self.width + at]).to_f32_const()
     }
+}
+
+/// Values in q8_0, their scales widened.
+#[derive(Clone, Copy)]
+struct Scaled<'a> {
+    quants: &'a [u8],
+    scales: &'a [f32],
+    width: usize,
+}
+
+impl Rows for Scaled<'_> {
+    #[inline(always)]
+    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
+        let quants = &self.quants[row * self.width + at..][..N * I::ROWS];
+        let scales = &self.scales[row * (self.width / 32)..][..self.width / 32];
+        std::array::from_fn(|n| {
+            let scale = I::F::splat(scales[(at + n * I::ROWS) / 32]);
+            isa.load_i8(&quants[n * I::ROWS..]).mul(scale)
+        })
+    }
+    #[inline(always)]
+    fn get(self, row: usize, at: usize) -> f32 {
+        let scale = self.scales[row * (self.width / 32) + at / 32];
+        scale * f32::from(self.quants[row * self.width + at] as i8)
+    }
+}
+
+/// A block's keys, ready for the passes.
+#[derive(Clone, Copy)]
+enum Keys<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    Q8(&'a [u8]),
+}
+
+/// A block's values, ready for the passes.
+#[derive(Clone, Copy)]
+enum Values<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    Q8(Scaled<'a>),
 }
 
 pub(super) struct Attend<'a, 'b> {
-    pub(super) query: &'a Query<'b>,
+    pub(super) queries: &'a Queries<'b>,
+    pub(super) visible: &'a [Range<usize>],
     pub(super) block: &'a KvBlock<'b>,
-    pub(super) visible: Range<usize>,
-    pub(super) out: &'a mut Partial,
+    pub(super) sum: Partials<'a>,
+    pub(super) scratch: &'a mut [f32],
 }
 
 impl<I: Isa> Op<I> for Attend<'_, '_> {
@@ -66,158 +126,458 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
     #[inline(always)]
     fn run(self, isa: I) {
         let Attend {
-            query,
-            block,
+            queries,
             visible,
-            out,
+            block,
+            mut sum,
+            scratch,
         } = self;
-        let mut p = [0.0f32; BLOCK];
-        match block.k {
-            KvData::F32(k) => scores(isa, query, k, &visible, &mut p, out),
-            KvData::F16(k) => scores(isa, query, k, &visible, &mut p, out),
-        }
-        match block.v {
-            KvData::F32(v) => weigh(isa, &p, v, block.dim_v, visible, out),
-            KvData::F16(v) => weigh(isa, &p, v, block.dim_v, visible, out),
+        let (k_wide, v_wide) = scratch.split_at_mut(BLOCK * queries.dim_k);
+        let (v_wide, scales) = v_wide.split_at_mut(BLOCK * block.dim_v);
+        let n_queries = visible.iter().filter(|v| !v.is_empty()).count() * queries.group;
+        let widen = n_queries > 2 * I::QUERIES;
+        let k = match block.k {
+            KvData::F32(k) => Keys::F32(k),
+            KvData::F16(k) if widen => Keys::F32(widened(isa, k, k_wide)),
+            KvData::F16(k) => Keys::F16(k),
+            KvData::Q8(k) => Keys::Q8(k),
+        };
+        let v = match block.v {
+            KvData::F32(v) => Values::F32(v),
+            KvData::F16(v) if widen => Values::F32(widened(isa, v, v_wide)),
+            KvData::F16(v) => Values::F16(v),
+            KvData::Q8(v) => {
+                let v = scaled(isa, v, block.dim_v, scales);
+                if widen {
+                    for (row, to) in v_wide.chunks_exact_mut(block.dim_v).enumerate() {
+                        for (at, to) in to.chunks_exact_mut(I::ROWS).enumerate() {
+                            let [v] = v.load::<I, 1>(isa, row, at * I::ROWS);
+                            isa.store_f(v, to);
+                        }
+                    }
+                    Values::F32(v_wide)
+                } else {
+                    Values::Q8(v)
+                }
+            }
+        };
+        // Runs of tokens that see something of the block, in passes.
+        let mut token = 0;
+        while token < visible.len() {
+            if visible[token].is_empty() {
+                token += 1;
+                continue;
+            }
+            let mut end = token;
+            while end < visible.len() && !visible[end].is_empty() {
+                end += 1;
+            }
+            let mut first = token * queries.group;
+            let last = end * queries.group;
+            let mut pass = Pass {
+                queries,
+                visible,
+                k,
+                v,
+                dim_v: block.dim_v,
+                sum: &mut sum,
+            };
+            while I::QUERIES >= 6 && first + 6 <= last {
+                pass.run::<I, 6>(isa, first);
+                first += 6;
+            }
+            while I::QUERIES >= 4 && first + 4 <= last {
+                pass.run::<I, 4>(isa, first);
+                first += 4;
+            }
+            while first + 2 <= last {
+                pass.run::<I, 2>(isa, first);
+                first += 2;
+            }
+            if first < last {
+                pass.run::<I, 1>(isa, first);
+            }
+            token = end;
         }
     }
 }
 
-/// `p = exp(score - m)`, +0.0 where not visible; sets `out.m` and `out.l`.
+/// Halves as floats: whole vectors, as a block has 64 positions.
 #[inline(always)]
-fn scores<I: Isa, T: Stored>(
-    isa: I,
-    query: &Query<'_>,
-    k: &[T],
-    visible: &Range<usize>,
-    p: &mut [f32; BLOCK],
-    out: &mut Partial,
-) {
-    let vectors = BLOCK / I::ROWS;
-    let mut score = [I::F::splat(0.0); VECTORS];
-    for (q, k) in query.q.iter().zip(k.as_chunks::<BLOCK>().0) {
-        let q = I::F::splat(*q);
-        for v in 0..vectors {
-            score[v] = score[v].add(q.mul(T::load(isa, &k[v * I::ROWS..])));
+fn widened<'a, I: Isa>(isa: I, from: &[u16], to: &'a mut [f32]) -> &'a [f32] {
+    for (from, to) in from.as_chunks::<16>().0.iter().zip(to.as_chunks_mut::<16>().0) {
+        for part in 0..16 / I::ROWS {
+            let at = part * I::ROWS;
+            isa.store_f(isa.load_halves(&from[at..]), &mut to[at..]);
         }
     }
-    let (start, end) = (I::F::splat(visible.start as f32), I::F::splat(visible.end as f32));
+    to
+}
+
+/// Values in q8_0 with their scales widened into `to`.
+#[inline(always)]
+fn scaled<'a, I: Isa>(isa: I, page: &'a [u8], width: usize, to: &'a mut [f32]) -> Scaled<'a> {
+    let (quants, scales) = page.split_at(BLOCK * width);
+    let to = &mut to[..BLOCK * (width / 32)];
+    for (from, to) in scales.chunks_exact(2 * I::ROWS).zip(to.chunks_exact_mut(I::ROWS)) {
+        isa.store_f(isa.load_f16(from), to);
+    }
+    Scaled {
+        quants,
+        scales: to,
+        width,
+    }
+}
+
+/// What all passes over a block share.
+struct Pass<'a, 'b> {
+    queries: &'a Queries<'b>,
+    visible: &'a [Range<usize>],
+    k: Keys<'a>,
+    v: Values<'a>,
+    dim_v: usize,
+    sum: &'a mut Partials<'b>,
+}
+
+impl Pass<'_, '_> {
+    /// Queries `first` to `first + Q`, all of which see something of the block.
+    #[inline(always)]
+    fn run<I: Isa, const Q: usize>(&mut self, isa: I, first: usize) {
+        let q: [&[f32]; Q] = std::array::from_fn(|i| self.queries.query(first + i));
+        let visible: [&Range<usize>; Q] =
+            std::array::from_fn(|i| &self.visible[(first + i) / self.queries.group]);
+        let mut p = [[0.0f32; BLOCK]; Q];
+        match self.k {
+            Keys::F32(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), &mut p),
+            Keys::F16(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), &mut p),
+            Keys::Q8(k) => {
+                let dim = self.queries.dim_k;
+                let q = std::array::from_fn(|i| self.queries.quantized.query(first + i, dim));
+                scores_q8::<I, Q>(isa, &q, k, dim, &mut p);
+            }
+        }
+        // Softmax states of the block, in lanes.
+        let (mut m, mut l) = ([0.0f32; 16], [0.0f32; 16]);
+        for i in 0..Q {
+            (m[i], l[i]) = softmax(isa, self.queries, visible[i], &mut p[i]);
+        }
+        let (a, b, empty) = join::<I, Q>(isa, &mut self.sum.part(first..first + Q), (&m, &l));
+        // A position that another query of the pass sees and this one does not has p = +0.0 here. Adding 0 * v moves no
+        // bit: v is finite, and a sum that began at +0.0 is never -0.0.
+        let mut seen = visible[0].clone();
+        for visible in &visible[1..] {
+            seen = seen.start.min(visible.start)..seen.end.max(visible.end);
+        }
+        let o = &mut self.sum.o[first * self.dim_v..(first + Q) * self.dim_v];
+        let merge = Merged { a, b, empty };
+        match self.v {
+            Values::F32(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
+            Values::F16(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
+            Values::Q8(v) => weigh::<I, _, Q>(isa, &p, v, self.dim_v, seen, &merge, o),
+        }
+    }
+}
+
+fn plain<T>(numbers: &[T], width: usize) -> Plain<'_, T> {
+    Plain { numbers, width }
+}
+
+/// `score[j] = sum of q[d] * k[d][j]` for all 64 positions.
+#[inline(always)]
+fn scores<I: Isa, R: Rows, const Q: usize>(isa: I, q: &[&[f32]; Q], k: R, score: &mut [[f32; BLOCK]; Q]) {
+    let dim = q[0].len();
+    let q: [&[f32]; Q] = std::array::from_fn(|i| &q[i][..dim]);
+    let mut at = 0;
+    while at < BLOCK {
+        let mut acc = [[I::F::splat(0.0); WIDE]; Q];
+        for d in 0..dim {
+            let k = k.load::<I, WIDE>(isa, d, at);
+            for i in 0..Q {
+                let q = I::F::splat(q[i][d]);
+                for v in 0..WIDE {
+                    acc[i][v] = acc[i][v].add(q.mul(k[v]));
+                }
+            }
+        }
+        for i in 0..Q {
+            for v in 0..WIDE {
+                isa.store_f(acc[i][v], &mut score[i][at + v * I::ROWS..]);
+            }
+        }
+        at += WIDE * I::ROWS;
+    }
+}
+
+/// The same for keys in q8_0: a lane holds 4 consecutive d of one position.
+#[inline(always)]
+fn scores_q8<I: Isa, const Q: usize>(
+    isa: I,
+    q: &[QuantizedQueries<'_>; Q],
+    page: &[u8],
+    dim: usize,
+    score: &mut [[f32; BLOCK]; Q],
+) {
+    // Integer and float accumulators share the registers.
+    const N: usize = WIDE / 2;
+    let (quants, scales) = page.split_at(BLOCK * dim);
+    let bytes: [&[[i8; 4]]; Q] = std::array::from_fn(|i| &q[i].q.as_chunks::<4>().0[..dim / 4]);
+    let mut at = 0;
+    while at < BLOCK {
+        let mut acc = [[I::F::splat(0.0); N]; Q];
+        for step in 0..dim / 32 {
+            // What the bias of the keys adds too much is there at the start.
+            let mut isum: [[I::V; N]; Q] = std::array::from_fn(|i| {
+                let sums = [q[i].sums[2 * step], q[i].sums[2 * step + 1]];
+                [isa.dot_pairs(isa.zero(), isa.splat16(-I::BIAS as i16), sums); N]
+            });
+            for quad in step * 8..(step + 1) * 8 {
+                let k = &quants[(quad * BLOCK + at) * 4..][..N * I::ROWS * 4];
+                let k: [I::V; N] = std::array::from_fn(|n| isa.biased(isa.load(&k[n * I::ROWS * 4..])));
+                for i in 0..Q {
+                    for n in 0..N {
+                        isum[i][n] = isa.dot_signed(isum[i][n], k[n], bytes[i][quad]);
+                    }
+                }
+            }
+            let d = &scales[(step * BLOCK + at) * 2..][..N * I::ROWS * 2];
+            for n in 0..N {
+                let d = isa.load_f16(&d[n * I::ROWS * 2..]);
+                for i in 0..Q {
+                    let d = d.mul(I::F::splat(q[i].d[step]));
+                    acc[i][n] = acc[i][n].add(d.mul(isa.to_f(isum[i][n])));
+                }
+            }
+        }
+        for i in 0..Q {
+            for n in 0..N {
+                isa.store_f(acc[i][n], &mut score[i][at + n * I::ROWS..]);
+            }
+        }
+        at += N * I::ROWS;
+    }
+}
+
+/// Scores to `p = exp(score - m)`, +0.0 where not visible; (m, l).
+#[inline(always)]
+fn softmax<I: Isa>(
+    isa: I,
+    queries: &Queries<'_>,
+    visible: &Range<usize>,
+    p: &mut [f32; BLOCK],
+) -> (f32, f32) {
     let lowest = I::F::splat(f32::NEG_INFINITY);
+    let ends =
+        (visible.len() < BLOCK).then(|| (I::F::splat(visible.start as f32), I::F::splat(visible.end as f32)));
+    let scale = I::F::splat(queries.scale);
     let mut max = lowest;
-    for v in 0..vectors {
-        let mut s = score[v].mul(I::F::splat(query.scale));
-        if let Some(cap) = query.softcap {
+    for v in 0..BLOCK / I::ROWS {
+        let at = v * I::ROWS;
+        let mut s = isa.load_f(&p[at..]).mul(scale);
+        if let Some(cap) = queries.softcap {
             let cap = I::F::splat(cap);
             s = cap.mul(tanh(s.div(cap)));
         }
-        score[v] = select(isa, v, (start, end), s, lowest);
-        max = max.less(score[v], score[v], max);
-    }
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    isa.store_f(max, &mut lanes);
-    let mut m = f32::NEG_INFINITY;
-    for s in &lanes[..I::ROWS] {
-        if m < *s {
-            m = *s;
+        if let Some(ends) = ends {
+            s = select(isa, at, ends, s, lowest);
         }
+        isa.store_f(s, &mut p[at..]);
+        max = isa.max_f(max, s);
     }
-    if m == 0.0 {
-        // 0 and -0 compare equal, and the definition takes the first: look in order.
-        for v in 0..vectors {
-            isa.store_f(score[v], &mut p[v * I::ROWS..]);
-        }
-        m = p[visible.clone()]
-            .iter()
-            .copied()
-            .find(|s| *s == 0.0)
-            .unwrap_or(m);
-    }
-    let mut partial = [I::F::splat(0.0); 4];
+    let m = isa.max_lane(max) + 0.0;
+    let max = I::F::splat(m);
     let parts = 16 / I::ROWS;
-    for v in 0..vectors {
-        let e = exp(score[v].sub(I::F::splat(m)));
-        let e = select(isa, v, (start, end), e, I::F::splat(0.0));
+    let mut partial = [I::F::splat(0.0); 4];
+    for v in 0..BLOCK / I::ROWS {
+        let at = v * I::ROWS;
+        let mut e = exp(isa.load_f(&p[at..]).sub(max));
+        if let Some(ends) = ends {
+            e = select(isa, at, ends, e, I::F::splat(0.0));
+        }
         partial[v % parts] = partial[v % parts].add(e);
-        isa.store_f(e, &mut p[v * I::ROWS..]);
+        isa.store_f(e, &mut p[at..]);
     }
     let mut lanes = [0.0f32; 16];
     for part in 0..parts {
         isa.store_f(partial[part], &mut lanes[part * I::ROWS..]);
     }
-    out.m = m;
     // From here the sum has the shape of a sum of 16 numbers: +0.0 + e is e, an exponential is never -0.0.
-    out.l = sum16(16, |i| lanes[i]);
+    (m, sum16(16, |i| lanes[i]))
 }
 
-/// Lane by lane `shown` where the position is visible, else `hidden`; vector `v` of the block.
+/// Lane by lane `shown` where the position is visible, else `hidden`; the vector of positions that starts at `at`.
 #[inline(always)]
-fn select<I: Isa>(isa: I, v: usize, (start, end): (I::F, I::F), shown: I::F, hidden: I::F) -> I::F {
-    let position = isa.load_f(&POSITIONS[v * I::ROWS..]);
+fn select<I: Isa>(isa: I, at: usize, (start, end): (I::F, I::F), shown: I::F, hidden: I::F) -> I::F {
+    let position = isa.load_f(&POSITIONS[at..]);
     position.less(end, position.less(start, hidden, shown), hidden)
 }
 
-/// `o[d] = sum of p[j] * v[j][d]` over visible j.
+/// Factors of a merge, per query: `o = o * a + later * b`, or `later` where nothing was seen before.
+struct Merged {
+    a: [f32; 16],
+    b: [f32; 16],
+    empty: [bool; 16],
+}
+
+/// Joins the states (m, l) of Q queries to `sum`'s, queries in lanes; the factors for o.
 #[inline(always)]
-fn weigh<I: Isa, T: Stored>(
+fn join<I: Isa, const Q: usize>(
     isa: I,
-    p: &[f32; BLOCK],
-    v: &[T],
+    sum: &mut Partials<'_>,
+    (m2, l2): (&[f32; 16], &[f32; 16]),
+) -> ([f32; 16], [f32; 16], [bool; 16]) {
+    let (mut m1, mut l1, mut empty) = ([0.0f32; 16], [0.0f32; 16], [false; 16]);
+    m1[..Q].copy_from_slice(&sum.m[..Q]);
+    l1[..Q].copy_from_slice(&sum.l[..Q]);
+    let (mut a, mut b, mut m, mut l) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
+    let mut at = 0;
+    while at < Q {
+        let (v1, v2) = (isa.load_f(&m1[at..]), isa.load_f(&m2[at..]));
+        let max = v1.less(v2, v2, v1);
+        let (va, vb) = (exp(v1.sub(max)), exp(v2.sub(max)));
+        let sum = isa.load_f(&l1[at..]).mul(va).add(isa.load_f(&l2[at..]).mul(vb));
+        isa.store_f(max, &mut m[at..]);
+        isa.store_f(va, &mut a[at..]);
+        isa.store_f(vb, &mut b[at..]);
+        isa.store_f(sum, &mut l[at..]);
+        at += I::ROWS;
+    }
+    for i in 0..Q {
+        empty[i] = l1[i] == 0.0;
+        (sum.m[i], sum.l[i]) = if empty[i] { (m2[i], l2[i]) } else { (m[i], l[i]) };
+    }
+    (a, b, empty)
+}
+
+/// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there.
+#[inline(always)]
+fn weigh<I: Isa, R: Rows, const Q: usize>(
+    isa: I,
+    p: &[[f32; BLOCK]; Q],
+    v: R,
     dim_v: usize,
-    visible: Range<usize>,
-    out: &mut Partial,
+    seen: Range<usize>,
+    merged: &Merged,
+    o: &mut [f32],
 ) {
     let mut d = 0;
-    while d + 4 * I::ROWS <= dim_v {
-        columns::<I, T, 4>(isa, p, v, (d, dim_v), &visible, out);
-        d += 4 * I::ROWS;
+    while d + WIDE * I::ROWS <= dim_v {
+        columns::<I, R, Q, WIDE>(isa, p, v, (d, dim_v), seen.clone(), merged, o);
+        d += WIDE * I::ROWS;
     }
     while d + I::ROWS <= dim_v {
-        columns::<I, T, 1>(isa, p, v, (d, dim_v), &visible, out);
+        columns::<I, R, Q, 1>(isa, p, v, (d, dim_v), seen.clone(), merged, o);
         d += I::ROWS;
     }
     for d in d..dim_v {
-        let mut o = 0.0;
-        for j in visible.clone() {
-            o += p[j] * v[j * dim_v + d].get();
+        for i in 0..Q {
+            let mut later = 0.0;
+            for j in seen.clone() {
+                later += p[i][j] * v.get(j, d);
+            }
+            let o = &mut o[i * dim_v + d];
+            *o = if merged.empty[i] {
+                later
+            } else {
+                *o * merged.a[i] + later * merged.b[i]
+            };
         }
-        out.o[d] = o;
     }
 }
 
 /// N vectors of o, from number `d` on.
 #[inline(always)]
-fn columns<I: Isa, T: Stored, const N: usize>(
+fn columns<I: Isa, R: Rows, const Q: usize, const N: usize>(
     isa: I,
-    p: &[f32; BLOCK],
-    v: &[T],
+    p: &[[f32; BLOCK]; Q],
+    v: R,
     (d, dim_v): (usize, usize),
-    visible: &Range<usize>,
-    out: &mut Partial,
+    seen: Range<usize>,
+    merged: &Merged,
+    o: &mut [f32],
 ) {
-    let mut o = [I::F::splat(0.0); N];
-    for j in visible.clone() {
-        let p = I::F::splat(p[j]);
-        let v = &v[j * dim_v + d..][..N * I::ROWS];
-        for i in 0..N {
-            o[i] = o[i].add(p.mul(T::load(isa, &v[i * I::ROWS..])));
+    let mut acc = [[I::F::splat(0.0); N]; Q];
+    for j in seen.start..seen.end.min(BLOCK) {
+        let v = v.load::<I, N>(isa, j, d);
+        for i in 0..Q {
+            let p = I::F::splat(p[i][j]);
+            for n in 0..N {
+                acc[i][n] = acc[i][n].add(p.mul(v[n]));
+            }
         }
     }
-    for i in 0..N {
-        isa.store_f(o[i], &mut out.o[d + i * I::ROWS..]);
+    for i in 0..Q {
+        let o = &mut o[i * dim_v + d..][..N * I::ROWS];
+        let (a, b) = (I::F::splat(merged.a[i]), I::F::splat(merged.b[i]));
+        for n in 0..N {
+            let o = &mut o[n * I::ROWS..];
+            let sum = if merged.empty[i] {
+                acc[i][n]
+            } else {
+                isa.load_f(o).mul(a).add(acc[i][n].mul(b))
+            };
+            isa.store_f(sum, o);
+        }
     }
 }
 
 pub(super) struct Merge<'a> {
-    pub(super) sum: &'a mut Partial,
-    pub(super) later: &'a Partial,
-    pub(super) dim_v: usize,
+    pub(super) sum: Partials<'a>,
+    pub(super) later: &'a Partials<'a>,
 }
 
 impl<I: Isa> Op<I> for Merge<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self, _: I) {
-        scalar::merge(self.sum, self.later, self.dim_v);
+    fn run(self, isa: I) {
+        let (mut sum, later) = (self.sum, self.later);
+        let dim_v = sum.o.len() / sum.m.len();
+        let whole = dim_v / I::ROWS * I::ROWS;
+        for index in 0..sum.m.len() {
+            if later.l[index] == 0.0 {
+                continue;
+            }
+            let (mut m, mut l) = ([0.0f32; 16], [0.0f32; 16]);
+            (m[0], l[0]) = (later.m[index], later.l[index]);
+            let (a, b, empty) = join::<I, 1>(isa, &mut sum.part(index..index + 1), (&m, &l));
+            let o = &mut sum.o[index * dim_v..(index + 1) * dim_v];
+            let later = &later.o[index * dim_v..(index + 1) * dim_v];
+            if empty[0] {
+                o.copy_from_slice(later);
+                continue;
+            }
+            let (wide_a, wide_b) = (I::F::splat(a[0]), I::F::splat(b[0]));
+            for (x, y) in o[..whole]
+                .chunks_exact_mut(I::ROWS)
+                .zip(later.chunks_exact(I::ROWS))
+            {
+                isa.store_f(isa.load_f(x).mul(wide_a).add(isa.load_f(y).mul(wide_b)), x);
+            }
+            for (x, y) in o[whole..].iter_mut().zip(&later[whole..]) {
+                *x = *x * a[0] + *y * b[0];
+            }
+        }
+    }
+}
+
+pub(super) struct ToHalves<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) out: &'a mut [u16],
+}
+
+impl<I: Isa> Op<I> for ToHalves<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> bool {
+        let whole = self.x.len() / I::ROWS * I::ROWS;
+        let mut finite = true;
+        for (x, out) in self.x[..whole]
+            .chunks_exact(I::ROWS)
+            .zip(self.out.chunks_exact_mut(I::ROWS))
+        {
+            finite &= isa.store_halves(isa.load_f(x), out);
+        }
+        finite & scalar::to_halves(&self.x[whole..], &mut self.out[whole..])
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::attention::{Attend, Merge};
+use super::attention::{Attend, Merge, ToHalves};
 use super::elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
 use super::floats::{Bf16, F16, F32, Floats};
 use super::isa::Isa;
@@ -12,7 +12,7 @@ use super::steps_256::Steps256;
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::gguf::Bytes;
 use crate::kernels::{
-    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partial, Query, RopeKind, Storage,
+    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partials, Queries, RopeKind, Storage,
 };
 use crate::quant::{GgmlType, step_len};
 use crate::team::Team;
@@ -99,16 +99,31 @@ impl<I: Isa> Backend for Simd<I> {
         self.0.run(Rotate { kind, head, cos, sin });
     }
 
-    fn attend(&self, query: &Query<'_>, block: &KvBlock<'_>, visible: Range<usize>, out: &mut Partial) {
+    fn attend(
+        &self,
+        queries: &Queries<'_>,
+        visible: &[Range<usize>],
+        block: &KvBlock<'_>,
+        sum: &mut Partials<'_>,
+        scratch: &mut [f32],
+    ) {
         self.0.run(Attend {
-            query,
-            block,
+            queries,
             visible,
-            out,
+            block,
+            sum: sum.reborrow(),
+            scratch,
         });
     }
 
-    fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize) {
-        self.0.run(Merge { sum, later, dim_v });
+    fn merge(&self, sum: &mut Partials<'_>, later: &Partials<'_>) {
+        self.0.run(Merge {
+            sum: sum.reborrow(),
+            later,
+        });
+    }
+
+    fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool {
+        self.0.run(ToHalves { x, out })
     }
 }

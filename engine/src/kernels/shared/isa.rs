@@ -109,6 +109,20 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn store_i8(self, v: Self::F, out: &mut [i8]);
     /// Largest magnitude as an integer, over whole vectors of `v`.
     fn max_magnitude(self, v: &[f32]) -> u32;
+
+    // Attention.
+
+    /// Queries that share a load of keys or values: as many as the registers hold with four vectors each. At most
+    /// `ROWS`.
+    const QUERIES: usize;
+    /// Lane by lane `if a < b { b } else { a }`.
+    fn max_f(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The largest lane, NaNs left out; the sign of a zero is anyone's.
+    fn max_lane(self, v: Self::F) -> f32;
+    /// `ROWS` signed bytes as floats.
+    fn load_i8(self, bytes: &[u8]) -> Self::F;
+    /// Writes `ROWS` numbers in half precision, rounded to nearest even. False if one is not finite then.
+    fn store_halves(self, v: Self::F, out: &mut [u16]) -> bool;
 }
 
 /// How many dot products of unsigned weights up to `max` may be added up in one group accumulator of an instruction set: a

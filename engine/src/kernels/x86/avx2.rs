@@ -315,6 +315,43 @@ impl Isa for Avx2 {
         op!(_mm256_storeu_si256(lanes.as_mut_ptr().cast(), max));
         lanes.into_iter().fold(0, u32::max)
     }
+
+    const QUERIES: usize = 2;
+
+    #[inline(always)]
+    fn max_f(self, a: F, b: F) -> F {
+        // vmaxps gives its second operand where neither is greater.
+        F(op!(_mm256_max_ps(b.0, a.0)))
+    }
+
+    #[inline(always)]
+    fn max_lane(self, v: F) -> f32 {
+        op!({
+            let v = _mm_max_ps(_mm256_castps256_ps128(v.0), _mm256_extractf128_ps::<1>(v.0));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        })
+    }
+
+    #[inline(always)]
+    fn load_i8(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..8];
+        F(op!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
+            bytes.as_ptr().cast()
+        )))))
+    }
+
+    #[inline(always)]
+    fn store_halves(self, v: F, out: &mut [u16]) -> bool {
+        let out = &mut out[..8];
+        let halves = op!(_mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v.0));
+        op!(_mm_storeu_si128(out.as_mut_ptr().cast(), halves));
+        let exponent = op!(_mm_set1_epi16(0x7c00));
+        op!(_mm_movemask_epi8(_mm_cmpeq_epi16(
+            _mm_and_si128(halves, exponent),
+            exponent
+        ))) == 0
+    }
 }
 
 impl Lanes for F {

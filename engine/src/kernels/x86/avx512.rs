@@ -254,6 +254,44 @@ impl Isa for Avx512 {
         }
         op!(_mm512_reduce_max_epu32(max))
     }
+
+    const QUERIES: usize = 6;
+
+    #[inline(always)]
+    fn max_f(self, a: F, b: F) -> F {
+        // vmaxps gives its second operand where neither is greater.
+        F(op!(_mm512_max_ps(b.0, a.0)))
+    }
+
+    #[inline(always)]
+    fn max_lane(self, v: F) -> f32 {
+        op!({
+            let v = _mm256_max_ps(_mm512_castps512_ps256(v.0), _mm512_extractf32x8_ps::<1>(v.0));
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        })
+    }
+
+    #[inline(always)]
+    fn load_i8(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..16];
+        F(op!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
+            bytes.as_ptr().cast()
+        )))))
+    }
+
+    #[inline(always)]
+    fn store_halves(self, v: F, out: &mut [u16]) -> bool {
+        let out = &mut out[..16];
+        let halves = op!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v.0));
+        op!(_mm256_storeu_si256(out.as_mut_ptr().cast(), halves));
+        let exponent = op!(_mm256_set1_epi16(0x7c00));
+        op!(_mm256_cmpeq_epi16_mask(
+            _mm256_and_si256(halves, exponent),
+            exponent
+        )) == 0
+    }
 }
 
 impl Lanes for F {
