@@ -7,6 +7,7 @@
 //! output), results rows of n.
 
 mod activations;
+pub mod limits;
 mod matrix;
 pub mod scalar;
 pub mod select;
@@ -84,6 +85,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Joins `later` to `sum`, which covers earlier positions.
     fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize);
+
+    /// Does work of a known size at this backend's peak rate: for measuring the machine.
+    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done;
 }
 
 /// Where weights lie. The numbers are the same.

@@ -6,7 +6,7 @@ mod matmul;
 
 use std::ops::Range;
 
-use super::{Activation, Backend, KvBlock, PackedMatrix, Partial, Query, RopeKind, Storage};
+use super::{Activation, Backend, KvBlock, PackedMatrix, Partial, Query, RopeKind, Storage, limits};
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
@@ -59,5 +59,9 @@ impl Backend for Scalar {
 
     fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize) {
         attention::merge(sum, later, dim_v);
+    }
+
+    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done {
+        limits::plainly(work)
     }
 }

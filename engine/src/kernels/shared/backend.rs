@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::attention::{Attend, Merge};
 use super::elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
 use super::isa::Isa;
+use super::limits::{Exercise, Peak};
 use super::panel::Panels;
 use super::panels_32::Steps32;
 use super::panels_256::Steps256;
@@ -12,7 +13,7 @@ use super::panels_float::{Bf16, F16, F32, Floats};
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::gguf::Bytes;
 use crate::kernels::{
-    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partial, Query, RopeKind, Storage,
+    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partial, Query, RopeKind, Storage, limits,
 };
 use crate::quant::{GgmlType, step_len};
 use crate::team::Team;
@@ -23,7 +24,7 @@ use crate::{Error, Result};
 struct Simd<I>(I);
 
 /// The backend of an instruction set. Only detection makes `isa`, so it is made for one that is there.
-pub(crate) fn backend<I: Isa>(isa: I) -> &'static dyn Backend {
+pub(crate) fn backend<I: Peak>(isa: I) -> &'static dyn Backend {
     Box::leak(Box::new(Simd(isa)))
 }
 
@@ -58,7 +59,7 @@ fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
     })
 }
 
-impl<I: Isa> Backend for Simd<I> {
+impl<I: Peak> Backend for Simd<I> {
     fn name(&self) -> &'static str {
         I::NAME
     }
@@ -110,5 +111,9 @@ impl<I: Isa> Backend for Simd<I> {
 
     fn merge(&self, sum: &mut Partial, later: &Partial, dim_v: usize) {
         self.0.run(Merge { sum, later, dim_v });
+    }
+
+    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done {
+        self.0.run(Exercise(work))
     }
 }
