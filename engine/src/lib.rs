@@ -17,7 +17,7 @@ pub mod error;
 pub mod gguf;
 pub mod kernels;
 pub mod math;
-mod memory;
+pub mod memory;
 pub mod model;
 pub mod quant;
 pub mod sample;

@@ -1,6 +1,59 @@
-//! Allocations whose size a file or a caller chose: a request that cannot be met is an error, not the end of the process.
+//! Memory: where packed weights lie is the platform's choice, and a request that cannot be met is an error, not the end of
+//! the process.
 
+use crate::gguf::Bytes;
 use crate::{Error, Result};
+
+/// Where a platform puts packed weights: natively pages of its own choice, in the browser the heap.
+pub trait Memory: Send + Sync + std::fmt::Debug {
+    /// `len` zeros that start at a multiple of [`ALIGNMENT`]. Whoever writes to a page first places it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is not so much.
+    fn zeroed(&self, len: usize) -> Result<Box<dyn Buffer>>;
+}
+
+/// Where every [`Buffer`] starts: at a cache line.
+pub const ALIGNMENT: usize = 64;
+
+/// Memory that is being filled.
+pub trait Buffer: Send {
+    /// All of it.
+    fn bytes(&mut self) -> &mut [u8];
+
+    /// From here on it is read and shared.
+    fn freeze(self: Box<Self>) -> Result<Bytes>;
+}
+
+/// The heap.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heap;
+
+struct HeapBuffer {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Memory for Heap {
+    fn zeroed(&self, len: usize) -> Result<Box<dyn Buffer>> {
+        // Room to start at a cache line.
+        let memory: Vec<u8> = zeros("packed weights", len.saturating_add(ALIGNMENT))?;
+        let start = memory.as_ptr().align_offset(ALIGNMENT) % ALIGNMENT;
+        Ok(Box::new(HeapBuffer { memory, start, len }))
+    }
+}
+
+impl Buffer for HeapBuffer {
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+
+    fn freeze(self: Box<Self>) -> Result<Bytes> {
+        let range = self.start..self.start + self.len;
+        Bytes::from_vec(self.memory).slice(range)
+    }
+}
 
 /// `n` zeros of a buffer for `what`.
 ///
@@ -45,6 +98,19 @@ fn refused<T>(what: &str, n: u64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_heap_gives_aligned_zeros() {
+        for len in [0, 1, 63, 64, 65, 4096] {
+            let mut buffer = Heap.zeroed(len).unwrap();
+            assert!(buffer.bytes().iter().all(|byte| *byte == 0));
+            assert!(buffer.bytes().as_ptr().addr().is_multiple_of(ALIGNMENT));
+            buffer.bytes().fill(7);
+            let bytes = buffer.freeze().unwrap();
+            assert_eq!(&*bytes, &vec![7; len]);
+        }
+        assert!(matches!(Heap.zeroed(usize::MAX), Err(Error::Memory { .. })));
+    }
 
     #[test]
     fn what_cannot_be_had_is_an_error() {

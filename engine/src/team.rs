@@ -22,6 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::memory::{Heap, Memory};
 use crate::{Error, Result, math};
 
 /// How often a waiting worker looks before it parks. About 20 us on a server core: longer than the serial work
@@ -77,6 +78,8 @@ thread_local! {
 pub struct Team {
     inner: Option<Arc<Handle>>,
     n: usize,
+    /// Where weights that the workers pack lie; `None` for the heap.
+    memory: Option<Arc<dyn Memory>>,
 }
 
 /// Stops the workers when the last clone of a team goes.
@@ -100,7 +103,27 @@ impl std::fmt::Debug for Team {
 impl Team {
     /// The calling thread alone.
     pub fn single() -> Self {
-        Team { inner: None, n: 1 }
+        Team {
+            inner: None,
+            n: 1,
+            memory: None,
+        }
+    }
+
+    /// The same workers, with the platform's memory for the weights that they pack.
+    pub fn with_memory(self, memory: Arc<dyn Memory>) -> Self {
+        Team {
+            memory: Some(memory),
+            ..self
+        }
+    }
+
+    /// Where weights that the workers pack lie: the heap, where the platform said nothing.
+    pub fn memory(&self) -> &dyn Memory {
+        match &self.memory {
+            Some(memory) => &**memory,
+            None => &Heap,
+        }
     }
 
     /// A team of `n` workers: the caller of each operation, and `n - 1` threads lent by `spawn`.
@@ -132,6 +155,7 @@ impl Team {
         Team {
             inner: Some(Arc::new(Handle(shared))),
             n,
+            memory: None,
         }
     }
 

@@ -1,23 +1,24 @@
 //! From a path to a model: files mapped, split files found by name, the built-in model, threads, the context.
-#![allow(unsafe_code)] // mapping a file
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use memmap2::Mmap;
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::{Bytes, ModelFile, split};
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::tokenizer::Tokenizer;
 
-use crate::args::GlobalArgs;
+use crate::args::{GlobalArgs, HugePages};
+use crate::memory::{self, Pages};
 use crate::output::note;
 use crate::progress::Progress;
-use crate::topology;
+use crate::resident;
+use crate::system::{self, available_memory};
+use crate::topology::{Machine, write_list};
 
 /// The model that runs where none is named: a toy for demonstration, trained by this project.
 const BUILT_IN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/demo/twinfer-demo-q4_k_m.gguf"));
@@ -52,7 +53,10 @@ pub(crate) fn model_file(global: &GlobalArgs) -> Result<ModelFile> {
 /// As [`model_file`], for a path.
 pub(crate) fn open(path: &Path) -> Result<ModelFile> {
     let parts = part_paths(path)?;
-    let bytes = parts.iter().map(|path| map(path)).collect::<Result<Vec<_>>>()?;
+    let bytes = parts
+        .iter()
+        .map(|path| memory::map(path))
+        .collect::<Result<Vec<_>>>()?;
     ModelFile::from_parts(bytes).with_context(|| format!("`{}`", path.display()))
 }
 
@@ -76,28 +80,43 @@ fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(parts)
 }
 
-fn map(path: &Path) -> Result<Bytes> {
-    let shown = path.display();
-    let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
-    let metadata = file
-        .metadata()
-        .with_context(|| format!("cannot open `{shown}`"))?;
-    if metadata.is_dir() {
-        bail!("`{shown}` is a directory; give the .gguf file in it");
-    }
-    if metadata.len() == 0 {
-        // There is nothing to map; the parser says what is missing.
-        return Ok(Bytes::from_static(&[]));
-    }
-    // SAFETY: the map is private and read-only. If another process shortens the file meanwhile, reading the lost pages
-    // ends this process with a signal: the same holds for every program that maps files, and no lock prevents it.
-    let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
-    Ok(Bytes::from_owner(map))
-}
-
 /// The number of workers.
 pub(crate) fn threads(global: &GlobalArgs) -> usize {
-    global.threads.unwrap_or_else(topology::default_threads)
+    global.threads.unwrap_or_else(|| machine().default_threads())
+}
+
+/// The machine, read once.
+pub(crate) fn machine() -> &'static Machine {
+    static MACHINE: OnceLock<Machine> = OnceLock::new();
+    MACHINE.get_or_init(Machine::read)
+}
+
+/// The CPU of each worker, or why workers have none of their own.
+pub(crate) fn pins(global: &GlobalArgs) -> Result<Vec<usize>, &'static str> {
+    machine().pins(threads(global), global.pinning())
+}
+
+/// Holds the calling thread, which is a team's worker 0, on that worker's CPU while it computes.
+#[derive(Debug)]
+pub(crate) struct Pinned(Option<Vec<usize>>);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // Where the mask cannot be put back, the thread stays where it computes.
+            let _ = system::set_affinity(before);
+        }
+    }
+}
+
+/// See [`Pinned`].
+pub(crate) fn pin_caller(global: &GlobalArgs) -> Pinned {
+    let cpu = pins(global).ok().and_then(|pins| pins.first().copied());
+    Pinned(cpu.and_then(|cpu| {
+        let before = system::affinity()?;
+        system::set_affinity(&[cpu]).ok()?;
+        Some(before)
+    }))
 }
 
 /// Sets up rayon, which quantizes and makes random weights, for the same number of threads. Loading and computing use a
@@ -115,16 +134,38 @@ pub(crate) fn init_pool(global: &GlobalArgs) -> Result<()> {
         .with_context(|| format!("cannot start {n} threads; try a smaller --threads"))
 }
 
-/// Starts the workers of a team. They are threads of their own, for they stay with the team.
+/// The team that loads and computes: started once, so that the workers that place weights are those that read them.
 pub(crate) fn team(global: &GlobalArgs) -> Result<Team> {
+    static TEAM: OnceLock<Team> = OnceLock::new();
+    if let Some(team) = TEAM.get() {
+        return Ok(team.clone());
+    }
+    let pins = pins(global);
+    if let (Err(why), Some(true)) = (&pins, global.pinning())
+        && !global.quiet
+    {
+        note(&format!("note: the workers are not pinned: {why}"));
+    }
+    let pages = Pages::new(global.huge_pages != HugePages::Off);
+    let team = start_team(threads(global), pins.as_deref().unwrap_or(&[]))?.with_memory(Arc::new(pages));
+    Ok(TEAM.get_or_init(|| team).clone())
+}
+
+/// Starts the workers of a team, on a CPU each where `pins` names them. They are threads of their own, for they stay with
+/// the team.
+pub(crate) fn start_team(n: usize, pins: &[usize]) -> Result<Team> {
     type Job = Box<dyn FnOnce() + Send>;
-    let n = threads(global);
     let mut workers = Vec::new();
     for i in 1..n {
         let (send, receive) = mpsc::channel::<Job>();
+        let cpu = pins.get(i).copied();
         std::thread::Builder::new()
             .name(format!("twinfer-{i}"))
             .spawn(move || {
+                if let Some(cpu) = cpu {
+                    // A CPU that is gone meanwhile: the worker goes where the scheduler puts it.
+                    let _ = system::set_affinity(&[cpu]);
+                }
                 if let Ok(job) = receive.recv() {
                     job();
                 }
@@ -145,15 +186,28 @@ pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>>
         storage: global.weights.into(),
         team: Some(team(global)?),
     };
+    let start = Instant::now();
+    let pinned = pin_caller(global);
     let mut progress = Progress::new("loading", 1, global.quiet);
-    let model = Model::load(file, &options, &mut |done, total| {
-        progress.set(done as u64, total as u64)
-    })
-    .with_context(|| format!("`{}`", display_name(global)))?;
-    drop(progress);
+    let model = Model::load(file, &options, &mut |done, total| progress.set(done, total))
+        .with_context(|| format!("`{}`", display_name(global)))?;
+    drop((progress, pinned));
+    resident::settle(global, &model.weight_data())?;
     if global.verbose {
         note(&format!(
-            "{}: {}, {:.1} M parameters, {:.1} MiB of weights, backend {}, {} threads",
+            "weights ready after {:.3} s{}",
+            start.elapsed().as_secs_f64(),
+            match system::peak_memory() {
+                Some(bytes) => format!(", at most {} KiB of memory used so far", bytes >> 10),
+                None => String::new(),
+            }
+        ));
+        let pins = match pins(global) {
+            Ok(pins) => format!("on CPUs {}", write_list(&pins)),
+            Err(why) => format!("not pinned: {why}"),
+        };
+        note(&format!(
+            "{}: {}, {:.1} M parameters, {:.1} MiB of weights, backend {}, {} threads ({pins})",
             display_name(global),
             model.config().arch,
             model.parameters() as f64 / 1e6,
@@ -216,12 +270,4 @@ pub(crate) fn context(
         ));
     }
     Ok(Context::new(Arc::clone(model), team(global)?, options)?)
-}
-
-/// What the system can still give, in bytes; `None` where it does not say.
-pub(crate) fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    kib.checked_mul(1024)
 }

@@ -5,11 +5,15 @@ mod commands;
 mod failure;
 mod generate;
 mod interrupt;
+mod limits;
 mod load;
+mod memory;
 mod output;
 mod progress;
 #[cfg(test)]
 mod reference;
+mod resident;
+mod system;
 mod template;
 mod topology;
 

@@ -6,11 +6,32 @@ use std::sync::Arc;
 
 use crate::{Error, Result};
 
+/// What holds bytes for [`Bytes`].
+pub trait Owner: Send + Sync {
+    /// The bytes: the same ones each time.
+    fn bytes(&self) -> &[u8];
+
+    /// Bytes that nobody will read soon. They stay readable; an owner that can fetch them again (a map of a file) may give
+    /// their memory back meanwhile. Others do nothing.
+    fn release(&self, range: Range<usize>) {
+        let _ = range;
+    }
+}
+
+/// An owner that has nothing to give back.
+struct Plain<T>(T);
+
+impl<T: AsRef<[u8]> + Send + Sync> Owner for Plain<T> {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
 /// Bytes shared without copying. A clone or a [`slice`](Bytes::slice) keeps the owner alive and costs a reference
 /// count. Reading goes through the owner: hold the `&[u8]` over a loop, not the handle.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Owner>,
     range: Range<usize>,
 }
 
@@ -25,12 +46,28 @@ impl Bytes {
         Self::from_owner(bytes)
     }
 
-    /// The bytes of any owner, such as a memory map.
+    /// The bytes of anything that holds some.
     pub fn from_owner(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        let range = 0..owner.as_ref().len();
+        Self::owned_by(Plain(owner))
+    }
+
+    /// The bytes of an owner that may give memory back, such as a memory map.
+    pub fn owned_by(owner: impl Owner + 'static) -> Self {
+        let range = 0..owner.bytes().len();
         Bytes {
             owner: Arc::new(owner),
             range,
+        }
+    }
+
+    /// Tells the owner that nobody will read a part of these bytes soon; see [`Owner::release`]. A part that is not inside
+    /// is cut.
+    pub fn release(&self, range: Range<usize>) {
+        let len = self.range.len();
+        let (start, end) = (range.start.min(len), range.end.min(len));
+        if start < end {
+            self.owner
+                .release(self.range.start + start..self.range.start + end);
         }
     }
 
@@ -58,7 +95,7 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         // An owner whose slice shrinks is not a panic here; what reads too few bytes says so.
-        (*self.owner).as_ref().get(self.range.clone()).unwrap_or(&[])
+        self.owner.bytes().get(self.range.clone()).unwrap_or(&[])
     }
 }
 

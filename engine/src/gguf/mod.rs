@@ -17,7 +17,7 @@ pub mod split;
 mod value_type;
 pub mod writer;
 
-pub use bytes::Bytes;
+pub use bytes::{Bytes, Owner};
 pub use directory::{DEFAULT_ALIGNMENT, Gguf, MAX_DIMS, TensorInfo};
 pub use limits::Limits;
 pub use metadata::{Array, Metadata, Value};

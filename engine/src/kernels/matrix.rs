@@ -128,6 +128,11 @@ impl PackedMatrix {
             .sum()
     }
 
+    /// The rows' memory, as it lies: in the file's layout or in panels. Of a view, that of the shards that it is in.
+    pub fn data(&self) -> impl Iterator<Item = Bytes> {
+        self.shards.iter().map(|shard| shard.data.clone())
+    }
+
     /// The form of the activations that it multiplies with.
     pub fn format(&self) -> ActFormat {
         self.kernel.format()

@@ -8,6 +8,7 @@
 
 mod activations;
 mod attention;
+pub mod limits;
 mod matrix;
 pub mod scalar;
 pub mod select;
@@ -87,6 +88,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Rounds to half precision, to nearest even. False if a number is not finite then.
     fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool;
+
+    /// Does work of a known size at this backend's peak rate: for measuring the machine.
+    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done;
 }
 
 /// Where weights lie. The numbers are the same.

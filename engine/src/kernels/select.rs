@@ -11,17 +11,40 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Every backend that this build knows, best first: its name, and the backend where this machine can run it.
-fn known() -> &'static [(&'static str, Option<&'static dyn Backend>)] {
-    static KNOWN: OnceLock<Vec<(&'static str, Option<&'static dyn Backend>)>> = OnceLock::new();
+/// A backend that this build knows.
+#[derive(Debug)]
+pub struct Known {
+    /// The name that `--backend` takes.
+    pub name: &'static str,
+    /// The backend, where this machine can run it.
+    pub backend: Option<&'static dyn Backend>,
+    /// The CPU features that it needs and this machine lacks.
+    pub lacking: Vec<&'static str>,
+}
+
+/// Every backend that this build knows, best first.
+pub fn known() -> &'static [Known] {
+    static KNOWN: OnceLock<Vec<Known>> = OnceLock::new();
     KNOWN.get_or_init(|| {
-        let mut all: Vec<(&'static str, Option<&'static dyn Backend>)> = Vec::new();
+        let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            all.push((x86::Avx512::NAME, x86::Avx512::detect().map(backend)));
-            all.push((x86::Avx2::NAME, x86::Avx2::detect().map(backend)));
+            all.push(Known {
+                name: x86::Avx512::NAME,
+                backend: x86::Avx512::detect().map(backend),
+                lacking: x86::Avx512::lacking(),
+            });
+            all.push(Known {
+                name: x86::Avx2::NAME,
+                backend: x86::Avx2::detect().map(backend),
+                lacking: x86::Avx2::lacking(),
+            });
         }
-        all.push((Scalar.name(), Some(&Scalar)));
+        all.push(Known {
+            name: Scalar.name(),
+            backend: Some(&Scalar),
+            lacking: Vec::new(),
+        });
         all
     })
 }
@@ -29,15 +52,15 @@ fn known() -> &'static [(&'static str, Option<&'static dyn Backend>)] {
 /// Every backend that this build knows and this machine can run, best first.
 pub fn available() -> &'static [&'static dyn Backend] {
     static AVAILABLE: OnceLock<Vec<&'static dyn Backend>> = OnceLock::new();
-    AVAILABLE.get_or_init(|| known().iter().filter_map(|(_, backend)| *backend).collect())
+    AVAILABLE.get_or_init(|| known().iter().filter_map(|known| known.backend).collect())
 }
 
 /// Names of the backends that this build knows and this machine lacks the instructions for.
 pub fn missing() -> impl Iterator<Item = &'static str> {
     known()
         .iter()
-        .filter(|(_, backend)| backend.is_none())
-        .map(|(name, _)| *name)
+        .filter(|known| known.backend.is_none())
+        .map(|known| known.name)
 }
 
 /// The backend of that name, or the best one where no name is given.

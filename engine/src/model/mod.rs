@@ -16,8 +16,8 @@ pub mod weights;
 pub(crate) use forward::{Step, Workspace};
 
 use crate::Result;
-use crate::gguf::ModelFile;
-use crate::kernels::{Backend, Storage, select};
+use crate::gguf::{Bytes, ModelFile};
+use crate::kernels::{Backend, PackedMatrix, Storage, select};
 use crate::team::Team;
 use config::Config;
 use weights::Weights;
@@ -42,16 +42,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads a model from parsed files. `progress(done, total)` counts layers.
+    /// Loads a model from parsed files. `progress(done, total)` counts bytes of tensors.
     ///
     /// # Errors
     /// Unsupported architecture or tensor type, missing or unusable metadata, missing tensors, shapes that differ from
     /// the hyperparameters.
-    pub fn load(
-        file: &ModelFile,
-        options: &LoadOptions,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Self> {
+    pub fn load(file: &ModelFile, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let backend = select::choose(options.backend.as_deref())?;
         let config = Config::from_file(file)?;
         let team = options.team.clone().unwrap_or_else(Team::single);
@@ -76,6 +72,11 @@ impl Model {
     /// Bytes of all bound weights.
     pub fn weight_bytes(&self) -> usize {
         self.weights.bytes()
+    }
+
+    /// The memory of all bound matrices, as large pieces: what a decode step reads.
+    pub fn weight_data(&self) -> Vec<Bytes> {
+        self.weights.matrices().flat_map(PackedMatrix::data).collect()
     }
 
     /// Number of weights in all bound matrices.

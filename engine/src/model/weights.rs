@@ -1,5 +1,7 @@
 //! Weights bound by name: every tensor's type and shape checked against the configuration.
 
+use std::cell::{Cell, RefCell};
+
 use super::config::Config;
 use crate::gguf::{Bytes, ModelFile, TensorInfo};
 use crate::kernels::{Backend, PackedMatrix, Storage};
@@ -47,7 +49,7 @@ impl Weights {
         file: &ModelFile,
         config: &Config,
         (backend, storage, team): (&dyn Backend, Storage, &Team),
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         if file.tensors().next().is_none() {
             return Err(Error::Tensor {
@@ -60,6 +62,11 @@ impl Weights {
             backend,
             storage,
             team,
+            done: Cell::new(0),
+            total: file
+                .tensors()
+                .fold(0, |sum, tensor| sum.saturating_add(tensor.bytes)),
+            progress: RefCell::new(progress),
         };
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
         let embedding = binder.matrix(EMBEDDING, config.n_vocab, n_embd)?;
@@ -74,10 +81,9 @@ impl Weights {
         };
         let mut layers = Vec::new();
         for i in 0..n_layers {
-            progress(i, n_layers);
             layers.push(binder.layer(config, i)?);
         }
-        progress(n_layers, n_layers);
+        binder.advance(u64::MAX);
         Ok(Weights {
             embedding,
             layers,
@@ -113,6 +119,10 @@ struct Binder<'a> {
     backend: &'a dyn Backend,
     storage: Storage,
     team: &'a Team,
+    /// Bytes bound so far, of all tensors' bytes.
+    done: Cell<u64>,
+    total: u64,
+    progress: RefCell<&'a mut dyn FnMut(u64, u64)>,
 }
 
 impl Binder<'_> {
@@ -191,6 +201,12 @@ impl Binder<'_> {
         })
     }
 
+    fn advance(&self, bytes: u64) {
+        let done = self.done.get().saturating_add(bytes).min(self.total);
+        self.done.set(done);
+        (self.progress.borrow_mut())(done, self.total);
+    }
+
     fn has(&self, name: &str) -> bool {
         self.file.tensor(name).is_some()
     }
@@ -239,12 +255,15 @@ impl Binder<'_> {
         if info.row_len() != k || info.n_rows() != n || info.shape.len() > 2 {
             return Err(shape(name, &format!("[{k}, {n}]"), info));
         }
-        self.backend
+        let matrix = self
+            .backend
             .pack(info.ty, n, k, bytes, self.storage, self.team)
             .map_err(|e| Error::Tensor {
                 tensor: name.into(),
                 what: e.to_string(),
-            })
+            })?;
+        self.advance(info.bytes);
+        Ok(matrix)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The operations beside matrix products, with random and extreme inputs.
 
+use twinfer_engine::kernels::limits::{PAGE, PATTERNS, Work};
 use twinfer_engine::kernels::{Activation, Backend, RopeKind, select};
 
 use crate::{Random, assert_same, backends};
@@ -112,4 +113,35 @@ fn vector_operations_are_scalars() {
         }
     }
     println!("backends: {compared} vector operations bit-equal to scalar's");
+}
+
+#[test]
+fn work_for_measuring_is_done_in_full() {
+    let mut random = Random(11);
+    let words: Vec<u32> = (0..37 * PAGE / 4 + 5).map(|_| random.next() as u32).collect();
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let whole = 37 * PAGE as u64;
+    let sum = words[..37 * PAGE / 4]
+        .iter()
+        .fold(0u32, |a, b| a.wrapping_add(*b));
+    for backend in backends() {
+        let name = backend.name();
+        let dot = backend.exercise(&Work::Dot { rounds: 1000 });
+        assert!(dot.operations >= 8000, "{name}");
+        assert_eq!(dot.checksum, dot.operations * 15 & 0xffff_ffff, "{name}");
+        let float = backend.exercise(&Work::MultiplyAdd { rounds: 1000 });
+        assert_eq!(float.checksum, float.operations, "{name}");
+        for pattern in PATTERNS {
+            let done = backend.exercise(&Work::Read {
+                bytes: &bytes,
+                pattern,
+            });
+            assert_eq!(
+                (done.operations, done.checksum),
+                (whole, sum.into()),
+                "{name}: {}",
+                pattern.name
+            );
+        }
+    }
 }

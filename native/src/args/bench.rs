@@ -8,11 +8,15 @@ const EXAMPLES: &str = "\
 Examples:
   twinfer bench -m model.gguf
   twinfer bench -m model.gguf -p 512,2048 -n 128 -t 8 -r 5 -o json
+  twinfer bench -m model.gguf -p 0 -n 64 -d 0,8192             how much a long context slows it
+  twinfer bench --preset epyc-3b                               the reference scenario
   twinfer bench --shape llama-3.1-8b --type q4_k_m             random weights, in memory
   twinfer bench --shape qwen3-0.6b --type q8_0 -o random.gguf  random weights, in a file
 
 pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one;
-both in tokens per second, mean and standard deviation over the repetitions.";
+both in tokens per second, mean and standard deviation over the repetitions. @ d8192 means that 8192 tokens
+were in the cache before. Beside them the part of the machine's limit that was reached: of int8 dot products
+for prompts, of memory reads for generation, both measured before and after in the same run (see `twinfer doctor`).";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -37,6 +41,21 @@ pub(crate) struct BenchArgs {
     )]
     pub(crate) n_gen: Vec<usize>,
 
+    /// Numbers of tokens in the cache before a test, separated by commas: each test is done at each depth.
+    #[arg(
+        short = 'd',
+        long = "depth",
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "0"
+    )]
+    pub(crate) depth: Vec<usize>,
+
+    /// Tokens that are computed together while a prompt is read.
+    #[arg(short, long, value_name = "N", default_value_t = 512,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=65536))]
+    pub(crate) batch_size: usize,
+
     /// Repetitions of each test, after one that does not count.
     #[arg(short, long, value_name = "N", default_value_t = 5,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
@@ -45,6 +64,19 @@ pub(crate) struct BenchArgs {
     /// Measure a well-known model's shape, filled with random weights. `--shape list` lists them.
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) shape: Option<String>,
+
+    /// A scenario with a name: its model's shape (or -m), prompt and length; beside the speed its ratio to the scalar
+    /// backend on mapped weights, and what named servers allow on paper.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["shape", "n_prompt", "n_gen", "depth"])]
+    pub(crate) preset: Option<String>,
+
+    /// Measure the machine's limits as well. Default: for models whose weights are far larger than caches.
+    #[arg(long, overrides_with = "no_limits")]
+    pub(crate) limits: bool,
+
+    /// Leave the limits out.
+    #[arg(long, overrides_with = "limits")]
+    pub(crate) no_limits: bool,
 
     /// With --shape: the type or mix of the weights.
     #[arg(long = "type", value_name = "MIX", default_value = "q4_k_m")]

@@ -26,6 +26,31 @@ pub(crate) struct GlobalArgs {
     #[arg(short, long, global = true, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<usize>,
 
+    /// Keep each worker on a CPU of its own: one per physical core, SMT siblings only where there are more workers than
+    /// cores. Default: where workers take every core that this process may use and no control group limits its time.
+    #[arg(long, global = true, overrides_with = "no_pin")]
+    pub(crate) pin: bool,
+
+    /// Leave the workers to the scheduler.
+    #[arg(long, global = true, overrides_with = "pin")]
+    pub(crate) no_pin: bool,
+
+    /// Bring mapped weights into memory before the first token rather than during it (packed weights always are).
+    #[arg(long, global = true)]
+    pub(crate) populate: bool,
+
+    /// Lock the weights in memory, so that they are never swapped out or dropped. The system's limit must allow it
+    /// (`ulimit -l`); where it does not, say so and go on.
+    #[arg(long, global = true)]
+    pub(crate) mlock: bool,
+
+    /// Huge pages for weights: fewer misses of address translation. auto asks for them for packed weights; on asks for
+    /// them for mapped files as well (few file systems have them) and says what it got; off leaves them to the system's
+    /// setting.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", num_args = 0..=1, require_equals = true,
+          default_missing_value = "on")]
+    pub(crate) huge_pages: HugePages,
+
     /// Seed of everything random; equal seeds give equal results. -1: a new one each time (but
     /// `run` with the built-in model always tells the same story then).
     #[arg(short, long, global = true, value_name = "N", default_value = "-1", allow_negative_numbers = true,
@@ -51,6 +76,24 @@ pub(crate) struct GlobalArgs {
     /// Say on stderr what is done: the model, the backend, the sampler's settings.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+}
+
+impl GlobalArgs {
+    /// --pin, --no-pin, or neither.
+    pub(crate) fn pinning(&self) -> Option<bool> {
+        match (self.pin, self.no_pin) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HugePages {
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,6 +3,7 @@
 
 mod bench;
 mod completions;
+mod doctor;
 mod eval;
 mod generation;
 mod global;
@@ -15,9 +16,10 @@ mod tokenize;
 
 pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
 pub(crate) use completions::CompletionsArgs;
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use generation::GenerationArgs;
-pub(crate) use global::GlobalArgs;
+pub(crate) use global::{GlobalArgs, HugePages};
 pub(crate) use inspect::InspectArgs;
 pub(crate) use perplexity::PerplexityArgs;
 pub(crate) use quantize::QuantizeArgs;
@@ -34,6 +36,7 @@ Examples:
   twinfer inspect -m model.gguf                what is in a file
   twinfer quantize f16.gguf small.gguf q4_k_m  make a model smaller
   twinfer bench --shape llama-3.2-1b           how fast would this machine be? No download
+  twinfer doctor -m model.gguf                 what limits this machine, and this model on it
   twinfer run --help                           every command explains itself
 
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong command line, 130 Ctrl-C.
@@ -73,6 +76,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     /// Measure tokens per second, of a model or of a model's shape.
     Bench(BenchArgs),
+    /// Show what this machine has, how fast it is at most, and what that means for a model.
+    Doctor(DoctorArgs),
     /// Print a shell's completion script.
     Completions(CompletionsArgs),
 }

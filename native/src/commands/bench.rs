@@ -1,45 +1,70 @@
 //! `bench`: tokens per second, of a model or of a model's shape.
 
+mod preset;
+mod report;
 mod shapes;
 mod synthetic;
+mod vocabulary;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use serde_json::{Value, json};
+use report::Report;
 use twinfer_engine::context::Context;
 use twinfer_engine::gguf::{Bytes, ModelFile};
 use twinfer_engine::model::Model;
+use twinfer_engine::team::Team;
 
 use crate::args::{BenchArgs, BenchOutput, GlobalArgs, ReportFormat};
 use crate::failure::Usage;
-use crate::output::{self, json_f64, note};
+use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
+use crate::output::{self, note};
 use crate::progress::Progress;
 use crate::{interrupt, load};
 
-const N_BATCH: usize = 512;
-
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
-enum Test {
+struct Test {
+    kind: Kind,
+    /// Tokens in the cache before.
+    depth: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
     /// Reading a prompt of this many tokens.
     Prompt(usize),
-    /// Writing this many tokens, one by one, from an empty context.
+    /// Writing this many tokens, one by one.
     Generation(usize),
 }
 
 impl Test {
     fn tokens(self) -> usize {
-        match self {
-            Test::Prompt(n) | Test::Generation(n) => n,
+        match self.kind {
+            Kind::Prompt(n) | Kind::Generation(n) => n,
         }
     }
 
     /// llama-bench's names.
     fn name(self) -> String {
-        match self {
-            Test::Prompt(n) => format!("pp{n}"),
-            Test::Generation(n) => format!("tg{n}"),
+        let kind = match self.kind {
+            Kind::Prompt(n) => format!("pp{n}"),
+            Kind::Generation(n) => format!("tg{n}"),
+        };
+        match self.depth {
+            0 => kind,
+            depth => format!("{kind} @ d{depth}"),
+        }
+    }
+
+    /// Tokens per second that the limits allow.
+    fn allowed(self, allowed: &Allowed<'_>, limits: &Limits) -> f64 {
+        match self.kind {
+            Kind::Prompt(n) => allowed.prefill(limits, n),
+            // Each token meets one position more; the middle one stands for all.
+            Kind::Generation(n) => allowed.decode(limits, self.depth + n / 2),
         }
     }
 }
@@ -80,82 +105,129 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
             BenchOutput::File(path) => target = Some(path.as_path()),
         }
     }
+    if let Some(name) = &args.preset {
+        return preset::run(global, args, preset::find(name)?, format);
+    }
     if target.is_some() && args.shape.is_none() {
         return Err(Usage("-o FILE.gguf makes a model of random weights and needs --shape".into()).into());
     }
-    let tests: Vec<Test> = args
-        .n_prompt
-        .iter()
-        .map(|&n| Test::Prompt(n))
-        .chain(args.n_gen.iter().map(|&n| Test::Generation(n)))
-        .filter(|test| test.tokens() > 0)
-        .collect();
+    let mut tests = Vec::new();
+    for &depth in &args.depth {
+        let prompts = args.n_prompt.iter().map(|&n| Kind::Prompt(n));
+        let generations = args.n_gen.iter().map(|&n| Kind::Generation(n));
+        tests.extend(prompts.chain(generations).map(|kind| Test { kind, depth }));
+    }
+    tests.retain(|test| test.tokens() > 0);
     if tests.is_empty() && target.is_none() {
         return Err(Usage("there is nothing to measure; give -p or -n a number above 0".into()).into());
     }
 
     let (name, file) = match &args.shape {
         None => (load::display_name(global), load::model_file(global)?),
-        Some(shape) => {
-            let shape = shapes::find(shape)?;
-            load::init_pool(global)?;
-            // The same weights each time, unless others are asked for: speeds do not depend on them.
-            let seed = u32::try_from(global.seed).unwrap_or(0);
-            let name = format!("{} {} (random weights)", shape.name, args.mix);
-            let model = synthetic::Synthetic::new(shape, &args.mix, seed)?;
-            match target {
-                Some(path) => {
-                    model.write_file(path, global.quiet)?;
-                    if !global.quiet {
-                        note(&format!(
-                            "random weights of {} written to `{}`",
-                            shape.name,
-                            path.display()
-                        ));
-                    }
-                    (name, load::open(path)?)
-                }
-                None => {
-                    let bytes = model.in_memory(global.quiet)?;
-                    (name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?)
-                }
-            }
-        }
+        Some(shape) => made_up(global, shape, &args.mix, target)?,
     };
     if tests.is_empty() {
         return Ok(());
     }
     let model = load::model(global, &file)?;
-    let longest = tests.iter().map(|test| test.tokens()).max().unwrap_or(1);
+    let mut context = context_for(global, &model, &tests, args.batch_size)?;
+    let _pinned = load::pin_caller(global);
+    let _guard = interrupt::Guard::new();
+    let with_limits = (args.limits || model.weight_bytes() >= BEYOND_CACHES) && !args.no_limits;
+    let rounds = tests.len() * (args.repetitions + 1);
+    let steps = rounds as u64 + if with_limits { 2 * limits::STEPS } else { 0 };
+    let mut progress = Progress::new("measuring", steps, global.quiet);
+    let mut limits = None;
+    if with_limits {
+        limits = Some(measure_limits(&model, context.team(), &mut progress)?);
+    }
+    let mut measured = Vec::new();
+    for test in tests {
+        measured.push(measure(&mut context, test, args.repetitions, &mut progress)?);
+    }
+    if let Some(before) = limits {
+        limits = Some(before.best(measure_limits(&model, context.team(), &mut progress)?));
+    }
+    drop(progress);
+    let report = Report {
+        name: &name,
+        threads: load::threads(global),
+        model: &model,
+        allowed: allowed(global, &model, &file),
+        limits,
+        measured: &measured,
+    };
+    match format {
+        ReportFormat::Markdown => output::to_stdout(&report.markdown()),
+        ReportFormat::Json => output::json(&report.json()),
+    }
+}
+
+/// A model of random weights, in memory or as a file, and its name.
+fn made_up(
+    global: &GlobalArgs,
+    shape: &str,
+    mix: &str,
+    target: Option<&Path>,
+) -> Result<(String, ModelFile)> {
+    let shape = shapes::find(shape)?;
+    load::init_pool(global)?;
+    // The same weights each time, unless others are asked for: speeds do not depend on them.
+    let seed = u32::try_from(global.seed).unwrap_or(0);
+    let name = format!("{} {mix} (random weights)", shape.name);
+    let model = synthetic::Synthetic::new(shape, mix, seed, target.is_some())?;
+    let Some(path) = target else {
+        let bytes = model.in_memory(global.quiet)?;
+        return Ok((name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?));
+    };
+    model.write_file(path, global.quiet)?;
+    if !global.quiet {
+        note(&format!(
+            "random weights of {} written to `{}`",
+            shape.name,
+            path.display()
+        ));
+    }
+    Ok((name, load::open(path)?))
+}
+
+/// A context that all tests fit into.
+fn context_for(
+    global: &GlobalArgs,
+    model: &Arc<Model>,
+    tests: &[Test],
+    batch_size: usize,
+) -> Result<Context> {
+    let longest = tests
+        .iter()
+        .map(|test| test.depth.saturating_add(test.tokens()))
+        .max()
+        .unwrap_or(1);
     if global.ctx_size != 0 && global.ctx_size < longest {
         bail!(
             "a test of {longest} tokens does not fit into --ctx-size {}",
             global.ctx_size
         );
     }
-    let mut context = load::context(global, &model, longest, N_BATCH)?;
+    load::context(global, model, longest, batch_size)
+}
 
-    let _guard = interrupt::Guard::new();
-    let mut measured = Vec::new();
-    let steps = tests.len() * (args.repetitions + 1);
-    let mut progress = Progress::new("measuring", steps as u64, global.quiet);
-    for test in tests {
-        progress.message(&test.name());
-        let mut seconds = Vec::new();
-        for repetition in 0..=args.repetitions {
-            let time = measure(&mut context, test)?;
-            // The first one fills caches and does not count.
-            if repetition > 0 {
-                seconds.push(time);
-            }
-            progress.add(1);
-        }
-        measured.push(Measured { test, seconds });
-    }
-    drop(progress);
-    match format {
-        ReportFormat::Markdown => output::to_stdout(&markdown(global, &name, &model, &measured)),
-        ReportFormat::Json => output::json(&report(global, &name, &model, &measured)),
+/// The machine's limits on the memory of the weights, or on a buffer where they would fit into caches.
+fn measure_limits(model: &Model, team: &Team, progress: &mut Progress) -> Result<Limits> {
+    progress.message("limits");
+    let memory = if model.weight_bytes() >= BEYOND_CACHES {
+        model.weight_data()
+    } else {
+        vec![limits::buffer(team)?]
+    };
+    limits::measure(team, model.backend(), &memory, &mut || progress.add(1))
+}
+
+fn allowed<'a>(global: &GlobalArgs, model: &'a Model, file: &ModelFile) -> Allowed<'a> {
+    Allowed {
+        config: model.config(),
+        work: TokenWork::of(file),
+        cache: (global.cache_type_k.into(), global.cache_type_v.into()),
     }
 }
 
@@ -165,137 +237,52 @@ fn token(i: usize, n_vocab: usize) -> u32 {
     (mixed % n_vocab.max(1) as u64) as u32
 }
 
-/// Runs a test once; seconds.
-fn measure(context: &mut Context, test: Test) -> Result<f64> {
+/// Runs a test some times, after once that does not count: the first fills caches.
+fn measure(
+    context: &mut Context,
+    test: Test,
+    repetitions: usize,
+    progress: &mut Progress,
+) -> Result<Measured> {
+    progress.message(&test.name());
     let n_vocab = context.model().config().n_vocab;
-    let tokens: Vec<u32> = (0..test.tokens()).map(|i| token(i, n_vocab)).collect();
+    let n_batch = context.options().n_batch;
+    let tokens: Vec<u32> = (0..test.depth + test.tokens())
+        .map(|i| token(i, n_vocab))
+        .collect();
+    let (before, tokens) = tokens.split_at(test.depth);
+    let mut seconds = Vec::new();
     let mut sequence = context.new_sequence();
-    let start = Instant::now();
-    match test {
-        Test::Prompt(_) => {
-            for step in tokens.chunks(N_BATCH) {
+    for repetition in 0..=repetitions {
+        // What is in the cache before stays there, unless a sliding window has moved past it.
+        if sequence.truncate(test.depth).is_err() || sequence.len() < test.depth {
+            sequence.truncate(0)?;
+            for step in before.chunks(n_batch) {
                 interrupt::check()?;
                 context.prefill(&mut sequence, step)?;
             }
         }
-        Test::Generation(_) => {
-            for &token in &tokens {
-                interrupt::check()?;
-                context.decode(&mut sequence, token)?;
+        let start = Instant::now();
+        match test.kind {
+            Kind::Prompt(_) => {
+                for step in tokens.chunks(n_batch) {
+                    interrupt::check()?;
+                    context.prefill(&mut sequence, step)?;
+                }
+            }
+            Kind::Generation(_) => {
+                for &token in tokens {
+                    interrupt::check()?;
+                    context.decode(&mut sequence, token)?;
+                }
             }
         }
+        if repetition > 0 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        progress.add(1);
     }
-    Ok(start.elapsed().as_secs_f64())
-}
-
-fn size(bytes: usize) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 1024.0 {
-        format!("{mib:.2} MiB")
-    } else {
-        format!("{:.2} GiB", mib / 1024.0)
-    }
-}
-
-fn params(n: usize) -> String {
-    let millions = n as f64 / 1e6;
-    if millions < 1000.0 {
-        format!("{millions:.2} M")
-    } else {
-        format!("{:.2} B", millions / 1000.0)
-    }
-}
-
-fn markdown(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured]) -> String {
-    let head = ["model", "size", "params", "backend", "threads", "test", "t/s"];
-    let rows: Vec<[String; 7]> = measured
-        .iter()
-        .map(|m| {
-            let (mean, deviation) = statistics(&m.speeds());
-            [
-                name.replace('|', "\\|"),
-                size(model.weight_bytes()),
-                params(model.parameters()),
-                model.backend().name().into(),
-                load::threads(global).to_string(),
-                m.test.name(),
-                format!("{mean:.2} ± {deviation:.2}"),
-            ]
-        })
-        .collect();
-    let widths: Vec<usize> = (0..head.len())
-        .map(|i| {
-            rows.iter()
-                .map(|r| r[i].chars().count())
-                .chain([head[i].len()])
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    // Numbers stand to the right, as in llama-bench's table.
-    let left = |i: usize| i == 0 || i == 3;
-    let line = |cells: Vec<&str>| {
-        let cells: Vec<String> = cells
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(i, (cell, w))| {
-                if left(i) {
-                    format!("{cell:<w$}")
-                } else {
-                    format!("{cell:>w$}")
-                }
-            })
-            .collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
-    let mut out = line(head.to_vec());
-    let rules: Vec<String> = widths
-        .iter()
-        .enumerate()
-        .map(|(i, w)| {
-            if left(i) {
-                "-".repeat(w + 2)
-            } else {
-                format!("{}:", "-".repeat(w + 1))
-            }
-        })
-        .collect();
-    out += &format!("|{}|\n", rules.join("|"));
-    for row in &rows {
-        out += &line(row.iter().map(String::as_str).collect());
-    }
-    out
-}
-
-fn report(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured]) -> Value {
-    let results: Vec<Value> = measured
-        .iter()
-        .map(|m| {
-            let speeds = m.speeds();
-            let (mean, deviation) = statistics(&speeds);
-            let (prompt, generated) = match m.test {
-                Test::Prompt(n) => (n, 0),
-                Test::Generation(n) => (0, n),
-            };
-            json!({
-                "model": name,
-                "model_size": model.weight_bytes(),
-                "model_n_params": model.parameters(),
-                "arch": model.config().arch,
-                "backend": model.backend().name(),
-                "n_threads": load::threads(global),
-                "test": m.test.name(),
-                "n_prompt": prompt,
-                "n_gen": generated,
-                "avg_ts": json_f64(mean),
-                "stddev_ts": json_f64(deviation),
-                "samples_ts": speeds.iter().map(|&s| json_f64(s)).collect::<Vec<_>>(),
-                "samples_s": m.seconds.iter().map(|&s| json_f64(s)).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    Value::Array(results)
+    Ok(Measured { test, seconds })
 }
 
 #[cfg(test)]

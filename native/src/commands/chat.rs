@@ -37,6 +37,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
     let model = load::model(global, &file)?;
     let n_ctx = load::context_size(global, &model);
     let context = load::context(global, &model, n_ctx, N_BATCH)?;
+    let _pinned = load::pin_caller(global);
     let mut sampler = generate::sampler(&args.generation, seed, &tokenizer, n_ctx)?;
     let mut session = Session::new(context, global.quiet);
     let mut editor = Editor::new(!args.no_history)?;

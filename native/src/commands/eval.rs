@@ -45,6 +45,7 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
         bail!("{total} tokens do not fit into --ctx-size {n_ctx}");
     }
     let mut context = load::context(global, &model, n_ctx.max(total), N_BATCH)?;
+    let _pinned = load::pin_caller(global);
     let mut sequence = context.new_sequence();
 
     let _guard = interrupt::Guard::new();

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod completions;
 mod detokenize;
+mod doctor;
 mod eval;
 mod inspect;
 mod perplexity;
@@ -29,6 +30,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<()> {
         Command::Eval(args) => eval::run(global, args),
         Command::Perplexity(args) => perplexity::run(global, args),
         Command::Bench(args) => bench::run(global, args),
+        Command::Doctor(args) => doctor::run(global, args),
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
         bail!("--chunks 0 leaves nothing to score; leave it out to score the whole text");
     }
     let mut context = load::context(global, &model, n_ctx, N_BATCH)?;
+    let _pinned = load::pin_caller(global);
 
     let _guard = interrupt::Guard::new();
     let mut progress = Progress::new("perplexity", n_chunks as u64, global.quiet);

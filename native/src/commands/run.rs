@@ -53,6 +53,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         );
     }
     let context = load::context(global, &model, n_ctx, N_BATCH)?;
+    let _pinned = load::pin_caller(global);
     let mut sampler = generate::sampler(&args.generation, seed, &tokenizer, n_ctx)?;
     if global.verbose {
         note(&format!(

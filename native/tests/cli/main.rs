@@ -1,7 +1,9 @@
 //! The program from outside: exit codes, what goes to stdout and what to stderr, pipes, Ctrl-C, and every command.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+mod doctor;
 mod first_run;
+mod loading;
 mod models;
 mod support;
 mod text;

@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, twinfer};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "chat",
     "inspect",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 11] = [
     "eval",
     "perplexity",
     "bench",
+    "doctor",
     "completions",
 ];
 

@@ -6,13 +6,14 @@ use super::attention::{Attend, Merge, ToHalves};
 use super::elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
 use super::floats::{Bf16, F16, F32, Floats};
 use super::isa::Isa;
+use super::limits::{Exercise, Peak};
 use super::panel::Panels;
 use super::steps_32::Steps32;
 use super::steps_256::Steps256;
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::gguf::Bytes;
 use crate::kernels::{
-    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partials, Queries, RopeKind, Storage,
+    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partials, Queries, RopeKind, Storage, limits,
 };
 use crate::quant::{GgmlType, step_len};
 use crate::team::Team;
@@ -23,7 +24,7 @@ use crate::{Error, Result};
 struct Simd<I>(I);
 
 /// The backend of an instruction set. Only detection makes `isa`, so it is made for one that is there.
-pub(crate) fn backend<I: Isa>(isa: I) -> &'static dyn Backend {
+pub(crate) fn backend<I: Peak>(isa: I) -> &'static dyn Backend {
     Box::leak(Box::new(Simd(isa)))
 }
 
@@ -58,7 +59,7 @@ fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
     })
 }
 
-impl<I: Isa> Backend for Simd<I> {
+impl<I: Peak> Backend for Simd<I> {
     fn name(&self) -> &'static str {
         I::NAME
     }
@@ -125,5 +126,9 @@ impl<I: Isa> Backend for Simd<I> {
 
     fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool {
         self.0.run(ToHalves { x, out })
+    }
+
+    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done {
+        self.0.run(Exercise(work))
     }
 }

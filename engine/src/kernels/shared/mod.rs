@@ -24,6 +24,8 @@ mod layouts_256;
 #[cfg(target_arch = "x86_64")]
 mod layouts_32;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod limits;
+#[cfg(target_arch = "x86_64")]
 mod panel;
 #[cfg(target_arch = "x86_64")]
 mod steps_256;

@@ -20,7 +20,6 @@ use std::ops::Range;
 
 use super::blocks::{Blocks, Sources, TAIL, WORD, interleave, restore};
 use super::isa::{Isa, Op};
-use crate::gguf::Bytes;
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, MatmulKernel};
 use crate::quant::{self, GgmlType};
@@ -32,6 +31,9 @@ pub(super) const ROWS: usize = 16;
 
 /// Tokens whose sums are kept at a time.
 const TOKENS: usize = 256;
+
+/// Bytes of a file that are packed before their memory is given back.
+const RELEASE: usize = 1 << 20;
 
 /// Panels that one tile can be high.
 const PANELS: usize = 2;
@@ -465,26 +467,27 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         };
         let panel_bytes = Blocks::panel_bytes::<F>(blocks).ok_or_else(too_large)?;
         let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
-        // Room to start at a cache line.
-        let mut memory = vec![0u8; bytes.checked_add(64).ok_or_else(too_large)?];
-        let start = memory.as_ptr().align_offset(64) % 64;
-        team.rows(
-            &mut memory[start..start + bytes],
-            panel_bytes,
-            1,
-            |panels, out| {
-                for (panel, out) in panels.zip(out.chunks_exact_mut(panel_bytes)) {
-                    let (words, tails) = out.split_at_mut(blocks * F::WORDS * WORD);
-                    F::fill(mapped.ty, &sources(mapped, panel), (0, blocks), words, tails);
+        let mut memory = team.memory().zeroed(bytes)?;
+        team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
+            let mut released = panels.start;
+            for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
+                let (words, tails) = out.split_at_mut(blocks * F::WORDS * WORD);
+                F::fill(mapped.ty, &sources(mapped, panel), (0, blocks), words, tails);
+                // What was read is given back soon, so that the model is never in memory twice.
+                let source = mapped.row_bytes * ROWS;
+                let done = panel + 1;
+                if (done - released) * source >= RELEASE || done == panels.end {
+                    mapped.data.release(released * source..done * source);
+                    released = done;
                 }
-            },
-        )?;
+            }
+        })?;
         Ok(Some(vec![Shard {
             rows: mapped.rows.clone(),
             ty: mapped.ty,
             row_bytes: panel_bytes / ROWS,
             k: mapped.k,
-            data: Bytes::from_vec(memory).slice(start..start + bytes)?,
+            data: memory.freeze()?,
             packed: true,
         }]))
     }

@@ -7,6 +7,7 @@
 
 mod avx2;
 mod avx512;
+mod peak;
 
 pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
@@ -22,6 +23,15 @@ macro_rules! isa {
             /// The value, where this machine has every feature.
             pub(in crate::kernels) fn detect() -> Option<Self> {
                 ($(std::arch::is_x86_feature_detected!($feature))&&+).then_some($name(()))
+            }
+
+            /// The features that this machine lacks.
+            pub(in crate::kernels) fn lacking() -> Vec<&'static str> {
+                let mut lacking = Vec::new();
+                $(if !std::arch::is_x86_feature_detected!($feature) {
+                    lacking.push($feature);
+                })+
+                lacking
             }
         }
 

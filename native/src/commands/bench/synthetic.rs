@@ -13,10 +13,11 @@ use twinfer_engine::gguf::{Metadata, TensorSpec, Value, Writer, writer};
 use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION};
 
 use super::shapes::Shape;
+use super::vocabulary;
 use crate::commands::quantize::find_mix;
 use crate::output::NewFile;
 use crate::progress::Progress;
-use crate::{interrupt, load};
+use crate::{interrupt, system};
 
 /// Blocks in a pool.
 const POOL_BLOCKS: usize = 4096;
@@ -34,7 +35,8 @@ pub(super) struct Synthetic {
 }
 
 impl Synthetic {
-    pub(super) fn new(shape: &Shape, mix: &str, seed: u32) -> Result<Self> {
+    /// `vocabulary`: with tokens, which a file needs; a measurement in memory takes ids alone.
+    pub(super) fn new(shape: &Shape, mix: &str, seed: u32, vocabulary: bool) -> Result<Self> {
         let mix = find_mix(mix)?;
         let model = MixModel {
             n_layers: shape.n_layers,
@@ -49,8 +51,14 @@ impl Synthetic {
                 tensor.ty = ty;
             }
         }
+        let mut metadata = metadata(shape, mix);
+        if vocabulary {
+            vocabulary::insert(&mut metadata, shape);
+        } else {
+            metadata.insert("tokenizer.ggml.model", Value::String("none".into()));
+        }
         Ok(Self {
-            metadata: metadata(shape, mix),
+            metadata,
             tensors,
             seed: seed.into(),
         })
@@ -60,7 +68,7 @@ impl Synthetic {
     pub(super) fn in_memory(&self, quiet: bool) -> Result<Vec<u8>> {
         let (_, header) = writer::header(&self.metadata, &self.tensors)?;
         let bytes = header.data_end();
-        if let Some(free) = load::available_memory()
+        if let Some(free) = system::available_memory()
             && bytes > free
         {
             bail!(
@@ -124,10 +132,10 @@ impl Synthetic {
 }
 
 /// splitmix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -179,7 +187,7 @@ fn metadata(shape: &Shape, mix: Mix) -> Metadata {
     );
     m.insert(
         "general.description",
-        text("Random weights, for measuring speed; its text is noise."),
+        text("Random weights and a made-up vocabulary, for measuring speed; its text is noise."),
     );
     m.insert("general.file_type", Value::U32(mix.file_type()));
     m.insert("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
@@ -204,8 +212,6 @@ fn metadata(shape: &Shape, mix: Mix) -> Metadata {
             number(if shape.n_layers == 26 { 512 } else { 1024 }),
         );
     }
-    // No vocabulary: ids are all that a measurement needs.
-    m.insert("tokenizer.ggml.model", text("none"));
     m
 }
 

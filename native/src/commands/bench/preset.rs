@@ -1,0 +1,258 @@
+//! `bench --preset`: a scenario with a name, its ratio to the plainest way to compute, and the limits of named servers on
+//! paper.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::kernels::Storage;
+use twinfer_engine::model::{LoadOptions, Model};
+
+use super::report::{limits_line, table};
+use super::{Kind, Measured, Test, allowed, context_for, made_up, measure, measure_limits, statistics};
+use crate::args::{BenchArgs, GlobalArgs, ReportFormat};
+use crate::limits;
+use crate::output::{self, json_f64};
+use crate::progress::Progress;
+use crate::{interrupt, load};
+
+/// A scenario.
+#[derive(Debug)]
+pub(super) struct Preset {
+    name: &'static str,
+    shape: &'static str,
+    mix: &'static str,
+    n_prompt: usize,
+    n_gen: usize,
+}
+
+const PRESETS: &[Preset] = &[Preset {
+    name: "epyc-3b",
+    shape: "llama-3.2-3b",
+    mix: "q4_k_m",
+    n_prompt: 128,
+    n_gen: 128,
+}];
+
+/// The plain way is slow: it reads and writes fewer tokens, and speeds are compared per token.
+const PLAIN_PROMPT: usize = 8;
+const PLAIN_GEN: usize = 4;
+
+/// A server whose memory bandwidth is known from its data sheet: channels x megatransfers x 8 bytes.
+struct Server {
+    name: &'static str,
+    channels: u32,
+    memory: &'static str,
+    megatransfers: u32,
+}
+
+const SERVERS: &[Server] = &[
+    Server {
+        name: "EPYC 7763",
+        channels: 8,
+        memory: "DDR4-3200",
+        megatransfers: 3200,
+    },
+    Server {
+        name: "EPYC 9654",
+        channels: 12,
+        memory: "DDR5-4800",
+        megatransfers: 4800,
+    },
+];
+
+impl Server {
+    fn bytes_per_second(&self) -> f64 {
+        f64::from(self.channels) * f64::from(self.megatransfers) * 1e6 * 8.0
+    }
+}
+
+/// The preset of this name.
+pub(super) fn find(name: &str) -> Result<&'static Preset> {
+    match PRESETS.iter().find(|preset| preset.name == name) {
+        Some(preset) => Ok(preset),
+        None => {
+            let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+            bail!("there is no preset `{name}`; there are {}", names.join(", "))
+        }
+    }
+}
+
+pub(super) fn run(
+    global: &GlobalArgs,
+    args: &BenchArgs,
+    preset: &Preset,
+    format: ReportFormat,
+) -> Result<()> {
+    let (name, file) = match &global.model {
+        Some(_) => (load::display_name(global), load::model_file(global)?),
+        None => made_up(global, preset.shape, preset.mix, None)?,
+    };
+    let tests = [
+        Test {
+            kind: Kind::Prompt(preset.n_prompt),
+            depth: 0,
+        },
+        // The tokens follow the prompt.
+        Test {
+            kind: Kind::Generation(preset.n_gen),
+            depth: preset.n_prompt,
+        },
+    ];
+    let model = load::model(global, &file)?;
+    let mut context = context_for(global, &model, &tests, args.batch_size)?;
+    let _guard = interrupt::Guard::new();
+    let rounds = tests.len() * (args.repetitions + 1) + 2 * 2;
+    let mut progress = Progress::new("measuring", rounds as u64 + 2 * limits::STEPS, global.quiet);
+    let mut measured = Vec::new();
+    let found = {
+        let _pinned = load::pin_caller(global);
+        let before = measure_limits(&model, context.team(), &mut progress)?;
+        for test in tests {
+            measured.push(measure(&mut context, test, args.repetitions, &mut progress)?);
+        }
+        before.best(measure_limits(&model, context.team(), &mut progress)?)
+    };
+    drop(context);
+    let plain = plain(global, &file, &mut progress)?;
+    drop(progress);
+
+    let allowed = allowed(global, &model, &file);
+    let threads = load::threads(global);
+    let backend = model.backend().name();
+    let mean = |m: &Measured| statistics(&m.speeds()).0;
+    let (layers, out) = allowed.work;
+    let bytes = layers.bytes + out.bytes + allowed.cache_bytes(preset.n_prompt + preset.n_gen / 2);
+    let fractions: Vec<f64> = measured
+        .iter()
+        .map(|m| mean(m) / m.test.allowed(&allowed, &found))
+        .collect();
+    let ratios: Vec<f64> = measured
+        .iter()
+        .zip(&plain)
+        .map(|(m, plain)| mean(m) / mean(plain))
+        .collect();
+    let milliseconds: Vec<f64> = measured
+        .iter()
+        .map(|m| 1e3 * m.test.tokens() as f64 / mean(m))
+        .collect();
+    if let ReportFormat::Json = format {
+        let results: Vec<_> = (0..measured.len())
+            .map(|i| {
+                json!({
+                    "test": measured[i].test.name(),
+                    "ms": json_f64(milliseconds[i]),
+                    "avg_ts": json_f64(mean(&measured[i])),
+                    "limit_fraction": json_f64(fractions[i]),
+                    "plain_test": plain[i].test.name(),
+                    "plain_ts": json_f64(mean(&plain[i])),
+                    "ratio_to_plain": json_f64(ratios[i]),
+                })
+            })
+            .collect();
+        let servers: Vec<_> = SERVERS
+            .iter()
+            .map(|server| {
+                json!({
+                    "name": server.name,
+                    "memory": format!("{} x {}", server.channels, server.memory),
+                    "gb_s": json_f64(server.bytes_per_second() / 1e9),
+                    "paper_limit_ts": json_f64(server.bytes_per_second() / bytes),
+                })
+            })
+            .collect();
+        return output::json(&json!({
+            "preset": preset.name,
+            "model": name,
+            "backend": backend,
+            "n_threads": threads,
+            "results": results,
+            "bytes_per_token": json_f64(bytes),
+            "limits": found.json(),
+            "servers": servers,
+        }));
+    }
+    let rows: Vec<Vec<String>> = (0..measured.len())
+        .map(|i| {
+            vec![
+                measured[i].test.name(),
+                format!("{:.1}", milliseconds[i]),
+                format!("{:.2}", mean(&measured[i])),
+                format!("{:.0} %", fractions[i] * 100.0),
+                format!("{:.1} x", ratios[i]),
+            ]
+        })
+        .collect();
+    let mut text = format!(
+        "{}: {name}, prompt of {}, batch 1, {} tokens generated; backend {backend}, {threads} threads\n\n",
+        preset.name, preset.n_prompt, preset.n_gen
+    );
+    text += &table(&["test", "ms", "t/s", "of limit", "to plain"], &[0], &rows);
+    text.push('\n');
+    text += &limits_line(&found);
+    text += &format!(
+        "plain: scalar backend, mapped weights, not pinned, {} and {}: {:.2} and {:.2} t/s\n\n",
+        plain[0].test.name(),
+        plain[1].test.name(),
+        mean(&plain[0]),
+        mean(&plain[1])
+    );
+    let rows: Vec<Vec<String>> = SERVERS
+        .iter()
+        .map(|server| {
+            vec![
+                server.name.into(),
+                format!("{} x {}", server.channels, server.memory),
+                format!("{:.0}", server.bytes_per_second() / 1e9),
+                format!("{:.1}", server.bytes_per_second() / bytes),
+            ]
+        })
+        .collect();
+    text += &table(
+        &["server, on paper", "memory", "GB/s", "t/s at most"],
+        &[0, 1],
+        &rows,
+    );
+    output::to_stdout(&text)
+}
+
+/// The scalar backend on mapped weights with workers left to the scheduler: what there is without this project's pains.
+fn plain(global: &GlobalArgs, file: &ModelFile, progress: &mut Progress) -> Result<Vec<Measured>> {
+    let team = load::start_team(load::threads(global), &[])?;
+    let options = LoadOptions {
+        backend: Some("scalar".into()),
+        storage: Storage::Mapped,
+        team: Some(team.clone()),
+    };
+    let model = Arc::new(Model::load(file, &options, &mut |_, _| ())?);
+    let options = ContextOptions {
+        n_ctx: PLAIN_PROMPT + PLAIN_GEN,
+        n_batch: PLAIN_PROMPT,
+        cache_type_k: global.cache_type_k.into(),
+        cache_type_v: global.cache_type_v.into(),
+        ..ContextOptions::default()
+    };
+    let mut context = Context::new(model, team, options)?;
+    [Kind::Prompt(PLAIN_PROMPT), Kind::Generation(PLAIN_GEN)]
+        .into_iter()
+        .map(|kind| measure(&mut context, Test { kind, depth: 0 }, 1, progress))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paper_limits_are_those_of_the_data_sheets() {
+        let found: Vec<f64> = SERVERS
+            .iter()
+            .map(|s| (s.bytes_per_second() / 1e9).round())
+            .collect();
+        assert_eq!(found, [205.0, 461.0]);
+        assert_eq!(find("epyc-3b").unwrap().n_prompt, 128);
+        assert!(find("epyc-4b").unwrap_err().to_string().contains("epyc-3b"));
+    }
+}

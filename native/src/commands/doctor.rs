@@ -1,0 +1,375 @@
+//! `doctor`: what the machine has, what is used of it and why, its measured limits, and what they mean for a model.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use twinfer_engine::kernels::Storage;
+use twinfer_engine::kernels::select;
+use twinfer_engine::model::config::Config;
+use twinfer_engine::model::{LoadOptions, Model};
+
+use crate::args::{DoctorArgs, GlobalArgs};
+use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
+use crate::output::{self, json_f64};
+use crate::progress::Progress;
+use crate::topology::write_list;
+use crate::{interrupt, load, system};
+
+/// Prompt length of the estimate.
+const PROMPT: usize = 512;
+
+pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<()> {
+    let backend = select::choose(global.backend.as_deref())?;
+    let found = Found::look(global);
+    let model = match &global.model {
+        Some(_) => {
+            let file = load::model_file(global)?;
+            let config =
+                Config::from_file(&file).with_context(|| format!("`{}`", load::display_name(global)))?;
+            Some((file, config))
+        }
+        None => None,
+    };
+    let (mut packed, mut mapped) = (None, None);
+    if !args.no_measure {
+        let team = load::team(global)?;
+        let _pinned = load::pin_caller(global);
+        let _guard = interrupt::Guard::new();
+        let steps = limits::STEPS * if model.is_some() { 2 } else { 1 };
+        let mut progress = Progress::new("measuring", steps, global.quiet);
+        let memory = limits::buffer(&team)?;
+        packed = Some(limits::measure(&team, backend, &[memory], &mut || {
+            progress.add(1)
+        })?);
+        if let Some((file, _)) = &model {
+            // Mapped: nothing is copied, and the pages that are read are the file's own.
+            let options = LoadOptions {
+                backend: global.backend.clone(),
+                storage: Storage::Mapped,
+                team: Some(team.clone()),
+            };
+            let model = Arc::new(Model::load(file, &options, &mut |_, _| ())?);
+            mapped = Some(limits::measure(
+                &team,
+                backend,
+                &model.weight_data(),
+                &mut || progress.add(1),
+            )?);
+        }
+    }
+    let estimate = model.as_ref().map(|(file, config)| Estimate {
+        name: load::display_name(global),
+        allowed: Allowed {
+            config,
+            work: TokenWork::of(file),
+            cache: (global.cache_type_k.into(), global.cache_type_v.into()),
+        },
+        depth: args.depth,
+        packed,
+        mapped,
+    });
+    let report = Report {
+        found,
+        backend: backend.name(),
+        forced: global.backend.as_deref().is_some_and(|name| name != "auto"),
+        limits: packed,
+        estimate,
+    };
+    if args.json {
+        output::json(&report.json())
+    } else {
+        output::to_stdout(&report.text())
+    }
+}
+
+/// What there is to see without measuring.
+struct Found {
+    cpu: String,
+    features: Vec<&'static str>,
+    machine: &'static crate::topology::Machine,
+    threads: usize,
+    pins: Result<Vec<usize>, &'static str>,
+    memory: Option<(u64, u64)>,
+    huge_pages: Option<String>,
+    memlock: Option<u64>,
+}
+
+impl Found {
+    fn look(global: &GlobalArgs) -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let meminfo = read("/proc/meminfo");
+        Found {
+            cpu: model
+                .map_or("unknown CPU", |name| name.trim_start_matches([' ', '\t', ':']))
+                .into(),
+            features: features(),
+            machine: load::machine(),
+            threads: load::threads(global),
+            pins: load::pins(global),
+            memory: system::field(&meminfo, "MemAvailable").zip(system::field(&meminfo, "MemTotal")),
+            huge_pages: system::huge_page_mode(),
+            memlock: system::memlock_limit(),
+        }
+    }
+}
+
+/// CPU features that kernels are or could be made of, as far as this machine has them.
+fn features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! found {
+            ($($name:tt)*) => {
+                [$(($name, std::arch::is_x86_feature_detected!($name))),*]
+            };
+        }
+        let all = found!("sse4.2" "avx" "f16c" "fma" "avx2" "avxvnni" "avx512f" "avx512bw" "avx512dq" "avx512vl"
+                         "avx512vbmi" "avx512vnni" "avx512bf16" "avx512fp16");
+        all.iter()
+            .filter(|(_, there)| *there)
+            .map(|(name, _)| *name)
+            .collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Vec::new()
+}
+
+/// A model and what the limits allow it.
+struct Estimate<'a> {
+    name: String,
+    allowed: Allowed<'a>,
+    depth: usize,
+    packed: Option<Limits>,
+    mapped: Option<Limits>,
+}
+
+struct Report<'a> {
+    found: Found,
+    backend: &'static str,
+    forced: bool,
+    limits: Option<Limits>,
+    estimate: Option<Estimate<'a>>,
+}
+
+/// Lines of a name and text, aligned; a name stands once.
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn line(&mut self, name: &str, text: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{}", format!("{name:<10} {text}").trim_end());
+    }
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+fn plural(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let mut t = Table::default();
+        let found = &self.found;
+        t.line("cpu", &found.cpu);
+        let machine = found.machine;
+        if machine.cpus.is_empty() {
+            t.line("", "the system does not say which cores there are");
+        } else {
+            let threads = machine.cpus.len() / machine.cores().max(1);
+            t.line(
+                "",
+                format_args!(
+                    "{} of {} each, {}",
+                    plural(machine.cores(), "core"),
+                    plural(threads, "thread"),
+                    plural(machine.nodes(), "NUMA node")
+                ),
+            );
+        }
+        t.line("features", found.features.join(" "));
+        let mut name = "backends";
+        for known in select::known() {
+            let state = if known.name != self.backend {
+                match known.lacking.as_slice() {
+                    [] => "available".into(),
+                    lacking => format!("missing: the CPU has no {}", lacking.join(", ")),
+                }
+            } else if self.forced {
+                "used: --backend asks for it".into()
+            } else {
+                "used: the fastest one that this CPU can run".into()
+            };
+            t.line(name, format_args!("{:<8} {state}", known.name));
+            name = "";
+        }
+        let quota = match machine.quota {
+            Some(quota) => format!("the control group allows the time of {quota:.2} CPUs"),
+            None => "no limit of time by a control group".into(),
+        };
+        t.line(
+            "threads",
+            format_args!(
+                "{}; this process may use CPUs {}; {quota}",
+                found.threads,
+                match machine.allowed.as_slice() {
+                    [] => "unknown".into(),
+                    allowed => write_list(allowed),
+                }
+            ),
+        );
+        match &found.pins {
+            Ok(pins) => t.line("", format_args!("pinned to CPUs {}", write_list(pins))),
+            Err(why) => t.line("", format_args!("not pinned: {why}")),
+        }
+        if let Some((free, total)) = found.memory {
+            t.line("memory", format_args!("{} free of {}", gib(free), gib(total)));
+        }
+        t.line(
+            if found.memory.is_some() { "" } else { "memory" },
+            format_args!(
+                "huge pages: {}; may be locked (ulimit -l): {}",
+                match found.huge_pages.as_deref() {
+                    None => "unknown",
+                    Some("never") => "never (packed weights are slower; set `madvise`)",
+                    Some(mode) => mode,
+                },
+                match found.memlock {
+                    Some(limit) => format!("{} KiB", limit >> 10),
+                    None => "all".into(),
+                }
+            ),
+        );
+        if let Some(limits) = &self.limits {
+            t.line(
+                "limits",
+                format_args!(
+                    "int8 dot product    {:>8.1} GMAC/s  {} backend, {}",
+                    limits.dot / 1e9,
+                    self.backend,
+                    plural(found.threads, "thread")
+                ),
+            );
+            t.line(
+                "",
+                format_args!("f32 multiply + add  {:>8.1} GMAC/s", limits.multiply_add / 1e9),
+            );
+            t.line("", read_line(limits));
+        }
+        if let Some(estimate) = &self.estimate {
+            estimate.text(&mut t);
+        }
+        t.0
+    }
+
+    fn json(&self) -> Value {
+        let found = &self.found;
+        let machine = found.machine;
+        let backends: Vec<Value> = select::known()
+            .iter()
+            .map(|known| {
+                json!({
+                    "name": known.name,
+                    "available": known.backend.is_some(),
+                    "lacking": known.lacking,
+                    "used": known.name == self.backend,
+                })
+            })
+            .collect();
+        json!({
+            "cpu": found.cpu,
+            "cores": machine.cores(),
+            "cpus": machine.cpus.len(),
+            "numa_nodes": machine.nodes(),
+            "features": found.features,
+            "backends": backends,
+            "threads": found.threads,
+            "allowed_cpus": machine.allowed,
+            "cgroup_cpus": machine.quota.map(json_f64),
+            "pinned_to": found.pins.as_ref().ok(),
+            "not_pinned_because": found.pins.as_ref().err(),
+            "memory_free": found.memory.map(|m| m.0),
+            "memory_total": found.memory.map(|m| m.1),
+            "huge_pages": found.huge_pages,
+            "memlock_limit": found.memlock,
+            "limits": self.limits.as_ref().map(Limits::json),
+            "model": self.estimate.as_ref().map(Estimate::json),
+        })
+    }
+}
+
+fn read_line(limits: &Limits) -> String {
+    format!(
+        "memory read         {:>8.1} GB/s    {} MiB, {}{}",
+        limits.read / 1e9,
+        limits.bytes >> 20,
+        limits.pattern,
+        if limits.bytes < BEYOND_CACHES {
+            " (little enough to be partly in caches)"
+        } else {
+            ""
+        }
+    )
+}
+
+impl Estimate<'_> {
+    fn text(&self, t: &mut Table) {
+        let (layers, output) = self.allowed.work;
+        t.line("model", &self.name);
+        t.line(
+            "",
+            format_args!(
+                "{}, {:.2} GB of weights and {:.2} G multiplications a token; {:.2} GB of keys and values at {} tokens",
+                self.allowed.config.arch,
+                (layers.bytes + output.bytes) / 1e9,
+                (layers.integer + layers.float + output.integer + output.float) / 1e9,
+                self.allowed.cache_bytes(self.depth) / 1e9,
+                self.depth
+            ),
+        );
+        for (name, limits) in [("packed", &self.packed), ("mapped", &self.mapped)] {
+            let Some(limits) = limits else { continue };
+            t.line(
+                "",
+                format_args!(
+                    "{name}: at most {:.0} tokens/s of a prompt of {PROMPT}; {:.1} tokens/s written, {:.1} after {} tokens",
+                    self.allowed.prefill(limits, PROMPT),
+                    self.allowed.decode(limits, 0),
+                    self.allowed.decode(limits, self.depth),
+                    self.depth
+                ),
+            );
+        }
+        if let Some(mapped) = &self.mapped {
+            t.line("", format_args!("mapped {}", read_line(mapped)));
+        }
+    }
+
+    fn json(&self) -> Value {
+        let (layers, output) = self.allowed.work;
+        let allowed = |limits: &Limits| {
+            json!({
+                "limits": limits.json(),
+                "prompt_tokens": PROMPT,
+                "prompt_tokens_per_second": json_f64(self.allowed.prefill(limits, PROMPT)),
+                "generated_tokens_per_second": json_f64(self.allowed.decode(limits, 0)),
+                "generated_tokens_per_second_at_depth": json_f64(self.allowed.decode(limits, self.depth)),
+            })
+        };
+        json!({
+            "name": self.name,
+            "arch": self.allowed.config.arch,
+            "weight_bytes_per_token": json_f64(layers.bytes + output.bytes),
+            "multiplications_per_token": json_f64(layers.integer + layers.float + output.integer + output.float),
+            "depth": self.depth,
+            "cache_bytes_at_depth": json_f64(self.allowed.cache_bytes(self.depth)),
+            "packed": self.packed.as_ref().map(allowed),
+            "mapped": self.mapped.as_ref().map(allowed),
+        })
+    }
+}

@@ -1,0 +1,302 @@
+//! The machine's limits, measured: int8 dot products, f32 multiply and add, reads of memory, on all workers at once; and
+//! what they mean for a model.
+//!
+//! Each is the median of some runs; of the read patterns the best median counts. Neighbours on a shared machine move all of
+//! them, so a fraction is only meaningful with limits of the same minute.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use twinfer_engine::gguf::{Bytes, ModelFile, TensorInfo};
+use twinfer_engine::kernels::Backend;
+use twinfer_engine::kernels::limits::{Done, PATTERNS, Work};
+use twinfer_engine::model::cache::{CacheType, cache_bytes};
+use twinfer_engine::model::config::Config;
+use twinfer_engine::team::Team;
+
+use crate::output::json_f64;
+use crate::{interrupt, system};
+
+/// Runs of each measurement that count, after one that does not.
+const RUNS: usize = 3;
+/// Pieces of arithmetic per worker and run, so that one that is held up delays nobody.
+const PIECES: usize = 16;
+/// About how long a piece of arithmetic takes, in seconds.
+const PIECE_SECONDS: f64 = 0.002;
+/// Bytes that one call reads.
+const READ_PIECE: usize = 4 << 20;
+/// Most bytes that are read in a run, and the least that are beyond all caches.
+const MOST: usize = 2 << 30;
+pub(crate) const BEYOND_CACHES: usize = 512 << 20;
+/// The buffer where no weights are at hand.
+const BUFFER: u64 = 1 << 30;
+
+/// Operations (one multiplication and one addition) or bytes per second, all workers together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) dot: f64,
+    pub(crate) multiply_add: f64,
+    pub(crate) read: f64,
+    /// The best pattern of reading.
+    pub(crate) pattern: &'static str,
+    /// Bytes that were read in each run.
+    pub(crate) bytes: usize,
+}
+
+/// Measurements that [`measure`] reports progress in.
+pub(crate) const STEPS: u64 = PATTERNS.len() as u64 + 2;
+
+/// Measures on all workers of the team. `memory` is read: that of weights, or from [`buffer`].
+pub(crate) fn measure(
+    team: &Team,
+    backend: &dyn Backend,
+    memory: &[Bytes],
+    step: &mut dyn FnMut(),
+) -> Result<Limits> {
+    let dot = arithmetic(team, backend, |rounds| Work::Dot { rounds })?;
+    step();
+    let multiply_add = arithmetic(team, backend, |rounds| Work::MultiplyAdd { rounds })?;
+    step();
+    let mut left = MOST;
+    let pieces: Vec<&[u8]> = memory
+        .iter()
+        .flat_map(|bytes| bytes.chunks(READ_PIECE))
+        .take_while(|piece| {
+            left = left.saturating_sub(piece.len());
+            left > 0
+        })
+        .collect();
+    let (mut read, mut name) = (0.0, PATTERNS[0].name);
+    for pattern in PATTERNS {
+        let speed = rate(team, pieces.len(), |i| {
+            backend.exercise(&Work::Read {
+                bytes: pieces[i],
+                pattern,
+            })
+        })?;
+        if read < speed {
+            (read, name) = (speed, pattern.name);
+        }
+        step();
+    }
+    Ok(Limits {
+        dot,
+        multiply_add,
+        read,
+        pattern: name,
+        bytes: pieces.iter().map(|piece| piece.len()).sum(),
+    })
+}
+
+/// Memory to read where there is no model: anonymous pages as packed weights have them, filled by the workers.
+pub(crate) fn buffer(team: &Team) -> Result<Bytes> {
+    let free = system::available_memory().unwrap_or(BUFFER * 4);
+    let bytes = if free / 4 < BUFFER { free / 4 } else { BUFFER } as usize / READ_PIECE * READ_PIECE;
+    let mut memory = team.memory().zeroed(bytes)?;
+    team.rows(memory.bytes(), READ_PIECE, 1, |_, out| {
+        for (i, byte) in out.iter_mut().enumerate() {
+            *byte = i as u8;
+        }
+    })?;
+    Ok(memory.freeze()?)
+}
+
+fn arithmetic(
+    team: &Team,
+    backend: &dyn Backend,
+    work: impl Fn(usize) -> Work<'static> + Sync,
+) -> Result<f64> {
+    // Pieces long enough for the clock, on a machine of any speed.
+    let mut rounds = 1000;
+    loop {
+        let start = Instant::now();
+        std::hint::black_box(backend.exercise(&work(rounds)));
+        let seconds = start.elapsed().as_secs_f64();
+        if seconds >= PIECE_SECONDS || rounds >= 1 << 22 {
+            break;
+        }
+        rounds *= 2;
+    }
+    rate(team, team.workers() * PIECES, |_| backend.exercise(&work(rounds)))
+}
+
+/// Median of operations per second over the runs, the pieces of a run handed out to the workers.
+fn rate(team: &Team, pieces: usize, work: impl Fn(usize) -> Done + Sync) -> Result<f64> {
+    let mut speeds = Vec::with_capacity(RUNS);
+    for run in 0..=RUNS {
+        interrupt::check()?;
+        let operations = Mutex::new(0u64);
+        let start = Instant::now();
+        team.ranges(pieces, 1, |range| {
+            let mut own = 0;
+            for i in range {
+                own += std::hint::black_box(work(i)).operations;
+            }
+            if let Ok(mut operations) = operations.lock() {
+                *operations += own;
+            }
+        })?;
+        let seconds = start.elapsed().as_secs_f64();
+        // The first run brings memory in and clocks up.
+        if run > 0 {
+            let operations = operations.into_inner().unwrap_or(0);
+            speeds.push(operations as f64 / seconds.clamp(1e-9, f64::MAX));
+        }
+    }
+    Ok(median(&mut speeds))
+}
+
+/// The middle one; the upper of two.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+impl Limits {
+    /// The better of two measurements, each limit by itself.
+    pub(crate) fn best(self, other: Limits) -> Limits {
+        let max = |a: f64, b: f64| if a < b { b } else { a };
+        let (read, pattern) = if self.read < other.read {
+            (other.read, other.pattern)
+        } else {
+            (self.read, self.pattern)
+        };
+        Limits {
+            dot: max(self.dot, other.dot),
+            multiply_add: max(self.multiply_add, other.multiply_add),
+            read,
+            pattern,
+            bytes: self.bytes,
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "int8_dot_gmacs": json_f64(self.dot / 1e9),
+            "f32_multiply_add_gmacs": json_f64(self.multiply_add / 1e9),
+            "memory_read_gb_s": json_f64(self.read / 1e9),
+            "memory_read_pattern": self.pattern,
+            "memory_read_bytes": self.bytes,
+        })
+    }
+}
+
+/// What a token costs at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct TokenWork {
+    /// Bytes of weights, as in the file.
+    pub(crate) bytes: f64,
+    /// Multiplications by quantized weights.
+    pub(crate) integer: f64,
+    /// Multiplications by float weights.
+    pub(crate) float: f64,
+}
+
+impl TokenWork {
+    fn add(&mut self, tensor: &TensorInfo) {
+        let weights = tensor.shape.iter().map(|&n| n as f64).product::<f64>();
+        self.bytes += tensor.bytes as f64;
+        if tensor.ty.is_float() {
+            self.float += weights;
+        } else {
+            self.integer += weights;
+        }
+    }
+
+    /// Of all layers' matrices, and of the output matrix. Attention and norms are not counted: what they cost depends on
+    /// the position, and little.
+    pub(crate) fn of(file: &ModelFile) -> (TokenWork, TokenWork) {
+        let (mut layers, mut output) = (TokenWork::default(), TokenWork::default());
+        let name = ["output.weight", "token_embd.weight"]
+            .into_iter()
+            .find(|name| file.tensor(name).is_some());
+        for tensor in file.tensors().filter(|tensor| tensor.shape.len() == 2) {
+            if Some(tensor.name.as_str()) == name {
+                output.add(tensor);
+            } else if tensor.name.starts_with("blk.") {
+                layers.add(tensor);
+            }
+        }
+        (layers, output)
+    }
+
+    /// Seconds of arithmetic at the limits.
+    fn compute(&self, limits: &Limits) -> f64 {
+        self.integer / limits.dot + self.float / limits.multiply_add
+    }
+}
+
+/// What the limits allow a model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowed<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) work: (TokenWork, TokenWork),
+    pub(crate) cache: (CacheType, CacheType),
+}
+
+impl Allowed<'_> {
+    /// Bytes of keys and values that a token at this depth reads.
+    pub(crate) fn cache_bytes(&self, depth: usize) -> f64 {
+        if depth == 0 {
+            return 0.0;
+        }
+        // A cache is whole pages; a token reads the positions that are there.
+        const PAGE: usize = twinfer_engine::kernels::BLOCK;
+        let whole = depth.next_multiple_of(PAGE);
+        let bytes = cache_bytes(self.config, whole, 1, 1, self.cache).unwrap_or(0);
+        bytes as f64 * depth as f64 / whole as f64
+    }
+
+    /// Tokens per second at most, one by one, with `depth` positions in the cache: every weight and every cached key and
+    /// value is read once a token.
+    pub(crate) fn decode(&self, limits: &Limits, depth: usize) -> f64 {
+        let (layers, output) = self.work;
+        let read = (layers.bytes + output.bytes + self.cache_bytes(depth)) / limits.read;
+        let compute = layers.compute(limits) + output.compute(limits);
+        1.0 / if read < compute { compute } else { read }
+    }
+
+    /// Tokens per second at most while a prompt of `n` is read: every weight but those of the output matrix, which only
+    /// the last token meets, is multiplied once a token.
+    pub(crate) fn prefill(&self, limits: &Limits, n: usize) -> f64 {
+        let (layers, output) = self.work;
+        n as f64 / (layers.compute(limits) * n as f64 + output.compute(limits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_the_better_of_two() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut []), 0.0);
+        let limits = |dot, read, pattern| Limits {
+            dot,
+            multiply_add: 1.0,
+            read,
+            pattern,
+            bytes: 1,
+        };
+        let best = limits(2.0, 3.0, "a").best(limits(1.0, 4.0, "b"));
+        assert_eq!((best.dot, best.read, best.pattern), (2.0, 4.0, "b"));
+    }
+
+    #[test]
+    fn a_machine_has_limits() {
+        let team = Team::single();
+        let memory = Bytes::from_vec(vec![1; 64 << 20]);
+        let backend = twinfer_engine::kernels::select::available()[0];
+        let mut steps = 0;
+        let limits = measure(&team, backend, &[memory], &mut || steps += 1).unwrap();
+        assert_eq!(steps, STEPS);
+        assert_eq!(limits.bytes, 64 << 20);
+        // Between a watch and what no core will ever do.
+        assert!((1e7..1e13).contains(&limits.dot), "{limits:?}");
+        assert!((1e7..1e13).contains(&limits.multiply_add), "{limits:?}");
+        assert!((1e7..1e13).contains(&limits.read), "{limits:?}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Memory that the engine is lent: files mapped, and pages for packed weights.
+//!
+//! ```text
+//!   packed weights    [ matrix | matrix | matrix |      free      ]  one reservation of 256 MiB or more, at a multiple of
+//!                     cut into huge pages where the system has them   2 MiB; the next one where a matrix does not fit
+//! ```
+//!
+//! Matrices lie one after the other, so that all of it can be huge pages: in mappings of their own the ends would be small
+//! pages, and the memory of huge ones would reach beyond them. What no matrix has touched takes no memory.
+#![allow(unsafe_code)] // mapping files, and disjoint parts of one mapping
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+use memmap2::{Mmap, MmapOptions, MmapRaw, UncheckedAdvice};
+use twinfer_engine::Error;
+use twinfer_engine::gguf::{Bytes, Owner};
+use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
+
+use crate::system;
+
+/// Size of a huge page on x86-64.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
+
+/// Address space that is reserved at a time.
+const RESERVATION: usize = 256 << 20;
+
+/// Maps a file.
+pub(crate) fn map(path: &Path) -> Result<Bytes> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("cannot open `{shown}`"))?;
+    if metadata.is_dir() {
+        bail!("`{shown}` is a directory; give the .gguf file in it");
+    }
+    if metadata.len() == 0 {
+        // There is nothing to map; the parser says what is missing.
+        return Ok(Bytes::from_static(&[]));
+    }
+    // SAFETY: the map is read-only. If another process shortens the file meanwhile, reading the lost pages ends this
+    // process with a signal: the same holds for every program that maps files, and no lock prevents it.
+    let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
+    Ok(Bytes::owned_by(FileMap(map)))
+}
+
+/// A mapped file. Pages that are released go back to the system's cache of the file, and come again when they are read.
+struct FileMap(Mmap);
+
+impl Owner for FileMap {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn release(&self, range: Range<usize>) {
+        // Pages that the range only touches stay: a neighbour may be reading them.
+        const PAGE: usize = 4096;
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        if start < end {
+            // SAFETY: the map is of a file and nobody writes to it, so that pages dropped here are read again from the
+            // file as they were. Where it fails they stay, which costs memory alone.
+            let _ = unsafe {
+                self.0
+                    .unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)
+            };
+        }
+    }
+}
+
+/// Pages for packed weights.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    huge: bool,
+    open: Mutex<Option<Open>>,
+}
+
+/// The reservation that matrices are put into at present.
+#[derive(Debug)]
+struct Open {
+    map: Arc<MmapRaw>,
+    /// Where the next matrix may begin.
+    next: usize,
+}
+
+impl Pages {
+    /// `huge`: advise the system to use huge pages.
+    pub(crate) fn new(huge: bool) -> Self {
+        Pages {
+            huge,
+            open: Mutex::new(None),
+        }
+    }
+
+    fn reserve(&self, len: usize) -> Option<Open> {
+        let whole = len
+            .checked_next_multiple_of(HUGE_PAGE)?
+            .max(RESERVATION)
+            .checked_add(HUGE_PAGE)?;
+        // The address space is without limit, memory is not: what cannot be had is refused before it is written to.
+        if system::available_memory().is_some_and(|free| len as u64 > free) {
+            return None;
+        }
+        let map = MmapOptions::new().len(whole).no_reserve_swap().map_anon().ok()?;
+        let next = map.as_ptr().align_offset(HUGE_PAGE) % HUGE_PAGE;
+        if self.huge {
+            // Where the system has none, small pages do.
+            let _ = system::use_huge_pages(&map);
+        }
+        Some(Open {
+            map: Arc::new(map.into()),
+            next,
+        })
+    }
+}
+
+impl Memory for Pages {
+    fn zeroed(&self, len: usize) -> twinfer_engine::Result<Box<dyn Buffer>> {
+        if len == 0 {
+            return Heap.zeroed(0);
+        }
+        let refused = || Error::Memory {
+            what: "packed weights".into(),
+            bytes: len as u64,
+        };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |open: &Open| {
+            open.next
+                .checked_add(len)
+                .is_some_and(|end| end <= open.map.len())
+        };
+        if !open.as_ref().is_some_and(fits) {
+            *open = Some(self.reserve(len).ok_or_else(refused)?);
+        }
+        let place = open.as_mut().ok_or_else(refused)?;
+        let start = place.next;
+        place.next = (start + len).next_multiple_of(ALIGNMENT);
+        Ok(Box::new(Part {
+            map: Arc::clone(&place.map),
+            start,
+            len,
+        }))
+    }
+}
+
+/// A matrix' part of a reservation. No two parts overlap: each begins where the one before it ended.
+struct Part {
+    map: Arc<MmapRaw>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer for Part {
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the part lies inside the map (checked when it was made), which `self` keeps; it overlaps no other part,
+        // and `&mut self` keeps two such slices from living at once. The memory is zeroed by the system.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.start), self.len) }
+    }
+
+    fn freeze(self: Box<Self>) -> twinfer_engine::Result<Bytes> {
+        Ok(Bytes::from_owner(Frozen(*self)))
+    }
+}
+
+/// A part that nobody writes to any more.
+struct Frozen(Part);
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as in `Part::bytes`; from here on the part is only read.
+        unsafe { std::slice::from_raw_parts(self.0.map.as_ptr().add(self.0.start), self.0.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_aligned_zeroed_and_apart() {
+        for huge in [false, true] {
+            let pages = Pages::new(huge);
+            let sizes = [
+                1,
+                64,
+                4097,
+                HUGE_PAGE + 5,
+                0,
+                RESERVATION - HUGE_PAGE,
+                RESERVATION + 9,
+            ];
+            let mut buffers: Vec<_> = sizes.iter().map(|&size| pages.zeroed(size).unwrap()).collect();
+            for (i, (buffer, &size)) in buffers.iter_mut().zip(&sizes).enumerate() {
+                let bytes = buffer.bytes();
+                assert_eq!(bytes.len(), size);
+                assert!(bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) || size == 0);
+                for at in [0, size / 2, size.saturating_sub(1)] {
+                    if let Some(byte) = bytes.get_mut(at) {
+                        assert!(*byte == 0 || *byte == i as u8 + 1);
+                        *byte = i as u8 + 1;
+                    }
+                }
+            }
+            let frozen: Vec<Bytes> = buffers
+                .into_iter()
+                .map(|buffer| buffer.freeze().unwrap())
+                .collect();
+            drop(pages);
+            for (i, (bytes, &size)) in frozen.iter().zip(&sizes).enumerate() {
+                assert!(size == 0 || bytes[0] == i as u8 + 1 && bytes[size - 1] == i as u8 + 1);
+            }
+        }
+        assert!(matches!(
+            Pages::new(false).zeroed(usize::MAX),
+            Err(Error::Memory { .. })
+        ));
+    }
+
+    #[test]
+    fn released_pages_of_a_file_are_read_again() {
+        let path = std::env::temp_dir().join(format!("twinfer-release-{}", std::process::id()));
+        let content: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let bytes = map(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(&*bytes, &content);
+        let part = bytes.slice(100..39_000).unwrap();
+        for range in [0..0, 5..6, 0..38_900, 5..100_000, 50_000..60_000] {
+            part.release(range);
+            assert_eq!(&*bytes, &content);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Where the weights are before the first token: brought in (`--populate`), locked (`--mlock`), in huge pages
+//! (`--huge-pages`). What the system refuses is said, with what to do about it, and the model runs all the same.
+
+use std::io;
+
+use anyhow::Result;
+use twinfer_engine::gguf::Bytes;
+
+use crate::args::{GlobalArgs, HugePages};
+use crate::output::note;
+use crate::progress::Progress;
+use crate::{interrupt, system};
+
+/// Bytes that are brought in or locked between two looks at the progress bar and at Ctrl-C.
+const CHUNK: usize = 16 << 20;
+
+/// Does what the arguments ask for with the memory of the weights.
+pub(crate) fn settle(global: &GlobalArgs, weights: &[Bytes]) -> Result<()> {
+    let total: u64 = weights.iter().map(|bytes| bytes.len() as u64).sum();
+    let say = |text: String| {
+        if !global.quiet {
+            note(&text);
+        }
+    };
+    if global.huge_pages == HugePages::On {
+        for bytes in weights {
+            // Asked before anything is brought in. Few file systems have huge pages: what came of it is reported below.
+            let _ = system::use_huge_pages(bytes);
+        }
+    }
+    if global.populate {
+        each_chunk(
+            "bringing weights in",
+            weights,
+            total,
+            global.quiet,
+            &mut |chunk| {
+                if system::populate(chunk).is_err() {
+                    touch(chunk);
+                }
+                true
+            },
+        )?;
+    }
+    if global.mlock {
+        let (mut locked, mut refused) = (0u64, None);
+        each_chunk("locking weights", weights, total, global.quiet, &mut |chunk| {
+            match system::lock(chunk) {
+                Ok(()) => locked += chunk.len() as u64,
+                Err(error) => refused = Some(error),
+            }
+            refused.is_none()
+        })?;
+        if let Some(error) = refused {
+            say(why_not_locked(&error, locked, total, system::memlock_limit()));
+        }
+    }
+    if global.huge_pages == HugePages::On {
+        say(huge_pages_found(total));
+    }
+    Ok(())
+}
+
+/// Runs `f` over the weights in chunks, with a progress bar, until it says false.
+fn each_chunk(
+    what: &str,
+    weights: &[Bytes],
+    total: u64,
+    quiet: bool,
+    f: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<()> {
+    let _guard = interrupt::Guard::new();
+    let mut progress = Progress::new(what, total, quiet);
+    for bytes in weights {
+        for chunk in bytes.chunks(CHUNK) {
+            interrupt::check()?;
+            if !f(chunk) {
+                return Ok(());
+            }
+            progress.add(chunk.len() as u64);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a byte of each page: what brings memory in where the system has no call for it.
+fn touch(bytes: &[u8]) {
+    let sum = bytes
+        .iter()
+        .step_by(4096)
+        .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    std::hint::black_box(sum);
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes >> 20
+}
+
+fn why_not_locked(error: &io::Error, locked: u64, total: u64, limit: Option<u64>) -> String {
+    let needed = total.div_ceil(1024);
+    match limit {
+        Some(limit) if limit < total => format!(
+            "note: --mlock: {} of {} MiB locked, the limit (RLIMIT_MEMLOCK) is {} KiB; raise it to {needed} KiB or more: \
+             `ulimit -l {needed}` in the shell (as far as its hard limit goes), `LimitMEMLOCK=infinity` in a systemd unit, a \
+             `memlock` line in /etc/security/limits.conf, `--ulimit memlock=-1` for docker; going on without",
+            mib(locked),
+            mib(total),
+            limit >> 10,
+        ),
+        _ => format!(
+            "note: --mlock: {} of {} MiB locked: {error}; going on without",
+            mib(locked),
+            mib(total)
+        ),
+    }
+}
+
+fn huge_pages_found(total: u64) -> String {
+    let mode = match system::huge_page_mode().as_deref() {
+        Some("never") => "; /sys/kernel/mm/transparent_hugepage/enabled is `never`: set it to `madvise`",
+        None => "; this system does not tell of transparent huge pages",
+        _ => "",
+    };
+    let found = match system::huge_bytes() {
+        Some((anonymous, file)) => format!(
+            "{} MiB of this process are in huge pages, {} MiB of mapped files are",
+            mib(anonymous),
+            mib(file)
+        ),
+        None => "the system does not say what it gave".into(),
+    };
+    format!(
+        "note: --huge-pages: {found}, of {} MiB of weights{mode}",
+        mib(total)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_lock_says_what_to_do() {
+        let error = io::Error::from(io::ErrorKind::OutOfMemory);
+        let text = why_not_locked(&error, 8 << 20, 3 << 30, Some(8 << 20));
+        for part in [
+            "8 of 3072 MiB",
+            "8192 KiB",
+            "ulimit -l 3145728",
+            "LimitMEMLOCK",
+            "going on",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(why_not_locked(&error, 0, 1 << 20, None).contains("going on"));
+    }
+}

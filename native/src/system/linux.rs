@@ -1,0 +1,62 @@
+//! Linux.
+#![allow(unsafe_code)] // advice on memory that a slice borrows
+
+use std::io;
+
+use rustix::mm::Advice;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// CPUs that the calling thread may run on, ascending.
+pub(crate) fn affinity() -> Option<Vec<usize>> {
+    let set = sched_getaffinity(None).ok()?;
+    Some((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+}
+
+/// Restricts the calling thread to some CPUs.
+pub(crate) fn set_affinity(cpus: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < CpuSet::MAX_CPU) {
+        set.set(cpu);
+    }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Bytes that this process may lock in memory; `None` for any number.
+pub(crate) fn memlock_limit() -> Option<u64> {
+    getrlimit(Resource::Memlock).current
+}
+
+/// The whole pages that `bytes` touch.
+fn pages(bytes: &[u8]) -> (*mut std::ffi::c_void, usize) {
+    let page = rustix::param::page_size();
+    let start = bytes.as_ptr().addr() / page * page;
+    let end = (bytes.as_ptr().addr() + bytes.len()).next_multiple_of(page);
+    let before = bytes.as_ptr().addr() - start;
+    let first = bytes.as_ptr().wrapping_sub(before);
+    (first.cast_mut().cast(), end - start)
+}
+
+fn advise(bytes: &[u8], advice: Advice) -> io::Result<()> {
+    let (start, len) = pages(bytes);
+    // SAFETY: the pages hold at least `bytes`, so they are mapped; neither of the two kinds of advice given here changes
+    // what memory holds or who may access it.
+    Ok(unsafe { rustix::mm::madvise(start, len, advice) }?)
+}
+
+/// Brings memory in for reading, now.
+pub(crate) fn populate(bytes: &[u8]) -> io::Result<()> {
+    advise(bytes, Advice::LinuxPopulateRead)
+}
+
+/// Asks for huge pages, which the system gives as it can.
+pub(crate) fn use_huge_pages(bytes: &[u8]) -> io::Result<()> {
+    advise(bytes, Advice::LinuxHugepage)
+}
+
+/// Keeps memory from being swapped out or dropped.
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
+    let (start, len) = pages(bytes);
+    // SAFETY: the pages are mapped, as above; locking changes nothing about what they hold.
+    Ok(unsafe { rustix::mm::mlock(start, len) }?)
+}

@@ -1,0 +1,37 @@
+//! Systems on which nothing of this is done.
+
+use std::io;
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// CPUs that the calling thread may run on.
+pub(crate) fn affinity() -> Option<Vec<usize>> {
+    None
+}
+
+/// Restricts the calling thread to some CPUs.
+pub(crate) fn set_affinity(_: &[usize]) -> io::Result<()> {
+    unsupported()
+}
+
+/// Bytes that this process may lock in memory; `None` for any number.
+pub(crate) fn memlock_limit() -> Option<u64> {
+    None
+}
+
+/// Brings memory in for reading, now.
+pub(crate) fn populate(_: &[u8]) -> io::Result<()> {
+    unsupported()
+}
+
+/// Asks for huge pages.
+pub(crate) fn use_huge_pages(_: &[u8]) -> io::Result<()> {
+    unsupported()
+}
+
+/// Keeps memory from being swapped out or dropped.
+pub(crate) fn lock(_: &[u8]) -> io::Result<()> {
+    unsupported()
+}
