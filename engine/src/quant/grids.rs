@@ -4,25 +4,50 @@
 //! the compact form of llama.cpp's `gguf-py/gguf/quants.py`: hexadecimal, each coordinate an index into the few
 //! values that the grid uses, 2 bits per coordinate (IQ1, IQ2) or 4 (IQ3), low bits first. The compiler unpacks them.
 
-/// Unpacks a codebook of `POINTS` points with `DIM` coordinates of `bits` bits each.
-const fn unpack<const POINTS: usize, const DIM: usize>(
-    hex: &str,
-    bits: usize,
-    values: &[i8],
-) -> [[i8; DIM]; POINTS] {
+/// Unpacks a codebook of `POINTS` points with `dim` coordinates of `bits` bits each: a coordinate is a byte of the point,
+/// the first one lowest.
+const fn unpack<const POINTS: usize>(hex: &str, dim: usize, bits: usize, values: &[u8]) -> [u64; POINTS] {
     let hex = hex.as_bytes();
     let per_byte = 8 / bits;
-    assert!(hex.len() == 2 * POINTS * DIM / per_byte);
-    let mut grid = [[0; DIM]; POINTS];
+    assert!(hex.len() == 2 * POINTS * dim / per_byte);
+    let mut grid = [0; POINTS];
     let mut i = 0;
-    while i < POINTS * DIM {
+    while i < POINTS * dim {
         let at = 2 * (i / per_byte);
         let byte = (digit(hex[at]) << 4) | digit(hex[at + 1]);
         let index = (byte >> (bits * (i % per_byte))) & ((1 << bits) - 1);
-        grid[i / DIM][i % DIM] = values[index as usize];
+        grid[i / dim] |= (values[index as usize] as u64) << (8 * (i % dim));
         i += 1;
     }
     grid
+}
+
+/// The points of 4 coordinates.
+const fn narrow<const POINTS: usize>(wide: [u64; POINTS]) -> [u32; POINTS] {
+    let mut grid = [0; POINTS];
+    let mut i = 0;
+    while i < POINTS {
+        grid[i] = wide[i] as u32;
+        i += 1;
+    }
+    grid
+}
+
+/// Every point of iq1 with both shifts: `8 * g + 1` for each coordinate g, then `8 * g - 1`.
+const fn shifted(grid: [u64; 2048]) -> [u64; 4096] {
+    let mut out = [0; 4096];
+    let mut i = 0;
+    while i < 4096 {
+        let mut bytes = grid[i % 2048].to_le_bytes();
+        let mut j = 0;
+        while j < 8 {
+            bytes[j] = (8 * (bytes[j] as i8) + if i < 2048 { 1 } else { -1 }) as u8;
+            j += 1;
+        }
+        out[i] = u64::from_le_bytes(bytes);
+        i += 1;
+    }
+    out
 }
 
 /// The value of a lower-case hexadecimal digit.
@@ -34,23 +59,24 @@ const fn digit(c: u8) -> u8 {
     }
 }
 
-/// The codebook of iq1_s and iq1_m: 2048 points of 8 coordinates.
-pub(super) static IQ1: [[i8; 8]; 2048] = unpack(IQ1_HEX, 2, &[-1, 0, 1]);
+/// The codebook of iq1_s and iq1_m: 2048 points of 8 coordinates -1, 0, 1, in the form `8 * g + 1` and, 2048 further on,
+/// `8 * g - 1`: signed bytes, none of them 0.
+pub(crate) static IQ1: [u64; 4096] = shifted(unpack(IQ1_HEX, 8, 2, &[0xff, 0, 1]));
 
 /// The codebook of iq2_xxs: 256 points of 8 coordinates.
-pub(super) static IQ2_XXS: [[i8; 8]; 256] = unpack(IQ2_XXS_HEX, 2, &[8, 25, 43]);
+pub(crate) static IQ2_XXS: [u64; 256] = unpack(IQ2_XXS_HEX, 8, 2, &[8, 25, 43]);
 
 /// The codebook of iq2_xs: 512 points of 8 coordinates.
-pub(super) static IQ2_XS: [[i8; 8]; 512] = unpack(IQ2_XS_HEX, 2, &[8, 25, 43]);
+pub(crate) static IQ2_XS: [u64; 512] = unpack(IQ2_XS_HEX, 8, 2, &[8, 25, 43]);
 
 /// The codebook of iq2_s: 1024 points of 8 coordinates.
-pub(super) static IQ2_S: [[i8; 8]; 1024] = unpack(IQ2_S_HEX, 2, &[8, 25, 43]);
+pub(crate) static IQ2_S: [u64; 1024] = unpack(IQ2_S_HEX, 8, 2, &[8, 25, 43]);
 
 /// The codebook of iq3_xxs: 256 points of 4 coordinates.
-pub(super) static IQ3_XXS: [[i8; 4]; 256] = unpack(IQ3_XXS_HEX, 4, &[4, 12, 20, 28, 36, 44, 52, 62]);
+pub(crate) static IQ3_XXS: [u32; 256] = narrow(unpack(IQ3_XXS_HEX, 4, 4, &[4, 12, 20, 28, 36, 44, 52, 62]));
 
 /// The codebook of iq3_s: 512 points of 4 coordinates.
-pub(super) static IQ3_S: [[i8; 4]; 512] = unpack(IQ3_S_HEX, 4, &[1, 3, 5, 7, 9, 11, 13, 15]);
+pub(crate) static IQ3_S: [u32; 512] = narrow(unpack(IQ3_S_HEX, 4, 4, &[1, 3, 5, 7, 9, 11, 13, 15]));
 
 #[rustfmt::skip]
 const IQ1_HEX: &str = "\

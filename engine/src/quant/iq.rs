@@ -21,78 +21,132 @@
 //! In the integer form the grid of iq1 is `8 * grid + 8 * delta` with d / 8, and iq2, iq3_xxs have `2s + 1` with d / 8, d / 4.
 //!
 //! Source: `block_iq1_s` and its siblings in ggml's `ggml-common.h`, `ggml-quants.c`.
+//!
+//! Eight weights are unpacked at a time, as the bytes of a u64.
 
 use super::grids;
 use super::step::{Step, f16_at, plain};
 
-/// Seven sign bits with the eighth that makes the number of minus signs even.
+/// Byte i is 0xff where bit i of the index is set.
+static MASKS: [u64; 256] = {
+    let mut masks = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            if i >> bit & 1 == 1 {
+                masks[i] |= 0xff << (8 * bit);
+            }
+            bit += 1;
+        }
+        i += 1;
+    }
+    masks
+};
+
+/// [`MASKS`] of seven bits with the eighth that makes the number of minus signs even.
+static EVEN_MASKS: [u64; 128] = {
+    let mut masks = [0; 128];
+    let mut i = 0usize;
+    while i < 128 {
+        masks[i] = MASKS[i | (i.count_ones() as usize & 1) << 7];
+        i += 1;
+    }
+    masks
+};
+
+/// A point with signs: its bytes negated where those of `mask` are 0xff. They are 1 to 127, so no carry leaves a byte.
 #[inline(always)]
-fn even_signs(bits: u32) -> u8 {
-    let bits = (bits & 127) as u8;
-    bits | (((bits.count_ones() & 1) as u8) << 7)
+fn signed(point: u64, mask: u64) -> [i8; 8] {
+    (point ^ mask)
+        .wrapping_add(mask & 0x0101_0101_0101_0101)
+        .to_le_bytes()
+        .map(u8::cast_signed)
 }
 
-/// Writes grid points with signs: bit i set means minus.
 #[inline(always)]
-fn signed<const N: usize>(q: &mut [i8], grid: &[i8; N], signs: u8) {
-    for (i, (q, &g)) in q.iter_mut().zip(grid).enumerate() {
-        *q = if (signs >> i) & 1 == 1 { -g } else { g };
-    }
+fn even_mask(bits: u32) -> u64 {
+    EVEN_MASKS[(bits & 127) as usize]
 }
 
-/// Writes a point of the iq1 grid times 8, plus or minus one.
+/// Two points of 4 coordinates.
 #[inline(always)]
-fn shifted(q: &mut [i8], index: usize, minus: bool) {
-    let delta = if minus { -1 } else { 1 };
-    for (q, &g) in q.iter_mut().zip(&grids::IQ1[index & 2047]) {
-        *q = 8 * g + delta;
-    }
+fn two(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// The integers by eights.
+#[inline(always)]
+fn eights(q: &mut [i8; 256]) -> &mut [[i8; 8]] {
+    q.as_chunks_mut().0
+}
+
+/// The integers by groups of 32 made of eights.
+#[inline(always)]
+fn groups(q: &mut [i8; 256]) -> &mut [[[i8; 8]; 4]] {
+    eights(q).as_chunks_mut().0
+}
+
+#[inline(always)]
+fn iq1_point(index: usize) -> [i8; 8] {
+    grids::IQ1[index & 4095].to_le_bytes().map(u8::cast_signed)
 }
 
 pub(super) fn iq1_s(b: &[u8; 50], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 0) * 0.125);
-    let (qs, qh) = (&b[2..34], &b[34..50]);
-    for (g, q) in out.q.chunks_exact_mut(32).enumerate() {
-        let high = u16::from_le_bytes([qh[2 * g], qh[2 * g + 1]]);
-        let scale = 2 * ((high >> 12) & 7) as i8 + 1;
-        out.scale[2 * g] = scale;
-        out.scale[2 * g + 1] = scale;
-        for (l, q) in q.chunks_exact_mut(8).enumerate() {
-            let index = usize::from(qs[4 * g + l]) | (usize::from((high >> (3 * l)) & 7) << 8);
-            shifted(q, index, high & 0x8000 != 0);
+    let (qs, qh) = (b[2..34].as_chunks::<4>().0, b[34..].as_chunks::<2>().0);
+    let scales = out.scale.as_chunks_mut::<2>().0;
+    for (((q, qs), qh), scale) in groups(&mut out.q).iter_mut().zip(qs).zip(qh).zip(scales) {
+        let high = usize::from(u16::from_le_bytes(*qh));
+        *scale = [(high >> 11 & 14 | 1) as i8; 2];
+        let minus = high >> 4 & 0x800;
+        for (l, (q, qs)) in q.iter_mut().zip(qs).enumerate() {
+            *q = iq1_point(usize::from(*qs) | high << 8 >> (3 * l) & 0x700 | minus);
         }
     }
 }
 
+/// The scales of iq1_m as they lie in the block.
+#[inline(always)]
+pub(crate) fn iq1_m_scales(b: &[u8; 56]) -> [u16; 4] {
+    std::array::from_fn(|i| u16::from_le_bytes([b[48 + 2 * i], b[49 + 2 * i]]))
+}
+
+/// The bits of the f16 that the scales of iq1_m hold.
+#[inline(always)]
+pub(crate) fn iq1_m_d(scales: [u16; 4]) -> u16 {
+    (scales[0] >> 12) | ((scales[1] >> 12) << 4) | ((scales[2] >> 12) << 8) | (scales[3] & 0xf000)
+}
+
 pub(super) fn iq1_m(b: &[u8; 56], _: usize, out: &mut Step) {
-    let (qs, qh) = (&b[..32], &b[32..48]);
-    let scales: [u16; 4] = std::array::from_fn(|i| u16::from_le_bytes([b[48 + 2 * i], b[49 + 2 * i]]));
-    let d = (scales[0] >> 12) | ((scales[1] >> 12) << 4) | ((scales[2] >> 12) << 8) | (scales[3] & 0xf000);
-    plain(out, half::f16::from_bits(d).to_f32_const() * 0.125);
+    let scales = iq1_m_scales(b);
+    plain(out, half::f16::from_bits(iq1_m_d(scales)).to_f32_const() * 0.125);
     for (g, scale) in out.scale.iter_mut().enumerate() {
         *scale = 2 * ((scales[g / 4] >> (3 * (g % 4))) & 7) as i8 + 1;
     }
-    for (i, q) in out.q.chunks_exact_mut(8).enumerate() {
-        let high = qh[i / 2] >> (4 * (i % 2));
-        let index = usize::from(qs[i]) | (usize::from(high & 7) << 8);
-        shifted(q, index, high & 8 != 0);
+    let (qs, qh) = (b[..32].as_chunks::<2>().0, &b[32..48]);
+    for ((q, qs), qh) in eights(&mut out.q)
+        .as_chunks_mut::<2>()
+        .0
+        .iter_mut()
+        .zip(qs)
+        .zip(qh)
+    {
+        let high = usize::from(*qh);
+        q[0] = iq1_point(usize::from(qs[0]) | high << 8 & 0xf00);
+        q[1] = iq1_point(usize::from(qs[1]) | high << 4 & 0xf00);
     }
 }
 
 pub(super) fn iq2_xxs(b: &[u8; 66], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 0) * 0.125);
-    for (g, q) in out.q.chunks_exact_mut(32).enumerate() {
-        let group = &b[2 + 8 * g..][..8];
-        let signs = u32::from_le_bytes([group[4], group[5], group[6], group[7]]);
-        let scale = 2 * (signs >> 28) as i8 + 1;
-        out.scale[2 * g] = scale;
-        out.scale[2 * g + 1] = scale;
-        for (l, q) in q.chunks_exact_mut(8).enumerate() {
-            signed(
-                q,
-                &grids::IQ2_XXS[usize::from(group[l])],
-                even_signs(signs >> (7 * l)),
-            );
+    let scales = out.scale.as_chunks_mut::<2>().0;
+    let parts = b[2..].as_chunks::<4>().0.as_chunks::<2>().0;
+    for ((q, [qs, signs]), scale) in groups(&mut out.q).iter_mut().zip(parts).zip(scales) {
+        let signs = u32::from_le_bytes(*signs);
+        *scale = [(signs >> 27 | 1) as i8; 2];
+        for (l, (q, qs)) in q.iter_mut().zip(qs).enumerate() {
+            *q = signed(grids::IQ2_XXS[usize::from(*qs)], even_mask(signs >> (7 * l)));
         }
     }
 }
@@ -100,62 +154,73 @@ pub(super) fn iq2_xxs(b: &[u8; 66], _: usize, out: &mut Step) {
 /// The scales of iq2_xs and iq2_s: a nibble per 16 weights.
 #[inline(always)]
 fn nibble_scales(bytes: &[u8], out: &mut [i8; 16]) {
-    for (g, scale) in out.iter_mut().enumerate() {
-        *scale = 2 * ((bytes[g / 2] >> (4 * (g % 2))) & 15) as i8 + 1;
+    for (scales, b) in out.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *scales = [(2 * (b & 15) + 1) as i8, (b >> 3 | 1) as i8];
     }
 }
 
 pub(super) fn iq2_xs(b: &[u8; 74], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 0) * 0.125);
-    nibble_scales(&b[66..74], &mut out.scale);
-    for (i, q) in out.q.chunks_exact_mut(8).enumerate() {
-        let code = u16::from_le_bytes([b[2 + 2 * i], b[3 + 2 * i]]);
-        signed(
-            q,
-            &grids::IQ2_XS[usize::from(code & 511)],
-            even_signs(u32::from(code >> 9)),
+    nibble_scales(&b[66..], &mut out.scale);
+    for (q, code) in eights(&mut out.q).iter_mut().zip(b[2..66].as_chunks().0) {
+        let code = u16::from_le_bytes(*code);
+        *q = signed(
+            grids::IQ2_XS[usize::from(code & 511)],
+            EVEN_MASKS[usize::from(code >> 9)],
         );
     }
 }
 
 pub(super) fn iq2_s(b: &[u8; 82], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 0) * 0.125);
-    nibble_scales(&b[74..82], &mut out.scale);
-    let (qs, signs, qh) = (&b[2..34], &b[34..66], &b[66..74]);
-    for (i, q) in out.q.chunks_exact_mut(8).enumerate() {
-        let high = (qh[i / 4] >> (2 * (i % 4))) & 3;
-        let index = usize::from(qs[i]) | (usize::from(high) << 8);
-        signed(q, &grids::IQ2_S[index], signs[i]);
+    nibble_scales(&b[74..], &mut out.scale);
+    let (qs, signs, qh) = (
+        b[2..34].as_chunks::<4>().0,
+        b[34..66].as_chunks::<4>().0,
+        &b[66..],
+    );
+    for (((q, qs), signs), qh) in groups(&mut out.q).iter_mut().zip(qs).zip(signs).zip(qh) {
+        let high = usize::from(*qh) << 8;
+        for l in 0..4 {
+            let index = usize::from(qs[l]) | high >> (2 * l) & 0x300;
+            q[l] = signed(grids::IQ2_S[index], MASKS[usize::from(signs[l])]);
+        }
     }
 }
 
 pub(super) fn iq3_xxs(b: &[u8; 98], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 0) * 0.25);
-    for (g, q) in out.q.chunks_exact_mut(32).enumerate() {
-        let word = &b[66 + 4 * g..][..4];
-        let signs = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        let scale = 2 * (signs >> 28) as i8 + 1;
-        out.scale[2 * g] = scale;
-        out.scale[2 * g + 1] = scale;
-        for (l, q) in q.chunks_exact_mut(8).enumerate() {
-            let signs = even_signs(signs >> (7 * l));
-            let (low, high) = q.split_at_mut(4);
-            let qs = &b[2 + 8 * g + 2 * l..][..2];
-            signed(low, &grids::IQ3_XXS[usize::from(qs[0])], signs);
-            signed(high, &grids::IQ3_XXS[usize::from(qs[1])], signs >> 4);
+    let (qs, words) = (
+        b[2..66].as_chunks::<2>().0.as_chunks::<4>().0,
+        b[66..].as_chunks::<4>().0,
+    );
+    let scales = out.scale.as_chunks_mut::<2>().0;
+    for (((q, qs), word), scale) in groups(&mut out.q).iter_mut().zip(qs).zip(words).zip(scales) {
+        let signs = u32::from_le_bytes(*word);
+        *scale = [(signs >> 27 | 1) as i8; 2];
+        for (l, (q, qs)) in q.iter_mut().zip(qs).enumerate() {
+            let [low, high] = qs.map(|i| grids::IQ3_XXS[usize::from(i)]);
+            *q = signed(two(low, high), even_mask(signs >> (7 * l)));
         }
     }
 }
 
 pub(super) fn iq3_s(b: &[u8; 110], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 0));
-    let (qs, qh, signs, scales) = (&b[2..66], &b[66..74], &b[74..106], &b[106..110]);
-    for (g, scale) in out.scale.iter_mut().enumerate() {
-        *scale = 2 * ((scales[g / 4] >> (4 * ((g / 2) % 2))) & 15) as i8 + 1;
+    for (scale, b) in out.scale.as_chunks_mut::<4>().0.iter_mut().zip(&b[106..]) {
+        let (low, high) = ((2 * (b & 15) + 1) as i8, (b >> 3 | 1) as i8);
+        *scale = [low, low, high, high];
     }
-    for (i, q) in out.q.chunks_exact_mut(4).enumerate() {
-        let high = (qh[i / 8] >> (i % 8)) & 1;
-        let index = usize::from(qs[i]) | (usize::from(high) << 8);
-        signed(q, &grids::IQ3_S[index], signs[i / 2] >> (4 * (i % 2)));
+    let (qs, qh, signs) = (
+        b[2..66].as_chunks::<2>().0.as_chunks::<4>().0,
+        &b[66..74],
+        b[74..106].as_chunks::<4>().0,
+    );
+    for (((q, qs), qh), signs) in groups(&mut out.q).iter_mut().zip(qs).zip(qh).zip(signs) {
+        let high = usize::from(*qh) << 8;
+        for l in 0..4 {
+            let point = |i: usize| grids::IQ3_S[usize::from(qs[l][i]) | high >> (2 * l + i) & 256];
+            q[l] = signed(two(point(0), point(1)), MASKS[usize::from(signs[l])]);
+        }
     }
 }

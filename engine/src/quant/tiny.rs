@@ -17,27 +17,30 @@ use super::step::{Step, f16_at, plain};
 
 pub(super) fn tq1_0(b: &[u8; 54], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 52));
-    trits(&b[..32], &mut out.q[..160]);
-    trits(&b[32..48], &mut out.q[160..240]);
-    trits(&b[48..52], &mut out.q[240..]);
+    trits::<32>(&b[..32], &mut out.q[..160]);
+    trits::<16>(&b[32..48], &mut out.q[160..240]);
+    trits::<4>(&b[48..52], &mut out.q[240..]);
 }
 
 /// Digit n of byte j goes to place `n * bytes.len() + j`.
+///
+/// `(3 * b) >> 8` is how many of 86 and 171 are at most b: in bytes, where a vector holds most of them.
 #[inline(always)]
-fn trits(bytes: &[u8], q: &mut [i8]) {
-    let mut power = 1u8;
-    for q in q.chunks_exact_mut(bytes.len()) {
-        for (q, &b) in q.iter_mut().zip(bytes) {
-            *q = ((u16::from(b.wrapping_mul(power)) * 3) >> 8) as i8 - 1;
+fn trits<const N: usize>(bytes: &[u8], q: &mut [i8]) {
+    let mut fractions: [u8; N] = std::array::from_fn(|j| bytes[j]);
+    for q in q.as_chunks_mut::<N>().0 {
+        for (q, b) in q.iter_mut().zip(&mut fractions) {
+            *q = i8::from(*b >= 86) + i8::from(*b >= 171) - 1;
+            *b = b.wrapping_add(*b).wrapping_add(*b);
         }
-        power = power.wrapping_mul(3);
     }
 }
 
 pub(super) fn tq2_0(b: &[u8; 66], _: usize, out: &mut Step) {
     plain(out, f16_at(b, 64));
-    for (half, q) in b[..64].chunks_exact(32).zip(out.q.chunks_exact_mut(128)) {
-        for (shift, q) in q.chunks_exact_mut(32).enumerate() {
+    let quarters = out.q.as_chunks_mut::<32>().0.as_chunks_mut::<4>().0;
+    for (half, q) in b[..64].as_chunks::<32>().0.iter().zip(quarters) {
+        for (shift, q) in q.iter_mut().enumerate() {
             for (q, &b) in q.iter_mut().zip(half) {
                 *q = ((b >> (2 * shift)) & 3) as i8 - 1;
             }
@@ -45,22 +48,42 @@ pub(super) fn tq2_0(b: &[u8; 66], _: usize, out: &mut Step) {
     }
 }
 
+/// 8 weights of q1_0 by their bits.
+static SIGNS: [[i8; 8]; 256] = {
+    let mut signs = [[-1; 8]; 256];
+    let mut i = 0;
+    while i < 8 * 256 {
+        if i / 8 >> (i % 8) & 1 == 1 {
+            signs[i / 8][i % 8] = 1;
+        }
+        i += 1;
+    }
+    signs
+};
+
+/// 4 weights of q2_0 by their bits.
+static QUARTERS: [[i8; 4]; 256] = {
+    let mut quarters = [[0; 4]; 256];
+    let mut i = 0;
+    while i < 4 * 256 {
+        quarters[i / 4][i % 4] = (i / 4 >> (2 * (i % 4)) & 3) as i8 - 1;
+        i += 1;
+    }
+    quarters
+};
+
 pub(super) fn q1_0(b: &[u8; 18], quarter: usize, out: &mut Step) {
     plain(out, f16_at(b, 0));
     let bytes = &b[2 + 4 * (quarter % 4)..][..4];
-    for (q, &b) in out.q.chunks_exact_mut(8).zip(bytes) {
-        for (i, q) in q.iter_mut().enumerate() {
-            *q = 2 * ((b >> i) & 1) as i8 - 1;
-        }
+    for (q, &b) in out.q.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *q = SIGNS[usize::from(b)];
     }
 }
 
 pub(super) fn q2_0(b: &[u8; 18], half: usize, out: &mut Step) {
     plain(out, f16_at(b, 0));
     let bytes = &b[2 + 8 * (half % 2)..][..8];
-    for (q, &b) in out.q.chunks_exact_mut(4).zip(bytes) {
-        for (i, q) in q.iter_mut().enumerate() {
-            *q = ((b >> (2 * i)) & 3) as i8 - 1;
-        }
+    for (q, &b) in out.q.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *q = QUARTERS[usize::from(b)];
     }
 }
