@@ -1,15 +1,14 @@
 //! Packages of Debian and its relatives, for machines where neither rustup nor npm is there to ask.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::command::{command, exists, output, run};
 
 /// Installs `packages`. Only root does; anyone else is told the command.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    static UPDATED: AtomicBool = AtomicBool::new(false);
-
     let wanted = packages.join(" ");
     if !exists("apt-get") {
         bail!("this machine lacks {wanted} (Debian's names) and has no apt-get to install them with");
@@ -20,11 +19,54 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         );
     }
     println!("installing Debian packages: {wanted}");
-    if !UPDATED.swap(true, Ordering::Relaxed) {
-        run(command("apt-get").args(["update", "-qq"]))?;
-    }
+    update()?;
     run(command("apt-get")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(packages))
+}
+
+/// Fetches the lists of packages, once in a run.
+fn update() -> Result<()> {
+    static UPDATED: AtomicBool = AtomicBool::new(false);
+
+    if UPDATED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    run(command("apt-get").args(["update", "-qq"]))
+}
+
+/// The first package whose name begins with `prefix` among those that `package` depends on.
+pub(crate) fn dependency(package: &str, prefix: &str) -> Result<String> {
+    if output(command("id").arg("-u"))? == "0" {
+        update()?;
+    }
+    output(command("apt-cache").args(["depends", package]))?
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|name| name.starts_with(prefix))
+        .map(str::to_owned)
+        .with_context(|| format!("{package} depends on no package {prefix}*"))
+}
+
+/// Downloads a package and unpacks its files below `directory`; nothing is installed, and anyone can do it.
+pub(crate) fn unpack(package: &str, directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    println!("downloading the Debian package {package}");
+    // Its sandbox's user may write to no directory of ours.
+    run(command("apt-get").current_dir(directory).args([
+        "-qq",
+        "-o",
+        "APT::Sandbox::User=root",
+        "download",
+        package,
+    ]))?;
+    let file = directory
+        .read_dir()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get left no package in {}", directory.display()))?;
+    run(command("dpkg-deb").arg("-x").arg(&file).arg(directory))?;
+    std::fs::remove_file(&file)?;
+    Ok(())
 }

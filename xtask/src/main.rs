@@ -2,14 +2,18 @@
 
 mod command;
 mod debian;
+mod emulate;
+mod eval;
 mod fuzz;
 mod node;
+mod qemu;
 mod steps;
 mod test;
 mod wasm;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -34,6 +38,15 @@ enum Command {
     Wasm {
         #[arg(long, value_enum, default_value_t)]
         toolchain: wasm::Choice,
+    },
+    /// Test the AVX-512 backend on an emulated processor: needs no AVX-512, but Debian or a relative, and minutes.
+    ///
+    /// Bochs boots a kernel that runs the reduced backend tests and evaluates a few tokens of the built-in model. As root
+    /// missing packages are installed; otherwise the command to run is printed. Everything is kept in target/emulate.
+    Emulate {
+        /// End the emulator after so many minutes; the run has failed then.
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
     },
     /// Run every check: format, clippy, tests, docs, native <-> wasm parity, bounded fuzzing.
     ///
@@ -60,6 +73,7 @@ fn main() -> ExitCode {
         Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
+        Command::Emulate { minutes } => emulate::emulate(Duration::from_secs(60 * minutes)),
         Command::Test { quick, toolchain } => return test::run(quick, toolchain),
     };
     match done {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::command::{cargo, command, output};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{fuzz, node};
+use crate::{fuzz, node, qemu};
 
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
@@ -40,6 +40,10 @@ pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
                 .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
         )
     });
+    match qemu::find() {
+        Ok(()) => drop(steps.step("detection", |_| qemu::run())),
+        Err(why) => steps.leave_out("detection", &format!("{why:#}")),
+    }
     wasm_parity(&mut steps, toolchain);
     steps.step("fuzz", fuzz::run);
     steps.finish()

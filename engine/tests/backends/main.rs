@@ -1,5 +1,8 @@
 //! Every backend that this machine has gives the scalar backend's bits: matrix products of every type, storage and shape,
 //! the other operations, and whole models.
+//!
+//! Two environment variables are for processors that are emulated (`cargo xtask emulate`): `TWINFER_TEST_BACKEND` names the
+//! one backend to compare, which then must be there; with `TWINFER_TEST_REDUCED` a part of the cases is compared.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod attention;
@@ -7,18 +10,37 @@ mod matmul;
 mod models;
 mod operations;
 
+use std::sync::Once;
+
 use twinfer_engine::kernels::{Backend, select};
 
 /// The backends beside scalar. Those that this build knows and this machine lacks are named.
 fn backends() -> Vec<&'static dyn Backend> {
-    for name in select::missing() {
-        println!("backends: LEFT OUT {name}: this machine lacks its instructions");
+    static NAMED: Once = Once::new();
+
+    if let Ok(name) = std::env::var("TWINFER_TEST_BACKEND") {
+        // A test that was asked for and cannot be done has not passed.
+        let backend = select::choose(Some(&name)).unwrap();
+        assert_eq!(backend.name(), name, "TWINFER_TEST_BACKEND names one backend");
+        NAMED.call_once(|| println!("backends: comparing {name} alone"));
+        return vec![backend];
     }
+    NAMED.call_once(|| {
+        for name in select::missing() {
+            println!("backends: LEFT OUT {name}: this machine lacks its instructions");
+        }
+    });
     select::available()
         .iter()
         .copied()
         .filter(|backend| backend.name() != "scalar")
         .collect()
+}
+
+/// Whether a part of the cases is enough: each type, storage, operation and kind of edge, but not each combination. An
+/// emulated processor is some hundred times slower than a real one.
+fn reduced() -> bool {
+    std::env::var_os("TWINFER_TEST_REDUCED").is_some()
 }
 
 /// xorshift64*: the same numbers in every run.

@@ -5,7 +5,7 @@ use twinfer_engine::kernels::{Backend, Operand, PackedMatrix, Storage, select};
 use twinfer_engine::quant::{GgmlType, step_len};
 use twinfer_engine::team::Team;
 
-use crate::{Random, assert_same, backends};
+use crate::{Random, assert_same, backends, reduced};
 
 /// What the blocks of a matrix hold.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -155,11 +155,41 @@ fn depths(ty: GgmlType) -> impl Iterator<Item = usize> {
     depths.into_iter().filter(move |k| ty.row_bytes(*k).is_some())
 }
 
+/// The products of the reduced test: the least depth and several steps, rows and tokens around the edges of panels, every content.
+fn few(ty: GgmlType) -> impl Iterator<Item = Case> {
+    use Content::*;
+    let one = depths(ty).next().unwrap();
+    let cases = [
+        (1, one, 1, Wild),
+        (40, one, 2, Random),
+        (8, one, 7, Random),
+        (17, 768, 1, Random),
+        (33, 768, 9, Random),
+        (15, 512, 4, Wild),
+        (16, 512, 5, Random),
+        (24, 512, 8, Ones),
+        (24, 512, 3, Minus128),
+        (17, 1280, 6, Random),
+    ];
+    (1..).zip(cases).map(move |(seed, (n, k, m, content))| Case {
+        ty,
+        n,
+        k,
+        m,
+        content,
+        seed,
+    })
+}
+
 #[test]
 fn products_of_every_type_are_scalars() {
     let team = Team::single();
     let mut compared = 0;
     for ty in weight_types() {
+        if reduced() {
+            compared += few(ty).map(|case| case.check(&team)).sum::<usize>();
+            continue;
+        }
         let mut seed = 1;
         for k in depths(ty) {
             // Each n and m with each k would take minutes in scalar; each appears with several.
@@ -201,25 +231,26 @@ fn products_of_every_type_are_scalars() {
 fn threads_and_views_change_nothing() {
     let scalar = select::choose(Some("scalar")).unwrap();
     let mut compared = 0;
-    for threads in [2, 3] {
+    let (n, teams) = if reduced() { (72, &[2][..]) } else { (200, &[2, 3][..]) };
+    for &threads in teams {
         let team = Team::new(threads, |_, work| {
             std::thread::spawn(work);
         });
         for ty in [GgmlType::Q4_K, GgmlType::IQ3_S, GgmlType::Q8_0, GgmlType::F16] {
             compared += Case {
                 ty,
-                n: 200,
+                n,
                 k: 512,
                 m: 9,
                 content: Content::Random,
                 seed: 5,
             }
             .check(&team);
-            let bytes = matrix(ty, 200, 512, Content::Random, &mut Random(9));
+            let bytes = matrix(ty, n, 512, Content::Random, &mut Random(9));
             let x = activations(3, 512, &mut Random(10));
-            for range in [0..8, 8..40, 24..25, 100..200, 7..121] {
+            for range in [0..8, 8..40, 24..25, n / 2..n, 7..n - 1] {
                 let product = |backend: &dyn Backend, storage| {
-                    let whole = backend.pack(ty, 200, 512, bytes.clone(), storage, &team).unwrap();
+                    let whole = backend.pack(ty, n, 512, bytes.clone(), storage, &team).unwrap();
                     let view = whole.view(range.clone()).unwrap();
                     let mut out = vec![0.0; 3 * range.len()];
                     let operand = Operand::new(backend, &team, &view, x.clone()).unwrap();

@@ -3,7 +3,7 @@
 use twinfer_engine::kernels::limits::{PAGE, PATTERNS, Work};
 use twinfer_engine::kernels::{Activation, Backend, RopeKind, select};
 
-use crate::{Random, assert_same, backends};
+use crate::{Random, assert_same, backends, reduced};
 
 /// Lengths around every vector.
 const LENGTHS: [usize; 12] = [1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100, 770];
@@ -50,7 +50,7 @@ fn quantization_is_scalars() {
     let mut compared = 0;
     for backend in backends() {
         for step in [16, 32, 256] {
-            for round in 0..400 {
+            for round in 0..if reduced() { 32 } else { 400 } {
                 let n = step * (1 + round % 5);
                 let mut x = floats(&mut random, n);
                 match round % 8 {
@@ -87,7 +87,7 @@ fn vector_operations_are_scalars() {
     let mut compared = 0;
     for backend in backends() {
         for n in LENGTHS {
-            for round in 0..20 {
+            for round in 0..if reduced() { 2 } else { 20 } {
                 let (x, y) = (floats(&mut random, 3 * n), floats(&mut random, 3 * n));
                 let what = format!("{} n {n} round {round}", backend.name());
                 let twice = |f: &dyn Fn(&dyn Backend, &mut [f32])| {
