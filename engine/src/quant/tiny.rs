@@ -53,7 +53,7 @@ static SIGNS: [[i8; 8]; 256] = {
     let mut signs = [[-1; 8]; 256];
     let mut i = 0;
     while i < 8 * 256 {
-        if i / 8 >> (i % 8) & 1 == 1 {
+        if (i / 8) >> (i % 8) & 1 == 1 {
             signs[i / 8][i % 8] = 1;
         }
         i += 1;
@@ -66,7 +66,7 @@ static QUARTERS: [[i8; 4]; 256] = {
     let mut quarters = [[0; 4]; 256];
     let mut i = 0;
     while i < 4 * 256 {
-        quarters[i / 4][i % 4] = (i / 4 >> (2 * (i % 4)) & 3) as i8 - 1;
+        quarters[i / 4][i % 4] = ((i / 4) >> (2 * (i % 4)) & 3) as i8 - 1;
         i += 1;
     }
     quarters

@@ -7,7 +7,7 @@ use twinfer_engine::kernels::{
 };
 
 use crate::operations::{floats, scalar};
-use crate::{Random, assert_same, backends};
+use crate::{Random, assert_same, backends, reduced};
 
 /// A tile of tokens against three blocks, one after the other, and the states merged once more.
 struct Case {
@@ -135,6 +135,10 @@ fn attention_is_scalars() {
                 .into_iter()
                 .enumerate()
             {
+                // The longest heads are what takes the time; they have the same edges as those of 96 and 128.
+                if reduced() && (dims.0 > 128 || round % 4 != dims.0 / 8 % 4) {
+                    continue;
+                }
                 for forms in [(0, 0), (1, 1), (2, 2), (1, 2), (2, 0)] {
                     let whole = |dim: usize, form| form < 2 || dim.is_multiple_of(32);
                     if !whole(dims.0, forms.0) || !whole(dims.1, forms.1) {
@@ -177,7 +181,7 @@ fn attention_is_scalars() {
 fn scores_of_zero_and_beyond_the_range_are_scalars() {
     let mut random = Random(6);
     for backend in backends() {
-        for round in 0..60 {
+        for round in 0..if reduced() { 16 } else { 60 } {
             let mut q = random.floats(2 * 32 * 2);
             let (mut k, v) = (random.floats(32 * BLOCK), random.floats(32 * BLOCK));
             match round % 4 {
@@ -215,7 +219,7 @@ fn rounding_to_half_precision_is_scalars() {
     let mut random = Random(7);
     for backend in backends() {
         for n in [1, 7, 8, 16, 33, 100] {
-            for round in 0..200 {
+            for round in 0..if reduced() { 16 } else { 200 } {
                 let mut x = floats(&mut random, n);
                 match round % 4 {
                     // Around the largest half, the smallest one, and ties.

@@ -228,10 +228,36 @@ fn products_of_every_type_are_scalars() {
 }
 
 #[test]
+fn more_tokens_than_sums_are_kept_for_change_nothing() {
+    let team = Team::single();
+    for ty in [GgmlType::Q4_K, GgmlType::Q8_0, GgmlType::F16, GgmlType::IQ3_S] {
+        for (m, n) in if reduced() {
+            [(259, 3), (260, 1)]
+        } else {
+            [(259, 40), (512, 17)]
+        } {
+            Case {
+                ty,
+                n,
+                k: 512,
+                m,
+                content: Content::Random,
+                seed: 3,
+            }
+            .check(&team);
+        }
+    }
+}
+
+#[test]
 fn threads_and_views_change_nothing() {
     let scalar = select::choose(Some("scalar")).unwrap();
     let mut compared = 0;
-    let (n, teams) = if reduced() { (72, &[2][..]) } else { (200, &[2, 3][..]) };
+    let (n, teams) = if reduced() {
+        (72, &[2][..])
+    } else {
+        (200, &[2, 3][..])
+    };
     for &threads in teams {
         let team = Team::new(threads, |_, work| {
             std::thread::spawn(work);

@@ -187,7 +187,8 @@ struct Source<'a, F> {
     format: PhantomData<F>,
 }
 
-/// One panel of a [`Source`].
+/// One panel of a [`Source`]. It lives on the stack of one kernel, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Panel<'a> {
     Packed(Blocks<'a>),
     Mapped(Sources<'a>),
