@@ -13,6 +13,8 @@ mod matrix;
 pub mod scalar;
 pub mod select;
 pub mod shared;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -4,11 +4,12 @@ use std::sync::OnceLock;
 
 use super::Backend;
 use super::scalar::Scalar;
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+use super::shared::{backend::backend, isa::Isa};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::wasm::Wasm;
 #[cfg(target_arch = "x86_64")]
-use super::{
-    shared::{backend::backend, isa::Isa},
-    x86,
-};
+use super::x86;
 use crate::{Error, Result};
 
 /// A backend that this build knows.
@@ -38,6 +39,21 @@ pub fn known() -> &'static [Known] {
                 name: x86::Avx2::NAME,
                 backend: x86::Avx2::detect().map(backend),
                 lacking: x86::Avx2::lacking(),
+            });
+        }
+        // What the module holds its engine can run.
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        {
+            #[cfg(feature = "relaxed-simd")]
+            all.push(Known {
+                name: Wasm::<true>::NAME,
+                backend: Some(backend(Wasm::<true>)),
+                lacking: Vec::new(),
+            });
+            all.push(Known {
+                name: Wasm::<false>::NAME,
+                backend: Some(backend(Wasm::<false>)),
+                lacking: Vec::new(),
             });
         }
         all.push(Known {

@@ -22,5 +22,4 @@ pub use encode::{can_encode, encode};
 pub use mix::{Mix, MixModel, QUANTIZATION_VERSION};
 pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;
-#[cfg(target_arch = "x86_64")]
 pub(crate) use {fp4::VALUES as FP4_VALUES, fp4::ue4m3_half, iq4::VALUES as IQ4_VALUES};

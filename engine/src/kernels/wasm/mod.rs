@@ -1,0 +1,493 @@
+//! WebAssembly: 128-bit vectors, with or without the relaxed dot product. The intrinsics that
+//! [`Isa`](super::shared::isa::Isa) is made of, and nothing else: the kernels are in `shared`.
+//!
+//! What a module contains is decided when it is built: a browser refuses a module with instructions that it does not know.
+//! `-C target-feature=+simd128` brings `wasm-simd128`; the crate's feature `relaxed-simd` brings `wasm-relaxed` as well. The
+//! page chooses the module.
+//!
+//! ```text
+//!   a vector: 4 rows x 4 consecutive k. Products of pairs of bytes are summed to 16 bits, as on AVX2, and must fit:
+//!     unsigned weights up to M: 2 * 127 * M a pair, so 32767 / (254 * M) pairs may be added up before they are widened
+//!     signed weights: at most 2 * 128 * 127 = 32512 a pair, widened at once
+//!   relaxed: i16x8.relaxed_dot_i8x16_i7x16_s makes the pairs of unsigned weights. Engines may differ in how they treat a
+//!     second operand above 127, or a sum beyond 16 bits; neither occurs, so the result is the same on every engine.
+//!   plain:   bytes of even and of odd k, each as 16 bits, two products and a sum
+//! ```
+//!
+//! All unsafe code of these backends is here: loads and stores that stay inside the slice that is checked first.
+#![allow(unsafe_code)]
+
+use std::arch::wasm32::*;
+
+use half::f16;
+
+use super::limits::{Done, LINE};
+use super::shared::functions::Lanes;
+use super::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16, lane_shuffle};
+use super::shared::limits::Peak;
+
+/// Vectors of 128 bits. Any module that holds this code runs only where they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wasm<const RELAXED: bool>;
+
+/// Four floats.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct F(v128);
+
+/// Works with the relaxed dot product enabled. Only integer code profits; that nothing else in the module is relaxed is
+/// checked on its disassembly, for LLVM may take other relaxed instructions where the feature is enabled.
+#[cfg(feature = "relaxed-simd")]
+#[target_feature(enable = "relaxed-simd")]
+fn enter<O: Op<Wasm<true>>>(op: O) -> O::Output {
+    op.run(Wasm)
+}
+
+#[inline(always)]
+fn load(bytes: &[u8]) -> v128 {
+    let bytes = &bytes[..16];
+    // SAFETY: 16 bytes, checked above; any alignment will do.
+    unsafe { v128_load(bytes.as_ptr().cast()) }
+}
+
+#[inline(always)]
+fn shuffle(v: v128, pattern: [u8; 16]) -> v128 {
+    i8x16_swizzle(v, load(&pattern))
+}
+
+/// Bits of half-precision numbers in 32-bit lanes to floats, infinities and NaNs included: exponent and fraction moved into
+/// place, then the difference of the biases as an exact power of two.
+#[inline(always)]
+fn halves(bits: v128) -> F {
+    let magnitude = v128_and(bits, u32x4_splat(0x7fff));
+    let scaled = f32x4_mul(u32x4_shl(magnitude, 13), f32x4_splat(f32::from_bits(0x7780_0000)));
+    let endless = v128_and(u32x4_gt(magnitude, u32x4_splat(0x7bff)), u32x4_splat(0x7f80_0000));
+    let sign = u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16);
+    F(v128_or(v128_or(scaled, endless), sign))
+}
+
+impl<const RELAXED: bool> Isa for Wasm<RELAXED>
+where
+    Self: Run,
+{
+    const NAME: &'static str = if RELAXED { "wasm-relaxed" } else { "wasm-simd128" };
+    const ROWS: usize = 4;
+    const PARTS: usize = 2;
+    const TOKENS: usize = 2;
+    const BIAS: i32 = 0;
+    const WIDE_GROUPS: bool = false;
+
+    type V = v128;
+    type F = F;
+
+    #[inline(always)]
+    fn run<O: Op<Self>>(self, op: O) -> O::Output {
+        Run::run(self, op)
+    }
+
+    #[inline(always)]
+    fn load(self, bytes: &[u8]) -> v128 {
+        load(bytes)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _: &[u8], _: usize) {}
+
+    #[inline(always)]
+    fn store(self, v: v128, bytes: &mut [u8]) {
+        let bytes = &mut bytes[..16];
+        // SAFETY: 16 bytes, checked above; any alignment will do.
+        unsafe { v128_store(bytes.as_mut_ptr().cast(), v) }
+    }
+
+    #[inline(always)]
+    fn splat8(self, v: u8) -> v128 {
+        u8x16_splat(v)
+    }
+
+    #[inline(always)]
+    fn splat32(self, v: u32) -> v128 {
+        u32x4_splat(v)
+    }
+
+    #[inline(always)]
+    fn zero(self) -> v128 {
+        u32x4_splat(0)
+    }
+
+    #[inline(always)]
+    fn and(self, a: v128, b: v128) -> v128 {
+        v128_and(a, b)
+    }
+
+    #[inline(always)]
+    fn or(self, a: v128, b: v128) -> v128 {
+        v128_or(a, b)
+    }
+
+    #[inline(always)]
+    fn shl16(self, v: v128, n: u32) -> v128 {
+        i16x8_shl(v, n)
+    }
+
+    #[inline(always)]
+    fn shr16(self, v: v128, n: u32) -> v128 {
+        u16x8_shr(v, n)
+    }
+
+    #[inline(always)]
+    fn add8(self, a: v128, b: v128) -> v128 {
+        i8x16_add(a, b)
+    }
+
+    #[inline(always)]
+    fn equal8(self, a: v128, b: v128) -> v128 {
+        i8x16_eq(a, b)
+    }
+
+    #[inline(always)]
+    fn shuffle_lanes(self, v: v128, pattern: [u8; 4]) -> v128 {
+        shuffle(v, lane_shuffle(pattern))
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], v: v128) -> v128 {
+        i8x16_swizzle(load(&table.map(|v| v as u8)), v)
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: v128, w: v128, x: [i8; 4]) -> v128 {
+        let x = i32x4_splat(i32::from_le_bytes(x.map(|v| v as u8)));
+        i16x8_add(acc, <Self as Run>::pairs(w, x))
+    }
+
+    #[inline(always)]
+    fn biased(self, w: v128) -> v128 {
+        w
+    }
+
+    #[inline(always)]
+    fn dot_signed(self, acc: v128, w: v128, x: [i8; 4]) -> v128 {
+        let x = i32x4_splat(i32::from_le_bytes(x.map(|v| v as u8)));
+        i32x4_add(acc, i32x4_dot_i16x8(signed_pairs(w, x), i16x8_splat(1)))
+    }
+
+    #[inline(always)]
+    fn factor(self, bytes: v128, j: usize, sign_extend: bool, signed_weights: bool) -> v128 {
+        if signed_weights {
+            let v = shuffle(bytes, byte_to_i32(j, sign_extend));
+            if sign_extend { i32x4_shr(v, 24) } else { v }
+        } else {
+            // For the dot product of pairs: the number in both halves of the lane.
+            let v = shuffle(bytes, bytes_to_i16(j, j, sign_extend));
+            if sign_extend { i16x8_shr(v, 8) } else { v }
+        }
+    }
+
+    #[inline(always)]
+    fn add_scaled(self, sum: v128, group: v128, factor: v128, signed_weights: bool) -> v128 {
+        if signed_weights {
+            i32x4_add(sum, i32x4_mul(group, factor))
+        } else {
+            i32x4_add(sum, i32x4_dot_i16x8(group, factor))
+        }
+    }
+
+    #[inline(always)]
+    fn add_group(self, sum: v128, group: v128, signed_weights: bool) -> v128 {
+        if signed_weights {
+            i32x4_add(sum, group)
+        } else {
+            i32x4_add(sum, i32x4_dot_i16x8(group, i16x8_splat(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn pairs(self, bytes: v128, j: usize) -> v128 {
+        shuffle(bytes, bytes_to_i16(2 * j, 2 * j + 1, false))
+    }
+
+    #[inline(always)]
+    fn pairs_negated(self, bytes: v128, j: usize, shift: u32) -> v128 {
+        let high = shuffle(bytes, bytes_to_i16(2 * j, 2 * j + 1, true));
+        i16x8_neg(i16x8_shr(high, 8 - shift))
+    }
+
+    #[inline(always)]
+    fn splat16(self, v: i16) -> v128 {
+        i16x8_splat(v)
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, acc: v128, a: v128, x: [i16; 2]) -> v128 {
+        let x = i32x4_splat(i32::from(x[0] as u16) | i32::from(x[1]) << 16);
+        i32x4_add(acc, i32x4_dot_i16x8(a, x))
+    }
+
+    #[inline(always)]
+    fn to_f(self, v: v128) -> F {
+        F(f32x4_convert_i32x4(v))
+    }
+
+    #[inline(always)]
+    fn load_f(self, v: &[f32]) -> F {
+        let v = &v[..4];
+        // SAFETY: four floats, checked above; any alignment will do.
+        F(unsafe { v128_load(v.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn load_f32(self, bytes: &[u8]) -> F {
+        F(load(bytes))
+    }
+
+    #[inline(always)]
+    fn load_f16(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..8];
+        // SAFETY: 8 bytes, checked above; any alignment will do.
+        halves(unsafe { u32x4_load_extend_u16x4(bytes.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn f16_of_lanes(self, v: v128, upper: bool) -> F {
+        halves(if upper {
+            u32x4_shr(v, 16)
+        } else {
+            v128_and(v, u32x4_splat(0xffff))
+        })
+    }
+
+    #[inline(always)]
+    fn load_halves(self, v: &[u16]) -> F {
+        let v = &v[..4];
+        // SAFETY: 8 bytes, checked above; any alignment will do.
+        halves(unsafe { u32x4_load_extend_u16x4(v.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..8];
+        // SAFETY: 8 bytes, checked above; any alignment will do.
+        let wide = unsafe { u32x4_load_extend_u16x4(bytes.as_ptr().cast()) };
+        F(u32x4_shl(wide, 16))
+    }
+
+    #[inline(always)]
+    fn store_f(self, v: F, out: &mut [f32]) {
+        let out = &mut out[..4];
+        // SAFETY: four floats, checked above; any alignment will do.
+        unsafe { v128_store(out.as_mut_ptr().cast(), v.0) }
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: F, out: &mut [i8]) {
+        let out = &mut out[..4];
+        let words = i32x4_trunc_sat_f32x4(f32x4_nearest(v.0));
+        let bytes = i8x16_narrow_i16x8(i16x8_narrow_i32x4(words, words), words);
+        // SAFETY: four bytes, checked above; any alignment will do.
+        unsafe { v128_store32_lane::<0>(bytes, out.as_mut_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn max_magnitude(self, v: &[f32]) -> u32 {
+        let mut max = u32x4_splat(0);
+        for v in v.as_chunks::<4>().0 {
+            max = u32x4_max(max, v128_and(self.load_f(v).0, u32x4_splat(0x7fff_ffff)));
+        }
+        lanes(max).into_iter().fold(0, u32::max)
+    }
+
+    const QUERIES: usize = 2;
+
+    #[inline(always)]
+    fn max_f(self, a: F, b: F) -> F {
+        F(f32x4_pmax(a.0, b.0))
+    }
+
+    #[inline(always)]
+    fn max_lane(self, v: F) -> f32 {
+        let mut max = f32::NEG_INFINITY;
+        for lane in lanes(v.0).map(f32::from_bits) {
+            if max < lane {
+                max = lane;
+            }
+        }
+        max
+    }
+
+    #[inline(always)]
+    fn load_i8(self, bytes: &[u8]) -> F {
+        let bytes = &bytes[..4];
+        // SAFETY: four bytes, checked above; any alignment will do.
+        let v = unsafe { v128_load32_zero(bytes.as_ptr().cast()) };
+        F(f32x4_convert_i32x4(i32x4_extend_low_i16x8(
+            i16x8_extend_low_i8x16(v),
+        )))
+    }
+
+    #[inline(always)]
+    fn store_halves(self, v: F, out: &mut [u16]) -> bool {
+        let mut finite = true;
+        for (out, lane) in out[..4].iter_mut().zip(lanes(v.0)) {
+            let half = f16::from_f32(f32::from_bits(lane));
+            finite &= half.is_finite();
+            *out = half.to_bits();
+        }
+        finite
+    }
+}
+
+#[inline(always)]
+fn lanes(v: v128) -> [u32; 4] {
+    [
+        u32x4_extract_lane::<0>(v),
+        u32x4_extract_lane::<1>(v),
+        u32x4_extract_lane::<2>(v),
+        u32x4_extract_lane::<3>(v),
+    ]
+}
+
+/// What differs between the two backends.
+pub(super) trait Run: Copy + Send + Sync + std::fmt::Debug + 'static + Sized {
+    /// [`Isa::run`].
+    fn run<O: Op<Self>>(self, op: O) -> O::Output
+    where
+        Self: Isa;
+    /// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, w being unsigned and at most 127.
+    fn pairs(w: v128, x: v128) -> v128;
+}
+
+impl Run for Wasm<false> {
+    #[inline(always)]
+    fn run<O: Op<Self>>(self, op: O) -> O::Output {
+        op.run(self)
+    }
+
+    #[inline(always)]
+    fn pairs(w: v128, x: v128) -> v128 {
+        signed_pairs(w, x)
+    }
+}
+
+#[cfg(feature = "relaxed-simd")]
+impl Run for Wasm<true> {
+    #[inline(always)]
+    fn run<O: Op<Self>>(self, op: O) -> O::Output {
+        enter(op)
+    }
+
+    #[inline(always)]
+    fn pairs(w: v128, x: v128) -> v128 {
+        i16x8_relaxed_dot_i8x16_i7x16(x, w)
+    }
+}
+
+/// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, both signed.
+#[inline(always)]
+fn signed_pairs(w: v128, x: v128) -> v128 {
+    let (even, odd) = (|v| i16x8_shr(i16x8_shl(v, 8), 8), |v| i16x8_shr(v, 8));
+    i16x8_add(i16x8_mul(even(w), even(x)), i16x8_mul(odd(w), odd(x)))
+}
+
+impl<const RELAXED: bool> Peak for Wasm<RELAXED>
+where
+    Self: Isa<V = v128, F = F>,
+{
+    type Sums = [v128; 4];
+
+    #[inline(always)]
+    fn sums(self) -> Self::Sums {
+        [u32x4_splat(0); 4]
+    }
+
+    #[inline(always)]
+    fn add_line<const NARROW: bool>(self, sums: &mut Self::Sums, line: &[u8; LINE]) {
+        for (sum, part) in sums.iter_mut().zip(line.as_chunks::<16>().0) {
+            *sum = i32x4_add(*sum, load(part));
+        }
+    }
+
+    #[inline(always)]
+    fn total(self, sums: Self::Sums) -> u32 {
+        sums.into_iter()
+            .flat_map(lanes)
+            .fold(0, |total, lane| total.wrapping_add(lane))
+    }
+
+    #[inline(always)]
+    fn dots(self, rounds: usize) -> Done {
+        let mut sums = [u32x4_splat(0); 4];
+        for _ in 0..rounds {
+            // Looked at anew in each round, so that nothing is computed in advance.
+            let w = std::hint::black_box(u8x16_splat(3));
+            for sum in &mut sums {
+                let mut group = u32x4_splat(0);
+                for _ in 0..8 {
+                    group = self.dot(group, w, [5; 4]);
+                }
+                *sum = self.add_group(*sum, group, false);
+            }
+        }
+        Done {
+            operations: (rounds * 4 * 8 * 16) as u64,
+            checksum: self.total(sums).into(),
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> Done {
+        let mut sums = [F(f32x4_splat(0.0)); 8];
+        for _ in 0..rounds {
+            let a = F(std::hint::black_box(f32x4_splat(0.5)));
+            for sum in &mut sums {
+                *sum = sum.add(a.mul(F(f32x4_splat(2.0))));
+            }
+        }
+        Done {
+            operations: (rounds * 8 * 4) as u64,
+            checksum: sums
+                .iter()
+                .flat_map(|sum| lanes(sum.0))
+                .fold(0, |total, lane| total + f32::from_bits(lane) as u64),
+        }
+    }
+}
+
+impl Lanes for F {
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        F(f32x4_splat(v))
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        F(f32x4_add(self.0, o.0))
+    }
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        F(f32x4_sub(self.0, o.0))
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        F(f32x4_mul(self.0, o.0))
+    }
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        F(f32x4_div(self.0, o.0))
+    }
+    #[inline(always)]
+    fn less(self, o: Self, yes: Self, no: Self) -> Self {
+        F(v128_bitselect(yes.0, no.0, f32x4_lt(self.0, o.0)))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        F(f32x4_abs(self.0))
+    }
+    #[inline(always)]
+    fn sign_of(self, o: Self) -> Self {
+        let sign = u32x4_splat(0x8000_0000);
+        F(v128_bitselect(o.0, self.0, sign))
+    }
+    #[inline(always)]
+    fn pow2_of_magic(self) -> Self {
+        F(i32x4_add(u32x4_shl(self.0, 23), u32x4_splat(0x3f80_0000)))
+    }
+}
