@@ -7,7 +7,7 @@
 mod decode;
 mod encode;
 mod fp4;
-mod grids;
+pub(crate) mod grids;
 mod iq;
 mod iq4;
 mod k;
@@ -23,4 +23,9 @@ pub use mix::{Mix, MixModel, QUANTIZATION_VERSION};
 pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use {decode::evaluate, fp4::VALUES as FP4_VALUES, iq4::VALUES as IQ4_VALUES};
+pub(crate) use {
+    decode::evaluate,
+    fp4::VALUES as FP4_VALUES,
+    iq::{iq1_m_d, iq1_m_scales},
+    iq4::VALUES as IQ4_VALUES,
+};

@@ -1,6 +1,6 @@
 //! Bodies written once over a narrow lane trait, for every instruction set.
 //!
-//! `isa` is that trait; `panel` drives a matmul over panels of 16 rows; `panels_256`, `panels_32` and `panels_float` are
+//! `isa` is that trait; `rows` multiplies rows of the file's bytes with a few tokens; `panel` drives a matmul over panels of 16 rows; `panels_256`, `panels_32` and `panels_float` are
 //! its kernels, `layouts_256` and `layouts_32` what the panels look like; `backend` makes a backend of an instruction set.
 
 pub mod functions;
@@ -26,3 +26,5 @@ mod panels_256;
 mod panels_32;
 #[cfg(target_arch = "x86_64")]
 mod panels_float;
+#[cfg(target_arch = "x86_64")]
+mod rows;

@@ -18,6 +18,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::isa::{Isa, Op};
+use super::rows;
 use crate::gguf::Bytes;
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, MatmulKernel};
@@ -275,7 +276,7 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         let rows = start..start + out.columns().len();
         if weight.packed {
             self.packed_matmul(weight, rows, x, out);
-        } else {
+        } else if F::OWN || x.m() > rows::TOKENS || !rows::matmul(self.isa, weight, rows.clone(), x, out) {
             self.mapped_matmul(weight, rows, x, out);
         }
     }
