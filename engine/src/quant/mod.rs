@@ -7,7 +7,7 @@
 mod decode;
 mod encode;
 mod fp4;
-mod grids;
+pub(crate) mod grids;
 mod iq;
 mod iq4;
 mod k;
@@ -22,4 +22,8 @@ pub use encode::{can_encode, encode};
 pub use mix::{Mix, MixModel, QUANTIZATION_VERSION};
 pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker};
 pub use types::GgmlType;
-pub(crate) use {fp4::VALUES as FP4_VALUES, fp4::ue4m3_half, iq4::VALUES as IQ4_VALUES};
+pub(crate) use {
+    fp4::{VALUES as FP4_VALUES, ue4m3_half},
+    iq::{iq1_m_d, iq1_m_scales},
+    iq4::VALUES as IQ4_VALUES,
+};

@@ -1,6 +1,6 @@
 //! Bodies written once over a narrow lane trait, for every instruction set.
 //!
-//! `isa` is that trait; `blocks` says how rows become panels, `panel` drives a matmul over them; `steps_256`, `steps_32`
+//! `isa` is that trait; `blocks` says how rows become panels, `rows` multiplies rows as they are in the file, `panel` drives a matmul over them; `steps_256`, `steps_32`
 //! and `floats` are its kernels, `layouts_256` and `layouts_32` what the panels hold; `backend` makes a backend of an
 //! instruction set.
 // An instruction set that has no SIMD backend yet uses few of these.
@@ -20,5 +20,6 @@ mod layouts_256;
 mod layouts_32;
 pub(crate) mod limits;
 mod panel;
+pub(crate) mod rows;
 mod steps_256;
 mod steps_32;

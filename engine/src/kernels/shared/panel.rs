@@ -431,6 +431,9 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
     fn matmul(&self, weight: &Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>) {
         let start = first_row - weight.rows.start;
         let rows = start..start + out.columns().len();
+        if !F::OWN && self.isa.few_tokens(weight, rows.clone(), x, out) {
+            return;
+        }
         if x.m() < I::TOKENS {
             for token in 0..x.m() {
                 self.isa.run(OneToken {

@@ -11,10 +11,15 @@
 //! FMA is not used, so it is not asked for.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::isa;
+use crate::kernels::Activations;
+use crate::kernels::matrix::Shard;
 use crate::kernels::shared::functions::Lanes;
-use crate::kernels::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16, lane_shuffle};
+use crate::kernels::shared::isa::{Isa, Op, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
+use crate::kernels::shared::rows;
+use crate::team::Tile;
 
 isa! {
     /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later).
@@ -351,6 +356,133 @@ impl Isa for Avx2 {
             _mm_and_si128(halves, exponent),
             exponent
         ))) == 0
+    }
+
+    #[inline(always)]
+    fn few_tokens(self, weight: &Shard, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_>) -> bool {
+        rows::matmul(self, weight, rows, x, out)
+    }
+}
+
+impl Rows for Avx2 {
+    #[inline(always)]
+    fn load_row(self, v: &[i8]) -> __m256i {
+        let v = &v[..32];
+        op!(_mm256_loadu_si256(v.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn load_two(self, low: &[i8], high: &[i8]) -> __m256i {
+        let (low, high) = (&low[..16], &high[..16]);
+        op!(_mm256_loadu2_m128i(high.as_ptr().cast(), low.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn repeat(self, bytes: &[u8; 16]) -> __m256i {
+        repeat(*bytes)
+    }
+
+    #[inline(always)]
+    fn join_u64(self, parts: &[u64]) -> __m256i {
+        let [a, b, c, d] = std::array::from_fn(|i| parts[i] as i64);
+        op!(_mm256_set_epi64x(d, c, b, a))
+    }
+
+    #[inline(always)]
+    fn join_u32(self, parts: &[u32]) -> __m256i {
+        let [a, b, c, d, e, f, g, h] = std::array::from_fn(|i| parts[i] as i32);
+        op!(_mm256_set_epi32(h, g, f, e, d, c, b, a))
+    }
+
+    #[inline(always)]
+    fn shuffle(self, v: __m256i, places: __m256i) -> __m256i {
+        op!(_mm256_shuffle_epi8(v, places))
+    }
+
+    #[inline(always)]
+    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_xor_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn sub8(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_sub_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn abs8(self, v: __m256i) -> __m256i {
+        op!(_mm256_abs_epi8(v))
+    }
+
+    #[inline(always)]
+    fn average8(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_avg_epu8(a, b))
+    }
+
+    #[inline(always)]
+    fn add16(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_add_epi16(a, b))
+    }
+
+    #[inline(always)]
+    fn mul16(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_mullo_epi16(a, b))
+    }
+
+    #[inline(always)]
+    fn negate_by(self, x: __m256i, signs: __m256i) -> __m256i {
+        op!(_mm256_sign_epi8(x, signs))
+    }
+
+    #[inline(always)]
+    fn negate_where(self, x: __m256i, bits: &[u8]) -> __m256i {
+        let word = i32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]]);
+        // Byte i of the word to bytes 8 * i ..; each keeps its own bit.
+        let places = op!(_mm256_setr_epi64x(
+            0,
+            0x0101_0101_0101_0101,
+            0x0202_0202_0202_0202,
+            0x0303_0303_0303_0303
+        ));
+        let own = op!(_mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64));
+        let bit = op!(_mm256_and_si256(
+            _mm256_shuffle_epi8(_mm256_set1_epi32(word), places),
+            own
+        ));
+        let minus = op!(_mm256_cmpeq_epi8(bit, own));
+        op!(_mm256_sub_epi8(_mm256_xor_si256(x, minus), minus))
+    }
+
+    #[inline(always)]
+    fn products(self, w: __m256i, x: __m256i) -> __m256i {
+        op!(_mm256_maddubs_epi16(w, x))
+    }
+
+    #[inline(always)]
+    fn dot_pairs_of(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_add_epi32(acc, _mm256_madd_epi16(a, b)))
+    }
+
+    #[inline(always)]
+    fn sums(self, v: [__m256i; 4]) -> [i32; 4] {
+        let [a, b, c, d] = v;
+        let all = op!(_mm256_hadd_epi32(
+            _mm256_hadd_epi32(a, b),
+            _mm256_hadd_epi32(c, d)
+        ));
+        let four = op!(_mm_add_epi32(
+            _mm256_castsi256_si128(all),
+            _mm256_extracti128_si256::<1>(all)
+        ));
+        let mut sums = [0i32; 4];
+        op!(_mm_storeu_si128(sums.as_mut_ptr().cast(), four));
+        sums
+    }
+
+    #[inline(always)]
+    fn sums_of_32(self, v: [__m256i; 8]) -> [i32; 4] {
+        let [a, b, c, d, ..] = v;
+        self.sums([a, b, c, d])
     }
 }
 

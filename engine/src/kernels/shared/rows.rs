@@ -1,0 +1,878 @@
+//! Matmul over the file's bytes for types without a panel: a row at a time, for as few tokens as a decode step has.
+//!
+//! ```text
+//!   types of 256      step s of a row -> vectors of unsigned bytes, 4 * ROWS consecutive k each
+//!                     x is loaded alike, takes the weights' signs, and the products are summed up by twos (16 bits)
+//!                     group factors, repeated for every pair, make 32-bit sums of them: one accumulator a step
+//!   types of 32       128 weights are four steps; as many vectors as they fill, each multiplied by itself
+//!   four accumulators -> four integer sums, one for each step -> four float steps, in ascending k
+//! ```
+//!
+//! The lanes of a vector are weights of one row, so each step ends in a sum over the lanes. It is one of integers, whose
+//! order is free. Nothing is unpacked to memory but indices of points.
+//!
+//! Why no 16-bit sum saturates: a point is at most 62 (iq3_xxs), 2 * 62 * 127 = 15748; digits are at most 3 and up to 16
+//! pairs of them are added up, 16 * 2 * 3 * 127 = 12192.
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::isa::{Op, Rows, unrolled};
+use crate::kernels::matrix::Shard;
+use crate::kernels::{ActFormat, Activations};
+use crate::quant::{GgmlType, grids, iq1_m_d, iq1_m_scales};
+use crate::team::Tile;
+
+/// Computes rows of a mapped shard, counted from its first row, for at most 4 tokens. Whether it could: false for more
+/// tokens or a type that has no kernel here, and nothing is done.
+pub(crate) fn matmul<I: Rows>(
+    isa: I,
+    weight: &Shard,
+    rows: Range<usize>,
+    x: &Activations<'_>,
+    out: &mut Tile<'_>,
+) -> bool {
+    macro_rules! of {
+        ($ops:ident::<$kind:ty>) => {{
+            match x.m() {
+                1 => isa.run($ops::<$kind, 1>::new(weight, rows, x, out)),
+                2 => isa.run($ops::<$kind, 2>::new(weight, rows, x, out)),
+                3 | 4 => isa.run($ops::<$kind, 4>::new(weight, rows, x, out)),
+                _ => return false,
+            }
+            true
+        }};
+    }
+    match weight.ty {
+        GgmlType::IQ1_S => of!(Rows256::<Points<Iq1S>>),
+        GgmlType::IQ1_M => of!(Rows256::<Points<Iq1M>>),
+        GgmlType::IQ2_XXS => of!(Rows256::<Points<Iq2Xxs>>),
+        GgmlType::IQ2_XS => of!(Rows256::<Points<Iq2Xs>>),
+        GgmlType::IQ2_S => of!(Rows256::<Points<Iq2S>>),
+        GgmlType::IQ3_XXS => of!(Rows256::<Points<Iq3Xxs>>),
+        GgmlType::IQ3_S => of!(Rows256::<Points<Iq3S>>),
+        GgmlType::TQ1_0 => of!(Rows256::<Tq1>),
+        GgmlType::TQ2_0 => of!(Rows256::<Tq2>),
+        GgmlType::Q1_0 => of!(Rows32::<Q1>),
+        GgmlType::Q2_0 => of!(Rows32::<Q2>),
+        _ => false,
+    }
+}
+
+/// One token's activations, a step at a time.
+#[derive(Clone, Copy)]
+struct Token<'a> {
+    x: &'a Activations<'a>,
+    format: ActFormat,
+    row: usize,
+}
+
+impl<'a> Token<'a> {
+    fn new(x: &'a Activations<'_>, format: ActFormat, row: usize) -> Self {
+        Token { x, format, row }
+    }
+
+    /// A step of N values, and its scale.
+    #[inline(always)]
+    fn at<const N: usize>(&self, step: usize) -> Option<(&'a [i8; N], f32)> {
+        let (block, step) = (step * N / 256, step % (256 / N));
+        let block = self.x.block(self.format, self.row, block);
+        Some((block.q.as_chunks().0.get(step)?, *block.d.get(step)?))
+    }
+
+    /// The sum over a step of 32.
+    #[inline(always)]
+    fn sum_of_32(&self, step: usize) -> i32 {
+        let sums: &[[i16; 2]] = self.x.block(self.format, self.row, step / 8).sums.as_chunks().0;
+        sums.get(step % 8)
+            .map_or(0, |sums| i32::from(sums[0]) + i32::from(sums[1]))
+    }
+
+    /// The sum over a step of 256.
+    #[inline(always)]
+    fn sum(&self, step: usize) -> i32 {
+        let sums = self.x.block(self.format, self.row, step).sums;
+        sums.iter().fold(0, |a, b| a + i32::from(*b))
+    }
+}
+
+/// The tokens of a matmul; a number without a kernel of its own repeats the last one.
+fn tokens<'a, const M: usize>(x: &'a Activations<'_>, format: ActFormat) -> [Token<'a>; M] {
+    std::array::from_fn(|i| Token::new(x, format, i.min(x.m() - 1)))
+}
+
+/// A type with blocks of 256 weights.
+trait Kind256 {
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// What the block's f16 is multiplied with: a power of two.
+    const FACTOR: f32 = 1.0;
+    /// Weights are the unsigned ones less one: the activations' sum is taken off.
+    const CENTRED: bool = false;
+
+    /// The bits of a block's f16.
+    fn d(block: &[u8]) -> u16;
+    /// The products of a block and a step of each token, summed up in 32-bit lanes.
+    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M];
+}
+
+struct Rows256<'a, 'b, K, const M: usize> {
+    weight: &'a Shard,
+    rows: Range<usize>,
+    x: [Token<'a>; M],
+    out: &'a mut Tile<'b>,
+    kind: PhantomData<K>,
+}
+
+impl<'a, 'b, K: Kind256, const M: usize> Rows256<'a, 'b, K, M> {
+    fn new(weight: &'a Shard, rows: Range<usize>, x: &'a Activations<'_>, out: &'a mut Tile<'b>) -> Self {
+        Rows256 {
+            weight,
+            rows,
+            x: tokens(x, ActFormat::Q256),
+            out,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<I: Rows, K: Kind256, const M: usize> Op<I> for Rows256<'_, '_, K, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let first = self.weight.rows.start;
+        for (column, row) in self.rows.clone().enumerate() {
+            let row = self.weight.row(first + row);
+            let mut acc = [0.0; M];
+            let whole = row.len() / K::BYTES / 4 * 4;
+            for (i, blocks) in row.chunks_exact(4 * K::BYTES).enumerate() {
+                four_steps::<I, K, M>(isa, blocks, 4 * i, 4, &self.x, &mut acc);
+            }
+            let rest = &row[whole * K::BYTES..];
+            if !rest.is_empty() {
+                four_steps::<I, K, M>(isa, rest, whole, rest.len() / K::BYTES, &self.x, &mut acc);
+            }
+            for (t, acc) in acc.iter().take(self.out.rows()).enumerate() {
+                self.out.row(t)[column] = *acc;
+            }
+        }
+    }
+}
+
+/// At most four steps of one row. `n` is known where there are four.
+#[inline(always)]
+fn four_steps<I: Rows, K: Kind256, const M: usize>(
+    isa: I,
+    blocks: &[u8],
+    first: usize,
+    n: usize,
+    x: &[Token<'_>; M],
+    acc: &mut [f32; M],
+) {
+    let mut products = [[isa.zero(); 4]; M];
+    let mut offsets = [[0i32; 4]; M];
+    let mut dx = [[0.0f32; 4]; M];
+    let mut halves = [0u16; 16];
+    for (i, block) in blocks.chunks_exact(K::BYTES).take(4).enumerate() {
+        halves[i] = K::d(block);
+        let mut steps = [&[0i8; 256]; M];
+        for t in 0..M {
+            let Some((step, d)) = x[t].at(first + i) else {
+                return;
+            };
+            (steps[t], dx[t][i]) = (step, d);
+            if K::CENTRED {
+                offsets[t][i] = x[t].sum(first + i);
+            }
+        }
+        let dots = K::dot(isa, block, &steps);
+        for t in 0..M {
+            products[t][i] = dots[t];
+        }
+    }
+    let d = floats(isa, &halves);
+    for t in 0..M {
+        let sums = isa.sums(products[t]);
+        for i in 0..n {
+            acc[t] += ((d[i] * K::FACTOR) * dx[t][i]) * (sums[i] - offsets[t][i]) as f32;
+        }
+    }
+}
+
+/// Half-precision numbers, of which four are wanted.
+#[inline(always)]
+fn floats<I: Rows>(isa: I, halves: &[u16; 16]) -> [f32; 16] {
+    let mut d = [0.0; 16];
+    isa.store_f(isa.load_halves(halves), &mut d);
+    d
+}
+
+#[inline(always)]
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline(always)]
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline(always)]
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+/// The same 16 bytes of `bytes` in every 16 of a vector.
+#[inline(always)]
+fn repeat_at<I: Rows>(isa: I, bytes: &[u8], at: usize) -> I::V {
+    isa.repeat(&std::array::from_fn(|i| bytes[at + i]))
+}
+
+// The types over codebooks.
+
+/// What 64 weights of a codebook type are made of.
+struct Chunk<V> {
+    /// Points of 8 weights ...
+    eights: [u64; 8],
+    /// ... or of 4, whichever the type has.
+    fours: [u32; 16],
+    /// The signs, in the type's own form.
+    signs: Signs<V>,
+    /// Group factors as 16-bit numbers, where [`Codebook::GROUPS`] looks for them.
+    factors: V,
+}
+
+/// How the signs of 64 weights are given.
+enum Signs<V> {
+    /// The points are signed bytes, none of them 0.
+    Inside,
+    /// A bit per weight, set for minus.
+    Bits([u8; 8]),
+    /// [`seven_bit_signs`].
+    Codes(V),
+}
+
+/// A type whose indices name points of 8 or 4 weights.
+trait Codebook {
+    /// See [`Kind256`].
+    const BYTES: usize;
+    /// See [`Kind256`].
+    const FACTOR: f32;
+    /// Points have 4 weights.
+    const FOURS: bool = false;
+    /// For each group of 16 weights where its factor lies in every 16 bytes of [`Chunk::factors`]: two bytes, low and high.
+    const GROUPS: &'static [[u8; 16]; 16];
+
+    /// The bits of a block's f16.
+    #[inline(always)]
+    fn d(block: &[u8]) -> u16 {
+        u16_at(block, 0)
+    }
+    /// What all chunks share: factors of the whole block, where they are not of each chunk.
+    #[inline(always)]
+    fn shared<I: Rows>(isa: I, _block: &[u8]) -> I::V {
+        isa.zero()
+    }
+    /// Weights `64 * c ..` of a block.
+    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V>;
+}
+
+/// A type over a codebook as rows are computed with.
+struct Points<C>(PhantomData<C>);
+
+impl<C: Codebook> Kind256 for Points<C> {
+    const BYTES: usize = C::BYTES;
+    const FACTOR: f32 = C::FACTOR;
+
+    #[inline(always)]
+    fn d(block: &[u8]) -> u16 {
+        C::d(block)
+    }
+
+    #[inline(always)]
+    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
+        let block = &block[..C::BYTES];
+        let shared = C::shared(isa, block);
+        let mut sums = [isa.zero(); M];
+        // Bytes of a vector, and vectors of 64 weights.
+        let (width, vectors) = (4 * I::ROWS, 16 / I::ROWS);
+        for c in 0..4 {
+            // As in `panels_256`: the compiler shall know that no index is out of range.
+            let c = c & 3;
+            let chunk = C::chunk(isa, block, c, shared);
+            unrolled!(v in vectors, at most 4 => {
+                let w = if C::FOURS {
+                    isa.join_u32(&chunk.fours[v * I::ROWS..])
+                } else {
+                    isa.join_u64(&chunk.eights[v * I::ROWS / 2..])
+                };
+                let groups = &C::GROUPS.as_flattened()[64 * c + v * width..];
+                let factors = isa.shuffle(chunk.factors, isa.load(groups));
+                let magnitude = if matches!(chunk.signs, Signs::Inside) { isa.abs8(w) } else { w };
+                let seven = match chunk.signs {
+                    Signs::Codes(codes) => signs_of_codes(isa, codes, v),
+                    _ => w,
+                };
+                for t in 0..M {
+                    let x = isa.load_row(&x[t][64 * c + v * width..]);
+                    let x = match &chunk.signs {
+                        Signs::Bits(bits) => isa.negate_where(x, &bits[v * width / 8..]),
+                        _ => isa.negate_by(x, seven),
+                    };
+                    sums[t] = isa.dot_pairs_of(sums[t], isa.products(magnitude, x), factors);
+                }
+            });
+        }
+        sums
+    }
+}
+
+/// The patterns of [`Codebook::GROUPS`]: the factor of group g is the number of lane `lanes[g]`, 8 lanes in 16 bytes; or a
+/// byte, where `bytes`.
+const fn group_patterns(lanes: [u8; 16], bytes: bool) -> [[u8; 16]; 16] {
+    let mut out = [[0x80; 16]; 16];
+    let mut i = 0;
+    while i < 128 {
+        let lane = lanes[i / 8];
+        out[i / 8][i % 8 * 2] = if bytes { lane } else { 2 * lane };
+        if !bytes {
+            out[i / 8][i % 8 * 2 + 1] = 2 * lane + 1;
+        }
+        i += 1;
+    }
+    out
+}
+
+/// From eight 16-bit codes with seven signs in their top bits, what [`signs_of_codes`] reads: those seven in the high byte,
+/// the eighth, which makes their number even, at the top of the low byte.
+#[inline(always)]
+fn seven_bit_signs<I: Rows>(isa: I, codes: I::V) -> I::V {
+    /// The parity of 4 bits, at the top of the byte.
+    const ODD: [i8; 16] = {
+        let mut odd = [0; 16];
+        let mut i = 0u32;
+        while i < 16 {
+            odd[i as usize] = if i.count_ones() % 2 == 1 { -128 } else { 0 };
+            i += 1;
+        }
+        odd
+    };
+    let folded = isa.xor(isa.shr16(codes, 9), isa.shr16(codes, 13));
+    let eighth = isa.lookup(&ODD, isa.and(folded, isa.splat8(15)));
+    isa.or(isa.and(codes, isa.splat16(0xff00u16 as i16)), eighth)
+}
+
+/// Bytes that are negative where vector `v` of a chunk has a minus, else positive; see [`seven_bit_signs`].
+#[inline(always)]
+fn signs_of_codes<I: Rows>(isa: I, codes: I::V, v: usize) -> I::V {
+    /// The byte that holds the sign of each of 64 weights.
+    static PLACES: [u8; 64] = {
+        let mut places = [0; 64];
+        let mut i = 0;
+        while i < 64 {
+            places[i] = i as u8 / 8 * 2 + (i % 8 != 7) as u8;
+            i += 1;
+        }
+        places
+    };
+    static MASK: [u8; 64] = {
+        let mut mask = [128; 64];
+        let mut i = 0;
+        while i < 64 {
+            if i % 8 != 7 {
+                mask[i] = 2 << (i % 8);
+            }
+            i += 1;
+        }
+        mask
+    };
+    let places = isa.load(&PLACES[v * 4 * I::ROWS..]);
+    let bit = isa.and(isa.shuffle(codes, places), isa.load(&MASK));
+    // 1, or 1 less a bit of 2 to 128.
+    isa.sub8(isa.splat8(1), bit)
+}
+
+/// Four times 7 bits of a u32, two of which lie at the bytes named, shifted to the top of 16-bit lanes.
+#[inline(always)]
+fn spread_sevens<I: Rows>(isa: I, words: I::V, at: [u8; 2]) -> I::V {
+    let mut places = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        // Bits 7j .. 7j + 6 of a word begin in byte 0, 0, 1, 2.
+        places[i] = at[i / 8] + [0, 1, 0, 1, 1, 2, 2, 3][i % 8];
+        i += 1;
+    }
+    let lanes = isa.shuffle(words, isa.repeat(&places));
+    let factors: [u16; 8] = [512, 4, 8, 16, 512, 4, 8, 16];
+    let mut bytes = [0; 16];
+    let mut i = 0;
+    while i < 8 {
+        [bytes[2 * i], bytes[2 * i + 1]] = factors[i].to_le_bytes();
+        i += 1;
+    }
+    isa.mul16(lanes, isa.repeat(&bytes))
+}
+
+/// `2 s + 1` from the top 4 bits of each 16-bit lane.
+#[inline(always)]
+fn top_nibbles<I: Rows>(isa: I, words: I::V) -> I::V {
+    isa.or(isa.shr16(words, 11), isa.splat16(1))
+}
+
+/// The factors of nibbles: bytes `2 s + 1`, the low nibbles' first, then at byte `high` the high nibbles'.
+#[inline(always)]
+fn nibble_factors<I: Rows>(isa: I, nibbles: u64) -> I::V {
+    const LOW: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let low = (nibbles & LOW) << 1 | ONES;
+    let high = (nibbles >> 4 & LOW) << 1 | ONES;
+    isa.join_u64(&[low, high, low, high, low, high, low, high])
+}
+
+/// Where [`nibble_factors`] puts the factor of each group of 16.
+const NIBBLE_GROUPS: [[u8; 16]; 16] =
+    group_patterns([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15], true);
+
+struct Iq1S;
+
+impl Codebook for Iq1S {
+    const BYTES: usize = 50;
+    const FACTOR: f32 = 0.125;
+    const GROUPS: &'static [[u8; 16]; 16] =
+        &group_patterns([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7], false);
+
+    #[inline(always)]
+    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+        // Bits 12..15 of each word, times two, plus one.
+        let high = isa.shr16(repeat_at(isa, block, 34), 11);
+        isa.or(isa.and(high, isa.splat16(14)), isa.splat16(1))
+    }
+
+    #[inline(always)]
+    fn chunk<I: Rows>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+        let high = [0, 1].map(|g| usize::from(u16_at(block, 34 + 4 * c + 2 * g)));
+        Chunk {
+            eights: std::array::from_fn(|l| {
+                let high = high[l / 4];
+                let index = high << 8 >> (3 * (l % 4)) & 0x700 | high >> 4 & 0x800;
+                grids::IQ1[usize::from(block[2 + 8 * c + l]) | index]
+            }),
+            fours: [0; 16],
+            signs: Signs::Inside,
+            factors: shared,
+        }
+    }
+}
+
+struct Iq1M;
+
+impl Codebook for Iq1M {
+    const BYTES: usize = 56;
+    const FACTOR: f32 = 0.125;
+    const GROUPS: &'static [[u8; 16]; 16] =
+        &group_patterns([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3], false);
+
+    #[inline(always)]
+    fn d(block: &[u8]) -> u16 {
+        block
+            .first_chunk()
+            .map_or(0, |block| iq1_m_d(iq1_m_scales(block)))
+    }
+
+    #[inline(always)]
+    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
+        // Four times 3 bits, each shifted to the top of its lane: 2^13, 2^10, 2^7, 2^4.
+        const TO_TOP: [u8; 16] = [0, 32, 0, 4, 128, 0, 16, 0, 0, 32, 0, 4, 128, 0, 16, 0];
+        let scales = isa.splat16(u16_at(block, 48 + 2 * c) as i16);
+        let tops = isa.shr16(isa.mul16(scales, isa.repeat(&TO_TOP)), 13);
+        let high = u32_at(block, 32 + 4 * c) as usize;
+        Chunk {
+            eights: std::array::from_fn(|l| {
+                let index = usize::from(block[8 * c + l]) | high >> (4 * l) << 8 & 0xf00;
+                grids::IQ1[index]
+            }),
+            fours: [0; 16],
+            signs: Signs::Inside,
+            factors: isa.or(isa.shl16(tops, 1), isa.splat16(1)),
+        }
+    }
+}
+
+struct Iq2Xxs;
+
+impl Codebook for Iq2Xxs {
+    const BYTES: usize = 66;
+    const FACTOR: f32 = 0.125;
+    const GROUPS: &'static [[u8; 16]; 16] =
+        &group_patterns([3, 3, 7, 7, 3, 3, 7, 7, 3, 3, 7, 7, 3, 3, 7, 7], false);
+
+    #[inline(always)]
+    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
+        let words = repeat_at(isa, block, 2 + 16 * c);
+        Chunk {
+            eights: std::array::from_fn(|l| {
+                grids::IQ2_XXS[usize::from(block[2 + 16 * c + l / 4 * 8 + l % 4])]
+            }),
+            fours: [0; 16],
+            signs: Signs::Codes(seven_bit_signs(isa, spread_sevens(isa, words, [4, 12]))),
+            factors: top_nibbles(isa, words),
+        }
+    }
+}
+
+struct Iq2Xs;
+
+impl Codebook for Iq2Xs {
+    const BYTES: usize = 74;
+    const FACTOR: f32 = 0.125;
+    const GROUPS: &'static [[u8; 16]; 16] = &NIBBLE_GROUPS;
+
+    #[inline(always)]
+    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+        nibble_factors(isa, u64_at(block, 66))
+    }
+
+    #[inline(always)]
+    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+        Chunk {
+            eights: std::array::from_fn(|l| {
+                grids::IQ2_XS[usize::from(u16_at(block, 2 + 16 * c + 2 * l) & 511)]
+            }),
+            fours: [0; 16],
+            signs: Signs::Codes(seven_bit_signs(isa, repeat_at(isa, block, 2 + 16 * c))),
+            factors: shared,
+        }
+    }
+}
+
+struct Iq2S;
+
+impl Codebook for Iq2S {
+    const BYTES: usize = 82;
+    const FACTOR: f32 = 0.125;
+    const GROUPS: &'static [[u8; 16]; 16] = &NIBBLE_GROUPS;
+
+    #[inline(always)]
+    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+        nibble_factors(isa, u64_at(block, 74))
+    }
+
+    #[inline(always)]
+    fn chunk<I: Rows>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+        let high = usize::from(u16_at(block, 66 + 2 * c)) << 8;
+        Chunk {
+            eights: std::array::from_fn(|l| {
+                grids::IQ2_S[usize::from(block[2 + 8 * c + l]) | high >> (2 * l) & 0x300]
+            }),
+            fours: [0; 16],
+            signs: Signs::Bits(std::array::from_fn(|i| block[34 + 8 * c + i])),
+            factors: shared,
+        }
+    }
+}
+
+struct Iq3Xxs;
+
+impl Codebook for Iq3Xxs {
+    const BYTES: usize = 98;
+    const FACTOR: f32 = 0.25;
+    const FOURS: bool = true;
+    const GROUPS: &'static [[u8; 16]; 16] =
+        &group_patterns([1, 1, 3, 3, 1, 1, 3, 3, 1, 1, 3, 3, 1, 1, 3, 3], false);
+
+    #[inline(always)]
+    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
+        let words = isa.join_u64(&[u64_at(block, 66 + 8 * c); 8]);
+        Chunk {
+            eights: [0; 8],
+            fours: std::array::from_fn(|l| grids::IQ3_XXS[usize::from(block[2 + 16 * c + l])]),
+            signs: Signs::Codes(seven_bit_signs(isa, spread_sevens(isa, words, [0, 4]))),
+            factors: top_nibbles(isa, words),
+        }
+    }
+}
+
+struct Iq3S;
+
+impl Codebook for Iq3S {
+    const BYTES: usize = 110;
+    const FACTOR: f32 = 1.0;
+    const FOURS: bool = true;
+    const GROUPS: &'static [[u8; 16]; 16] =
+        &group_patterns([0, 0, 8, 8, 1, 1, 9, 9, 2, 2, 10, 10, 3, 3, 11, 11], true);
+
+    #[inline(always)]
+    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+        nibble_factors(isa, u64::from(u32_at(block, 106)))
+    }
+
+    #[inline(always)]
+    fn chunk<I: Rows>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+        let high = usize::from(u16_at(block, 66 + 2 * c)) << 8;
+        Chunk {
+            eights: [0; 8],
+            fours: std::array::from_fn(|l| {
+                grids::IQ3_S[usize::from(block[2 + 16 * c + l]) | high >> l & 256]
+            }),
+            signs: Signs::Bits(std::array::from_fn(|i| block[74 + 8 * c + i])),
+            factors: shared,
+        }
+    }
+}
+
+// The types of digits.
+
+struct Tq1;
+
+impl Kind256 for Tq1 {
+    const BYTES: usize = 54;
+    const CENTRED: bool = true;
+
+    #[inline(always)]
+    fn d(block: &[u8]) -> u16 {
+        u16_at(block, 52)
+    }
+
+    #[inline(always)]
+    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
+        // The fractions whose first digits are the weights, in the weights' order; see `powers`.
+        let mut fractions = [0u8; 256];
+        let (a, b) = fractions.split_at_mut(160);
+        let (b, c) = b.split_at_mut(80);
+        powers::<32>(&block[..32], a);
+        powers::<16>(&block[32..48], b);
+        powers::<4>(&block[48..52], c);
+        let mut sums = [isa.zero(); M];
+        let width = 4 * I::ROWS;
+        for i in 0..256 / width {
+            let v = isa.load(&fractions[i * width..]);
+            let three_quarters = isa.average8(v, isa.average8(v, isa.zero()));
+            let w = isa.and(isa.shr16(three_quarters, 6), isa.splat8(3));
+            for t in 0..M {
+                let x = isa.load_row(&x[t][i * width..]);
+                sums[t] = isa.add16(sums[t], isa.products(w, x));
+            }
+        }
+        widened(isa, sums)
+    }
+}
+
+/// `3^n` times each byte v for ascending n, less one where that is not 0.
+///
+/// The digit is `(3 * v) >> 8`, or how many of 86 and 171 are at most v. Rounded averages make three quarters of a byte, but
+/// count from 85 and 170; hence the one less.
+#[inline(always)]
+fn powers<const N: usize>(bytes: &[u8], out: &mut [u8]) {
+    let mut power: [u8; N] = std::array::from_fn(|j| bytes[j]);
+    for out in out.as_chunks_mut::<N>().0 {
+        *out = power.map(|b| b.saturating_sub(1));
+        power = power.map(|b| b.wrapping_add(b).wrapping_add(b));
+    }
+}
+
+/// Pairs of 16-bit sums, added up.
+#[inline(always)]
+fn widened<I: Rows, const M: usize>(isa: I, sums: [I::V; M]) -> [I::V; M] {
+    let ones = isa.splat16(1);
+    sums.map(|sums| isa.dot_pairs_of(isa.zero(), sums, ones))
+}
+
+struct Tq2;
+
+impl Kind256 for Tq2 {
+    const BYTES: usize = 66;
+    const CENTRED: bool = true;
+
+    #[inline(always)]
+    fn d(block: &[u8]) -> u16 {
+        u16_at(block, 64)
+    }
+
+    #[inline(always)]
+    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
+        let block = &block[..66];
+        let mut sums = [isa.zero(); M];
+        let (width, vectors) = (4 * I::ROWS, 16 / I::ROWS);
+        unrolled!(v in vectors, at most 4 => {
+            let bytes = isa.load(&block[v * width..]);
+            // 32 bytes hold 128 weights, in the order of the shifts.
+            let first = v * width / 32 * 128 + v * width % 32;
+            unrolled!(shift in 4, at most 4 => {
+                let w = isa.and(isa.shr16(bytes, 2 * shift as u32), isa.splat8(3));
+                for t in 0..M {
+                    let x = &x[t][first + 32 * shift..];
+                    let x = if width > 32 {
+                        isa.load_two(x, &x[128..])
+                    } else {
+                        isa.load_row(x)
+                    };
+                    sums[t] = isa.add16(sums[t], isa.products(w, x));
+                }
+            });
+        });
+        widened(isa, sums)
+    }
+}
+
+// The types with steps of 32.
+
+/// A type with blocks of some steps of 32 weights, four at most.
+trait Kind32 {
+    /// Bytes of a block; its f16 comes first.
+    const BYTES: usize;
+    /// Steps of a block.
+    const STEPS: usize;
+    /// Weights are the unsigned ones less one: the activations' sum is taken off.
+    const CENTRED: bool;
+
+    /// Vector `v` of a block's weights times the activations, summed up by twos.
+    fn products<I: Rows, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M];
+}
+
+struct Rows32<'a, 'b, K, const M: usize> {
+    weight: &'a Shard,
+    rows: Range<usize>,
+    x: [Token<'a>; M],
+    out: &'a mut Tile<'b>,
+    kind: PhantomData<K>,
+}
+
+impl<'a, 'b, K: Kind32, const M: usize> Rows32<'a, 'b, K, M> {
+    fn new(weight: &'a Shard, rows: Range<usize>, x: &'a Activations<'_>, out: &'a mut Tile<'b>) -> Self {
+        Rows32 {
+            weight,
+            rows,
+            x: tokens(x, ActFormat::Q32),
+            out,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<I: Rows, K: Kind32, const M: usize> Op<I> for Rows32<'_, '_, K, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let first = self.weight.rows.start;
+        for (column, row) in self.rows.clone().enumerate() {
+            let row = self.weight.row(first + row);
+            let mut acc = [0.0; M];
+            // The f16 of 8 blocks are made floats at once.
+            for (i, blocks) in row.chunks(8 * K::BYTES).enumerate() {
+                let mut halves = [0u16; 16];
+                for (half, block) in halves.iter_mut().zip(blocks.chunks_exact(K::BYTES)) {
+                    *half = u16_at(block, 0);
+                }
+                let d = floats(isa, &halves);
+                for (j, block) in blocks.chunks_exact(K::BYTES).enumerate() {
+                    one_block::<I, K, M>(isa, (block, d[j & 15]), 8 * i + j, &self.x, &mut acc);
+                }
+            }
+            for (t, acc) in acc.iter().take(self.out.rows()).enumerate() {
+                self.out.row(t)[column] = *acc;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn one_block<I: Rows, K: Kind32, const M: usize>(
+    isa: I,
+    (block, d): (&[u8], f32),
+    index: usize,
+    x: &[Token<'_>; M],
+    acc: &mut [f32; M],
+) {
+    let mut steps = [[&[0i8; 32]; 4]; M];
+    let mut dx = [[0.0f32; 4]; M];
+    let mut offsets = [[0i32; 4]; M];
+    for t in 0..M {
+        for s in 0..K::STEPS {
+            let step = index * K::STEPS + s;
+            let Some((q, d)) = x[t].at(step) else { return };
+            (steps[t][s], dx[t][s]) = (q, d);
+            if K::CENTRED {
+                offsets[t][s] = x[t].sum_of_32(step);
+            }
+        }
+    }
+    let width = 4 * I::ROWS;
+    let mut products = [[isa.zero(); 8]; M];
+    unrolled!(v in 32 * K::STEPS / width, at most 8 => {
+        let mut parts = [isa.zero(); M];
+        for t in 0..M {
+            let steps = &steps[t];
+            parts[t] = if width > 32 {
+                isa.load_two(steps[2 * v & 3], steps[(2 * v + 1) & 3])
+            } else {
+                isa.load_row(&steps[(v * width / 32) & 3][v * width % 32..])
+            };
+        }
+        let pairs = K::products(isa, block, v, parts);
+        for t in 0..M {
+            products[t][v] = pairs[t];
+        }
+    });
+    for t in 0..M {
+        let sums = isa.sums_of_32(widened(isa, products[t]));
+        for s in 0..K::STEPS {
+            acc[t] += (d * dx[t][s]) * (sums[s] - offsets[t][s]) as f32;
+        }
+    }
+}
+
+struct Q1;
+
+impl Kind32 for Q1 {
+    const BYTES: usize = 18;
+    const STEPS: usize = 4;
+    const CENTRED: bool = false;
+
+    #[inline(always)]
+    fn products<I: Rows, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M] {
+        // A clear bit is -1.
+        let minus: [u8; 16] = std::array::from_fn(|i| !block[2 + i]);
+        x.map(|x| {
+            let x = isa.negate_where(x, &minus[v * I::ROWS / 2..]);
+            isa.products(isa.splat8(1), x)
+        })
+    }
+}
+
+struct Q2;
+
+impl Kind32 for Q2 {
+    const BYTES: usize = 18;
+    const STEPS: usize = 2;
+    const CENTRED: bool = true;
+
+    #[inline(always)]
+    fn products<I: Rows, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M] {
+        /// Where the nibble of each pair of weights is, for even pairs (low nibbles) and odd ones (high nibbles).
+        static PLACES: [[u8; 64]; 2] = {
+            let mut places = [[0x80; 64]; 2];
+            let mut i = 0;
+            while i < 64 {
+                places[i / 2 % 2][i] = if i % 2 == 0 { i as u8 / 4 } else { 0x80 };
+                i += 1;
+            }
+            places
+        };
+        let bytes = repeat_at(isa, block, 2);
+        let (low, high) = (
+            isa.and(bytes, isa.splat8(15)),
+            isa.and(isa.shr16(bytes, 4), isa.splat8(15)),
+        );
+        let at = v * 4 * I::ROWS;
+        let even = isa.shuffle(low, isa.load(&PLACES[0][at..]));
+        let odd = isa.shuffle(high, isa.load(&PLACES[1][at..]));
+        // Lanes of one nibble n: n * 65 has n & 3 at the bottom of its low byte and n >> 2 in its high byte.
+        let spread = isa.mul16(isa.or(even, odd), isa.splat16(65));
+        let w = isa.and(spread, isa.splat8(3));
+        x.map(|x| isa.products(w, x))
+    }
+}
