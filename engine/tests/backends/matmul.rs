@@ -231,7 +231,11 @@ fn products_of_every_type_are_scalars() {
 fn threads_and_views_change_nothing() {
     let scalar = select::choose(Some("scalar")).unwrap();
     let mut compared = 0;
-    let (n, teams) = if reduced() { (72, &[2][..]) } else { (200, &[2, 3][..]) };
+    let (n, teams) = if reduced() {
+        (72, &[2][..])
+    } else {
+        (200, &[2, 3][..])
+    };
     for &threads in teams {
         let team = Team::new(threads, |_, work| {
             std::thread::spawn(work);
