@@ -105,11 +105,13 @@ fn test_program() -> Result<PathBuf> {
 fn guest(directory: &Path, tests: &Path, program: &Path) -> Result<image::Guest> {
     let mut guest = image::Guest::new(&format!(
         "export TWINFER_TEST_BACKEND={BACKEND} TWINFER_TEST_REDUCED=1\n\
-         /programs/twinfer --quiet eval --tokens {} && /programs/tests --test-threads=1 --show-output\n",
-        eval::TOKENS
+         /programs/twinfer --quiet eval --json --tokens {} | {} grep -E '\"(backend|sha256)\"'\n\
+         /programs/tests --test-threads=1 --show-output\n",
+        eval::TOKENS,
+        image::BUSYBOX
     ))?;
     for (name, program) in [("tests", tests), ("twinfer", program)] {
-        // Without names for a debugger a tenth is left, and the emulated machine reads every byte of it.
+        // Most of a program is names for debuggers, and the emulated machine reads every byte of its image.
         let stripped = directory.join(name);
         run(command("strip").arg("-o").arg(&stripped).arg(program))?;
         guest.file(&Path::new("/programs").join(name), &stripped)?;
@@ -138,9 +140,16 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether what the machine printed means that the backend was compared and is exact.
 fn judge(report: &str, digest: &str) -> Result<()> {
-    let has = |what: &str| report.lines().any(|line| line.trim() == what);
-    if !has(&format!("sha256 {digest}")) {
-        bail!("the built-in model's digest is not the native one, sha256 {digest}");
+    let has = |what: &str| {
+        report
+            .lines()
+            .any(|line| line.trim().trim_end_matches(',') == what)
+    };
+    if !has(&format!("\"backend\": \"{BACKEND}\"")) {
+        bail!("the program did not take the backend {BACKEND} by itself");
+    }
+    if !has(&format!("\"sha256\": \"{digest}\"")) {
+        bail!("the built-in model's digest is not the native one, {digest}");
     }
     if report.contains(&format!("LEFT OUT {BACKEND}"))
         || !has(&format!("backends: comparing {BACKEND} alone"))
@@ -169,12 +178,14 @@ mod tests {
 
     #[test]
     fn only_a_compared_backend_with_the_right_digest_passes() {
-        let good = "sha256 abc\nbackends: comparing avx512 alone\n\
+        let good = "  \"backend\": \"avx512\",\n  \"sha256\": \"abc\"\n\
+                    backends: comparing avx512 alone\n\
                     test result: ok. 6 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.0s\n\
                     emulated machine: exit code 0\n";
         assert!(judge(good, "abc").is_ok());
         for (from, to) in [
             ("abc", "abd"),
+            ("\"avx512\"", "\"avx2\""),
             ("comparing avx512", "comparing avx2"),
             ("comparing avx512 alone", "LEFT OUT avx512"),
             ("ok. 6 passed", "FAILED. 5 passed"),

@@ -19,10 +19,10 @@ pub(super) const EXIT: &str = "emulated machine: exit code ";
 /// - `clearcpuid`: Bochs 2.7 states wrong sizes for the compacted form of XSAVE and for the keys of memory protection, on
 ///   which the kernel gives up AVX altogether, and one of the rest breaks the kernel's entry code once it is patched in.
 /// - The others leave out what takes emulated time and changes nothing for a program: mitigations, random addresses,
-///   checks of the page tables, certificates.
+///   checks of the page tables, certificates, tests of the kernel's own cryptography.
 const ARGUMENTS: &str = "console=ttyS0 panic=-1 rdinit=/init loglevel=4 \
     clearcpuid=pku,ospke,xsaves,xsavec,xsaveopt,fsgsbase,erms,fsrm,invpcid,pcid,umip,rdpid,smap,smep,la57,mwait \
-    nofsgsbase nosmap nosmep nopcid nokaslr nopti mitigations=off rodata=off lpj=1000000 no_timer_check tsc=reliable \
+    nofsgsbase nosmap nosmep nopcid nokaslr nopti mitigations=off rodata=off cryptomgr.notests lpj=1000000 no_timer_check tsc=reliable \
     initcall_blacklist=load_system_certificate_list,init_evm,init_ima";
 
 /// The file system of the emulated machine.
