@@ -2,13 +2,14 @@
 
 mod command;
 mod debian;
+mod disasm;
 mod fuzz;
 mod node;
 mod steps;
 mod test;
 mod wasm;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,7 +36,16 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         toolchain: wasm::Choice,
     },
-    /// Run every check: format, clippy, tests, docs, native <-> wasm parity, bounded fuzzing.
+    /// Check the compiled kernels: intended instructions, no calls in hot loops, nothing that would change a number.
+    Disasm {
+        /// A program to look at, built with `-C symbol-mangling-version=v0`. Default: one is built in target/disasm.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Print the hot loops of the kernels whose names contain this, such as "avx512 q4_k".
+        #[arg(long, value_name = "PART")]
+        show: Option<String>,
+    },
+    /// Run every check: format, clippy, tests, docs, compiled kernels, native <-> wasm parity, bounded fuzzing.
     ///
     /// A failed step does not stop the others; the table at the end shows them all.
     Test {
@@ -60,6 +70,7 @@ fn main() -> ExitCode {
         Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
+        Command::Disasm { binary, show } => disasm::check(binary, show.as_deref()),
         Command::Test { quick, toolchain } => return test::run(quick, toolchain),
     };
     match done {

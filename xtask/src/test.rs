@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::command::{cargo, command, output};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{fuzz, node};
+use crate::{disasm, fuzz, node};
 
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
@@ -40,6 +40,11 @@ pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
                 .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
         )
     });
+    if disasm::applies() {
+        steps.step("disassembly", |_| disasm::check(None, None));
+    } else {
+        steps.leave_out("disassembly", "the table speaks of x86-64 Linux programs");
+    }
     wasm_parity(&mut steps, toolchain);
     steps.step("fuzz", fuzz::run);
     steps.finish()
