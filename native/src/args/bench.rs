@@ -8,13 +8,11 @@ const EXAMPLES: &str = "\
 Examples:
   twinfer bench -m model.gguf
   twinfer bench -m model.gguf -p 512,2048 -n 128 -t 8 -r 5 -o json
-  twinfer bench -m model.gguf -p 0 -n 64 -d 0,8192             writing behind 8192 tokens as well
   twinfer bench --shape llama-3.1-8b --type q4_k_m             random weights, in memory
   twinfer bench --shape qwen3-0.6b --type q8_0 -o random.gguf  random weights, in a file
 
 pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one;
-both in tokens per second, mean and standard deviation over the repetitions. tg64 @ d8192 is tg64
-where 8192 tokens stand before; reading those does not count.";
+both in tokens per second, mean and standard deviation over the repetitions.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -38,16 +36,6 @@ pub(crate) struct BenchArgs {
         default_value = "128"
     )]
     pub(crate) n_gen: Vec<usize>,
-
-    /// Tokens in the context before a test begins, separated by commas; each test is done at each depth.
-    #[arg(
-        short = 'd',
-        long,
-        value_name = "N",
-        value_delimiter = ',',
-        default_value = "0"
-    )]
-    pub(crate) n_depth: Vec<usize>,
 
     /// Repetitions of each test, after one that does not count.
     #[arg(short, long, value_name = "N", default_value_t = 5,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use twinfer_engine::context::{Context, Sequence};
+use twinfer_engine::context::Context;
 use twinfer_engine::gguf::{Bytes, ModelFile};
 use twinfer_engine::model::Model;
 
@@ -21,36 +21,25 @@ const N_BATCH: usize = 512;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum Test {
     /// Reading a prompt of this many tokens.
     Prompt(usize),
-    /// Writing this many tokens, one by one.
+    /// Writing this many tokens, one by one, from an empty context.
     Generation(usize),
-}
-
-/// What is measured, behind how many tokens.
-#[derive(Debug, Clone, Copy)]
-struct Test {
-    kind: Kind,
-    depth: usize,
 }
 
 impl Test {
     fn tokens(self) -> usize {
-        match self.kind {
-            Kind::Prompt(n) | Kind::Generation(n) => n,
+        match self {
+            Test::Prompt(n) | Test::Generation(n) => n,
         }
     }
 
     /// llama-bench's names.
     fn name(self) -> String {
-        let name = match self.kind {
-            Kind::Prompt(n) => format!("pp{n}"),
-            Kind::Generation(n) => format!("tg{n}"),
-        };
-        match self.depth {
-            0 => name,
-            depth => format!("{name} @ d{depth}"),
+        match self {
+            Test::Prompt(n) => format!("pp{n}"),
+            Test::Generation(n) => format!("tg{n}"),
         }
     }
 }
@@ -95,13 +84,10 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
         return Err(Usage("-o FILE.gguf makes a model of random weights and needs --shape".into()).into());
     }
     let tests: Vec<Test> = args
-        .n_depth
+        .n_prompt
         .iter()
-        .flat_map(|&depth| {
-            let prompts = args.n_prompt.iter().map(|&n| Kind::Prompt(n));
-            let generations = args.n_gen.iter().map(|&n| Kind::Generation(n));
-            prompts.chain(generations).map(move |kind| Test { kind, depth })
-        })
+        .map(|&n| Test::Prompt(n))
+        .chain(args.n_gen.iter().map(|&n| Test::Generation(n)))
         .filter(|test| test.tokens() > 0)
         .collect();
     if tests.is_empty() && target.is_none() {
@@ -140,11 +126,7 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
         return Ok(());
     }
     let model = load::model(global, &file)?;
-    let longest = tests
-        .iter()
-        .map(|test| test.depth.saturating_add(test.tokens()))
-        .max()
-        .unwrap_or(1);
+    let longest = tests.iter().map(|test| test.tokens()).max().unwrap_or(1);
     if global.ctx_size != 0 && global.ctx_size < longest {
         bail!(
             "a test of {longest} tokens does not fit into --ctx-size {}",
@@ -160,14 +142,8 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
     for test in tests {
         progress.message(&test.name());
         let mut seconds = Vec::new();
-        let mut sequence = filled(&mut context, test.depth)?;
         for repetition in 0..=args.repetitions {
-            // Where a sliding window has moved on, what stood before is gone and is read anew.
-            if sequence.truncate(test.depth).is_err() {
-                drop(sequence);
-                sequence = filled(&mut context, test.depth)?;
-            }
-            let time = measure(&mut context, &mut sequence, test)?;
+            let time = measure(&mut context, test)?;
             // The first one fills caches and does not count.
             if repetition > 0 {
                 seconds.push(time);
@@ -189,36 +165,23 @@ fn token(i: usize, n_vocab: usize) -> u32 {
     (mixed % n_vocab.max(1) as u64) as u32
 }
 
-/// A sequence of `depth` tokens.
-fn filled(context: &mut Context, depth: usize) -> Result<Sequence> {
+/// Runs a test once; seconds.
+fn measure(context: &mut Context, test: Test) -> Result<f64> {
     let n_vocab = context.model().config().n_vocab;
-    let tokens: Vec<u32> = (0..depth).map(|i| token(i, n_vocab)).collect();
+    let tokens: Vec<u32> = (0..test.tokens()).map(|i| token(i, n_vocab)).collect();
     let mut sequence = context.new_sequence();
-    for step in tokens.chunks(N_BATCH) {
-        interrupt::check()?;
-        context.prefill(&mut sequence, step)?;
-    }
-    Ok(sequence)
-}
-
-/// Runs a test once, behind what the sequence holds; seconds.
-fn measure(context: &mut Context, sequence: &mut Sequence, test: Test) -> Result<f64> {
-    let n_vocab = context.model().config().n_vocab;
-    let tokens: Vec<u32> = (test.depth..test.depth + test.tokens())
-        .map(|i| token(i, n_vocab))
-        .collect();
     let start = Instant::now();
-    match test.kind {
-        Kind::Prompt(_) => {
+    match test {
+        Test::Prompt(_) => {
             for step in tokens.chunks(N_BATCH) {
                 interrupt::check()?;
-                context.prefill(sequence, step)?;
+                context.prefill(&mut sequence, step)?;
             }
         }
-        Kind::Generation(_) => {
+        Test::Generation(_) => {
             for &token in &tokens {
                 interrupt::check()?;
-                context.decode(sequence, token)?;
+                context.decode(&mut sequence, token)?;
             }
         }
     }
@@ -311,9 +274,9 @@ fn report(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured])
         .map(|m| {
             let speeds = m.speeds();
             let (mean, deviation) = statistics(&speeds);
-            let (prompt, generated) = match m.test.kind {
-                Kind::Prompt(n) => (n, 0),
-                Kind::Generation(n) => (0, n),
+            let (prompt, generated) = match m.test {
+                Test::Prompt(n) => (n, 0),
+                Test::Generation(n) => (0, n),
             };
             json!({
                 "model": name,
@@ -325,7 +288,6 @@ fn report(global: &GlobalArgs, name: &str, model: &Model, measured: &[Measured])
                 "test": m.test.name(),
                 "n_prompt": prompt,
                 "n_gen": generated,
-                "n_depth": m.test.depth,
                 "avg_ts": json_f64(mean),
                 "stddev_ts": json_f64(deviation),
                 "samples_ts": speeds.iter().map(|&s| json_f64(s)).collect::<Vec<_>>(),
