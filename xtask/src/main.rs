@@ -2,6 +2,7 @@
 
 mod command;
 mod debian;
+mod disasm;
 mod emulate;
 mod eval;
 mod fuzz;
@@ -11,7 +12,7 @@ mod steps;
 mod test;
 mod wasm;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,7 +49,16 @@ enum Command {
         #[arg(long, default_value_t = 30)]
         minutes: u64,
     },
-    /// Run every check: format, clippy, tests, docs, native <-> wasm parity, bounded fuzzing.
+    /// Check the compiled kernels: intended instructions, no calls in hot loops, nothing that would change a number.
+    Disasm {
+        /// A program to look at, built with `-C symbol-mangling-version=v0`. Default: one is built in target/disasm.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Print the hot loops of the kernels whose names contain this, such as "avx512 q4_k".
+        #[arg(long, value_name = "PART")]
+        show: Option<String>,
+    },
+    /// Run every check: format, clippy, tests, docs, compiled kernels, native <-> wasm parity, bounded fuzzing.
     ///
     /// A failed step does not stop the others; the table at the end shows them all.
     Test {
@@ -74,6 +84,7 @@ fn main() -> ExitCode {
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
         Command::Emulate { minutes } => emulate::emulate(Duration::from_secs(60 * minutes)),
+        Command::Disasm { binary, show } => disasm::check(binary, show.as_deref()),
         Command::Test { quick, toolchain } => return test::run(quick, toolchain),
     };
     match done {

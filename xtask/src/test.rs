@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::command::{cargo, command, output};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{fuzz, node, qemu};
+use crate::{disasm, fuzz, node, qemu};
 
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
@@ -43,6 +43,11 @@ pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
     match qemu::find() {
         Ok(()) => drop(steps.step("detection", |_| qemu::run())),
         Err(why) => steps.leave_out("detection", &format!("{why:#}")),
+    }
+    if disasm::applies() {
+        steps.step("disassembly", |_| disasm::check(None, None));
+    } else {
+        steps.leave_out("disassembly", "the table speaks of x86-64 Linux programs");
     }
     wasm_parity(&mut steps, toolchain);
     steps.step("fuzz", fuzz::run);

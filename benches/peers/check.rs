@@ -1,0 +1,114 @@
+//! Before anything is timed: both sides must have computed the same model. Engines round differently, so their logits are
+//! compared by correlation.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+use twinfer_benches::statistics::correlation;
+
+use crate::engines::{Engine, Settings};
+
+/// Spread over every vocabulary in use.
+const TOKENS: [u32; 16] = [
+    1, 271, 9001, 17, 4242, 30001, 77, 1500, 12, 25000, 333, 8191, 64, 20202, 5, 31000,
+];
+
+/// Below this the two did not compute the same. Quantized activations alone leave more than 0.99.
+const LEAST: f64 = 0.98;
+
+/// How well two engines agree.
+#[derive(Debug, Clone)]
+pub(crate) struct Agreement {
+    /// The smallest correlation of one position's logits.
+    pub(crate) correlation: f64,
+    pub(crate) positions: usize,
+    /// Positions with the same likeliest token.
+    pub(crate) same_argmax: usize,
+    /// What the peer says of itself.
+    pub(crate) report: Value,
+}
+
+impl Agreement {
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "least_correlation": self.correlation, "positions": self.positions, "same_argmax": self.same_argmax,
+        })
+    }
+}
+
+/// Compares a peer with twinfer on one model.
+pub(crate) fn compare(
+    ours: &Engine,
+    peer: &Engine,
+    model: &Path,
+    directory: &Path,
+    settings: &Settings,
+) -> Result<Agreement> {
+    let logits = |engine: &Engine| {
+        let output = directory.join(format!("{}.logits", engine.name()));
+        let found = engine.logits(model, &TOKENS, &output, settings);
+        let _ = std::fs::remove_file(output);
+        found
+    };
+    let (a, _) = logits(ours)?;
+    let (b, report) = logits(peer)?;
+    let agreement = agreement(&a, &b, TOKENS.len(), report)?;
+    if agreement.correlation < LEAST {
+        bail!(
+            "the logits of {} and twinfer correlate by only {:.4}: one of them does not compute this model",
+            peer.name(),
+            agreement.correlation
+        );
+    }
+    Ok(agreement)
+}
+
+/// `ours` has a row per position; the peer may give only the last ones.
+fn agreement(ours: &[f32], peer: &[f32], positions: usize, report: Value) -> Result<Agreement> {
+    let n_vocab = ours.len() / positions;
+    if n_vocab == 0 || peer.is_empty() || !peer.len().is_multiple_of(n_vocab) || peer.len() > ours.len() {
+        bail!(
+            "{} logits from twinfer and {} from the peer do not belong to one vocabulary",
+            ours.len(),
+            peer.len()
+        );
+    }
+    let ours = &ours[ours.len() - peer.len()..];
+    let rows = || ours.chunks_exact(n_vocab).zip(peer.chunks_exact(n_vocab));
+    let least = rows()
+        .map(|(a, b)| correlation(a, b))
+        .fold(1.0, |least, c| if c < least { c } else { least });
+    Ok(Agreement {
+        correlation: least,
+        positions: peer.len() / n_vocab,
+        same_argmax: rows().filter(|(a, b)| argmax(a) == argmax(b)).count(),
+        report,
+    })
+}
+
+fn argmax(row: &[f32]) -> Option<usize> {
+    row.iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .map(|(i, _)| i)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_positions_are_compared() {
+        let ours: Vec<f32> = (0..40).map(|i| (i * 7 % 13) as f32).collect();
+        let same = agreement(&ours, &ours, 4, Value::Null).unwrap();
+        assert_eq!((same.positions, same.same_argmax), (4, 4));
+        assert!(same.correlation > 0.999);
+        let last = agreement(&ours, &ours[30..], 4, Value::Null).unwrap();
+        assert_eq!((last.positions, last.same_argmax), (1, 1));
+        let other: Vec<f32> = ours.iter().rev().copied().collect();
+        assert!(agreement(&ours, &other, 4, Value::Null).unwrap().correlation < LEAST);
+        assert!(agreement(&ours, &ours[..9], 4, Value::Null).is_err());
+        assert!(agreement(&ours, &[], 4, Value::Null).is_err());
+    }
+}

@@ -1,0 +1,231 @@
+//! Running one measurement: each in a process of its own, so that no engine inherits another's memory or threads.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use crate::plan::Test;
+use crate::{run, setup};
+
+/// An engine to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    LlamaCpp(LlamaCpp),
+    Candle,
+}
+
+/// How llama.cpp was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LlamaCpp {
+    /// For this machine.
+    Native,
+    /// With AVX2 and FMA at most.
+    WithoutAvx512,
+}
+
+impl Peer {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Peer::LlamaCpp(LlamaCpp::Native) => "llama.cpp",
+            Peer::LlamaCpp(LlamaCpp::WithoutAvx512) => "llama.cpp-avx2",
+            Peer::Candle => "candle",
+        }
+    }
+}
+
+impl ValueEnum for Peer {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Peer::LlamaCpp(LlamaCpp::Native),
+            Peer::LlamaCpp(LlamaCpp::WithoutAvx512),
+            Peer::Candle,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()))
+    }
+}
+
+/// What holds for every measurement of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) threads: usize,
+    /// twinfer's `--backend`.
+    pub(crate) backend: Option<String>,
+    /// `f16` or `q8_0`, keys and values.
+    pub(crate) cache_type: String,
+    /// Where llama.cpp's filled caches are kept between processes.
+    pub(crate) states: PathBuf,
+}
+
+impl Settings {
+    /// Bytes per number in the cache.
+    pub(crate) fn cache_bytes(&self) -> f64 {
+        match self.cache_type.as_str() {
+            "q8_0" => 34.0 / 32.0,
+            "f32" => 4.0,
+            _ => 2.0,
+        }
+    }
+}
+
+/// An engine that can be started.
+#[derive(Debug, Clone)]
+pub(crate) enum Engine {
+    Twinfer(PathBuf),
+    /// The peer and its program.
+    Peer(Peer, PathBuf),
+}
+
+/// Settings that only some engines have: each is measured at its best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    Plain,
+    FlashAttention(bool),
+}
+
+/// A finished measurement.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    /// Tokens per second.
+    pub(crate) rate: f64,
+    /// The program's whole report.
+    pub(crate) report: Value,
+}
+
+impl Engine {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Engine::Twinfer(_) => "twinfer",
+            Engine::Peer(peer, _) => peer.name(),
+        }
+    }
+
+    /// The variants to try; the best one counts.
+    pub(crate) fn variants(&self, settings: &Settings) -> &'static [Variant] {
+        match self {
+            // A quantized cache of values wants flash attention.
+            Engine::Peer(Peer::LlamaCpp(_), _) if settings.cache_type == "q8_0" => {
+                &[Variant::FlashAttention(true)]
+            }
+            Engine::Peer(Peer::LlamaCpp(_), _) => {
+                &[Variant::FlashAttention(true), Variant::FlashAttention(false)]
+            }
+            _ => &[Variant::Plain],
+        }
+    }
+
+    /// Runs a test once.
+    pub(crate) fn measure(
+        &self,
+        model: &Path,
+        test: Test,
+        variant: Variant,
+        settings: &Settings,
+    ) -> Result<Sample> {
+        let report = match self {
+            Engine::Twinfer(program) => {
+                let (prompt, generate) = if test.prompt { (test.n, 0) } else { (0, test.n) };
+                run::json(
+                    twinfer(program, model, settings)
+                        .args(["bench", "-o", "json", "-r", "1"])
+                        .args(["-p", &prompt.to_string(), "-n", &generate.to_string()])
+                        .args(["-d", &test.depth.to_string()]),
+                )?
+            }
+            Engine::Peer(Peer::LlamaCpp(_), python) => run::json(
+                llama_cpp(python, model, variant, settings)
+                    .args(["--test", &test.to_string(), "--states"])
+                    .arg(&settings.states),
+            )?,
+            Engine::Peer(Peer::Candle, program) => {
+                run::json(candle(program, model, settings).args(["--test", &test.to_string()]))?
+            }
+        };
+        let seconds = match self {
+            Engine::Twinfer(_) => &report[0]["samples_s"][0],
+            Engine::Peer(..) => &report["seconds"][0],
+        };
+        let seconds = seconds
+            .as_f64()
+            .filter(|&s| s > 0.0)
+            .with_context(|| format!("{} reported no time", self.name()))?;
+        Ok(Sample {
+            rate: test.n as f64 / seconds,
+            report,
+        })
+    }
+
+    /// The logits of some tokens: those of the last positions, as many as the engine gives; and its report.
+    pub(crate) fn logits(
+        &self,
+        model: &Path,
+        tokens: &[u32],
+        output: &Path,
+        settings: &Settings,
+    ) -> Result<(Vec<f32>, Value)> {
+        let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
+        let tokens = tokens.join(",");
+        let report = match self {
+            Engine::Twinfer(program) => run::json(
+                twinfer(program, model, settings)
+                    .args(["eval", "--json", "--tokens", &tokens, "--logits"])
+                    .arg(output),
+            )?,
+            Engine::Peer(Peer::LlamaCpp(_), python) => run::json(
+                llama_cpp(python, model, self.variants(settings)[0], settings)
+                    .args(["--test", "logits", "--tokens", &tokens, "--output"])
+                    .arg(output),
+            )?,
+            Engine::Peer(Peer::Candle, program) => run::json(
+                candle(program, model, settings)
+                    .args(["--test", "logits", "--tokens", &tokens, "--output"])
+                    .arg(output),
+            )?,
+        };
+        let bytes = std::fs::read(output)?;
+        if bytes.is_empty() || bytes.len() % 4 != 0 {
+            bail!("{} wrote no logits", self.name());
+        }
+        let (values, _) = bytes.as_chunks::<4>();
+        Ok((values.iter().map(|&b| f32::from_le_bytes(b)).collect(), report))
+    }
+}
+
+fn twinfer(program: &Path, model: &Path, settings: &Settings) -> Command {
+    let mut command = Command::new(program);
+    command.arg("-m").arg(model).arg("-q");
+    command.args(["-t", &settings.threads.to_string()]);
+    command.args(["--cache-type-k", &settings.cache_type]);
+    command.args(["--cache-type-v", &settings.cache_type]);
+    if let Some(backend) = &settings.backend {
+        command.args(["--backend", backend]);
+    }
+    command
+}
+
+fn llama_cpp(python: &Path, model: &Path, variant: Variant, settings: &Settings) -> Command {
+    let mut command = Command::new(python);
+    command.arg(setup::llama_cpp_script()).arg(model);
+    command.args(["--threads", &settings.threads.to_string()]);
+    command.args(["--cache-type", &settings.cache_type]);
+    let flash = if variant == Variant::FlashAttention(false) {
+        "0"
+    } else {
+        "1"
+    };
+    command.args(["--flash-attention", flash]);
+    command
+}
+
+fn candle(program: &Path, model: &Path, settings: &Settings) -> Command {
+    let mut command = Command::new(program);
+    command.arg(model);
+    // candle's matrices and its tensors take their threads from rayon.
+    command.env("RAYON_NUM_THREADS", settings.threads.to_string());
+    command
+}

@@ -1,0 +1,172 @@
+"""One measurement of llama.cpp, through llama-cpp-python's low-level interface: what llama-bench does, in a process of its own.
+
+Prints one JSON object. Tests: ppN (read a prompt of N tokens), tgN (write N tokens one by one), tgN@dM (the same behind M
+tokens), logits (of the token ids given, to a file). Prompts go in batches of 2048 and micro-batches of 512, llama-bench's
+defaults; only a batch's last token has logits. What a test needs is touched before it is timed.
+"""
+
+import argparse
+import array
+import ctypes
+import json
+import os
+import re
+import sys
+import time
+
+import llama_cpp as ll
+
+BATCH, MICRO_BATCH = 2048, 512
+CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
+
+
+def token(i, n_vocab):
+    """The same tokens as `twinfer bench`: spread over the vocabulary."""
+    return (((i + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32) % n_vocab
+
+
+class Session:
+    def __init__(self, args, n_ctx):
+        start = time.perf_counter()
+        ll.llama_backend_init()
+        model_params = ll.llama_model_default_params()
+        model_params.n_gpu_layers = 0
+        self.model = ll.llama_model_load_from_file(os.fsencode(args.model), model_params)
+        if not self.model:
+            sys.exit(f"llama.cpp cannot load {args.model}")
+        self.n_vocab = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(self.model))
+        params = ll.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = BATCH
+        params.n_ubatch = MICRO_BATCH
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = args.threads
+        params.flash_attn_type = args.flash_attention
+        params.type_k = params.type_v = CACHE_TYPES[args.cache_type]
+        params.no_perf = True
+        self.ctx = ll.llama_init_from_model(self.model, params)
+        if not self.ctx:
+            sys.exit("llama.cpp cannot make a context with these settings")
+        self.memory = ll.llama_get_memory(self.ctx)
+        self.load_seconds = time.perf_counter() - start
+
+    def decode(self, batch):
+        status = ll.llama_decode(self.ctx, batch)
+        if status != 0:
+            sys.exit(f"llama_decode failed ({status})")
+
+    def prompt(self, first, n):
+        """Tokens `first..first + n`, as a prompt."""
+        for at in range(first, first + n, BATCH):
+            count = min(BATCH, first + n - at)
+            ids = (ll.llama_token * count)(*(token(i, self.n_vocab) for i in range(at, at + count)))
+            self.decode(ll.llama_batch_get_one(ids, count))
+        ll.llama_synchronize(self.ctx)
+
+    def write(self, first, n):
+        """Tokens `first..first + n`, each by itself."""
+        one = (ll.llama_token * 1)()
+        for i in range(first, first + n):
+            one[0] = token(i, self.n_vocab)
+            self.decode(ll.llama_batch_get_one(one, 1))
+            ll.llama_synchronize(self.ctx)
+
+    def cut(self, n):
+        """Forgets what lies behind the first `n` positions."""
+        if n == 0:
+            ll.llama_memory_clear(self.memory, False)
+        elif not ll.llama_memory_seq_rm(self.memory, 0, n, -1):
+            sys.exit("llama.cpp cannot shorten this model's cache")
+
+    def fill(self, depth, states, key):
+        """`depth` positions, from a file where an earlier process left them."""
+        path = os.path.join(states, f"{key}-d{depth}.state") if states else None
+        ids = (ll.llama_token * depth)()
+        count = ctypes.c_size_t()
+        if path and os.path.exists(path):
+            if ll.llama_state_seq_load_file(self.ctx, os.fsencode(path), 0, ids, depth, ctypes.byref(count)):
+                return "file"
+        self.cut(0)
+        self.prompt(0, depth)
+        if path:
+            os.makedirs(states, exist_ok=True)
+            ids = (ll.llama_token * depth)(*(token(i, self.n_vocab) for i in range(depth)))
+            part = f"{path}.{os.getpid()}"
+            if ll.llama_state_seq_save_file(self.ctx, os.fsencode(part), 0, ids, depth):
+                os.replace(part, path)
+        return "computed"
+
+
+def logits(session, ids, path):
+    """All logits of `ids` as little-endian f32."""
+    n = len(ids)
+    batch = ll.llama_batch_init(n, 0, 1)
+    batch.n_tokens = n
+    for i, value in enumerate(ids):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = value, i, 1, 1
+        batch.seq_id[i][0] = 0
+    session.decode(batch)
+    with open(path, "wb") as out:
+        for i in range(n):
+            row = ll.llama_get_logits_ith(session.ctx, i)
+            values = array.array("f", row[: session.n_vocab])
+            if sys.byteorder == "big":
+                values.byteswap()
+            values.tofile(out)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--test", required=True, help="pp512, tg128, tg64@d4096 or logits")
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument("--flash-attention", type=int, choices=(0, 1), default=1)
+    parser.add_argument("--cache-type", choices=CACHE_TYPES, default="f16")
+    parser.add_argument("--states", help="directory that keeps filled caches between processes")
+    parser.add_argument("--tokens", help="with --test logits: ids, separated by commas")
+    parser.add_argument("--output", help="with --test logits: the file to write")
+    args = parser.parse_args()
+
+    messages = []
+
+    @ll.llama_log_callback
+    def log(level, text, _):
+        messages.append(text.decode("utf-8", "replace"))
+        if level == 4:  # GGML_LOG_LEVEL_ERROR
+            sys.stderr.write(messages[-1])
+
+    ll.llama_log_set(log, ctypes.c_void_p(0))
+
+    report = {"engine": "llama.cpp", "version": f"llama-cpp-python {ll.__version__}", "test": args.test, "seconds": []}
+    if args.test == "logits":
+        ids = [int(word) for word in args.tokens.split(",")]
+        session = Session(args, len(ids))
+        logits(session, ids, args.output)
+        report["n_vocab"] = session.n_vocab
+    else:
+        found = re.fullmatch(r"(pp|tg)(\d+)(?:@d(\d+))?", args.test)
+        if not found:
+            parser.error(f"unknown test {args.test}")
+        kind, n, depth = found[1], int(found[2]), int(found[3] or 0)
+        session = Session(args, depth + n)
+        if depth:
+            key = f"{os.path.basename(args.model)}-{args.cache_type}-fa{args.flash_attention}"
+            report["depth_from"] = session.fill(depth, args.states, key)
+        timed = session.prompt if kind == "pp" else session.write
+        # Faults pages in, makes the graph, wakes the threads.
+        timed(depth, min(n, MICRO_BATCH if kind == "pp" else 4))
+        for _ in range(args.repetitions):
+            session.cut(depth)
+            start = time.perf_counter()
+            timed(depth, n)
+            report["seconds"].append(time.perf_counter() - start)
+    report["load_seconds"] = session.load_seconds
+    report["system_info"] = ll.llama_print_system_info().decode()
+    # Which buffers the weights went to tells whether they were repacked.
+    report["buffers"] = [m.strip() for m in messages if "model buffer size" in m]
+    json.dump(report, sys.stdout)
+    print()
+
+
+main()

@@ -1,0 +1,275 @@
+//! The results: a table of medians and ratios, and every single value for programs.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use twinfer_benches::limits::Limits;
+use twinfer_benches::statistics::median;
+
+use crate::models::ModelOnDisk;
+use crate::plan::Cell;
+
+/// One measured value.
+#[derive(Debug, Clone)]
+pub(crate) struct Measurement {
+    pub(crate) cell: usize,
+    /// 0 is twinfer, then the peers in order.
+    pub(crate) engine: usize,
+    pub(crate) round: usize,
+    /// Tokens per second.
+    pub(crate) rate: f64,
+    /// What the engine reported.
+    pub(crate) report: Value,
+}
+
+/// The limits measured beside a cell in a round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside {
+    pub(crate) cell: usize,
+    pub(crate) round: usize,
+    pub(crate) limits: Limits,
+}
+
+/// Everything that a run found.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    /// Names, twinfer first.
+    pub(crate) engines: Vec<String>,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) models: Vec<ModelOnDisk>,
+    pub(crate) measurements: Vec<Measurement>,
+    pub(crate) limits: Vec<Beside>,
+    /// Lines above the table: machine, settings, versions.
+    pub(crate) head: Vec<String>,
+    /// Bytes per number in the cache.
+    pub(crate) cache_bytes: f64,
+    /// What else a program may want to know.
+    pub(crate) facts: Value,
+}
+
+/// The begin and end of the block that `--readme` writes.
+const MARKERS: [&str; 2] = ["<!-- peers:begin -->", "<!-- peers:end -->"];
+
+impl Results {
+    fn rates(&self, cell: usize, engine: usize) -> Vec<(usize, f64)> {
+        self.measurements
+            .iter()
+            .filter(|m| m.cell == cell && m.engine == engine)
+            .map(|m| (m.round, m.rate))
+            .collect()
+    }
+
+    fn median_rate(&self, cell: usize, engine: usize) -> Option<f64> {
+        let rates: Vec<f64> = self
+            .rates(cell, engine)
+            .into_iter()
+            .map(|(_, rate)| rate)
+            .collect();
+        median(&rates)
+    }
+
+    /// twinfer over a peer: the median over the rounds of each round's ratio, so that both sides of it were measured in the
+    /// same minutes.
+    fn ratio(&self, cell: usize, peer: usize) -> Option<f64> {
+        let theirs = self.rates(cell, peer);
+        let ratios: Vec<f64> = self
+            .rates(cell, 0)
+            .into_iter()
+            .filter_map(|(round, ours)| {
+                let (_, rate) = theirs.iter().find(|(of, _)| *of == round)?;
+                Some(ours / rate)
+            })
+            .collect();
+        median(&ratios)
+    }
+
+    /// The median over the rounds of the fraction of that round's limit: of int8 dot products for prompts, of memory reads
+    /// for writing.
+    fn fraction(&self, cell: usize, engine: usize) -> Option<f64> {
+        let test = self.cells[cell].test;
+        let model = &self.models[cell];
+        let fractions: Vec<f64> = self
+            .rates(cell, engine)
+            .into_iter()
+            .filter_map(|(round, rate)| {
+                let beside = self.limits.iter().find(|b| b.cell == cell && b.round == round)?;
+                Some(if test.prompt {
+                    rate * model.gmacs(test) / beside.limits.dot?
+                } else {
+                    rate * model.gigabytes(test, self.cache_bytes) / beside.limits.read
+                })
+            })
+            .collect();
+        median(&fractions)
+    }
+
+    /// The table as markdown, with what must be known to read it.
+    pub(crate) fn markdown(&self) -> String {
+        let number = |value: Option<f64>| value.map_or_else(|| "–".into(), significant);
+        let percent =
+            |value: Option<f64>| value.map_or_else(|| "–".into(), |v| format!("{:.0} %", v * 100.0));
+        let mut out: String = self.head.iter().map(|line| format!("{line}\n")).collect();
+        out += "\n| model | test |";
+        for name in &self.engines {
+            out += &format!(" {name} |");
+        }
+        for name in &self.engines[1..] {
+            out += &format!(" ratio to {name} |");
+        }
+        for name in &self.engines {
+            out += &format!(" {name}: of the limit |");
+        }
+        out += "\n|---|---|";
+        out += &"---:|".repeat(self.engines.len() * 3 - 1);
+        out += "\n";
+        for (i, cell) in self.cells.iter().enumerate() {
+            if self.rates(i, 0).is_empty() {
+                continue;
+            }
+            out += &format!("| {} | {} |", cell.model.name(), cell.test);
+            for engine in 0..self.engines.len() {
+                out += &format!(" {} |", number(self.median_rate(i, engine)));
+            }
+            for peer in 1..self.engines.len() {
+                let ratio = self.ratio(i, peer);
+                out += &format!(" {} |", ratio.map_or_else(|| "–".into(), |r| format!("{r:.2} x")));
+            }
+            for engine in 0..self.engines.len() {
+                out += &format!(" {} |", percent(self.fraction(i, engine)));
+            }
+            out += "\n";
+        }
+        out
+    }
+
+    /// Every value, for programs.
+    pub(crate) fn json(&self) -> Value {
+        let limits = |cell: usize, round: usize| {
+            let beside = self.limits.iter().find(|b| b.cell == cell && b.round == round);
+            beside.map_or(Value::Null, |b| b.limits.json())
+        };
+        let values: Vec<Value> = self
+            .measurements
+            .iter()
+            .map(|m| {
+                let cell = &self.cells[m.cell];
+                json!({
+                    "shape": cell.model.shape, "type": cell.model.ty, "test": cell.test.to_string(),
+                    "engine": self.engines[m.engine], "round": m.round, "tokens_per_second": m.rate,
+                    "gmacs_per_token": self.models[m.cell].gmacs(cell.test),
+                    "gigabytes_per_token": self.models[m.cell].gigabytes(cell.test, self.cache_bytes),
+                    "limits": limits(m.cell, m.round), "report": m.report,
+                })
+            })
+            .collect();
+        json!({"facts": self.facts, "measurements": values})
+    }
+
+    /// Writes the table to `path` and the values beside it, as `.json`.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let failed = || format!("cannot write {}", path.display());
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).with_context(failed)?;
+        }
+        std::fs::write(path, self.markdown()).with_context(failed)?;
+        let values = serde_json::to_string_pretty(&self.json())? + "\n";
+        std::fs::write(path.with_extension("json"), values).with_context(failed)
+    }
+
+    /// Puts the table between the markers of a document.
+    pub(crate) fn write_between_markers(&self, document: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(document)
+            .with_context(|| format!("cannot read {}", document.display()))?;
+        let Some(text) = between_markers(&text, &self.markdown()) else {
+            bail!(
+                "{} has no block from {} to {}",
+                document.display(),
+                MARKERS[0],
+                MARKERS[1]
+            );
+        };
+        std::fs::write(document, text).with_context(|| format!("cannot write {}", document.display()))
+    }
+}
+
+fn between_markers(text: &str, block: &str) -> Option<String> {
+    let (before, rest) = text.split_once(MARKERS[0])?;
+    let (_, after) = rest.split_once(MARKERS[1])?;
+    Some(format!("{before}{}\n{block}{}{after}", MARKERS[0], MARKERS[1]))
+}
+
+/// Three significant digits, none of them invented.
+fn significant(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results() -> Results {
+        let cells = crate::plan::cells(
+            &["1b:q4_k_m".parse().unwrap()],
+            &["pp512".parse().unwrap(), "tg64".parse().unwrap()],
+        );
+        let model = ModelOnDisk::for_test(1e9, 0.0, 1e9, 0.0);
+        let mut results = Results {
+            engines: vec!["twinfer".into(), "other".into()],
+            models: vec![model; cells.len()],
+            cells,
+            cache_bytes: 2.0,
+            ..Results::default()
+        };
+        // The machine is twice as fast in round 1, for all.
+        for (round, speed) in [(0, 1.0), (1, 2.0), (2, 1.0)] {
+            for (cell, engine, rate) in [(0, 0, 100.0), (0, 1, 50.0), (1, 0, 20.0)] {
+                results.measurements.push(Measurement {
+                    cell,
+                    engine,
+                    round,
+                    rate: rate * speed,
+                    report: Value::Null,
+                });
+            }
+            for cell in 0..2 {
+                let limits = Limits {
+                    read: 40.0 * speed,
+                    dot: Some(200.0 * speed),
+                };
+                results.limits.push(Beside { cell, round, limits });
+            }
+        }
+        results
+    }
+
+    #[test]
+    fn ratios_and_fractions_are_of_one_round() {
+        let results = results();
+        assert_eq!(results.median_rate(0, 0), Some(100.0));
+        assert_eq!(results.ratio(0, 1), Some(2.0));
+        assert_eq!(results.fraction(0, 0), Some(0.5));
+        assert_eq!(results.fraction(1, 0), Some(0.5));
+        // The peer did not do the second test.
+        assert_eq!(results.ratio(1, 1), None);
+        assert!(
+            results
+                .markdown()
+                .contains("| llama-3.2-1b q4_k_m | tg64 | 20.0 | – | – | 50 % | – |")
+        );
+        assert_eq!(results.json()["measurements"].as_array().unwrap().len(), 9);
+    }
+
+    #[test]
+    fn a_block_is_replaced() {
+        let text = "a\n<!-- peers:begin -->\nold\n<!-- peers:end -->\nb\n";
+        let new = between_markers(text, "new\n").unwrap();
+        assert_eq!(new, "a\n<!-- peers:begin -->\nnew\n<!-- peers:end -->\nb\n");
+        assert_eq!(between_markers(&new, "new\n").unwrap(), new);
+        assert_eq!(between_markers("nothing", "new"), None);
+    }
+}

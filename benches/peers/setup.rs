@@ -1,0 +1,111 @@
+//! The engines to compare with, set up below `target/tools`: nothing outside the project's directory is touched.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use twinfer_benches::machine::root;
+
+use crate::engines::{LlamaCpp, Peer};
+use crate::run;
+
+/// Pinned, so that results of different days compare. It brings the sources of llama.cpp along.
+const LLAMA_CPP_PYTHON: &str = "llama-cpp-python==0.3.36";
+
+/// This machine's instructions, whatever they are.
+const NATIVE: &str = "-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release";
+
+/// What a machine without AVX-512 would get.
+const WITHOUT_AVX512: &str = "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \
+     -DGGML_AVX512=OFF -DCMAKE_BUILD_TYPE=Release";
+
+fn tools() -> Result<PathBuf> {
+    let tools = root().join("target/tools");
+    std::fs::create_dir_all(&tools)?;
+    Ok(tools)
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// This project's program, built as its users build it.
+pub(crate) fn twinfer() -> Result<PathBuf> {
+    eprintln!("building twinfer (release)");
+    run::quietly(cargo().args(["build", "--release", "--package", "twinfer"]))?;
+    Ok(root().join("target/release/twinfer"))
+}
+
+/// Makes the peer ready to run.
+pub(crate) fn peer(peer: Peer) -> Result<PathBuf> {
+    match peer {
+        Peer::LlamaCpp(build) => llama_cpp(build),
+        Peer::Candle => candle(),
+    }
+}
+
+/// A Python environment with llama.cpp built in; its interpreter.
+fn llama_cpp(build: LlamaCpp) -> Result<PathBuf> {
+    let (name, flags) = match build {
+        LlamaCpp::Native => ("llama.cpp", NATIVE),
+        LlamaCpp::WithoutAvx512 => ("llama.cpp-avx2", WITHOUT_AVX512),
+    };
+    let tools = tools()?;
+    let environment = tools.join(name);
+    let python = environment.join("bin/python");
+    // Written last: an interrupted build is begun anew.
+    let ready = environment.join("ready");
+    let wanted = format!("{LLAMA_CPP_PYTHON} {flags}\n");
+    if std::fs::read_to_string(&ready).is_ok_and(|found| found == wanted) {
+        return Ok(python);
+    }
+    let log = tools.join(format!("{name}.log"));
+    eprintln!(
+        "building llama.cpp from {LLAMA_CPP_PYTHON} into {}: some minutes, once; output in {}",
+        environment.display(),
+        log.display()
+    );
+    run::quietly(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&environment),
+    )
+    .context("python3 with its venv module is needed (Debian: python3-venv)")?;
+    let pip = ["-m", "pip", "--disable-pip-version-check", "install", "--verbose"];
+    run::logged(
+        Command::new(&python)
+            .args(pip)
+            .args(["--no-binary", "llama-cpp-python", LLAMA_CPP_PYTHON])
+            .env("CMAKE_ARGS", flags),
+        &log,
+    )
+    .context("llama.cpp needs a C++ compiler (Debian: g++)")?;
+    std::fs::write(&ready, wanted)?;
+    Ok(python)
+}
+
+/// The runner over candle: a package of its own, for this machine's instructions.
+fn candle() -> Result<PathBuf> {
+    let target = tools()?.join("candle");
+    let manifest = root().join("benches/peers/candle/Cargo.toml");
+    if !manifest.exists() {
+        bail!("{} is missing", manifest.display());
+    }
+    eprintln!("building the runner over candle into {}", target.display());
+    run::quietly(
+        cargo()
+            .args(["build", "--release", "--manifest-path"])
+            .arg(&manifest)
+            .arg("--target-dir")
+            .arg(&target)
+            .env("RUSTFLAGS", "-C target-cpu=native"),
+    )?;
+    Ok(target.join("release/candle-runner"))
+}
+
+/// The script that runs one measurement of llama.cpp.
+pub(crate) fn llama_cpp_script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/llama_cpp_runner.py")
+}

@@ -1,0 +1,203 @@
+//! What the compiled kernels must look like. The only place to change when a kernel is renamed or rewritten.
+//!
+//! `symbols` is matched with the whole demangled name of a function; `*` stands for anything. `hot` must stand in a loop that
+//! contains no further loop; such loops are what the other demands speak of.
+
+/// What one group of functions must contain.
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// How the kernel is called in reports.
+    pub(super) name: &'static str,
+    /// Pattern of the demangled names.
+    pub(super) symbols: &'static str,
+    /// The instruction that the kernel is about, and on which registers it must work wherever it stands.
+    pub(super) hot: (&'static str, Width),
+    /// How often it must stand in the innermost loops that have it, taken together.
+    pub(super) least: usize,
+    /// Others that must stand in these loops.
+    pub(super) with: &'static [&'static str],
+    /// Instructions that must not stand in these loops: a spill of the accumulators, a slower way.
+    pub(super) without: &'static [&'static str],
+}
+
+/// Registers by width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Width {
+    Ymm,
+    Zmm,
+}
+
+/// Prefixes of instructions that no function of the engine may contain, and why.
+pub(super) const NOWHERE: &[(&str, &str)] = &[
+    (
+        "vfmadd",
+        "a fused multiply-add rounds once where the contract rounds twice",
+    ),
+    (
+        "vfmsub",
+        "a fused multiply-add rounds once where the contract rounds twice",
+    ),
+    (
+        "vfnmadd",
+        "a fused multiply-add rounds once where the contract rounds twice",
+    ),
+    (
+        "vfnmsub",
+        "a fused multiply-add rounds once where the contract rounds twice",
+    ),
+    ("vdpbf16ps", "it flushes denormals"),
+    ("vcvtneps2bf16", "it flushes denormals"),
+    ("vcvtne2ps2bf16", "it flushes denormals"),
+    ("rcpps", "an approximation that differs between makers"),
+    ("rcpss", "an approximation that differs between makers"),
+    ("rsqrtps", "an approximation that differs between makers"),
+    ("rsqrtss", "an approximation that differs between makers"),
+    ("vrcp", "an approximation that differs between makers"),
+    ("vrsqrt", "an approximation that differs between makers"),
+    ("vdpps", "a sum of products in an order of its own"),
+    ("vpdpbusds", "it saturates"),
+    ("vpdpwssds", "it saturates"),
+];
+
+const fn avx512(name: &'static str, symbols: &'static str, least: usize) -> Rule {
+    Rule {
+        name,
+        symbols,
+        hot: ("vpdpbusd", Width::Zmm),
+        least,
+        with: &[],
+        without: &["vpmaddubsw"],
+    }
+}
+
+const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
+    Rule {
+        name,
+        symbols,
+        hot: ("vpmaddubsw", Width::Ymm),
+        least,
+        with: &["vpmaddwd"],
+        without: &[],
+    }
+}
+
+/// The hot kernels. 8 tokens share an unpacking with AVX-512, 4 with AVX2; 1 is the matrix-vector form.
+pub(super) const RULES: &[Rule] = &[
+    avx512(
+        "avx512 q4_k x 8",
+        "*::avx512::enter::<*Accumulate<*::Q4K>, 8>>",
+        64,
+    ),
+    avx512(
+        "avx512 q4_k x 1",
+        "*::avx512::enter::<*Accumulate<*::Q4K>, 1>>",
+        8,
+    ),
+    avx512(
+        "avx512 q5_k x 8",
+        "*::avx512::enter::<*Accumulate<*::Q5K>, 8>>",
+        64,
+    ),
+    avx512(
+        "avx512 q6_k x 8",
+        "*::avx512::enter::<*Accumulate<*::Q6K>, 8>>",
+        32,
+    ),
+    avx512(
+        "avx512 q6_k x 1",
+        "*::avx512::enter::<*Accumulate<*::Q6K>, 1>>",
+        4,
+    ),
+    avx512(
+        "avx512 iq4_xs x 8",
+        "*::avx512::enter::<*Accumulate<*::Iq4Xs>, 8>>",
+        64,
+    ),
+    avx512(
+        "avx512 q8_0 x 8",
+        "*::avx512::enter::<*Accumulate<*::Bytes<true>>, 8>>",
+        64,
+    ),
+    avx512(
+        "avx512 q4_0 x 8",
+        "*::avx512::enter::<*Accumulate<*::Q4<false>>, 8>>",
+        64,
+    ),
+    avx512(
+        "avx512 int8 x 8",
+        "*::avx512::enter::<*Accumulate<*::Int8>, 8>>",
+        32,
+    ),
+    avx2("avx2 q4_k x 4", "*::avx2::enter::<*Accumulate<*::Q4K>, 4>>", 32),
+    avx2("avx2 q4_k x 1", "*::avx2::enter::<*Accumulate<*::Q4K>, 1>>", 8),
+    avx2("avx2 q5_k x 4", "*::avx2::enter::<*Accumulate<*::Q5K>, 4>>", 32),
+    avx2("avx2 q6_k x 4", "*::avx2::enter::<*Accumulate<*::Q6K>, 4>>", 16),
+    avx2("avx2 q6_k x 1", "*::avx2::enter::<*Accumulate<*::Q6K>, 1>>", 4),
+    avx2(
+        "avx2 iq4_xs x 4",
+        "*::avx2::enter::<*Accumulate<*::Iq4Xs>, 4>>",
+        32,
+    ),
+    avx2(
+        "avx2 q8_0 x 4",
+        "*::avx2::enter::<*Accumulate<*::Bytes<true>>, 4>>",
+        32,
+    ),
+    avx2(
+        "avx2 q4_0 x 4",
+        "*::avx2::enter::<*Accumulate<*::Q4<false>>, 4>>",
+        32,
+    ),
+    avx2("avx2 int8 x 4", "*::avx2::enter::<*Accumulate<*::Int8>, 4>>", 16),
+];
+
+/// Whether `text` matches `pattern`, in which `*` stands for any characters.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|start| text.strip_prefix(start)) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((end, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, is) in [
+            ("a*c", "abbc", true),
+            ("a*c", "abb", false),
+            ("*b*", "abc", true),
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("*::Q4K>, 8>>", "x::Q4K>, 8>>", true),
+            ("*::Q4K>, 8>>", "x::Q4K>, 18>>", false),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, text), is, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (i, rule) in RULES.iter().enumerate() {
+            assert!(
+                RULES[..i].iter().all(|other| other.name != rule.name),
+                "{}",
+                rule.name
+            );
+        }
+    }
+}
