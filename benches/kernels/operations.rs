@@ -4,13 +4,17 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
 use twinfer_engine::kernels::{
-    Activation, BLOCK, Backend, KvBlock, KvData, Partial, Query, RopeKind, select,
+    Activation, BLOCK, Backend, KvBlock, KvData, Partials, QuantizedQueries, Queries, RopeKind,
+    attend_scratch, select,
 };
 
 use crate::meter::{Meter, Work};
 
 /// Length of the rows: a small model's width.
 const K: usize = 2048;
+
+/// Query heads that share a kv head.
+const GROUP: usize = 4;
 
 fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 71 % 257) as f32 - 128.0) / 96.0).collect()
@@ -47,18 +51,21 @@ struct Outputs {
     q: Vec<i8>,
     d: Vec<f32>,
     sums: Vec<i16>,
-    partial: Partial,
+    m: Vec<f32>,
+    l: Vec<f32>,
+    o: Vec<f32>,
+    scratch: Vec<f32>,
 }
 
 const OPERATIONS: &[Operation] = &[
     Operation {
         name: "attend/f16/64",
-        elements: 2 * 64 * BLOCK,
+        elements: 2 * GROUP * 64 * BLOCK,
         run: |backend, inputs, out| attend::<64>(backend, inputs, out),
     },
     Operation {
         name: "attend/f16/128",
-        elements: 2 * 128 * BLOCK,
+        elements: 2 * GROUP * 128 * BLOCK,
         run: |backend, inputs, out| attend::<128>(backend, inputs, out),
     },
     Operation {
@@ -103,17 +110,33 @@ const OPERATIONS: &[Operation] = &[
 ];
 
 fn attend<const D: usize>(backend: &dyn Backend, inputs: &Inputs, out: &mut Outputs) {
-    let query = Query {
-        q: &inputs.x[..D],
+    let queries = Queries {
+        q: &inputs.x[..GROUP * D],
+        stride: GROUP * D,
+        group: GROUP,
+        dim_k: D,
         scale: 0.125,
         softcap: None,
+        quantized: QuantizedQueries::default(),
     };
     let block = KvBlock {
         k: KvData::F16(&inputs.keys[..D * BLOCK]),
         v: KvData::F16(&inputs.values[..D * BLOCK]),
         dim_v: D,
     };
-    backend.attend(&query, &block, 0..BLOCK, &mut out.partial);
+    let mut sum = Partials {
+        m: &mut out.m,
+        l: &mut out.l,
+        o: &mut out.o[..GROUP * D],
+    };
+    sum.clear();
+    backend.attend(
+        &queries,
+        std::slice::from_ref(&(0..BLOCK)),
+        &block,
+        &mut sum,
+        &mut out.scratch,
+    );
 }
 
 fn quantize(backend: &dyn Backend, step: usize, inputs: &Inputs, out: &mut Outputs) {
@@ -125,9 +148,10 @@ fn quantize(backend: &dyn Backend, step: usize, inputs: &Inputs, out: &mut Outpu
 fn bits(operation: &Operation, backend: &dyn Backend, inputs: &Inputs) -> Vec<u32> {
     let mut out = outputs();
     (operation.run)(backend, inputs, &mut out);
-    let floats = out.row.iter().chain(&out.d).chain(&out.partial.o);
+    let floats = out.row.iter().chain(&out.d).chain(&out.o);
     floats
-        .chain([&out.partial.m, &out.partial.l])
+        .chain(&out.m)
+        .chain(&out.l)
         .map(|v| v.to_bits())
         .chain(out.q.iter().map(|&v| v as u32))
         .chain(out.sums.iter().map(|&v| v as u32))
@@ -140,7 +164,10 @@ fn outputs() -> Outputs {
         q: vec![0; K],
         d: vec![0.0; K / 16],
         sums: vec![0; K / 16],
-        partial: Partial::default(),
+        m: vec![0.0; GROUP],
+        l: vec![0.0; GROUP],
+        o: vec![0.0; GROUP * 128],
+        scratch: vec![0.0; attend_scratch(128, 128)],
     }
 }
 

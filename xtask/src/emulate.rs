@@ -34,8 +34,9 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 /// Models whose digests are compared inside, of those that the project holds: grouped queries, windows, norms of heads.
 const MODELS: [&str; 3] = ["llama-gqa.gguf", "gemma3-no-window.gguf", "qwen3-yarn.gguf"];
 
-/// Builds, boots and judges. `limit`: after this time the emulator is ended and the run has failed.
-pub(crate) fn emulate(limit: Duration) -> Result<()> {
+/// Builds, boots and judges. `limit`: after this time the emulator is ended and the run has failed. `filter`: only the
+/// tests whose names contain it.
+pub(crate) fn emulate(limit: Duration, filter: Option<&str>) -> Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         bail!("the emulated machine runs what is built for x86-64 Linux; this is another one");
     }
@@ -47,7 +48,7 @@ pub(crate) fn emulate(limit: Duration) -> Result<()> {
     let want = eval::natively(&program, "scalar")?;
     println!("native digest, scalar: {want}");
 
-    let image = image::write(&directory, &kernel, &guest(&directory, &tests, &program)?)?;
+    let image = image::write(&directory, &kernel, &guest(&directory, &tests, &program, filter)?)?;
     let report = boot::run(&directory, &image, limit)?;
     judge(&report, &want)
 }
@@ -102,13 +103,14 @@ fn test_program() -> Result<PathBuf> {
 }
 
 /// What the emulated machine's file system holds, and the script that it runs.
-fn guest(directory: &Path, tests: &Path, program: &Path) -> Result<image::Guest> {
+fn guest(directory: &Path, tests: &Path, program: &Path, filter: Option<&str>) -> Result<image::Guest> {
     let mut guest = image::Guest::new(&format!(
         "export TWINFER_TEST_BACKEND={BACKEND} TWINFER_TEST_REDUCED=1\n\
          /programs/twinfer --quiet eval --json --tokens {} | {} grep -E '\"(backend|sha256)\"'\n\
-         /programs/tests --test-threads=1 --show-output\n",
+         /programs/tests --test-threads=1 --show-output {}\n",
         eval::TOKENS,
-        image::BUSYBOX
+        image::BUSYBOX,
+        filter.unwrap_or_default()
     ))?;
     for (name, program) in [("tests", tests), ("twinfer", program)] {
         // Most of a program is names for debuggers, and the emulated machine reads every byte of its image.

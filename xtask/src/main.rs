@@ -48,6 +48,9 @@ enum Command {
         /// End the emulator after so many minutes; the run has failed then.
         #[arg(long, default_value_t = 30)]
         minutes: u64,
+        /// Run only the tests whose names contain this.
+        #[arg(long, value_name = "PART", value_parser = part_of_name)]
+        filter: Option<String>,
     },
     /// Check the compiled kernels: intended instructions, no calls in hot loops, nothing that would change a number.
     Disasm {
@@ -77,13 +80,27 @@ fn root() -> &'static Path {
         .expect("a package's directory has a parent")
 }
 
+/// A part of a test's name: it goes into a script.
+fn part_of_name(text: &str) -> Result<String, String> {
+    if text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+    {
+        Ok(text.into())
+    } else {
+        Err("a test's name has letters, digits, `_` and `:`".into())
+    }
+}
+
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Setup { toolchain } => setup(toolchain),
         Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
-        Command::Emulate { minutes } => emulate::emulate(Duration::from_secs(60 * minutes)),
+        Command::Emulate { minutes, filter } => {
+            emulate::emulate(Duration::from_secs(60 * minutes), filter.as_deref())
+        }
         Command::Disasm { binary, show } => disasm::check(binary, show.as_deref()),
         Command::Test { quick, toolchain } => return test::run(quick, toolchain),
     };

@@ -81,74 +81,124 @@ const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
     }
 }
 
-/// The hot kernels. 8 tokens share an unpacking with AVX-512, 4 with AVX2; 1 is the matrix-vector form.
+/// The hot kernels. A tile is 2 vectors of rows times 6 tokens with AVX-512, times 2 with AVX2, and there is a loop for
+/// single tokens that are left over: per group of 32 weights 8 dot products for each. The kernels for one token are written
+/// out over a whole block.
 pub(super) const RULES: &[Rule] = &[
     avx512(
-        "avx512 q4_k x 8",
-        "*::avx512::enter::<*Accumulate<*::Q4K>, 8>>",
+        "avx512 q4_k tile",
+        "*::avx512::enter::<*::Tokens<*::Q45K<false>>>>",
+        104,
+    ),
+    avx512(
+        "avx512 q4_k one token",
+        "*::avx512::enter::<*::OneToken<*::Q45K<false>>>>",
         64,
     ),
     avx512(
-        "avx512 q4_k x 1",
-        "*::avx512::enter::<*Accumulate<*::Q4K>, 1>>",
+        "avx512 q5_k tile",
+        "*::avx512::enter::<*::Tokens<*::Q45K<true>>>>",
+        104,
+    ),
+    avx512(
+        "avx512 q5_k one token",
+        "*::avx512::enter::<*::OneToken<*::Q45K<true>>>>",
+        64,
+    ),
+    avx512("avx512 q6_k tile", "*::avx512::enter::<*::Tokens<*::Q6K>>>", 52),
+    avx512(
+        "avx512 q6_k one token",
+        "*::avx512::enter::<*::OneToken<*::Q6K>>>",
+        64,
+    ),
+    avx512(
+        "avx512 iq4_xs tile",
+        "*::avx512::enter::<*::Tokens<*::Iq4Xs>>>",
+        104,
+    ),
+    avx512(
+        "avx512 iq4_xs one token",
+        "*::avx512::enter::<*::OneToken<*::Iq4Xs>>>",
+        64,
+    ),
+    avx512(
+        "avx512 q8_0 tile",
+        "*::avx512::enter::<*::Tokens<*::layouts_32::Q8>>>",
+        104,
+    ),
+    avx512(
+        "avx512 q8_0 one token",
+        "*::avx512::enter::<*::OneToken<*::layouts_32::Q8>>>",
         8,
     ),
     avx512(
-        "avx512 q5_k x 8",
-        "*::avx512::enter::<*Accumulate<*::Q5K>, 8>>",
-        64,
+        "avx512 q4_0 tile",
+        "*::avx512::enter::<*::Tokens<*::Q4<false>>>>",
+        104,
     ),
     avx512(
-        "avx512 q6_k x 8",
-        "*::avx512::enter::<*Accumulate<*::Q6K>, 8>>",
-        32,
+        "avx512 q4_0 one token",
+        "*::avx512::enter::<*::OneToken<*::Q4<false>>>>",
+        8,
     ),
     avx512(
-        "avx512 q6_k x 1",
-        "*::avx512::enter::<*Accumulate<*::Q6K>, 1>>",
-        4,
-    ),
-    avx512(
-        "avx512 iq4_xs x 8",
-        "*::avx512::enter::<*Accumulate<*::Iq4Xs>, 8>>",
-        64,
-    ),
-    avx512(
-        "avx512 q8_0 x 8",
-        "*::avx512::enter::<*Accumulate<*::Bytes<true>>, 8>>",
-        64,
-    ),
-    avx512(
-        "avx512 q4_0 x 8",
-        "*::avx512::enter::<*Accumulate<*::Q4<false>>, 8>>",
-        64,
-    ),
-    avx512(
-        "avx512 int8 x 8",
-        "*::avx512::enter::<*Accumulate<*::Int8>, 8>>",
-        32,
-    ),
-    avx2("avx2 q4_k x 4", "*::avx2::enter::<*Accumulate<*::Q4K>, 4>>", 32),
-    avx2("avx2 q4_k x 1", "*::avx2::enter::<*Accumulate<*::Q4K>, 1>>", 8),
-    avx2("avx2 q5_k x 4", "*::avx2::enter::<*Accumulate<*::Q5K>, 4>>", 32),
-    avx2("avx2 q6_k x 4", "*::avx2::enter::<*Accumulate<*::Q6K>, 4>>", 16),
-    avx2("avx2 q6_k x 1", "*::avx2::enter::<*Accumulate<*::Q6K>, 1>>", 4),
-    avx2(
-        "avx2 iq4_xs x 4",
-        "*::avx2::enter::<*Accumulate<*::Iq4Xs>, 4>>",
-        32,
+        "avx512 int8 tile",
+        "*::avx512::enter::<*::Tokens<*::layouts_256::Int8>>>",
+        52,
     ),
     avx2(
-        "avx2 q8_0 x 4",
-        "*::avx2::enter::<*Accumulate<*::Bytes<true>>, 4>>",
-        32,
+        "avx2 q4_k tile",
+        "*::avx2::enter::<*::Tokens<*::Q45K<false>>>>",
+        40,
     ),
     avx2(
-        "avx2 q4_0 x 4",
-        "*::avx2::enter::<*Accumulate<*::Q4<false>>, 4>>",
-        32,
+        "avx2 q4_k one token",
+        "*::avx2::enter::<*::OneToken<*::Q45K<false>>>>",
+        64,
     ),
-    avx2("avx2 int8 x 4", "*::avx2::enter::<*Accumulate<*::Int8>, 4>>", 16),
+    avx2(
+        "avx2 q5_k tile",
+        "*::avx2::enter::<*::Tokens<*::Q45K<true>>>>",
+        40,
+    ),
+    avx2(
+        "avx2 q5_k one token",
+        "*::avx2::enter::<*::OneToken<*::Q45K<true>>>>",
+        64,
+    ),
+    avx2("avx2 q6_k tile", "*::avx2::enter::<*::Tokens<*::Q6K>>>", 20),
+    avx2(
+        "avx2 q6_k one token",
+        "*::avx2::enter::<*::OneToken<*::Q6K>>>",
+        64,
+    ),
+    avx2("avx2 iq4_xs tile", "*::avx2::enter::<*::Tokens<*::Iq4Xs>>>", 40),
+    avx2(
+        "avx2 iq4_xs one token",
+        "*::avx2::enter::<*::OneToken<*::Iq4Xs>>>",
+        64,
+    ),
+    avx2(
+        "avx2 q8_0 tile",
+        "*::avx2::enter::<*::Tokens<*::layouts_32::Q8>>>",
+        40,
+    ),
+    avx2(
+        "avx2 q8_0 one token",
+        "*::avx2::enter::<*::OneToken<*::layouts_32::Q8>>>",
+        8,
+    ),
+    avx2("avx2 q4_0 tile", "*::avx2::enter::<*::Tokens<*::Q4<false>>>>", 40),
+    avx2(
+        "avx2 q4_0 one token",
+        "*::avx2::enter::<*::OneToken<*::Q4<false>>>>",
+        8,
+    ),
+    avx2(
+        "avx2 int8 tile",
+        "*::avx2::enter::<*::Tokens<*::layouts_256::Int8>>>",
+        20,
+    ),
 ];
 
 /// Whether `text` matches `pattern`, in which `*` stands for any characters.

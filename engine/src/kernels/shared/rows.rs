@@ -807,7 +807,7 @@ fn one_block<I: Rows, K: Kind32, const M: usize>(
         for t in 0..M {
             let steps = &steps[t];
             parts[t] = if width > 32 {
-                isa.load_two(steps[2 * v & 3], steps[(2 * v + 1) & 3])
+                isa.load_two(steps[(2 * v) & 3], steps[(2 * v + 1) & 3])
             } else {
                 isa.load_row(&steps[(v * width / 32) & 3][v * width % 32..])
             };
