@@ -7,6 +7,7 @@ mod node;
 mod steps;
 mod test;
 mod wasm;
+mod web;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,6 +36,18 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         toolchain: wasm::Choice,
     },
+    /// Build the browser side: the wasm modules, the npm package (web/dist) and the demo page (www/dist).
+    ///
+    /// Packages of npm go to node_modules, at the versions of the lock file.
+    Web {
+        #[arg(long, value_enum, default_value_t)]
+        toolchain: wasm::Choice,
+        /// Do not compile the wasm modules again: only TypeScript and the page.
+        #[arg(long)]
+        keep_wasm: bool,
+    },
+    /// Test the browser side in Chromium: what `cargo xtask web` built.
+    WebTest,
     /// Run every check: format, clippy, tests, docs, native <-> wasm parity, bounded fuzzing.
     ///
     /// A failed step does not stop the others; the table at the end shows them all.
@@ -60,6 +73,8 @@ fn main() -> ExitCode {
         Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
+        Command::Web { toolchain, keep_wasm } => web::build(web::Options { toolchain, keep_wasm }),
+        Command::WebTest => return test::web(),
         Command::Test { quick, toolchain } => return test::run(quick, toolchain),
     };
     match done {

@@ -1,13 +1,14 @@
 //! A model: configuration from metadata, weights bound by name, and the forward pass.
 //!
 //! Reading order: [`config`] (what a model is), [`arch`] (one file per family: how its metadata and tensor names become
-//! a configuration), [`weights`] (binding with shape checks), [`rope`], [`cache`], then `forward`, the whole pass in one
-//! file.
+//! a configuration), [`weights`] (binding with shape checks), [`loader`] (the same from a stream), [`rope`], [`cache`], then
+//! `forward`, the whole pass in one file.
 
 pub mod arch;
 pub mod cache;
 pub mod config;
 mod forward;
+pub mod loader;
 pub mod probe;
 pub mod rope;
 pub mod weights;
@@ -19,7 +20,7 @@ use crate::gguf::ModelFile;
 use crate::kernels::{Backend, Storage, select};
 use crate::team::Team;
 use config::Config;
-use weights::Weights;
+use weights::{FromFile, Weights};
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +55,13 @@ impl Model {
         let backend = select::choose(options.backend.as_deref())?;
         let config = Config::from_file(file)?;
         let team = options.team.clone().unwrap_or_else(Team::single);
-        let weights = Weights::bind(file, &config, (backend, options.storage, &team), progress)?;
+        let matrices = FromFile {
+            file,
+            backend,
+            storage: options.storage,
+            team: &team,
+        };
+        let weights = Weights::bind(file, &config, &matrices, progress)?;
         Ok(Model {
             config,
             weights,

@@ -1,7 +1,7 @@
 //! Weights bound by name: every tensor's type and shape checked against the configuration.
 
 use super::config::Config;
-use crate::gguf::{Bytes, ModelFile, TensorInfo};
+use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{Backend, PackedMatrix, Storage};
 use crate::team::Team;
 use crate::{Error, Result, quant};
@@ -41,12 +41,34 @@ pub(crate) struct Layer {
     pub(crate) post_ffn_norm: Option<Vec<f32>>,
 }
 
+/// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
+pub(crate) trait Matrices {
+    /// The matrix of a tensor of the file, all its rows.
+    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix>;
+}
+
+/// Made from the file's bytes, one after the other.
+pub(crate) struct FromFile<'a> {
+    pub(crate) file: &'a ModelFile,
+    pub(crate) backend: &'a dyn Backend,
+    pub(crate) storage: Storage,
+    pub(crate) team: &'a Team,
+}
+
+impl Matrices for FromFile<'_> {
+    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+        let bytes = self.file.tensor_bytes(&info.name)?;
+        let (n, k) = (info.n_rows(), info.row_len());
+        self.backend.pack(info.ty, n, k, bytes, self.storage, self.team)
+    }
+}
+
 impl Weights {
-    /// Binds all tensors that the configuration asks for.
+    /// Binds all tensors that the configuration asks for. Vectors are read from `file`.
     pub(crate) fn bind(
         file: &ModelFile,
         config: &Config,
-        (backend, storage, team): (&dyn Backend, Storage, &Team),
+        matrices: &dyn Matrices,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         if file.tensors().next().is_none() {
@@ -55,12 +77,7 @@ impl Weights {
                 what: "the file has no tensors at all: it is a vocabulary, not a model".into(),
             });
         }
-        let binder = Binder {
-            file,
-            backend,
-            storage,
-            team,
-        };
+        let binder = Binder { file, matrices };
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
         let embedding = binder.matrix(EMBEDDING, config.n_vocab, n_embd)?;
         let tied = file.tensor("output.weight").is_none();
@@ -110,9 +127,7 @@ const EMBEDDING: &str = "token_embd.weight";
 
 struct Binder<'a> {
     file: &'a ModelFile,
-    backend: &'a dyn Backend,
-    storage: Storage,
-    team: &'a Team,
+    matrices: &'a dyn Matrices,
 }
 
 impl Binder<'_> {
@@ -235,22 +250,17 @@ impl Binder<'_> {
     }
 
     fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
-        let (info, bytes) = find(self.file, name)?;
+        let info = find(self.file, name)?;
         if info.row_len() != k || info.n_rows() != n || info.shape.len() > 2 {
             return Err(shape(name, &format!("[{k}, {n}]"), info));
         }
-        self.backend
-            .pack(info.ty, n, k, bytes, self.storage, self.team)
-            .map_err(|e| Error::Tensor {
-                tensor: name.into(),
-                what: e.to_string(),
-            })
+        self.matrices.matrix(info).map_err(|e| in_tensor(name, e))
     }
 }
 
 /// A vector of `len` values as f32.
 pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
-    let (info, bytes) = find(file, name)?;
+    let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
         return Err(Error::Tensor {
@@ -262,16 +272,26 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
         return Err(shape(name, &format!("[{len}]"), info));
     }
     let mut out = vec![0.0; len];
-    quant::decode(info.ty, &bytes, &mut out)?;
+    quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }
 
-fn find<'a>(file: &'a ModelFile, name: &str) -> Result<(&'a TensorInfo, Bytes)> {
-    let info = file.tensor(name).ok_or_else(|| Error::Tensor {
+fn find<'a>(file: &'a ModelFile, name: &str) -> Result<&'a TensorInfo> {
+    file.tensor(name).ok_or_else(|| Error::Tensor {
         tensor: name.into(),
         what: "it is missing from the file".into(),
-    })?;
-    Ok((info, file.tensor_bytes(name)?))
+    })
+}
+
+/// An error that names its tensor.
+pub(crate) fn in_tensor(name: &str, error: Error) -> Error {
+    match error {
+        Error::Tensor { .. } | Error::Memory { .. } => error,
+        other => Error::Tensor {
+            tensor: name.into(),
+            what: other.to_string(),
+        },
+    }
 }
 
 fn shape(name: &str, expected: &str, info: &TensorInfo) -> Error {
