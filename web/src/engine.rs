@@ -21,7 +21,6 @@ pub(crate) struct Parts {
     pub(crate) tokenizer: twinfer_engine::Result<Tokenizer>,
     pub(crate) template: twinfer_engine::Result<Option<ChatTemplate>>,
     pub(crate) ty: String,
-    pub(crate) threads: usize,
     pub(crate) context: ContextOptions,
 }
 
@@ -36,8 +35,7 @@ pub struct Engine {
 impl Engine {
     pub(crate) fn new(model: Model, parts: Parts) -> Result<Self> {
         let model = Arc::new(model);
-        let team = threads::team(parts.threads);
-        let context = Context::new(Arc::clone(&model), team, parts.context.clone()).map_err(js)?;
+        let context = Context::new(Arc::clone(&model), threads::team(), parts.context.clone()).map_err(js)?;
         Ok(Engine {
             model,
             parts,

@@ -1,6 +1,8 @@
 //! A model on its way in: headers, the memory plan, then the data piece by piece.
 
 use serde_json::json;
+use twinfer_engine::Error;
+use twinfer_engine::chat::ChatTemplate;
 use twinfer_engine::context::ContextOptions;
 use twinfer_engine::gguf::{Gguf, GgufSet, Limits, Metadata, Parser, Status, split};
 use twinfer_engine::model::LoadOptions;
@@ -41,7 +43,6 @@ pub(crate) fn memory_bytes() -> u64 {
 #[wasm_bindgen]
 pub struct Loading {
     backend: Option<String>,
-    threads: usize,
     parser: Option<Parser>,
     headers: Vec<Gguf>,
     file_bytes: u64,
@@ -52,12 +53,11 @@ pub struct Loading {
 
 #[wasm_bindgen]
 impl Loading {
-    /// `backend` is a name of the engine's or nothing; `threads` the size of the team.
+    /// `backend` is a name of the engine's, or nothing for the best one.
     #[wasm_bindgen(constructor)]
-    pub fn new(backend: Option<String>, threads: usize) -> Self {
+    pub fn new(backend: Option<String>) -> Self {
         Loading {
             backend,
-            threads: threads.max(1),
             parser: None,
             headers: Vec::new(),
             file_bytes: 0,
@@ -140,7 +140,7 @@ impl Loading {
         let set = GgufSet::new(std::mem::take(&mut self.headers)).map_err(js)?;
         let options = LoadOptions {
             backend: self.backend.clone(),
-            team: Some(threads::team(self.threads)),
+            team: Some(threads::team()),
             ..LoadOptions::default()
         };
         let loader = Loader::new(set, &options).map_err(js)?;
@@ -230,12 +230,16 @@ impl Loading {
             .loader
             .ok_or_else(|| with_code("input", "the model was not planned yet"))?;
         let header = loader.set().parts().first();
+        let template = ChatTemplate::from_metadata(loader.set().metadata(), None);
+        // A template that does not parse is no reason to refuse texts; one that is no text is a damaged file.
+        if let Err(error @ Error::Metadata { .. }) = template {
+            return Err(js(error));
+        }
         let parts = Parts {
             // The vocabulary lives in the tokenizer from here on; the headers go with the loader.
             tokenizer: Tokenizer::from_metadata(loader.set().metadata()),
-            template: twinfer_engine::chat::ChatTemplate::from_metadata(loader.set().metadata(), None),
+            template,
             ty: header.map(common_type).unwrap_or_default(),
-            threads: self.threads,
             context: self.context,
         };
         let model = loader.finish().map_err(js)?;

@@ -72,9 +72,9 @@ async function missing<T>(promise: Promise<T>): Promise<T | null> {
   }
 }
 
-/** A lock that is held until `release` is called. */
+/** A lock that is held until `release` is called; it is free when that has settled. */
 export interface Held {
-  release: () => void;
+  release: () => Promise<void>;
 }
 
 /** Takes a lock; `null` where it is not free and `wait` is false. */
@@ -86,17 +86,21 @@ export function lock(
 ): Promise<Held | null> {
   return new Promise((resolve, reject) => {
     const options: LockOptions = wait ? { mode, signal } : { mode, ifAvailable: true };
-    navigator.locks
-      .request(name, options, (granted) => {
-        if (granted === null) {
-          resolve(null);
-          return undefined;
-        }
-        return new Promise<void>((release) => {
-          resolve({ release });
+    const ended: Promise<unknown> = navigator.locks.request(name, options, (granted) => {
+      if (granted === null) {
+        resolve(null);
+        return undefined;
+      }
+      return new Promise<void>((end) => {
+        resolve({
+          release: async () => {
+            end();
+            await ended;
+          },
         });
-      })
-      .catch(reject);
+      });
+    });
+    ended.catch(reject);
   });
 }
 
@@ -230,7 +234,7 @@ export const cache = {
     try {
       await slot.remove();
     } finally {
-      held.release();
+      await held.release();
     }
   },
 

@@ -123,7 +123,8 @@ export class Download {
       if (this.signal.aborted) {
         throw aborted();
       }
-      return this.#again(new TwinferError('network', `${this.remote.url} cannot be reached: ${message(error)}`));
+      const what = from > 0 ? `the connection broke at byte ${from} and cannot be made again` : `${this.remote.url} cannot be reached`;
+      return this.#again(new TwinferError('network', `${what}: ${message(error)}`));
     }
     if (response.status === 416 && from > 0) {
       void response.body?.cancel();

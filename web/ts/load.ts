@@ -60,7 +60,6 @@ class Progress {
 
 export interface LoadContext {
   wasm: Wasm;
-  threads: number;
   signal: AbortSignal;
   /** The next chunk of a stream that the page reads. */
   chunks: () => Promise<Uint8Array | null>;
@@ -75,7 +74,7 @@ export async function load(request: LoadRequest, context: LoadContext): Promise<
     uncached: (uncached) => progress.set({ uncached }),
   };
   const parts = open(request, context, events);
-  const loading = new wasm.Loading(request.backend, context.threads);
+  const loading = new wasm.Loading(request.backend);
   try {
     const engine = await stream(loading, parts, request, context, progress);
     progress.set({ phase: 'ready' });

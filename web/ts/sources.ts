@@ -103,7 +103,7 @@ export class UrlPart implements Part {
   async refuse(): Promise<void> {
     const held = await this.#slot?.lock('exclusive', false, this.signal);
     if (held) {
-      await this.#slot?.remove().finally(held.release);
+      await this.#slot?.remove().finally(() => held.release());
     }
   }
 
@@ -128,7 +128,7 @@ export class UrlPart implements Part {
         return;
       }
     } finally {
-      shared.release();
+      await shared.release();
     }
     const alone = await this.#take(slot, 'exclusive');
     try {
@@ -145,7 +145,7 @@ export class UrlPart implements Part {
       }
       yield* this.#download(slot);
     } finally {
-      alone.release();
+      await alone.release();
     }
   }
 

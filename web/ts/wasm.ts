@@ -8,6 +8,7 @@ type Glue = typeof import('./wasm/simd/twinfer.js');
 export interface Wasm {
   Loading: Glue['Loading'];
   Sha256: Glue['Sha256'];
+  startTeam: Glue['startTeam'];
   runWorker: Glue['runWorker'];
   module: WebAssembly.Module;
   memory: WebAssembly.Memory;

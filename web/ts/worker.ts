@@ -66,6 +66,8 @@ async function start(request: ToWorker & { type: 'start' }): Promise<void> {
     build = request.build;
     threads = request.threads;
     wasm = await instantiate(request.build);
+    // Before the page starts the team's other workers, which ask for their part in it.
+    wasm.startTeam(threads);
     const shared = threads > 1;
     send({ type: 'ready', module: shared ? wasm.module : null, memory: shared ? wasm.memory : null });
   } catch (error) {
@@ -108,7 +110,6 @@ async function perform(
     }
     engine = await load(argument as LoadRequest, {
       wasm,
-      threads,
       signal,
       chunks: () =>
         new Promise((resolve, reject) => {

@@ -30,7 +30,10 @@ export class Chat {
       }
     });
     this.#stop.addEventListener('click', () => this.#answer?.abort());
-    byId('new').addEventListener('click', () => this.clear());
+    byId('new').addEventListener('click', () => {
+      this.clear();
+      this.#message.focus({ preventScroll: true });
+    });
   }
 
   /** The model that answers from now on; `null` while there is none. */
@@ -47,7 +50,6 @@ export class Chat {
     this.#answer?.abort();
     this.#messages = [];
     this.#log.replaceChildren();
-    this.#message.focus({ preventScroll: true });
   }
 
   #buttons(): void {

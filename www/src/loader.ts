@@ -4,6 +4,7 @@ import { Model, TwinferError, cache, type LoadProgress, type ModelSource } from 
 import builtIn from '../../models/demo/twinfer-demo-q4_k_m.gguf?url';
 import { byId, make } from './dom.js';
 import { bytes, count, duration } from './format.js';
+import { serverModels } from './server-models.js';
 import type { Settings } from './settings.js';
 
 const PHASES: Record<LoadProgress['phase'], string> = {
@@ -42,13 +43,13 @@ export class Loader {
   readonly #change = byId<HTMLButtonElement>('change');
   #controller: AbortController | null = null;
   #model: Model | null = null;
-  #wish: Wish = { source: builtIn, cached: false, name: 'the built-in model' };
+  #wish: Wish = { source: new URL(builtIn, location.href), cached: false, name: 'the built-in model' };
 
   constructor(
     private readonly settings: Settings,
     private readonly onModel: (model: Model | null, name: string) => void,
   ) {
-    this.#change.addEventListener('click', () => this.#open(this.#chooser.hidden));
+    this.#change.addEventListener('click', () => this.#open(this.#chooser.hidden !== false));
     byId('cancel').addEventListener('click', () => this.#controller?.abort());
     byId('retry').addEventListener('click', () => void this.load(this.#wish));
     byId('built-in').addEventListener('click', () => void this.loadBuiltIn());
@@ -93,9 +94,31 @@ export class Loader {
   #open(open: boolean): void {
     this.#chooser.hidden = !open;
     this.#change.setAttribute('aria-expanded', String(open));
+    this.#change.textContent = open ? 'Close' : 'Change model';
     if (open) {
       void this.#list();
+      void this.#offer();
     }
+  }
+
+  /** Lists what the page's server has, if it has any. */
+  async #offer(): Promise<void> {
+    const models = await serverModels();
+    byId('offered').hidden = models.length === 0;
+    byId('offered-list').replaceChildren(
+      ...models.map((model) => {
+        const item = make('li');
+        const what = make('span', 'what', model.name);
+        what.append(make('small', '', model.bytes === null ? '' : bytes(model.bytes)));
+        const load = make('button', '', 'Load');
+        load.type = 'button';
+        load.setAttribute('aria-label', `Load ${model.name}`);
+        const source = new URL(`./models/${encodeURIComponent(model.name)}`, location.href).href;
+        load.addEventListener('click', () => void this.load({ source, cached: false, name: model.name }));
+        item.append(what, load);
+        return item;
+      }),
+    );
   }
 
   async load(wish: Wish): Promise<void> {
@@ -169,7 +192,7 @@ export class Loader {
       `${count(info.parameters)} weights`,
       `context of ${info.contextLength.toLocaleString('en')}`,
     ].join(' · ');
-    this.onModel(model, typeof wish.source === 'string' || wish.cached ? wish.name : '');
+    this.onModel(model, wish.name);
   }
 
   #fail(error: unknown): void {

@@ -46,6 +46,11 @@ impl ModelFile {
         }
     }
 
+    /// The headers alone.
+    pub(crate) fn into_set(self) -> GgufSet {
+        self.set
+    }
+
     /// The headers.
     pub fn set(&self) -> &GgufSet {
         &self.set

@@ -134,7 +134,8 @@ impl Loader {
     pub fn new(set: GgufSet, options: &LoadOptions) -> Result<Self> {
         let backend = select::choose(options.backend.as_deref())?;
         let file = ModelFile::from_tensors(set, HashMap::new());
-        let file = ModelFile::from_tensors(file.set().clone(), stand_ins(&file));
+        let stand_ins = stand_ins(&file);
+        let file = ModelFile::from_tensors(file.into_set(), stand_ins);
         let config = Config::from_file(&file)?;
         let shapes = Shapes {
             backend,
@@ -154,7 +155,7 @@ impl Loader {
             backend,
             storage: options.storage,
             team: options.team.clone().unwrap_or_else(Team::single),
-            set: file.set().clone(),
+            set: file.into_set(),
             config,
             wanted,
             at: 0,

@@ -11,6 +11,7 @@ mod perplexity;
 mod quantize;
 mod render_template;
 mod run;
+mod serve_demo;
 mod tokenize;
 
 pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
@@ -23,6 +24,7 @@ pub(crate) use perplexity::PerplexityArgs;
 pub(crate) use quantize::QuantizeArgs;
 pub(crate) use render_template::RenderTemplateArgs;
 pub(crate) use run::{ChatArgs, RunArgs};
+pub(crate) use serve_demo::ServeDemoArgs;
 pub(crate) use tokenize::{DetokenizeArgs, TokenizeArgs};
 
 use clap::{Parser, Subcommand};
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     /// Measure tokens per second, of a model or of a model's shape.
     Bench(BenchArgs),
+    /// Serve the page that runs models in the browser, and local models for it.
+    ServeDemo(ServeDemoArgs),
     /// Print a shell's completion script.
     Completions(CompletionsArgs),
 }

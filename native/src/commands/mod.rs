@@ -10,6 +10,7 @@ mod perplexity;
 mod quantize;
 mod render_template;
 mod run;
+mod serve_demo;
 mod tokenize;
 
 use anyhow::Result;
@@ -29,6 +30,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<()> {
         Command::Eval(args) => eval::run(global, args),
         Command::Perplexity(args) => perplexity::run(global, args),
         Command::Bench(args) => bench::run(global, args),
+        Command::ServeDemo(args) => serve_demo::run(global, args),
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -40,14 +40,15 @@ export interface Noted {
 
 export class TestServer {
   readonly requests: Noted[] = [];
+  /** URL path prefix to directory. */
+  readonly #roots: Record<string, string>;
+  readonly #isolated: boolean;
   readonly #server: Server;
   readonly #cuts = new Map<string, number>();
 
-  private constructor(
-    /** URL path prefix to directory. */
-    private readonly roots: Record<string, string>,
-    private readonly isolated: boolean,
-  ) {
+  private constructor(roots: Record<string, string>, isolated: boolean) {
+    this.#roots = roots;
+    this.#isolated = isolated;
     this.#server = createServer((request, response) => {
       this.#answer(request, response).catch((error: unknown) => response.destroy(error as Error));
     });
@@ -76,7 +77,7 @@ export class TestServer {
   }
 
   #file(path: string): string | null {
-    for (const [prefix, root] of Object.entries(this.roots)) {
+    for (const [prefix, root] of Object.entries(this.#roots)) {
       if (path.startsWith(prefix)) {
         const rest = normalize(decodeURIComponent(path.slice(prefix.length)));
         const file = join(root, rest === '.' || rest === '/' ? 'index.html' : rest);
@@ -96,10 +97,15 @@ export class TestServer {
       range,
       ifRange: Array.isArray(ifRange) ? ifRange[0] : ifRange,
     });
-    if (this.isolated) {
+    if (this.#isolated) {
       response.setHeader('cross-origin-opener-policy', 'same-origin');
       response.setHeader('cross-origin-embedder-policy', 'require-corp');
       response.setHeader('cross-origin-resource-policy', 'same-origin');
+    }
+    if (url.pathname === '/models') {
+      response.setHeader('content-type', 'application/json');
+      response.end(JSON.stringify({ models: [] }));
+      return;
     }
     const file = this.#file(url.pathname);
     const status = Number(ask.get('status') ?? (file === null ? 404 : 200));
@@ -171,9 +177,14 @@ export class TestServer {
         }
         at += bytes.length;
         if (!response.write(bytes)) {
-          await new Promise((resolve) => {
-            response.once('drain', resolve);
-            response.once('close', resolve);
+          await new Promise<void>((resolve) => {
+            const go = () => {
+              response.off('drain', go);
+              response.off('close', go);
+              resolve();
+            };
+            response.on('drain', go);
+            response.on('close', go);
           });
         }
         if (response.destroyed) {
@@ -185,8 +196,8 @@ export class TestServer {
       }
     }
     if (end < size) {
-      // What was written shall arrive before the connection breaks.
-      await sleep(50);
+      // What was written shall be read before the connection breaks: browsers throw the rest away then.
+      await sleep(300);
       response.destroy();
       return;
     }
