@@ -115,10 +115,19 @@ fn bytes_out_of_order_are_refused() {
     let gguf = Gguf::parse(&file).unwrap();
     let data = gguf.data_offset();
     let mut loader = Loader::new(GgufSet::new(vec![gguf]).unwrap(), &load_options("scalar")).unwrap();
-    assert!(matches!(loader.push(0, data + 1, &[0; 8]), Err(Error::InvalidInput { .. })));
-    assert!(matches!(loader.push(1, 0, &[0; 8]), Err(Error::InvalidInput { .. })));
+    assert!(matches!(
+        loader.push(0, data + 1, &[0; 8]),
+        Err(Error::InvalidInput { .. })
+    ));
+    assert!(matches!(
+        loader.push(1, 0, &[0; 8]),
+        Err(Error::InvalidInput { .. })
+    ));
     let space = loader.space().len();
-    assert!(matches!(loader.filled(space + 1), Err(Error::InvalidInput { .. })));
+    assert!(matches!(
+        loader.filled(space + 1),
+        Err(Error::InvalidInput { .. })
+    ));
 }
 
 #[test]
@@ -130,7 +139,10 @@ fn shapes_are_refused_before_the_data() {
     file[at] ^= 0x40;
     let gguf = Gguf::parse(&file).unwrap();
     let error = Loader::new(GgufSet::new(vec![gguf]).unwrap(), &load_options("scalar")).unwrap_err();
-    assert!(matches!(&error, Error::Tensor { tensor, .. } if tensor.contains("ffn")), "{error}");
+    assert!(
+        matches!(&error, Error::Tensor { tensor, .. } if tensor.contains("ffn")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -55,12 +55,16 @@ impl Request {
                 _ => None,
             };
             if found.is_some() && prompt.is_some() {
-                return Err(wrong(name, "there is another prompt, message list or token list beside it"));
+                return Err(wrong(
+                    name,
+                    "there is another prompt, message list or token list beside it",
+                ));
             }
             prompt = prompt.or(found);
             request.field(name, value)?;
         }
-        request.prompt = prompt.ok_or_else(|| wrong("the request", "it has no prompt, messages or tokens"))?;
+        request.prompt =
+            prompt.ok_or_else(|| wrong("the request", "it has no prompt, messages or tokens"))?;
         Ok(request)
     }
 
@@ -155,7 +159,10 @@ mod tests {
         )
         .expect("a request without faults");
         assert_eq!(request.prompt, Prompt::Text("Once".into()));
-        assert_eq!((request.max_tokens, request.stop), (Some(3), vec!["a".to_string()]));
+        assert_eq!(
+            (request.max_tokens, request.stop),
+            (Some(3), vec!["a".to_string()])
+        );
         let sampling = request.sampling;
         assert_eq!((sampling.temp, sampling.top_k, sampling.seed), (0.0, 5, 7));
         assert_eq!(sampling.min_p, SamplerParams::default().min_p);

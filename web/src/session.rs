@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use twinfer_engine::Result;
 use twinfer_engine::context::{Context, Sequence};
 use twinfer_engine::digest::Digest;
-use twinfer_engine::sample::{MAX_LAST_N, Sampler};
 use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, SamplerParams, dry_breakers};
+use twinfer_engine::sample::{MAX_LAST_N, Sampler};
 use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, StreamDecoder, Tokenizer};
 
 /// Why a text ended.

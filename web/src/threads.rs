@@ -57,6 +57,9 @@ pub fn run_worker(index: usize) -> Result<()> {
             job();
             Ok(())
         }
-        None => Err(with_code("worker", &format!("there is no job for worker {index}"))),
+        None => Err(with_code(
+            "worker",
+            &format!("there is no job for worker {index}"),
+        )),
     }
 }

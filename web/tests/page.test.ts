@@ -1,10 +1,12 @@
 // The demo page as a person meets it, with pictures of it in target/screenshots.
 
 import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { BrowserContext, Page } from 'playwright-core';
-import { open, screenshots, watch, type World } from './support/browser.ts';
+import { open, root, screenshots, twinfer, watch, type World } from './support/browser.ts';
 
 const MODEL = '/models/twinfer-demo-q4_k_m.gguf';
 let world: World;
@@ -109,7 +111,7 @@ describe('the demo page', () => {
     await page.getByRole('button', { name: 'Change model' }).click();
     const chooser = page.waitForEvent('filechooser');
     await page.getByLabel(/drop a GGUF file/).click();
-    await (await chooser).setFiles(join(import.meta.dirname, '../../models/demo/twinfer-demo-q4_k_m.gguf'));
+    await (await chooser).setFiles(join(root, 'models/demo/twinfer-demo-q4_k_m.gguf'));
     await page.locator('#loading').waitFor({ state: 'visible' }).catch(() => undefined);
     await ready(page);
     assert.match((await page.locator('#engine').textContent()) ?? '', /Threads/);
@@ -123,8 +125,6 @@ describe('the demo page', () => {
     const [digest, command] = await page.locator('#compare-result .digest').allTextContents();
     assert.match(digest ?? '', /^[0-9a-f]{64}$/);
     assert.match(command ?? '', /^twinfer eval --tokens [\d,]+$/);
-    const { execFileSync } = await import('node:child_process');
-    const { twinfer } = await import('./support/browser.ts');
     const out = execFileSync(twinfer, [...(command ?? '').split(' ').slice(1), '-q']).toString();
     assert.ok(out.includes(`sha256 ${digest}`), out.slice(-100));
   });
@@ -171,6 +171,30 @@ describe('the demo page', () => {
     }
     for (const id of ['url', 'file', 'message', 'log', 'compare']) {
       assert.ok(reached.has(id), `${id} is not reached`);
+    }
+  });
+
+  test('from `twinfer serve-demo`: several threads, and the models that it offers', async () => {
+    const model = join(root, 'models/demo/twinfer-demo-q4_k_m.gguf');
+    const server = spawn(twinfer, ['serve-demo', '--port', '0', '--page', join(root, 'www/dist'), '-m', model]);
+    try {
+      const [line] = (await once(server.stdout, 'data')) as [Buffer];
+      context = await world.browser.newContext();
+      const page = await context.newPage();
+      const errors = watch(page);
+      await page.goto(line.toString().trim());
+      await ready(page);
+      assert.equal(await page.evaluate(() => crossOriginIsolated), true);
+      assert.match((await page.locator('#engine').textContent()) ?? '', /build threads/);
+      await page.getByRole('button', { name: 'Change model' }).click();
+      await page.getByRole('button', { name: 'Load twinfer-demo-q4_k_m.gguf' }).click();
+      await page.locator('#send:disabled').waitFor();
+      await ready(page);
+      await page.getByRole('button', { name: 'Compute the digest' }).click();
+      await page.getByText('twinfer eval -m twinfer-demo-q4_k_m.gguf').waitFor();
+      assert.deepEqual(errors, []);
+    } finally {
+      server.kill();
     }
   });
 

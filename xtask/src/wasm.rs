@@ -80,7 +80,15 @@ impl Toolchain {
     /// Builds one of the package's modules and returns its path.
     pub(crate) fn build_web(&self, web: &Build) -> Result<PathBuf> {
         let mut build = cargo();
-        build.args(["build", "--package", "twinfer-web", "--target", TARGET, "--profile", "web"]);
+        build.args([
+            "build",
+            "--package",
+            "twinfer-web",
+            "--target",
+            TARGET,
+            "--profile",
+            "web",
+        ]);
         // Other flags in the same directory would make each throw away what the other built.
         let directory = root().join("target/web").join(web.name);
         build
@@ -95,7 +103,10 @@ impl Toolchain {
     /// Sets the compiler; `own_std` where the standard library must be built with the same flags, as for threads.
     fn with_compiler(&self, build: &mut Command, own_std: bool) -> Result<()> {
         if own_std && matches!(self, Toolchain::Rustup) {
-            run_within(command("rustup").args(["component", "add", "rust-src"]), DOWNLOAD_LIMIT)?;
+            run_within(
+                command("rustup").args(["component", "add", "rust-src"]),
+                DOWNLOAD_LIMIT,
+            )?;
         }
         if own_std || !matches!(self, Toolchain::Rustup) {
             // Building the standard library is not a stable feature of cargo; the library is the compiler's own.

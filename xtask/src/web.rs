@@ -73,8 +73,12 @@ pub(crate) fn build(options: Options) -> Result<()> {
             module(build, &toolchain, &bindgen, &tools)?;
         }
     }
-    run(tools.npm().args(["run", "--silent", "build", "--workspace", "web"]))?;
-    run(tools.npm().args(["run", "--silent", "build", "--workspace", "www"]))?;
+    run(tools
+        .npm()
+        .args(["run", "--silent", "build", "--workspace", "web"]))?;
+    run(tools
+        .npm()
+        .args(["run", "--silent", "build", "--workspace", "www"]))?;
     println!("the package is in web/dist, the page in www/dist; `twinfer serve-demo` serves it");
     Ok(())
 }
@@ -151,8 +155,17 @@ fn module(build: &Build, toolchain: &Toolchain, bindgen: &Path, tools: &Tools) -
     run(tools
         .node()
         .arg("node_modules/binaryen/bin/wasm-opt")
-        .args(["-O2", "--enable-bulk-memory", "--enable-simd", "--enable-mutable-globals"])
-        .args(["--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-reference-types"])
+        .args([
+            "-O2",
+            "--enable-bulk-memory",
+            "--enable-simd",
+            "--enable-mutable-globals",
+        ])
+        .args([
+            "--enable-nontrapping-float-to-int",
+            "--enable-sign-ext",
+            "--enable-reference-types",
+        ])
         .args(["--enable-multivalue", "--enable-threads", "--enable-relaxed-simd"])
         .arg(&path)
         .arg("-o")

@@ -201,12 +201,7 @@ impl Loader {
         )?;
         Ok(MemoryPlan {
             weights: self.bytes_total(),
-            staging: self
-                .wanted
-                .iter()
-                .map(Wanted::piece_bytes)
-                .max()
-                .unwrap_or(0) as u64,
+            staging: self.wanted.iter().map(Wanted::piece_bytes).max().unwrap_or(0) as u64,
             cache,
             workspace: workspace_bytes(&self.config, options.n_batch),
         })
@@ -406,9 +401,14 @@ impl Matrices for Shapes {
     fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
         self.used.borrow_mut().insert(info.name.clone());
         let empty = Bytes::from_static(&[]);
-        let none = self
-            .backend
-            .pack(info.ty, 0, info.row_len(), empty, Storage::Mapped, &Team::single())?;
+        let none = self.backend.pack(
+            info.ty,
+            0,
+            info.row_len(),
+            empty,
+            Storage::Mapped,
+            &Team::single(),
+        )?;
         Ok(none.shape_only(info.n_rows()))
     }
 }

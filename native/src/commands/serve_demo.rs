@@ -46,10 +46,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     ),
-    (
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    ),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
 /// Models by the name in their address.
@@ -80,7 +77,9 @@ async fn serve(page: PathBuf, models: Models, host: IpAddr, port: u16) -> Result
         note(&format!("model {name}: {}", path.display()));
     }
     if !host.is_loopback() {
-        note(&format!("everyone who reaches {host} can load the page and these models"));
+        note(&format!(
+            "everyone who reaches {host} can load the page and these models"
+        ));
     }
     output::to_stdout(&format!("http://{address}/\n"))?;
     let site = Site {
@@ -135,7 +134,11 @@ async fn list(State(site): State<Arc<Site>>) -> Json<Value> {
     Json(json!({ "models": models }))
 }
 
-async fn model(State(site): State<Arc<Site>>, UrlPath(name): UrlPath<String>, mut request: Request) -> Response {
+async fn model(
+    State(site): State<Arc<Site>>,
+    UrlPath(name): UrlPath<String>,
+    mut request: Request,
+) -> Response {
     let Some(path) = site.models.get(&name) else {
         return (StatusCode::NOT_FOUND, "there is no such model\n").into_response();
     };
@@ -204,7 +207,11 @@ fn models<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Models> {
         if !path.is_file() {
             bail!("`{shown}` is not a file");
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if let Some(other) = models.insert(name, path.clone())
             && other != *path
         {
@@ -220,10 +227,22 @@ mod tests {
 
     #[test]
     fn loopback_names() {
-        for host in ["localhost", "localhost:8080", "127.0.0.1:80", "[::1]:8080", "[::1]"] {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:80",
+            "[::1]:8080",
+            "[::1]",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["example.org", "127.0.0.1.example.org:8080", "localhost.example.org", "10.0.0.1", ""] {
+        for host in [
+            "example.org",
+            "127.0.0.1.example.org:8080",
+            "localhost.example.org",
+            "10.0.0.1",
+            "",
+        ] {
             assert!(!is_loopback(host), "{host}");
         }
     }
