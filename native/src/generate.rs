@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use twinfer_engine::context::{Context, Sequence};
 use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, Sampler, SamplerParams, dry_breakers};
-use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, Tokenizer};
 
 use crate::args::{GenerationArgs, GlobalArgs};
 use crate::interrupt;
@@ -177,7 +177,10 @@ impl Session {
             }
             outcome.n_generated += 1;
             sampler.accept(token)?;
-            let stopped = stop.push(decoder.push(token), on_text)?;
+            let (text, stopped) = stop.push(decoder.push(token));
+            if !text.is_empty() {
+                on_text(&text)?;
+            }
             if stopped {
                 break End::Stop;
             }
@@ -191,59 +194,17 @@ impl Session {
             self.tokens.push(token);
             token = sampler.sample(logits)?;
         };
-        if outcome.end != End::Stop && !stop.push(decoder.flush(), on_text)? {
-            stop.finish(on_text)?;
+        if outcome.end != End::Stop {
+            let (mut text, stopped) = stop.push(decoder.flush());
+            if !stopped {
+                text.push_str(&stop.finish());
+            }
+            if !text.is_empty() {
+                on_text(&text)?;
+            }
         }
         outcome.generation_time = start.elapsed();
         Ok(outcome)
-    }
-}
-
-/// Holds back text that may be the beginning of a stop string.
-#[derive(Debug)]
-struct StopFilter<'a> {
-    stop: &'a [String],
-    held: String,
-}
-
-impl<'a> StopFilter<'a> {
-    fn new(stop: &'a [String]) -> Self {
-        Self {
-            stop,
-            held: String::new(),
-        }
-    }
-
-    /// Passes text on; true where a stop string came, which is not passed on.
-    fn push(&mut self, text: &str, on_text: &mut dyn FnMut(&str) -> Result<()>) -> Result<bool> {
-        self.held.push_str(text);
-        let stops = || self.stop.iter().filter(|stop| !stop.is_empty());
-        if let Some(at) = stops().filter_map(|stop| self.held.find(stop.as_str())).min() {
-            if at > 0 {
-                on_text(&self.held[..at])?;
-            }
-            self.held.clear();
-            return Ok(true);
-        }
-        // The earliest place from which the rest could grow into a stop string.
-        let safe = self
-            .held
-            .char_indices()
-            .map(|(i, _)| i)
-            .find(|&i| stops().any(|stop| stop.starts_with(&self.held[i..])))
-            .unwrap_or(self.held.len());
-        if safe > 0 {
-            on_text(&self.held[..safe])?;
-            self.held.drain(..safe);
-        }
-        Ok(false)
-    }
-
-    fn finish(&mut self, on_text: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
-        if self.held.is_empty() {
-            return Ok(());
-        }
-        on_text(&std::mem::take(&mut self.held))
     }
 }
 
@@ -288,47 +249,4 @@ pub(crate) fn seed(global: &GlobalArgs) -> u32 {
     // The standard library seeds each hasher from the system's entropy.
     let random = std::hash::RandomState::new().build_hasher().finish();
     (random >> 32) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn filtered(stop: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
-        let stop: Vec<String> = stop.iter().map(|s| s.to_string()).collect();
-        let mut filter = StopFilter::new(&stop);
-        let mut out = Vec::new();
-        let mut on_text = |text: &str| {
-            out.push(text.to_string());
-            Ok(())
-        };
-        let mut stopped = false;
-        for piece in pieces {
-            stopped = filter.push(piece, &mut on_text).unwrap();
-            if stopped {
-                break;
-            }
-        }
-        if !stopped {
-            filter.finish(&mut on_text).unwrap();
-        }
-        (out, stopped)
-    }
-
-    #[test]
-    fn stop_strings_are_never_shown_in_part() {
-        assert_eq!(filtered(&[], &["a", "b"]), (vec!["a".into(), "b".into()], false));
-        assert_eq!(filtered(&["END"], &["xE", "N", "Dy"]), (vec!["x".into()], true));
-        assert_eq!(
-            filtered(&["END"], &["xE", "N", "Fy"]),
-            (vec!["x".into(), "ENFy".into()], false)
-        );
-        assert_eq!(
-            filtered(&["END"], &["xEN"]),
-            (vec!["x".into(), "EN".into()], false)
-        );
-        assert_eq!(filtered(&["b", "abc"], &["zab"]), (vec!["za".into()], true));
-        assert_eq!(filtered(&["éé"], &["né", "ée"]), (vec!["n".into()], true));
-        assert_eq!(filtered(&[""], &["a"]), (vec!["a".into()], false));
-    }
 }

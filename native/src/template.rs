@@ -5,19 +5,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
-use twinfer_engine::chat::{ChatTemplate, CivilTime, Inputs};
+use twinfer_engine::chat::{self, ChatTemplate, CivilTime};
 use twinfer_engine::gguf::ModelFile;
-use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+use twinfer_engine::tokenizer::Tokenizer;
 
 use crate::args::GlobalArgs;
 use crate::{load, output};
 
-/// A template with the special tokens that it may print.
+/// The template that a conversation is put into.
 #[derive(Debug)]
 pub(crate) struct Template {
     template: ChatTemplate,
-    bos: String,
-    eos: String,
 }
 
 /// The template in `path`, or else the model's own.
@@ -33,23 +31,13 @@ pub(crate) fn load(global: &GlobalArgs, file: &ModelFile, path: Option<&Path>) -
                 )
             })?,
     };
-    let (bos, eos) = special_tokens(&load::tokenizer(global, file)?);
-    Ok(Template { template, bos, eos })
+    Ok(Template { template })
 }
 
 /// The template in a file, by itself.
 pub(crate) fn from_file(path: &Path) -> Result<ChatTemplate> {
     let source = output::read_text(path)?;
     ChatTemplate::new(&source).with_context(|| format!("`{}`", path.display()))
-}
-
-/// The texts of BOS and EOS; empty where the model has none.
-pub(crate) fn special_tokens(tokenizer: &Tokenizer) -> (String, String) {
-    let text = |id: Option<u32>| {
-        let bytes = id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
-        String::from_utf8_lossy(bytes).into_owned()
-    };
-    (text(tokenizer.bos()), text(tokenizer.eos()))
 }
 
 /// The time now, in UTC.
@@ -72,21 +60,6 @@ pub(crate) fn messages(system: Option<&str>, user: &str) -> Vec<Value> {
 
 /// The tokens that make the model answer a conversation.
 pub(crate) fn prompt_ids(template: &Template, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>> {
-    let inputs = Inputs::chat(messages.into(), true, now())
-        .with("bos_token", template.bos.as_str())
-        .with("eos_token", template.eos.as_str());
-    let text = template.template.render(&inputs)?;
-    // A template may write BOS itself; then none is added. EOS after an answer that is to come would end it.
-    let writes_bos = !template.bos.is_empty() && text.starts_with(&template.bos);
-    let mut ids = tokenizer.encode(
-        &text,
-        EncodeOptions {
-            add_special: !writes_bos,
-            parse_special: true,
-        },
-    )?;
-    if tokenizer.add_eos() && !writes_bos && ids.last().copied() == tokenizer.eos() {
-        ids.pop();
-    }
+    let ids = chat::prompt_ids(&template.template, tokenizer, messages.into(), now())?;
     Ok(ids)
 }

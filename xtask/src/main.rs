@@ -11,6 +11,7 @@ mod qemu;
 mod steps;
 mod test;
 mod wasm;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,6 +41,18 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         toolchain: wasm::Choice,
     },
+    /// Build the browser side: the wasm modules, the npm package (web/dist) and the demo page (www/dist).
+    ///
+    /// Packages of npm go to node_modules, at the versions of the lock file.
+    Web {
+        #[arg(long, value_enum, default_value_t)]
+        toolchain: wasm::Choice,
+        /// Do not compile the wasm modules again: only TypeScript and the page.
+        #[arg(long)]
+        keep_wasm: bool,
+    },
+    /// Test the browser side in Chromium: what `cargo xtask web` built.
+    WebTest,
     /// Test the AVX-512 backend on an emulated processor: needs no AVX-512, but Debian or a relative, and minutes.
     ///
     /// Bochs boots a kernel that runs the reduced backend tests and evaluates a few tokens of the built-in model. As root
@@ -102,6 +115,8 @@ fn main() -> ExitCode {
             emulate::emulate(Duration::from_secs(60 * minutes), filter.as_deref())
         }
         Command::Disasm { binary, show } => disasm::check(binary, show.as_deref()),
+        Command::Web { toolchain, keep_wasm } => web::build(web::Options { toolchain, keep_wasm }),
+        Command::WebTest => return test::web(),
         Command::Test { quick, toolchain } => return test::run(quick, toolchain),
     };
     match done {

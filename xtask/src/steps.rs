@@ -23,7 +23,7 @@ pub(crate) struct Steps {
     counts: Counts,
 }
 
-/// Sums over every `test result:` line that the tests printed.
+/// Sums over every summary that the tests printed.
 #[derive(Default, Debug, PartialEq)]
 struct Counts {
     passed: u64,
@@ -32,8 +32,18 @@ struct Counts {
 }
 
 impl Counts {
-    /// Adds one line of cargo test's output, if it is a summary.
+    /// Adds one line of cargo test's or Node's output, if it is a summary.
     fn read(&mut self, line: &str) {
+        if let Some((what, count)) = line.strip_prefix("ℹ ").and_then(|line| line.split_once(' ')) {
+            let count = count.parse().unwrap_or(0);
+            match what {
+                "pass" => self.passed += count,
+                "fail" | "cancelled" => self.failed += count,
+                "skipped" => self.ignored += count,
+                _ => {}
+            }
+            return;
+        }
         let Some((_, summary)) = line.split_once("test result: ") else {
             return;
         };
@@ -162,15 +172,19 @@ mod tests {
             "running 9 tests",
             "test x ... ok",
             "test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+            "ℹ tests 8",
+            "ℹ pass 5",
+            "ℹ fail 1",
+            "ℹ skipped 2",
         ] {
             counts.read(line);
         }
         assert_eq!(
             counts,
             Counts {
-                passed: 14,
-                failed: 4,
-                ignored: 1
+                passed: 19,
+                failed: 5,
+                ignored: 3
             }
         );
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::command::{cargo, command, output};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{disasm, fuzz, node, qemu};
+use crate::{disasm, fuzz, node, qemu, web};
 
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
@@ -51,6 +51,13 @@ pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
     }
     wasm_parity(&mut steps, toolchain);
     steps.step("fuzz", fuzz::run);
+    steps.finish()
+}
+
+/// The browser's tests alone.
+pub(crate) fn web() -> ExitCode {
+    let mut steps = Steps::default();
+    steps.step("browser", web::test);
     steps.finish()
 }
 

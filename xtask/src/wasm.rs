@@ -5,12 +5,14 @@
 //! build-std` (a stable compiler needs `RUSTC_BOOTSTRAP` for that). Either way says which it is.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::command::{cargo, command, exists, output, run, run_within};
+use crate::web::Build;
 use crate::{debian, root};
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -66,25 +68,67 @@ impl Toolchain {
         build.args(["build", "--package", "twinfer-tests-wasm", "--target", TARGET]);
         let directory = match self {
             Toolchain::Rustup => root().join("target"),
-            Toolchain::Debian { linker } => {
-                // Another compiler in the same directory would make each throw away what the other built.
-                let directory = root().join("target/debian");
-                build
-                    .args(["-Z", "build-std=std,panic_abort", "--target-dir"])
-                    .arg(&directory)
-                    .env("RUSTC", DEBIAN_RUSTC)
-                    .env("RUSTC_BOOTSTRAP", "1")
-                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-                directory
-            }
+            // Another compiler in the same directory would make each throw away what the other built.
+            Toolchain::Debian { .. } => root().join("target/debian"),
         };
+        build.arg("--target-dir").arg(&directory);
+        self.with_compiler(&mut build, false)?;
         run(&mut build)?;
-        let module = directory.join(TARGET).join("debug/twinfer_tests_wasm.wasm");
-        if !module.is_file() {
-            bail!("the build left no {}", module.display());
-        }
-        Ok(module)
+        built(&directory, "debug/twinfer_tests_wasm.wasm")
     }
+
+    /// Builds one of the package's modules and returns its path.
+    pub(crate) fn build_web(&self, web: &Build) -> Result<PathBuf> {
+        let mut build = cargo();
+        build.args([
+            "build",
+            "--package",
+            "twinfer-web",
+            "--target",
+            TARGET,
+            "--profile",
+            "web",
+        ]);
+        // Other flags in the same directory would make each throw away what the other built.
+        let directory = root().join("target/web").join(web.name);
+        build
+            .arg("--target-dir")
+            .arg(&directory)
+            .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", web.rustflags());
+        self.with_compiler(&mut build, web.threads)?;
+        run(&mut build)?;
+        built(&directory, "web/twinfer_web.wasm")
+    }
+
+    /// Sets the compiler; `own_std` where the standard library must be built with the same flags, as for threads.
+    fn with_compiler(&self, build: &mut Command, own_std: bool) -> Result<()> {
+        if own_std && matches!(self, Toolchain::Rustup) {
+            run_within(
+                command("rustup").args(["component", "add", "rust-src"]),
+                DOWNLOAD_LIMIT,
+            )?;
+        }
+        if own_std || !matches!(self, Toolchain::Rustup) {
+            // Building the standard library is not a stable feature of cargo; the library is the compiler's own.
+            build
+                .args(["-Z", "build-std=std,panic_abort"])
+                .env("RUSTC_BOOTSTRAP", "1");
+        }
+        if let Toolchain::Debian { linker } = self {
+            build
+                .env("RUSTC", DEBIAN_RUSTC)
+                .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+        }
+        Ok(())
+    }
+}
+
+fn built(directory: &Path, file: &str) -> Result<PathBuf> {
+    let module = directory.join(TARGET).join(file);
+    if !module.is_file() {
+        bail!("the build left no {}", module.display());
+    }
+    Ok(module)
 }
 
 fn rustup() -> Result<Toolchain> {

@@ -24,6 +24,7 @@ mod json;
 mod lexer;
 mod methods;
 mod predicates;
+mod prompt;
 mod repr;
 mod rewrite;
 mod scalar_filters;
@@ -38,6 +39,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind, State, Value as JinjaValue};
 use serde_json::{Map, Value as Json};
 
 use self::budget::Budget;
+pub use self::prompt::{prompt_ids, special_texts};
 use self::repr::write_str;
 pub use self::time::CivilTime;
 use crate::gguf::Metadata;

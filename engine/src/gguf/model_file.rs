@@ -1,5 +1,7 @@
 //! A model's headers together with its bytes, however they are held.
 
+use std::collections::HashMap;
+
 use super::{Bytes, Gguf, GgufSet, Limits, Metadata, TensorInfo};
 use crate::{Error, Result};
 
@@ -7,7 +9,15 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct ModelFile {
     set: GgufSet,
-    parts: Vec<Bytes>,
+    data: Data,
+}
+
+#[derive(Debug, Clone)]
+enum Data {
+    /// The whole files.
+    Parts(Vec<Bytes>),
+    /// Some tensors' data by name: what a stream kept.
+    Tensors(HashMap<String, Bytes>),
 }
 
 impl ModelFile {
@@ -24,8 +34,21 @@ impl ModelFile {
             .collect::<Result<Vec<_>>>()?;
         Ok(ModelFile {
             set: GgufSet::new(headers)?,
-            parts,
+            data: Data::Parts(parts),
         })
+    }
+
+    /// Headers with the data of some tensors: what a stream kept of a model. The others are as if not there to read.
+    pub(crate) fn from_tensors(set: GgufSet, tensors: HashMap<String, Bytes>) -> Self {
+        ModelFile {
+            set,
+            data: Data::Tensors(tensors),
+        }
+    }
+
+    /// The headers alone.
+    pub(crate) fn into_set(self) -> GgufSet {
+        self.set
     }
 
     /// The headers.
@@ -33,9 +56,12 @@ impl ModelFile {
         &self.set
     }
 
-    /// The files' bytes, in order.
+    /// The files' bytes, in order; none where only tensors are at hand.
     pub fn parts(&self) -> &[Bytes] {
-        &self.parts
+        match &self.data {
+            Data::Parts(parts) => parts,
+            Data::Tensors(_) => &[],
+        }
     }
 
     /// The model's metadata.
@@ -63,10 +89,13 @@ impl ModelFile {
             .set
             .tensor(name)
             .ok_or_else(|| outside("the model has no such tensor"))?;
-        let bytes = self
-            .parts
-            .get(part)
-            .ok_or_else(|| outside("its file is missing"))?;
+        let bytes = match &self.data {
+            Data::Parts(parts) => parts.get(part).ok_or_else(|| outside("its file is missing"))?,
+            Data::Tensors(tensors) => {
+                let kept = tensors.get(name).filter(|kept| kept.len() as u64 == tensor.bytes);
+                return kept.cloned().ok_or_else(|| outside("its data was not kept"));
+            }
+        };
         match (usize::try_from(tensor.offset), usize::try_from(tensor.end())) {
             (Ok(start), Ok(end)) => bytes.slice(start..end),
             _ => Err(outside("its data is beyond the address space")),

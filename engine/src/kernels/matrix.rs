@@ -100,6 +100,47 @@ impl PackedMatrix {
         Ok(self)
     }
 
+    /// Matrices of one backend, type and depth as one: their rows one after the other. What a stream delivers in pieces.
+    /// All but the last have a multiple of the kernel's grain of rows.
+    ///
+    /// # Errors
+    /// If there are none, or they do not go together.
+    pub(crate) fn join(parts: Vec<Self>) -> Result<Self> {
+        let invalid = |what: String| Error::InvalidInput { what };
+        let mut parts = parts.into_iter();
+        let mut whole = parts
+            .next()
+            .ok_or_else(|| invalid("a matrix of no parts".into()))?;
+        for part in parts {
+            let n = whole.n();
+            if (part.ty, part.k, part.rows.start, whole.rows.start) != (whole.ty, whole.k, 0, 0)
+                || !n.is_multiple_of(whole.grain())
+            {
+                return Err(invalid(format!(
+                    "rows of {} x {} cannot follow {n} rows of {} x {}",
+                    part.ty.name(),
+                    part.k,
+                    whole.ty.name(),
+                    whole.k
+                )));
+            }
+            whole.rows.end += part.n();
+            whole.shards.extend(part.shards.into_iter().map(|mut shard| {
+                shard.rows = shard.rows.start + n..shard.rows.end + n;
+                shard
+            }));
+        }
+        Ok(whole)
+    }
+
+    /// `n` rows of the same kind of which none is there: their shape can be bound before their bytes have come. It is not
+    /// for computing, which would leave outputs as they are.
+    pub(crate) fn shape_only(mut self, n: usize) -> Self {
+        self.shards.clear();
+        self.rows = 0..n;
+        self
+    }
+
     /// Whether its bytes are its own, in a kernel's layout, and not the file's.
     pub fn is_packed(&self) -> bool {
         self.shards.iter().any(|s| s.packed)

@@ -1,14 +1,15 @@
 //! A model: configuration from metadata, weights bound by name, and the forward pass.
 //!
 //! Reading order: [`config`] (what a model is), [`arch`] (one file per family: how its metadata and tensor names become
-//! a configuration), [`weights`] (binding with shape checks), [`rope`], [`cache`], then `forward`, the whole pass in one
-//! file, and `attention`, how its one step that is not row by row is split.
+//! a configuration), [`weights`] (binding with shape checks), [`loader`] (the same from a stream), [`rope`], [`cache`], then
+//! `forward`, the whole pass in one file, and `attention`, how its one step that is not row by row is split.
 
 pub mod arch;
 mod attention;
 pub mod cache;
 pub mod config;
 mod forward;
+pub mod loader;
 pub mod probe;
 pub mod rope;
 pub mod weights;
@@ -20,7 +21,7 @@ use crate::gguf::{Bytes, ModelFile};
 use crate::kernels::{Backend, PackedMatrix, Storage, select};
 use crate::team::Team;
 use config::Config;
-use weights::Weights;
+use weights::{FromFile, Weights};
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +52,13 @@ impl Model {
         let backend = select::choose(options.backend.as_deref())?;
         let config = Config::from_file(file)?;
         let team = options.team.clone().unwrap_or_else(Team::single);
-        let weights = Weights::bind(file, &config, (backend, options.storage, &team), progress)?;
+        let matrices = FromFile {
+            file,
+            backend,
+            storage: options.storage,
+            team: &team,
+        };
+        let weights = Weights::bind(file, &config, &matrices, progress)?;
         Ok(Model {
             config,
             weights,

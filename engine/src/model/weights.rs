@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::config::Config;
-use crate::gguf::{Bytes, ModelFile, TensorInfo};
+use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{Backend, PackedMatrix, Storage};
 use crate::team::Team;
 use crate::{Error, Result, quant};
@@ -43,12 +43,34 @@ pub(crate) struct Layer {
     pub(crate) post_ffn_norm: Option<Vec<f32>>,
 }
 
+/// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
+pub(crate) trait Matrices {
+    /// The matrix of a tensor of the file, all its rows.
+    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix>;
+}
+
+/// Made from the file's bytes, one after the other.
+pub(crate) struct FromFile<'a> {
+    pub(crate) file: &'a ModelFile,
+    pub(crate) backend: &'a dyn Backend,
+    pub(crate) storage: Storage,
+    pub(crate) team: &'a Team,
+}
+
+impl Matrices for FromFile<'_> {
+    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+        let bytes = self.file.tensor_bytes(&info.name)?;
+        let (n, k) = (info.n_rows(), info.row_len());
+        self.backend.pack(info.ty, n, k, bytes, self.storage, self.team)
+    }
+}
+
 impl Weights {
-    /// Binds all tensors that the configuration asks for.
+    /// Binds all tensors that the configuration asks for. Vectors are read from `file`.
     pub(crate) fn bind(
         file: &ModelFile,
         config: &Config,
-        (backend, storage, team): (&dyn Backend, Storage, &Team),
+        matrices: &dyn Matrices,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         if file.tensors().next().is_none() {
@@ -59,9 +81,7 @@ impl Weights {
         }
         let binder = Binder {
             file,
-            backend,
-            storage,
-            team,
+            matrices,
             done: Cell::new(0),
             total: file
                 .tensors()
@@ -116,9 +136,7 @@ const EMBEDDING: &str = "token_embd.weight";
 
 struct Binder<'a> {
     file: &'a ModelFile,
-    backend: &'a dyn Backend,
-    storage: Storage,
-    team: &'a Team,
+    matrices: &'a dyn Matrices,
     /// Bytes bound so far, of all tensors' bytes.
     done: Cell<u64>,
     total: u64,
@@ -251,17 +269,11 @@ impl Binder<'_> {
     }
 
     fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
-        let (info, bytes) = find(self.file, name)?;
+        let info = find(self.file, name)?;
         if info.row_len() != k || info.n_rows() != n || info.shape.len() > 2 {
             return Err(shape(name, &format!("[{k}, {n}]"), info));
         }
-        let matrix = self
-            .backend
-            .pack(info.ty, n, k, bytes, self.storage, self.team)
-            .map_err(|e| Error::Tensor {
-                tensor: name.into(),
-                what: e.to_string(),
-            })?;
+        let matrix = self.matrices.matrix(info).map_err(|e| in_tensor(name, e))?;
         self.advance(info.bytes);
         Ok(matrix)
     }
@@ -269,7 +281,7 @@ impl Binder<'_> {
 
 /// A vector of `len` values as f32.
 pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
-    let (info, bytes) = find(file, name)?;
+    let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
         return Err(Error::Tensor {
@@ -281,16 +293,26 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
         return Err(shape(name, &format!("[{len}]"), info));
     }
     let mut out = vec![0.0; len];
-    quant::decode(info.ty, &bytes, &mut out)?;
+    quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }
 
-fn find<'a>(file: &'a ModelFile, name: &str) -> Result<(&'a TensorInfo, Bytes)> {
-    let info = file.tensor(name).ok_or_else(|| Error::Tensor {
+fn find<'a>(file: &'a ModelFile, name: &str) -> Result<&'a TensorInfo> {
+    file.tensor(name).ok_or_else(|| Error::Tensor {
         tensor: name.into(),
         what: "it is missing from the file".into(),
-    })?;
-    Ok((info, file.tensor_bytes(name)?))
+    })
+}
+
+/// An error that names its tensor.
+pub(crate) fn in_tensor(name: &str, error: Error) -> Error {
+    match error {
+        Error::Tensor { .. } | Error::Memory { .. } => error,
+        other => Error::Tensor {
+            tensor: name.into(),
+            what: other.to_string(),
+        },
+    }
 }
 
 fn shape(name: &str, expected: &str, info: &TensorInfo) -> Error {

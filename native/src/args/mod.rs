@@ -12,6 +12,7 @@ mod perplexity;
 mod quantize;
 mod render_template;
 mod run;
+mod serve_demo;
 mod tokenize;
 
 pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
@@ -25,6 +26,7 @@ pub(crate) use perplexity::PerplexityArgs;
 pub(crate) use quantize::QuantizeArgs;
 pub(crate) use render_template::RenderTemplateArgs;
 pub(crate) use run::{ChatArgs, RunArgs};
+pub(crate) use serve_demo::ServeDemoArgs;
 pub(crate) use tokenize::{DetokenizeArgs, TokenizeArgs};
 
 use clap::{Parser, Subcommand};
@@ -78,6 +80,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show what this machine has, how fast it is at most, and what that means for a model.
     Doctor(DoctorArgs),
+    /// Serve the page that runs models in the browser, and local models for it.
+    ServeDemo(ServeDemoArgs),
     /// Print a shell's completion script.
     Completions(CompletionsArgs),
 }

@@ -11,6 +11,7 @@ mod perplexity;
 mod quantize;
 mod render_template;
 mod run;
+mod serve_demo;
 mod tokenize;
 
 use anyhow::Result;
@@ -31,6 +32,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(global, args),
         Command::Bench(args) => bench::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),
+        Command::ServeDemo(args) => serve_demo::run(global, args),
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Map, Value};
-use twinfer_engine::chat::{ChatTemplate, CivilTime, Inputs};
+use twinfer_engine::chat::{ChatTemplate, CivilTime, Inputs, special_texts};
 
 use crate::args::{GlobalArgs, RenderTemplateArgs};
 use crate::failure::Usage;
@@ -29,7 +29,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RenderTemplateArgs) -> Result<()> 
                 .with_context(|| format!("`{name}`"))?
                 .ok_or_else(|| anyhow!("`{name}` has no chat template; pass one with --template"))?;
             // The model knows its special tokens; what the input says goes before.
-            let (bos, eos) = template::special_tokens(&load::tokenizer(global, &file)?);
+            let (bos, eos) = special_texts(&load::tokenizer(global, &file)?);
             variables.entry("bos_token").or_insert(Value::String(bos));
             variables.entry("eos_token").or_insert(Value::String(eos));
             template

@@ -1,0 +1,185 @@
+//! A loaded model: information, tokens, generations in steps, digests.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use twinfer_engine::chat::{ChatTemplate, CivilTime, prompt_ids};
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::kernels::NUMERICS_VERSION;
+use twinfer_engine::model::Model;
+use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+use wasm_bindgen::prelude::*;
+
+use crate::error::{Result, js, with_code};
+use crate::loading::memory_bytes;
+use crate::request::{Prompt, Request};
+use crate::session::{Limits, Session, Step, sampler};
+use crate::threads;
+
+/// What a model needs beside its weights.
+pub(crate) struct Parts {
+    pub(crate) tokenizer: twinfer_engine::Result<Tokenizer>,
+    pub(crate) template: twinfer_engine::Result<Option<ChatTemplate>>,
+    pub(crate) ty: String,
+    pub(crate) context: ContextOptions,
+}
+
+/// A model, its context and the conversation in it.
+#[wasm_bindgen]
+pub struct Engine {
+    model: Arc<Model>,
+    parts: Parts,
+    session: Session,
+}
+
+impl Engine {
+    pub(crate) fn new(model: Model, parts: Parts) -> Result<Self> {
+        let model = Arc::new(model);
+        let context = Context::new(Arc::clone(&model), threads::team(), parts.context.clone()).map_err(js)?;
+        Ok(Engine {
+            model,
+            parts,
+            session: Session::new(context),
+        })
+    }
+
+    fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.parts.tokenizer.as_ref().map_err(|error| js(error.clone()))
+    }
+
+    fn prompt(&self, prompt: &Prompt, now: CivilTime) -> Result<Vec<u32>> {
+        match prompt {
+            Prompt::Tokens(ids) => Ok(ids.clone()),
+            Prompt::Text(text) => self.encode(text, true, true),
+            Prompt::Messages(messages) => {
+                let template = self.parts.template.as_ref().map_err(|e| js(e.clone()))?;
+                let template = template.as_ref().ok_or_else(|| {
+                    with_code(
+                        "template",
+                        "the model has no chat template; give it a text to continue",
+                    )
+                })?;
+                prompt_ids(template, self.tokenizer()?, messages.clone(), now).map_err(js)
+            }
+        }
+    }
+
+    fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        let options = EncodeOptions {
+            add_special,
+            parse_special,
+        };
+        self.tokenizer()?.encode(text, options).map_err(js)
+    }
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// What the model is and what it takes, as JSON.
+    pub fn info(&self) -> String {
+        let config = self.model.config();
+        let options = &self.parts.context;
+        let cache = Context::cache_bytes(&self.model, options).unwrap_or(0);
+        json!({
+            "name": config.name,
+            "architecture": config.arch,
+            "type": self.parts.ty,
+            "parameters": self.model.parameters(),
+            "contextLength": options.n_ctx,
+            "contextTrained": config.n_ctx_train,
+            "vocabulary": config.n_vocab,
+            "embeddingLength": config.n_embd,
+            "layers": config.layers.len(),
+            "chat": matches!(self.parts.template, Ok(Some(_))),
+            "backend": self.model.backend().name(),
+            "threads": self.session.context().team().workers(),
+            "weightBytes": self.model.weight_bytes(),
+            "cacheBytes": cache,
+            "memoryBytes": memory_bytes(),
+            "numericsVersion": NUMERICS_VERSION,
+        })
+        .to_string()
+    }
+
+    /// Token ids of a text.
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        self.encode(text, add_special, parse_special)
+    }
+
+    /// Text of token ids; bytes that are no text come as U+FFFD.
+    pub fn detokenize(&self, ids: &[u32], special: bool) -> Result<String> {
+        let bytes = self.tokenizer()?.decode(ids, special).map_err(js)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Begins a generation; `now` in seconds since 1970 is what the template may print. JSON: the prompt's tokens, and how
+    /// many of them the cache holds already.
+    pub fn begin(&mut self, request: &str, now: f64) -> Result<String> {
+        let request = Request::parse(request)?;
+        let prompt = self.prompt(&request.prompt, CivilTime::from_unix_seconds(now as i64))?;
+        let n_ctx = self.parts.context.n_ctx;
+        if prompt.is_empty() {
+            return Err(with_code(
+                "input",
+                "the prompt is empty, and this model has no begin token to start from",
+            ));
+        }
+        if prompt.len() >= n_ctx {
+            return Err(with_code(
+                "context-full",
+                &format!(
+                    "the prompt has {} tokens and the context has room for {n_ctx}",
+                    prompt.len()
+                ),
+            ));
+        }
+        let sampler = sampler(request.sampling, request.ignore_eos, self.tokenizer()?, n_ctx).map_err(js)?;
+        let limits = Limits {
+            max_tokens: request.max_tokens,
+            stop: request.stop,
+            at_start: match &request.prompt {
+                Prompt::Text(text) => text.is_empty(),
+                Prompt::Messages(_) => true,
+                Prompt::Tokens(_) => false,
+            },
+        };
+        let tokenizer = self.parts.tokenizer.as_ref().map_err(|e| js(e.clone()))?;
+        let cached = self
+            .session
+            .begin(tokenizer, sampler, &prompt, &limits)
+            .map_err(js)?;
+        Ok(json!({"promptTokens": prompt.len(), "cachedTokens": cached}).to_string())
+    }
+
+    /// Evaluates the next batch of the prompt; true once all of it is done.
+    pub fn prefill(&mut self) -> Result<bool> {
+        self.session.prefill().map_err(js)
+    }
+
+    /// The next token as `[id, text]`, or the end as `[reason, text]` in JSON.
+    pub fn step(&mut self) -> Result<String> {
+        let tokenizer = self.parts.tokenizer.as_ref().map_err(|e| js(e.clone()))?;
+        let step: Value = match self.session.step(tokenizer).map_err(js)? {
+            Some(Step::Token(id, text)) => json!([id, text]),
+            Some(Step::End(end, text)) => json!([end.name(), text]),
+            None => json!(["end", ""]),
+        };
+        Ok(step.to_string())
+    }
+
+    /// Begins the digest of all logits of these tokens, as `twinfer eval --tokens` prints it.
+    #[wasm_bindgen(js_name = beginDigest)]
+    pub fn begin_digest(&mut self, tokens: Vec<u32>) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(with_code("input", "there are no tokens to evaluate"));
+        }
+        self.session.begin_digest(tokens);
+        Ok(())
+    }
+
+    /// Evaluates the next batch of them; the digest once all are done.
+    #[wasm_bindgen(js_name = digestStep)]
+    pub fn digest_step(&mut self) -> Result<Option<String>> {
+        self.session.digest().map_err(js)
+    }
+}

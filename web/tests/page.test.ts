@@ -1,0 +1,210 @@
+// The demo page as a person meets it, with pictures of it in target/screenshots.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import type { BrowserContext, Page } from 'playwright-core';
+import { open, root, screenshots, twinfer, watch, type World } from './support/browser.ts';
+
+const MODEL = '/models/twinfer-demo-q4_k_m.gguf';
+let world: World;
+let context: BrowserContext;
+
+before(async () => {
+  world = await open();
+});
+after(async () => {
+  await world.close();
+});
+afterEach(async () => {
+  await context.close();
+});
+
+async function visit(server = world.isolated, options: object = {}): Promise<[Page, string[]]> {
+  context = await world.browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  const errors = watch(page);
+  await page.goto(`${server.origin}/`);
+  return [page, errors];
+}
+
+const ready = (page: Page) => page.locator('#send:enabled').waitFor();
+const shot = (page: Page, name: string) => page.screenshot({ path: join(screenshots, `${name}.png`), fullPage: true });
+
+/** Texts that are too wide for the page would make it scroll sideways. */
+const sideways = (page: Page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+
+describe('the demo page', () => {
+  test('loads the built-in model and chats', async () => {
+    const [page, errors] = await visit();
+    await ready(page);
+    await page.locator('#message').fill('Hello! Tell me a story.');
+    await page.keyboard.press('Enter');
+    await page.locator('.turn.assistant[aria-busy]').waitFor();
+    await page.locator('.turn.assistant:not([aria-busy])').waitFor({ timeout: 60_000 });
+    const answer = await page.locator('.turn.assistant .text').textContent();
+    assert.ok((answer ?? '').length > 10, answer ?? '');
+    assert.match((await page.locator('#speed-facts').textContent()) ?? '', /\d+ tokens, [\d.]+ per second/);
+    assert.match((await page.locator('#chart-rate svg').getAttribute('aria-label')) ?? '', /now [\d.]+/);
+    await shot(page, 'chatting');
+    // A second turn, in the same conversation.
+    await page.locator('#message').fill('And then?');
+    await page.keyboard.press('Enter');
+    await page.locator('.turn.assistant:not([aria-busy])').nth(1).waitFor({ timeout: 60_000 });
+    assert.deepEqual(errors, []);
+  });
+
+  test('stops an answer', async () => {
+    const [page] = await visit();
+    await ready(page);
+    await page.locator('#message').fill('Tell me a long story about everything.');
+    await page.keyboard.press('Enter');
+    await page.locator('#stop').click();
+    await page.getByText('Stopped.').waitFor();
+    assert.ok(await page.locator('#send').isEnabled());
+  });
+
+  test('shows a download, cancels and resumes it, keeps the model', async () => {
+    const [page, errors] = await visit();
+    await ready(page);
+    const url = `${world.isolated.origin}${MODEL}?rate=900000`;
+    await page.getByRole('button', { name: 'Change model' }).click();
+    await page.getByLabel('Address of a GGUF file').fill(url);
+    await page.getByRole('button', { name: 'Load', exact: true }).click();
+    await page.getByText('MB/s').waitFor();
+    await page.getByText(/left$/).waitFor();
+    assert.match((await page.locator('#model-facts').textContent()) ?? '', /llama .* MB/);
+    await shot(page, 'loading');
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByText('Cancelled').waitFor();
+    await page.locator('#cached').getByText(/ of 3\.1 MB/).waitFor();
+    await shot(page, 'cancelled');
+    world.isolated.take('');
+    await page.locator('#failure').getByRole('button', { name: 'Resume' }).click();
+    await ready(page);
+    const get = world.isolated.take(MODEL).find((request) => request.method === 'GET');
+    assert.match(get?.range ?? '', /^bytes=[1-9]/);
+    await page.getByRole('button', { name: 'Change model' }).click();
+    await page.getByRole('button', { name: /^Delete/ }).click();
+    await page.getByText('No models are kept yet.').waitFor();
+    assert.deepEqual(errors, []);
+  });
+
+  test('says what is wrong with an address', async () => {
+    const [page] = await visit();
+    await ready(page);
+    await page.getByRole('button', { name: 'Change model' }).click();
+    await page.getByLabel('Address of a GGUF file').fill(`${world.isolated.origin}/models/none.gguf`);
+    await page.getByRole('button', { name: 'Load', exact: true }).click();
+    await page.getByRole('alert').getByText(/404/).waitFor();
+    await shot(page, 'error');
+    await page.getByRole('button', { name: 'Load the built-in model' }).click();
+    await ready(page);
+    assert.ok(await page.locator('#failure').isHidden());
+  });
+
+  test('takes a file', async () => {
+    const [page] = await visit();
+    await ready(page);
+    await page.getByRole('button', { name: 'Change model' }).click();
+    const chooser = page.waitForEvent('filechooser');
+    await page.getByLabel(/drop a GGUF file/).click();
+    await (await chooser).setFiles(join(root, 'models/demo/twinfer-demo-q4_k_m.gguf'));
+    await page.locator('#loading').waitFor({ state: 'visible' }).catch(() => undefined);
+    await ready(page);
+    assert.match((await page.locator('#engine').textContent()) ?? '', /Threads/);
+  });
+
+  test('shows the digest to compare with the server', async () => {
+    const [page] = await visit();
+    await ready(page);
+    await page.getByRole('button', { name: 'Compute the digest' }).click();
+    await page.locator('#compare-result .digest').first().waitFor();
+    const [digest, command] = await page.locator('#compare-result .digest').allTextContents();
+    assert.match(digest ?? '', /^[0-9a-f]{64}$/);
+    assert.match(command ?? '', /^twinfer eval --tokens [\d,]+$/);
+    const out = execFileSync(twinfer, [...(command ?? '').split(' ').slice(1), '-q']).toString();
+    assert.ok(out.includes(`sha256 ${digest}`), out.slice(-100));
+  });
+
+  test('works without isolation, on one thread, and says so', async () => {
+    const [page, errors] = await visit(world.plain);
+    await ready(page);
+    await page.locator('#isolation').getByText('one thread').waitFor();
+    assert.deepEqual(errors, []);
+  });
+
+  test('on a phone and in the dark nothing is cut off', async () => {
+    const [page] = await visit(world.isolated, { viewport: { width: 360, height: 740 }, colorScheme: 'dark', isMobile: true });
+    await ready(page);
+    await page.locator('#message').fill('Hello!');
+    await page.locator('#send').click();
+    await page.locator('.turn.assistant:not([aria-busy])').waitFor({ timeout: 60_000 });
+    assert.equal(await sideways(page), 0);
+    await shot(page, 'phone');
+    await page.getByRole('button', { name: 'Change model' }).click();
+    await page.locator('#settings summary').click();
+    assert.equal(await sideways(page), 0);
+    await shot(page, 'phone-open');
+  });
+
+  test('everything that can be used has a name, and the keyboard reaches it', async () => {
+    const [page] = await visit();
+    await ready(page);
+    await page.getByRole('button', { name: 'Change model' }).click();
+    const unnamed = await page.evaluate(() =>
+      [...document.querySelectorAll<HTMLElement>('button, input, textarea, summary')]
+        .filter((element) => {
+          const labels = (element as HTMLInputElement).labels;
+          return !(element.textContent?.trim() || element.getAttribute('aria-label') || labels?.length);
+        })
+        .map((element) => element.outerHTML),
+    );
+    assert.deepEqual(unnamed, []);
+    await page.keyboard.press('Tab');
+    const reached = new Set<string>();
+    for (let i = 0; i < 40; i++) {
+      reached.add(await page.evaluate(() => document.activeElement?.id ?? ''));
+      await page.keyboard.press('Tab');
+    }
+    for (const id of ['url', 'file', 'message', 'log', 'compare']) {
+      assert.ok(reached.has(id), `${id} is not reached`);
+    }
+  });
+
+  test('from `twinfer serve-demo`: several threads, and the models that it offers', async () => {
+    const model = join(root, 'models/demo/twinfer-demo-q4_k_m.gguf');
+    const server = spawn(twinfer, ['serve-demo', '--port', '0', '--page', join(root, 'www/dist'), '-m', model]);
+    try {
+      const [line] = (await once(server.stdout, 'data')) as [Buffer];
+      context = await world.browser.newContext();
+      const page = await context.newPage();
+      const errors = watch(page);
+      await page.goto(line.toString().trim());
+      await ready(page);
+      assert.equal(await page.evaluate(() => crossOriginIsolated), true);
+      assert.match((await page.locator('#engine').textContent()) ?? '', /build threads/);
+      await page.getByRole('button', { name: 'Change model' }).click();
+      await page.getByRole('button', { name: 'Load twinfer-demo-q4_k_m.gguf' }).click();
+      await page.locator('#send:disabled').waitFor();
+      await ready(page);
+      await page.getByRole('button', { name: 'Compute the digest' }).click();
+      await page.getByText('twinfer eval -m twinfer-demo-q4_k_m.gguf').waitFor();
+      assert.deepEqual(errors, []);
+    } finally {
+      server.kill();
+    }
+  });
+
+  test('asks no other host for anything', async () => {
+    context = await world.browser.newContext();
+    const page = await context.newPage();
+    const hosts = new Set<string>();
+    page.on('request', (request) => hosts.add(new URL(request.url()).host));
+    await page.goto(`${world.isolated.origin}/`);
+    await ready(page);
+    assert.deepEqual([...hosts].filter((host) => host !== ''), [new URL(world.isolated.origin).host]);
+  });
+});

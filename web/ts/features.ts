@@ -1,0 +1,49 @@
+// What this browser can do, found by asking it to validate tiny modules, and the build that follows from it.
+
+import type { BuildName } from './protocol.js';
+
+const magic = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
+// A type () -> v128 or () -> (), one function, and its body.
+const withBody = (result: number[], body: number[]) => [
+  ...magic,
+  1, 4 + result.length, 1, 0x60, 0, result.length, ...result,
+  3, 2, 1, 0,
+  10, 4 + body.length, 1, 2 + body.length, 0, ...body, 0x0b,
+];
+const v128 = 0x7b;
+const zero = [0xfd, 12, ...Array<number>(16).fill(0)]; // v128.const
+
+const simd = withBody([v128], zero);
+// (v128, v128, v128) -> i32x4.relaxed_dot_i8x16_i7x16_add_s
+const relaxed = withBody([v128], [...zero, ...zero, ...zero, 0xfd, 0x93, 0x02]);
+// A shared memory of one page, and atomic.fence.
+const threads = [...magic, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 5, 4, 1, 3, 1, 1, 10, 7, 1, 5, 0, 0xfe, 3, 0, 0x0b];
+
+const valid = (bytes: number[]) => WebAssembly.validate(new Uint8Array(bytes));
+
+export interface Features {
+  simd: boolean;
+  relaxedSimd: boolean;
+  /** Shared memory can be used: the engine supports it and the page is cross-origin isolated. */
+  threads: boolean;
+  crossOriginIsolated: boolean;
+  cores: number;
+}
+
+/** What this browser offers to this page. */
+export function features(): Features {
+  const isolated = globalThis.crossOriginIsolated === true;
+  return {
+    simd: valid(simd),
+    relaxedSimd: valid(relaxed),
+    threads: isolated && typeof SharedArrayBuffer === 'function' && valid(threads),
+    crossOriginIsolated: isolated,
+    cores: navigator.hardwareConcurrency || 1,
+  };
+}
+
+/** The build and the number of threads for a wish. */
+export function choose(wish: number | undefined, found: Features = features()): { build: BuildName; threads: number } {
+  const asked = wish === undefined ? Math.min(found.cores, 8) : Math.max(1, Math.min(Math.floor(wish), 64));
+  return found.threads && asked > 1 ? { build: 'threads', threads: asked } : { build: 'simd', threads: 1 };
+}

@@ -1,0 +1,19 @@
+// twinfer in the browser: what the package exports.
+
+export { cache, type CachedModel } from './cache.js';
+export { TwinferError, type ErrorCode } from './errors.js';
+export { features, type Features } from './features.js';
+export { Generation, Model } from './model.js';
+export type {
+  GenerateOptions,
+  GenerationResult,
+  LoadOptions,
+  LoadProgress,
+  MemoryPlan,
+  Message,
+  ModelHeader,
+  ModelInfo,
+  ModelSource,
+  Piece,
+  SamplingOptions,
+} from './types.js';

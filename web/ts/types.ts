@@ -1,0 +1,156 @@
+// The types that users of the package meet.
+
+/** Where a model comes from: a URL, the URLs or files of a split model in order, a file, a stream, a response. */
+export type ModelSource =
+  | string
+  | URL
+  | readonly (string | URL)[]
+  | Blob
+  | readonly Blob[]
+  | ReadableStream<Uint8Array>
+  | Response;
+
+/** What a file's header says; known long before the file is there. */
+export interface ModelHeader {
+  name: string;
+  architecture: string;
+  /** Such as "1B"; empty where the file does not say. */
+  sizeLabel: string;
+  /** Context length that the model was trained for. */
+  contextTrained: number | null;
+  layers: number | null;
+  /** The tensor type that most bytes have, such as `q4_k`. */
+  type: string;
+  /** Weights in the files whose headers are known. */
+  parameters: number;
+  /** Bytes of the files. */
+  fileBytes: number;
+  /** Files of the model. */
+  parts: number;
+}
+
+/** Memory that the model will take, in bytes; checked against `limit` before the data is fetched. */
+export interface MemoryPlan {
+  weights: number;
+  cache: number;
+  workspace: number;
+  total: number;
+  limit: number;
+  contextLength: number;
+}
+
+/** How far loading has come. */
+export interface LoadProgress {
+  /** `waiting`: another tab downloads this file. `cache`: read from this browser's storage. */
+  phase: 'connecting' | 'waiting' | 'download' | 'cache' | 'file' | 'retry' | 'ready';
+  loaded: number;
+  /** `null` where the server does not say. */
+  total: number | null;
+  /** Bytes per second, over the last seconds. */
+  rate: number;
+  secondsLeft: number | null;
+  header: ModelHeader | null;
+  plan: MemoryPlan | null;
+  /** Why the file will not be kept in the cache, where it will not. */
+  uncached: string | null;
+}
+
+export interface LoadOptions {
+  /** Threads, at most; without cross-origin isolation there is one. Default: the machine's cores, up to 8. */
+  threads?: number;
+  signal?: AbortSignal;
+  onProgress?: (progress: LoadProgress) => void;
+  /** Positions of the context. Default: what the model was trained for, up to 4096. */
+  contextLength?: number;
+  /** Keep files of URLs in this browser's storage. Default: true. */
+  cache?: boolean;
+  /** An engine backend by name; default: the best one. */
+  backend?: string;
+}
+
+export interface ModelInfo {
+  name: string;
+  architecture: string;
+  type: string;
+  parameters: number;
+  contextLength: number;
+  contextTrained: number;
+  vocabulary: number;
+  embeddingLength: number;
+  layers: number;
+  /** Whether the model has a chat template, so that `generate` takes messages. */
+  chat: boolean;
+  backend: string;
+  threads: number;
+  /** The build of the engine: `simd` has one thread. */
+  build: string;
+  weightBytes: number;
+  cacheBytes: number;
+  /** Memory of the engine. */
+  memoryBytes: number;
+  numericsVersion: number;
+}
+
+export interface Message {
+  role: 'system' | 'user' | 'assistant' | 'tool' | (string & {});
+  content: string;
+}
+
+/** Sampling parameters by llama.cpp's names, with its defaults. */
+export interface SamplingOptions {
+  seed?: number;
+  /** 0 always takes the most likely token. */
+  temp?: number;
+  top_k?: number;
+  top_p?: number;
+  min_p?: number;
+  typ_p?: number;
+  top_n_sigma?: number;
+  min_keep?: number;
+  xtc_probability?: number;
+  xtc_threshold?: number;
+  dynatemp_range?: number;
+  dynatemp_exponent?: number;
+  penalty_last_n?: number;
+  penalty_repeat?: number;
+  penalty_freq?: number;
+  penalty_present?: number;
+  dry_multiplier?: number;
+  dry_base?: number;
+  dry_allowed_length?: number;
+  dry_penalty_last_n?: number;
+  mirostat?: number;
+  mirostat_tau?: number;
+  mirostat_eta?: number;
+  /** Names separated by `;`, in the order in which they run. */
+  samplers?: string;
+}
+
+export interface GenerateOptions extends SamplingOptions {
+  signal?: AbortSignal;
+  /** Tokens at most; default: until the model ends or the context is full. */
+  maxTokens?: number;
+  /** Texts that end the answer; they are not given out. */
+  stop?: string[];
+  /** Never choose the model's end token. */
+  ignoreEos?: boolean;
+  /** How far the reading of the prompt has come. */
+  onPrompt?: (progress: { done: number; total: number; cached: number }) => void;
+}
+
+/** One token. Text may be empty while a character is not complete; held-back text comes once more with the last token. */
+export interface Piece {
+  token: number;
+  text: string;
+}
+
+export interface GenerationResult {
+  /** Why it ended: by the model, a stop text, `maxTokens`, or for lack of room. */
+  reason: 'end' | 'stop' | 'limit' | 'context-full';
+  promptTokens: number;
+  /** Tokens of the prompt that were in the cache already. */
+  cachedTokens: number;
+  tokens: number;
+  promptMs: number;
+  generateMs: number;
+}

@@ -1,0 +1,224 @@
+//! The browser side: wasm modules, the npm package in `web/`, the demo page in `www/`, and their tests in Chromium.
+//!
+//! Everything is installed below the project (`node_modules`, `target`) but for Debian's packages.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::command::{cargo, command, exists, output, run};
+use crate::steps::Steps;
+use crate::wasm::{Choice, Toolchain};
+use crate::{debian, node, root};
+
+/// The most that a module may weigh, compressed as a server would.
+const MOST_COMPRESSED: usize = 1_500_000;
+
+/// The modules that the package chooses from (`web/ts/features.ts`).
+pub(crate) const BUILDS: &[Build] = &[
+    Build {
+        name: "simd",
+        threads: false,
+    },
+    Build {
+        name: "threads",
+        threads: true,
+    },
+];
+
+/// One module.
+pub(crate) struct Build {
+    pub(crate) name: &'static str,
+    pub(crate) threads: bool,
+}
+
+impl Build {
+    /// Flags of the compiler and linker. A memory is shared only if all of the latter are there, and grows only with
+    /// `--max-memory`.
+    pub(crate) fn rustflags(&self) -> String {
+        if !self.threads {
+            return "-C target-feature=+simd128".into();
+        }
+        let mut flags = String::from(
+            "-C target-feature=+atomics,+bulk-memory,+mutable-globals,+simd128 -C link-arg=--shared-memory \
+             -C link-arg=--import-memory -C link-arg=--max-memory=4294967296",
+        );
+        for symbol in ["__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"] {
+            flags += " -C link-arg=--export=";
+            flags += symbol;
+        }
+        flags
+    }
+}
+
+/// What to build.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    pub(crate) toolchain: Choice,
+    /// Leave the modules as the last build left them.
+    pub(crate) keep_wasm: bool,
+}
+
+/// Builds all of it: `web/dist` (the package) and `www/dist` (the page).
+pub(crate) fn build(options: Options) -> Result<()> {
+    let tools = Tools::find()?;
+    if !options.keep_wasm {
+        let toolchain = Toolchain::find(options.toolchain)?;
+        let bindgen = bindgen()?;
+        for build in BUILDS {
+            module(build, &toolchain, &bindgen, &tools)?;
+        }
+    }
+    run(tools
+        .npm()
+        .args(["run", "--silent", "build", "--workspace", "web"]))?;
+    run(tools
+        .npm()
+        .args(["run", "--silent", "build", "--workspace", "www"]))?;
+    println!("the package is in web/dist, the page in www/dist; `twinfer serve-demo` serves it");
+    Ok(())
+}
+
+/// Runs the tests in Chromium against what was built.
+pub(crate) fn test(steps: &mut Steps) -> Result<()> {
+    let tools = Tools::find()?;
+    let chromium = chromium()?;
+    steps.run(cargo().args(["build", "--package", "twinfer"]))?;
+    let tests = root().join("web/tests");
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in tests.read_dir()? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(".test.ts") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut node = tools.node();
+    node.args(["--test", "--test-reporter=spec", "--test-concurrency=1"])
+        .args(files.iter().map(|path| path.strip_prefix(root()).unwrap_or(path)))
+        .env("TWINFER_CHROMIUM", chromium)
+        .env("TWINFER", root().join("target/debug/twinfer"));
+    steps.run_tests(&mut node)
+}
+
+/// Node and npm with the packages of the lock file.
+struct Tools {
+    node: PathBuf,
+}
+
+impl Tools {
+    fn find() -> Result<Self> {
+        let tools = Tools { node: node::find()? };
+        if !exists("npm") {
+            debian::install(&["npm"]).context("npm is needed for the browser side")?;
+        }
+        let installed = root().join("node_modules/.package-lock.json");
+        let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+        if modified(&installed) < modified(&root().join("package-lock.json")) || !installed.is_file() {
+            run(tools.npm().arg("ci"))?;
+        }
+        Ok(tools)
+    }
+
+    fn node(&self) -> Command {
+        self.with_node(command(&self.node))
+    }
+
+    fn npm(&self) -> Command {
+        self.with_node(command("npm"))
+    }
+
+    /// Scripts of packages start `node` by name: it is this one.
+    fn with_node(&self, mut command: Command) -> Command {
+        if let Some(directory) = self.node.parent().filter(|path| path.is_absolute()) {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", directory.display()));
+        }
+        command
+    }
+}
+
+/// Compiles a module, makes its JavaScript and shrinks it.
+fn module(build: &Build, toolchain: &Toolchain, bindgen: &Path, tools: &Tools) -> Result<()> {
+    let name = build.name;
+    println!("wasm module `{name}`");
+    let compiled = toolchain.build_web(build)?;
+    let directory = root().join("web/dist/wasm").join(name);
+    run(command(bindgen).arg(&compiled).arg(&directory).arg("twinfer"))?;
+    let path = directory.join("twinfer_bg.wasm");
+    let smaller = directory.join("smaller.wasm");
+    // The features by name: with `--all-features` it uses some that browsers refuse.
+    run(tools
+        .node()
+        .arg("node_modules/binaryen/bin/wasm-opt")
+        .args([
+            "-O2",
+            "--enable-bulk-memory",
+            "--enable-simd",
+            "--enable-mutable-globals",
+        ])
+        .args([
+            "--enable-nontrapping-float-to-int",
+            "--enable-sign-ext",
+            "--enable-reference-types",
+        ])
+        .args(["--enable-multivalue", "--enable-threads", "--enable-relaxed-simd"])
+        .arg(&path)
+        .arg("-o")
+        .arg(&smaller))?;
+    std::fs::rename(&smaller, &path)?;
+    let bytes = std::fs::read(&path)?;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(&bytes)?;
+    let compressed = gzip.finish()?.len();
+    println!(
+        "wasm module `{name}`: {} KB, {} KB compressed",
+        bytes.len() / 1000,
+        compressed / 1000
+    );
+    if compressed > MOST_COMPRESSED {
+        bail!("module `{name}` has {compressed} bytes compressed, at most {MOST_COMPRESSED} are allowed");
+    }
+    Ok(())
+}
+
+/// Builds the tool that makes the JavaScript side, at the version that the workspace has locked.
+fn bindgen() -> Result<PathBuf> {
+    let lock = std::fs::read_to_string(root().join("Cargo.lock"))?;
+    let locked = lock
+        .split("[[package]]")
+        .find(|package| package.contains("name = \"wasm-bindgen\"\n"))
+        .and_then(|package| package.split("version = \"").nth(1)?.split('"').next())
+        .context("Cargo.lock has no wasm-bindgen")?;
+    let manifest = root().join("xtask/bindgen/Cargo.toml");
+    if !std::fs::read_to_string(&manifest)?.contains(&format!("\"={locked}\"")) {
+        bail!(
+            "Cargo.lock has wasm-bindgen {locked}; put the same version into {}",
+            manifest.display()
+        );
+    }
+    let target = root().join("target/bindgen");
+    run(cargo()
+        .args(["build", "--quiet", "--release", "--locked", "--manifest-path"])
+        .arg(&manifest)
+        .arg("--target-dir")
+        .arg(&target))?;
+    Ok(target.join("release/twinfer-bindgen"))
+}
+
+/// A Chromium to test with: `TWINFER_CHROMIUM`, or the machine's.
+fn chromium() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TWINFER_CHROMIUM") {
+        return Ok(path.into());
+    }
+    let debian = PathBuf::from("/usr/bin/chromium");
+    if !debian.is_file() {
+        debian::install(&["chromium"]).context("the tests run in Chromium")?;
+    }
+    println!("chromium: {}", output(command(&debian).arg("--version"))?);
+    Ok(debian)
+}
