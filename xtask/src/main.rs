@@ -55,6 +55,9 @@ enum Command {
         /// Only format, clippy and the native tests.
         #[arg(long)]
         quick: bool,
+        /// Also build the browser side and test it in Chromium.
+        #[arg(long, conflicts_with = "quick")]
+        browser: bool,
         #[arg(long, value_enum, default_value_t)]
         toolchain: wasm::Choice,
     },
@@ -75,7 +78,11 @@ fn main() -> ExitCode {
             .map(|module| println!("{}", module.display())),
         Command::Web { toolchain, keep_wasm } => web::build(web::Options { toolchain, keep_wasm }),
         Command::WebTest => return test::web(),
-        Command::Test { quick, toolchain } => return test::run(quick, toolchain),
+        Command::Test {
+            quick,
+            browser,
+            toolchain,
+        } => return test::run(quick, browser, toolchain),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
