@@ -202,6 +202,7 @@ export class Loader {
     this.onModel(null, '');
     this.#loading.hidden = true;
     byId('failure').hidden = false;
+    byId('failure').classList.toggle('calm', cancelled);
     byId('failure-title').textContent = cancelled ? 'Cancelled' : (TITLES[known?.code ?? ''] ?? 'The model could not be loaded');
     byId('failure-text').textContent = cancelled
       ? this.#wish.cached

@@ -81,6 +81,9 @@ enum Command {
         /// Only format, clippy and the native tests.
         #[arg(long)]
         quick: bool,
+        /// Also build the browser side and test it in Chromium.
+        #[arg(long, conflicts_with = "quick")]
+        browser: bool,
         #[arg(long, value_enum, default_value_t)]
         toolchain: wasm::Choice,
     },
@@ -117,7 +120,11 @@ fn main() -> ExitCode {
         Command::Disasm { binary, show } => disasm::check(binary, show.as_deref()),
         Command::Web { toolchain, keep_wasm } => web::build(web::Options { toolchain, keep_wasm }),
         Command::WebTest => return test::web(),
-        Command::Test { quick, toolchain } => return test::run(quick, toolchain),
+        Command::Test {
+            quick,
+            browser,
+            toolchain,
+        } => return test::run(quick, browser, toolchain),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

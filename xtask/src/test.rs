@@ -8,7 +8,7 @@ use crate::wasm::{Choice, Toolchain};
 use crate::{disasm, fuzz, node, qemu, web};
 
 /// Runs the checks; the exit code tells whether all of them passed.
-pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
+pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
     let mut steps = Steps::default();
 
     // A minimal installation of Rust lacks these two.
@@ -50,6 +50,15 @@ pub(crate) fn run(quick: bool, toolchain: Choice) -> ExitCode {
         steps.leave_out("disassembly", "the table speaks of x86-64 Linux programs");
     }
     wasm_parity(&mut steps, toolchain);
+    if browser {
+        let options = web::Options {
+            toolchain,
+            keep_wasm: false,
+        };
+        if steps.step("web build", |_| web::build(options)).is_some() {
+            steps.step("browser", web::test);
+        }
+    }
     steps.step("fuzz", fuzz::run);
     steps.finish()
 }
