@@ -14,8 +14,8 @@ const v128 = 0x7b;
 const zero = [0xfd, 12, ...Array<number>(16).fill(0)]; // v128.const
 
 const simd = withBody([v128], zero);
-// (v128, v128, v128) -> i32x4.relaxed_dot_i8x16_i7x16_add_s
-const relaxed = withBody([v128], [...zero, ...zero, ...zero, 0xfd, 0x93, 0x02]);
+// i16x8.relaxed_dot_i8x16_i7x16_s, the one relaxed instruction that the engine uses
+const relaxed = withBody([v128], [...zero, ...zero, 0xfd, 0x92, 0x02]);
 // A shared memory of one page, and atomic.fence.
 const threads = [...magic, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 5, 4, 1, 3, 1, 1, 10, 7, 1, 5, 0, 0xfe, 3, 0, 0x0b];
 
@@ -45,5 +45,6 @@ export function features(): Features {
 /** The build and the number of threads for a wish. */
 export function choose(wish: number | undefined, found: Features = features()): { build: BuildName; threads: number } {
   const asked = wish === undefined ? Math.min(found.cores, 8) : Math.max(1, Math.min(Math.floor(wish), 64));
-  return found.threads && asked > 1 ? { build: 'threads', threads: asked } : { build: 'simd', threads: 1 };
+  if (!found.threads || asked === 1) return { build: 'simd', threads: 1 };
+  return { build: found.relaxedSimd ? 'relaxed' : 'threads', threads: asked };
 }

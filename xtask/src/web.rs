@@ -23,10 +23,17 @@ pub(crate) const BUILDS: &[Build] = &[
     Build {
         name: "simd",
         threads: false,
+        relaxed: false,
     },
     Build {
         name: "threads",
         threads: true,
+        relaxed: false,
+    },
+    Build {
+        name: "relaxed",
+        threads: true,
+        relaxed: true,
     },
 ];
 
@@ -34,6 +41,9 @@ pub(crate) const BUILDS: &[Build] = &[
 pub(crate) struct Build {
     pub(crate) name: &'static str,
     pub(crate) threads: bool,
+    /// With the relaxed dot product. It is enabled for the functions that use it, not for all: the compiler would take other
+    /// relaxed instructions too, which differ between engines.
+    pub(crate) relaxed: bool,
 }
 
 impl Build {
@@ -171,6 +181,7 @@ fn module(build: &Build, toolchain: &Toolchain, bindgen: &Path, tools: &Tools) -
         .arg("-o")
         .arg(&smaller))?;
     std::fs::rename(&smaller, &path)?;
+    relaxed_instructions(build, &path, tools)?;
     let bytes = std::fs::read(&path)?;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     gzip.write_all(&bytes)?;
@@ -182,6 +193,51 @@ fn module(build: &Build, toolchain: &Toolchain, bindgen: &Path, tools: &Tools) -
     );
     if compressed > MOST_COMPRESSED {
         bail!("module `{name}` has {compressed} bytes compressed, at most {MOST_COMPRESSED} are allowed");
+    }
+    Ok(())
+}
+
+/// Only the dot product of bytes may be relaxed: its result is the same on every engine, which holds for no other relaxed
+/// instruction.
+fn relaxed_instructions(build: &Build, module: &Path, tools: &Tools) -> Result<()> {
+    let text = output(
+        tools
+            .node()
+            .arg("node_modules/binaryen/bin/wasm-dis")
+            .args([
+                "--enable-bulk-memory",
+                "--enable-simd",
+                "--enable-mutable-globals",
+            ])
+            .args([
+                "--enable-nontrapping-float-to-int",
+                "--enable-sign-ext",
+                "--enable-reference-types",
+            ])
+            .args(["--enable-multivalue", "--enable-threads", "--enable-relaxed-simd"])
+            .arg(module),
+    )?;
+    let instructions = || text.lines().map(|line| line.trim().trim_start_matches('('));
+    // The disassembler has the instruction's earlier name.
+    let dots = instructions()
+        .filter(|line| {
+            line.starts_with("i16x8.dot_i8x16_i7x16_s") || line.starts_with("i16x8.relaxed_dot_i8x16_i7x16_s")
+        })
+        .count();
+    let others: Vec<&str> = instructions()
+        .filter(|line| line.contains("relaxed") && !line.contains("relaxed_dot_i8x16_i7x16_s"))
+        .filter(|line| {
+            line.split('.')
+                .nth(1)
+                .is_some_and(|name| name.starts_with("relaxed"))
+        })
+        .take(3)
+        .collect();
+    if !others.is_empty() || (dots > 0) != build.relaxed {
+        bail!(
+            "module `{}` has {dots} relaxed dot products, and other relaxed instructions: {others:?}",
+            build.name
+        );
     }
     Ok(())
 }
