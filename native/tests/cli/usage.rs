@@ -79,7 +79,7 @@ fn bad_input_gets_one_clear_line() {
         ),
         (&["run", "--threads", "0", "x"], 2, "from 1 to 1024"),
         (&["run", "--seed", "-2", "x"], 2, "-1..=4294967295"),
-        (&["run", "--cache-type-k", "q8_0", "x"], 2, "f16, f32"),
+        (&["run", "--cache-type-k", "q5_1", "x"], 2, "f16, f32"),
         (&["run", "--backend", "abacus", "x"], 1, "`abacus`"),
         (
             &["run", "--ctx-size", "2", "one two three four"],
