@@ -209,7 +209,8 @@ fn quota(groups: &str, root: &Path) -> Option<f64> {
             continue;
         };
         let relative = Path::new(path.trim_start_matches('/'));
-        let (hierarchies, read): (&[&str], fn(&Path) -> Option<f64>) = if controllers.is_empty() {
+        type Read = fn(&Path) -> Option<f64>;
+        let (hierarchies, read): (&[&str], Read) = if controllers.is_empty() {
             (&[""], cpu_max)
         } else if controllers.split(',').any(|name| name == "cpu") {
             (&["cpu", "cpu,cpuacct"], cfs_quota)

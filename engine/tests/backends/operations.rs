@@ -128,7 +128,7 @@ fn work_for_measuring_is_done_in_full() {
         let name = backend.name();
         let dot = backend.exercise(&Work::Dot { rounds: 1000 });
         assert!(dot.operations >= 8000, "{name}");
-        assert_eq!(dot.checksum, dot.operations * 15 & 0xffff_ffff, "{name}");
+        assert_eq!(dot.checksum, (dot.operations * 15) & 0xffff_ffff, "{name}");
         let float = backend.exercise(&Work::MultiplyAdd { rounds: 1000 });
         assert_eq!(float.checksum, float.operations, "{name}");
         for pattern in PATTERNS {

@@ -286,6 +286,7 @@ struct OneToken<'a, 'b, 'c, F> {
 
 impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     type Output = ();
+    const DOTS: bool = true;
 
     #[inline(always)]
     fn run(self, isa: I) {
@@ -331,6 +332,7 @@ struct Sums([f32; TOKENS * PANELS * ROWS]);
 
 impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     type Output = ();
+    const DOTS: bool = true;
 
     #[inline(always)]
     fn run(self, isa: I) {

@@ -34,8 +34,8 @@ pub(super) struct Wasm<const RELAXED: bool>;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct F(v128);
 
-/// Works with the relaxed dot product enabled. Only integer code profits; that nothing else in the module is relaxed is
-/// checked on its disassembly, for LLVM may take other relaxed instructions where the feature is enabled.
+/// Works with the relaxed dot product enabled: matrix products alone. Where floats are compared LLVM would take the relaxed
+/// minimum and maximum, which differ between engines; the build looks at the disassembly for any but the dot product.
 #[cfg(feature = "relaxed-simd")]
 #[target_feature(enable = "relaxed-simd")]
 fn enter<O: Op<Wasm<true>>>(op: O) -> O::Output {
@@ -372,7 +372,7 @@ impl Run for Wasm<false> {
 impl Run for Wasm<true> {
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
-        enter(op)
+        if O::DOTS { enter(op) } else { op.run(self) }
     }
 
     #[inline(always)]
