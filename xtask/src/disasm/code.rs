@@ -32,7 +32,11 @@ impl Function {
             let target = instruction.near_branch_target();
             // Instructions lie in ascending order of addresses.
             if let Ok(start) = self.instructions[..=i].binary_search_by_key(&target, Instruction::ip) {
-                loops.push(start..i + 1);
+                // A loop that goes on from several places is one loop.
+                match loops.iter_mut().find(|known| known.start == start) {
+                    Some(known) => known.end = i + 1,
+                    None => loops.push(start..i + 1),
+                }
             }
         }
         let holds = |outer: &Range<usize>, inner: &Range<usize>| {

@@ -81,14 +81,14 @@ const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
     }
 }
 
-/// The hot kernels. A tile is 2 vectors of rows times 6 tokens with AVX-512, times 2 with AVX2, and there is a loop for
-/// single tokens that are left over: per group of 32 weights 8 dot products for each. The kernels for one token are written
+/// The hot kernels. A tile is 2 vectors of rows times 6 tokens with AVX-512, times 2 with AVX2: per group of 32
+/// weights 8 dot products for each. The kernels for one token are written
 /// out over a whole block.
 pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q4_k tile",
         "*::avx512::enter::<*::Tokens<*::Q45K<false>>>>",
-        104,
+        96,
     ),
     avx512(
         "avx512 q4_k one token",
@@ -98,7 +98,7 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q5_k tile",
         "*::avx512::enter::<*::Tokens<*::Q45K<true>>>>",
-        104,
+        96,
     ),
     avx512(
         "avx512 q5_k one token",
@@ -114,7 +114,7 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 iq4_xs tile",
         "*::avx512::enter::<*::Tokens<*::Iq4Xs>>>",
-        104,
+        96,
     ),
     avx512(
         "avx512 iq4_xs one token",
@@ -124,7 +124,7 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q8_0 tile",
         "*::avx512::enter::<*::Tokens<*::layouts_32::Q8>>>",
-        104,
+        96,
     ),
     avx512(
         "avx512 q8_0 one token",
@@ -134,7 +134,7 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q4_0 tile",
         "*::avx512::enter::<*::Tokens<*::Q4<false>>>>",
-        104,
+        96,
     ),
     avx512(
         "avx512 q4_0 one token",
@@ -144,12 +144,12 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 int8 tile",
         "*::avx512::enter::<*::Tokens<*::layouts_256::Int8>>>",
-        52,
+        48,
     ),
     avx2(
         "avx2 q4_k tile",
         "*::avx2::enter::<*::Tokens<*::Q45K<false>>>>",
-        40,
+        32,
     ),
     avx2(
         "avx2 q4_k one token",
@@ -159,7 +159,7 @@ pub(super) const RULES: &[Rule] = &[
     avx2(
         "avx2 q5_k tile",
         "*::avx2::enter::<*::Tokens<*::Q45K<true>>>>",
-        40,
+        32,
     ),
     avx2(
         "avx2 q5_k one token",
@@ -181,7 +181,7 @@ pub(super) const RULES: &[Rule] = &[
     avx2(
         "avx2 q8_0 tile",
         "*::avx2::enter::<*::Tokens<*::layouts_32::Q8>>>",
-        40,
+        32,
     ),
     avx2(
         "avx2 q8_0 one token",
@@ -197,7 +197,7 @@ pub(super) const RULES: &[Rule] = &[
     avx2(
         "avx2 int8 tile",
         "*::avx2::enter::<*::Tokens<*::layouts_256::Int8>>>",
-        20,
+        16,
     ),
 ];
 

@@ -95,20 +95,27 @@ impl Part<'_> {
         isa.load(&self.words[w * WORD..])
     }
 
-    /// Announces some of the words that lie [`AHEAD`]. Every vector of the rows has a share of them: together they read each
-    /// line once.
+    /// Announces words `first .. first + n` of those that lie [`AHEAD`]. Every vector of the rows has a share of them, this
+    /// one that of number `part`: together they ask for each line once.
     #[inline(always)]
-    pub(super) fn announce<I: Isa>(&self, isa: I, words: std::ops::Range<usize>) {
+    pub(super) fn announce<I: Isa>(&self, isa: I, first: usize, n: usize, part: usize) {
         let parts = ROWS / I::ROWS;
-        for w in words.step_by(parts) {
-            isa.prefetch(self.words, AHEAD + w * WORD);
+        let words = &self.words[..1];
+        for i in 0..n.div_ceil(parts) {
+            isa.prefetch(words, AHEAD + part * WORD + (first + i * parts) * WORD);
         }
     }
 
     /// Words `w .. w + 4`.
     #[inline(always)]
     pub(super) fn four_words<I: Isa>(&self, isa: I, w: usize) -> [I::V; 4] {
-        [0, 1, 2, 3].map(|i| self.word(isa, w + i))
+        // Written out: a closure might not be inlined, and then would not have the instruction set.
+        [
+            self.word(isa, w),
+            self.word(isa, w + 1),
+            self.word(isa, w + 2),
+            self.word(isa, w + 3),
+        ]
     }
 
     /// Word `w` of each row as a float.

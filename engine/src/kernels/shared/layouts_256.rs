@@ -139,11 +139,23 @@ impl Layout for Q2K {
     }
     #[inline(always)]
     fn scales<I: Isa>(isa: I, block: &Part<'_>) -> [I::V; 4] {
-        block.four_words(isa, 0).map(|v| moved(isa, v, 0, 0, 15))
+        let [a, b, c, d] = block.four_words(isa, 0);
+        [
+            moved(isa, a, 0, 0, 15),
+            moved(isa, b, 0, 0, 15),
+            moved(isa, c, 0, 0, 15),
+            moved(isa, d, 0, 0, 15),
+        ]
     }
     #[inline(always)]
     fn mins<I: Isa>(isa: I, block: &Part<'_>) -> [I::V; 4] {
-        block.four_words(isa, 0).map(|v| moved(isa, v, 4, 0, 15))
+        let [a, b, c, d] = block.four_words(isa, 0);
+        [
+            moved(isa, a, 4, 0, 15),
+            moved(isa, b, 4, 0, 15),
+            moved(isa, c, 4, 0, 15),
+            moved(isa, d, 4, 0, 15),
+        ]
     }
     #[inline(always)]
     fn d<I: Isa>(isa: I, block: &Part<'_>) -> I::F {
@@ -214,29 +226,33 @@ impl Layout for Iq4Xs {
     #[inline(always)]
     fn scales<I: Isa>(isa: I, block: &Part<'_>) -> [I::V; 4] {
         // Byte j of word 1 holds the low bits of scales 2j and 2j + 1; the upper half of word 0 the top bits, two a scale.
-        const NONE: u8 = 0x80;
         let (low, top) = (block.word(isa, 1), block.word(isa, 0));
-        let (even, odd) = (moved(isa, low, 0, 0, 15), moved(isa, low, 4, 0, 15));
-        let scales = |j: u8| {
-            let low = isa.or(
-                isa.shuffle_lanes(even, [2 * j, NONE, 2 * j + 1, NONE]),
-                isa.shuffle_lanes(odd, [NONE, 2 * j, NONE, 2 * j + 1]),
-            );
-            let tops = isa.shuffle_lanes(top, [2 + j; 4]);
-            let byte = |v, b: u32| isa.and(v, isa.splat32(0x30 << (8 * b)));
-            let tops = isa.or(
-                isa.or(byte(isa.shl16(tops, 4), 0), byte(isa.shl16(tops, 2), 1)),
-                isa.or(byte(tops, 2), byte(isa.shr16(tops, 2), 3)),
-            );
-            isa.add8(isa.or(low, tops), isa.splat8(-32i8 as u8))
-        };
-        let (a, b) = (scales(0), scales(1));
+        let (a, b) = (four_scales(isa, low, top, 0), four_scales(isa, low, top, 1));
         [a, b, b, b]
     }
     #[inline(always)]
     fn d<I: Isa>(isa: I, block: &Part<'_>) -> I::F {
         isa.f16_of_lanes(block.word(isa, 0), false)
     }
+}
+
+/// Scales 4j .. 4j + 4 of IQ4_XS.
+#[inline(always)]
+fn four_scales<I: Isa>(isa: I, low: I::V, top: I::V, j: u8) -> I::V {
+    const NONE: u8 = 0x80;
+    let (even, odd) = (moved(isa, low, 0, 0, 15), moved(isa, low, 4, 0, 15));
+    let low = isa.or(
+        isa.shuffle_lanes(even, [2 * j, NONE, 2 * j + 1, NONE]),
+        isa.shuffle_lanes(odd, [NONE, 2 * j, NONE, 2 * j + 1]),
+    );
+    // The byte that holds the top bits of all four, two for each: every byte of the lane takes its own.
+    let tops = isa.shuffle_lanes(top, [2 + j; 4]);
+    let first = isa.and(isa.shl16(tops, 4), isa.splat32(0x30));
+    let second = isa.and(isa.shl16(tops, 2), isa.splat32(0x30 << 8));
+    let third = isa.and(tops, isa.splat32(0x30 << 16));
+    let fourth = isa.and(isa.shr16(tops, 2), isa.splat32(0x30 << 24));
+    let tops = isa.or(isa.or(first, second), isa.or(third, fourth));
+    isa.add8(isa.or(low, tops), isa.splat8(-32i8 as u8))
 }
 
 /// `values[codes]` as [`Isa::dot_signed`] takes them: the bias is in the table already.

@@ -4,7 +4,7 @@
 //! *Packed* weights lie as panels; *mapped* weights as in the file: some blocks of 16 rows at a time are interleaved into a
 //! buffer on the stack just before use.
 //!
-//! One token goes straight from the panel's bits to dot products. More tokens: 256 weights of 32 rows or so (*a fill*) are
+//! One token goes straight from a packed panel's bits to dot products. More tokens, and mapped weights: 256 weights of 32 rows or so (*a fill*) are
 //! unpacked to bytes once, into a scratch that stays in the first-level cache, and all tokens pass over it, some at a time
 //! against some vectors of rows, as the registers allow:
 //!
@@ -217,11 +217,17 @@ impl<'a, F: Format> Source<'a, F> {
         }
     }
 
+    /// The first block of fill `i`, and how many there are.
+    #[inline(always)]
+    fn blocks_of(&self, i: usize) -> (usize, usize) {
+        let first = i * F::FILL;
+        (first, F::FILL.min(self.blocks - first))
+    }
+
     /// Fill `i` of a panel and its number of blocks.
     #[inline(always)]
     fn fill<'b>(&self, panel: &Panel<'b>, i: usize, buffer: &'b mut Buffer) -> (Blocks<'b>, usize) {
-        let first = i * F::FILL;
-        let n = F::FILL.min(self.blocks - first);
+        let (first, n) = self.blocks_of(i);
         let blocks = match panel {
             Panel::Packed(blocks) => blocks.some::<F>(first, n),
             Panel::Mapped(rows) => {
@@ -274,7 +280,7 @@ fn sources(shard: &Shard, panel: usize) -> Sources<'_> {
     })
 }
 
-/// Rows of a weight times one token.
+/// Rows of a packed weight times one token.
 struct OneToken<'a, 'b, 'c, F> {
     weight: &'a Shard,
     rows: Range<usize>,
@@ -291,14 +297,15 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     #[inline(always)]
     fn run(self, isa: I) {
         let source = Source::<F>::new(self.weight);
-        let mut buffer = Buffer::new();
         for number in self.rows.start / ROWS..self.rows.end.div_ceil(ROWS) {
-            let panel = source.panel(number);
+            let Panel::Packed(panel) = source.panel(number) else {
+                return;
+            };
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
-                let (blocks, n) = source.fill(&panel, i, &mut buffer);
+                let (first, n) = source.blocks_of(i);
                 let x = row::<F>(self.x, self.token, i);
-                F::one_token(isa, blocks, n, &x, &mut acc);
+                F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
             }
             let (lanes, columns) = shown(number, &self.rows);
             self.out.row(self.token)[columns].copy_from_slice(&acc[lanes]);
@@ -436,7 +443,7 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         if !F::OWN && self.isa.few_tokens(weight, rows.clone(), x, out) {
             return;
         }
-        if x.m() < I::TOKENS {
+        if weight.packed && x.m() < I::TOKENS {
             for token in 0..x.m() {
                 self.isa.run(OneToken {
                     weight,

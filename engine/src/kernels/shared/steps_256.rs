@@ -192,7 +192,7 @@ fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'
     unrolled!(b in 64 / bundle, at most 8 => {
         // Memory is asked for little by little: a burst of requests would hold up the loads behind it.
         let (first, last) = (b * L::WORDS * bundle / 64, (b + 1) * L::WORDS * bundle / 64);
-        block.announce(isa, first + part..last);
+        block.announce(isa, first, last - first, part);
         unrolled!(c in L::RUN / together, at most 8 => {
             let mut sums = [isa.zero(); 4];
             unrolled!(i in together, at most 8 => {

@@ -117,7 +117,7 @@ impl<L: Layout> Format for Steps32<L> {
             let mut sum = isa.load_f(acc);
             for i in 0..n {
                 let block = blocks.part::<I, Self>(i, part);
-                block.announce(isa, part..L::WORDS);
+                block.announce(isa, 0, L::WORDS, part);
                 unrolled!(s in per_block, at most 4 => {
                     sum = sum.add(one_step::<I, L>(isa, &block, s, i * per_block + s, x));
                 });
