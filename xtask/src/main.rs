@@ -39,10 +39,11 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         toolchain: wasm::Choice,
     },
-    /// Test the AVX-512 backend on an emulated processor: needs no AVX-512, but Debian or a relative, and minutes.
+    /// Test on emulated processors: the AVX-512 backend, and which backend is taken where AVX-512 or AVX is missing.
     ///
-    /// Bochs boots a kernel that runs the reduced backend tests and evaluates a few tokens of the built-in model. As root
-    /// missing packages are installed; otherwise the command to run is printed. Everything is kept in target/emulate.
+    /// Needs Debian or a relative on x86-64, and minutes. QEMU runs the program on three older processors. Bochs boots a
+    /// kernel on one with AVX-512, which runs the reduced backend tests and the program. As root missing packages are
+    /// installed; otherwise the command to run is printed. Everything is kept in target/emulate.
     Emulate {
         /// End the emulator after so many minutes; the run has failed then.
         #[arg(long, default_value_t = 30)]
@@ -73,7 +74,9 @@ fn main() -> ExitCode {
         Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
-        Command::Emulate { minutes } => emulate::emulate(Duration::from_secs(60 * minutes)),
+        Command::Emulate { minutes } => qemu::find()
+            .and_then(|()| qemu::run())
+            .and_then(|()| emulate::emulate(Duration::from_secs(60 * minutes))),
         Command::Test { quick, toolchain } => return test::run(quick, toolchain),
     };
     match done {
