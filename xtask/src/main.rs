@@ -53,10 +53,11 @@ enum Command {
     },
     /// Test the browser side in Chromium: what `cargo xtask web` built.
     WebTest,
-    /// Test the AVX-512 backend on an emulated processor: needs no AVX-512, but Debian or a relative, and minutes.
+    /// Test on emulated processors: the AVX-512 backend, and which backend is taken where AVX-512 or AVX is missing.
     ///
-    /// Bochs boots a kernel that runs the reduced backend tests and evaluates a few tokens of the built-in model. As root
-    /// missing packages are installed; otherwise the command to run is printed. Everything is kept in target/emulate.
+    /// Needs Debian or a relative on x86-64, and minutes. QEMU runs the program on three older processors. Bochs boots a
+    /// kernel on one with AVX-512, which runs the reduced backend tests and the program. As root missing packages are
+    /// installed; otherwise the command to run is printed. Everything is kept in target/emulate.
     Emulate {
         /// End the emulator after so many minutes; the run has failed then.
         #[arg(long, default_value_t = 30)]
@@ -114,9 +115,9 @@ fn main() -> ExitCode {
         Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
-        Command::Emulate { minutes, filter } => {
-            emulate::emulate(Duration::from_secs(60 * minutes), filter.as_deref())
-        }
+        Command::Emulate { minutes, filter } => qemu::find()
+            .and_then(|()| qemu::run())
+            .and_then(|()| emulate::emulate(Duration::from_secs(60 * minutes), filter.as_deref())),
         Command::Disasm { binary, show } => disasm::check(binary, show.as_deref()),
         Command::Web { toolchain, keep_wasm } => web::build(web::Options { toolchain, keep_wasm }),
         Command::WebTest => return test::web(),
