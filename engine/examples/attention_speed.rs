@@ -24,65 +24,103 @@ const CONTEXT: usize = 8192;
 /// Tokens of a tile, as the forward pass takes them.
 const TILE: usize = 96 / GROUP;
 
-fn seconds(mut f: impl FnMut()) -> f64 {
-    let start = Instant::now();
-    f();
-    start.elapsed().as_secs_f64()
+/// Seconds that this thread has run on a core, where the system says so (Linux): on a busy machine the clock on the wall
+/// measures the neighbours. Else the time since `start`.
+fn own_seconds(start: Instant) -> f64 {
+    std::fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()
+        .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
+        .map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns * 1e-9)
 }
 
-fn median(runs: usize, mut f: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..runs).map(|_| seconds(&mut f)).collect();
+/// Median seconds of `runs` runs on this thread, after one that does not count.
+fn median(runs: usize, f: impl FnMut()) -> f64 {
+    median_by(runs, own_seconds, f)
+}
+
+/// As [`median`] where several threads work.
+fn median_wall(runs: usize, f: impl FnMut()) -> f64 {
+    median_by(runs, |start| start.elapsed().as_secs_f64(), f)
+}
+
+fn median_by(runs: usize, clock: impl Fn(Instant) -> f64, mut f: impl FnMut()) -> f64 {
+    f();
+    let start = Instant::now();
+    let mut times: Vec<f64> = (0..runs)
+        .map(|_| {
+            let before = clock(start);
+            f();
+            clock(start) - before
+        })
+        .collect();
     times.sort_by(f64::total_cmp);
     times[runs / 2]
 }
 
-#[inline(always)]
-fn multiply_add<const LANES: usize>(rounds: usize) -> f32 {
-    let (a, b) = (black_box(1.000_001f32), black_box(1e-9f32));
-    // Enough chains of each that neither waits for its own latency.
-    let (mut x, mut y) = ([[1.0f32; LANES]; 8], [[1.0f32; LANES]; 8]);
-    for _ in 0..rounds {
-        for (x, y) in x.iter_mut().zip(&mut y) {
-            for (x, y) in x.iter_mut().zip(y) {
-                *x *= a;
-                *y += b;
+/// Rounds of 12 vectors, each a chain of multiplications and one of additions: more than their latencies need.
+#[cfg(target_arch = "x86_64")]
+macro_rules! multiply_add {
+    ($name:ident, $feature:literal, $set:ident, $mul:ident, $add:ident, $first:ident) => {
+        #[target_feature(enable = $feature)]
+        fn $name(rounds: usize) -> f32 {
+            use std::arch::x86_64::*;
+            let (a, b) = ($set(black_box(1.000_001)), $set(black_box(1e-9)));
+            let (mut x, mut y) = ([$set(1.0); 6], [$set(1.0); 6]);
+            for _ in 0..rounds {
+                for i in 0..6 {
+                    (x[i], y[i]) = ($mul(x[i], a), $add(y[i], b));
+                }
             }
+            x.into_iter()
+                .zip(y)
+                .map(|(x, y)| $first($add(x, y)))
+                .fold(0.0, |a, b| a + b)
         }
-    }
-    x.iter().chain(&y).flatten().fold(0.0, |sum, x| sum + x)
+    };
 }
-
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn multiply_add_512(rounds: usize) -> f32 {
-    multiply_add::<16>(rounds)
-}
-
+multiply_add!(
+    multiply_add_512,
+    "avx512f",
+    _mm512_set1_ps,
+    _mm512_mul_ps,
+    _mm512_add_ps,
+    _mm512_cvtss_f32
+);
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn multiply_add_256(rounds: usize) -> f32 {
-    multiply_add::<8>(rounds)
-}
+multiply_add!(
+    multiply_add_256,
+    "avx2",
+    _mm256_set1_ps,
+    _mm256_mul_ps,
+    _mm256_add_ps,
+    _mm256_cvtss_f32
+);
 
 /// Multiplications with an addition each, per second, on one thread.
 fn peak(backend: &str) -> f64 {
-    let rounds = 2_000_000;
+    let rounds = 4_000_000;
+    #[cfg(target_arch = "x86_64")]
     let (lanes, seconds) = match backend {
-        // SAFETY: the backend of that name is available only where the machine has these instructions.
-        #[cfg(target_arch = "x86_64")]
         "avx512" => (
             16,
-            median(5, || _ = black_box(unsafe { multiply_add_512(rounds) })),
+            median(5, || {
+                // SAFETY: the backend of that name is available only where the machine has these instructions.
+                black_box(unsafe { multiply_add_512(rounds) });
+            }),
         ),
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
         "avx2" => (
             8,
-            median(5, || _ = black_box(unsafe { multiply_add_256(rounds) })),
+            median(5, || {
+                // SAFETY: as above.
+                black_box(unsafe { multiply_add_256(rounds) });
+            }),
         ),
-        _ => (4, median(5, || _ = black_box(multiply_add::<4>(rounds)))),
+        _ => return f64::NAN,
     };
-    (rounds * 8 * lanes) as f64 / seconds
+    #[cfg(not(target_arch = "x86_64"))]
+    let (lanes, seconds) = (0, f64::NAN);
+    (rounds * 6 * lanes) as f64 / seconds
 }
 
 /// Keys and values of some pages, in f16 or q8_0.
@@ -102,7 +140,7 @@ impl Pages {
             q8,
             // Magnitudes from a quarter to one, either sign.
             halves: (0..if q8 { 0 } else { 2 * n * page })
-                .map(|i| 0x3400 + (mixed(i) & 0x07ff) as u16 | (mixed(i) >> 8 & 0x8000) as u16)
+                .map(|i| (0x3400 + (mixed(i) & 0x07ff) as u16) | (mixed(i) >> 8 & 0x8000) as u16)
                 .collect(),
             bytes: (0..if q8 { 2 * n * page } else { 0 })
                 .map(|i| match i % page {
@@ -240,8 +278,8 @@ fn decode(backend: &dyn Backend, team: &Team, tile: &Tile, pages: &Pages, layers
                 let scratch = &mut scratch[worker].lock().unwrap();
                 for block in 0..SPAN {
                     let page = (layer * KV_HEADS * spans + unit) * SPAN + block;
-                    let visible = [0..BLOCK];
-                    backend.attend(&tile.queries(), &visible, &pages.block(page), &mut sum, scratch);
+                    let visible = std::slice::from_ref(&(0..BLOCK));
+                    backend.attend(&tile.queries(), visible, &pages.block(page), &mut sum, scratch);
                 }
             },
         )
@@ -260,7 +298,7 @@ fn main() {
     });
     let memory = vec![1u64; 16 << 20];
     let read = |team: &Team| {
-        let time = median(5, || {
+        let time = median_wall(5, || {
             team.ranges(memory.len() / 4096, 16, |range| {
                 let part = &memory[range.start * 4096..range.end * 4096];
                 black_box(part.iter().fold(0u64, |a, b| a.wrapping_add(*b)));
@@ -300,7 +338,7 @@ fn main() {
             let pages = Pages::new(dim, layers * KV_HEADS * CONTEXT / BLOCK, q8);
             let bytes = (layers * KV_HEADS * CONTEXT / BLOCK * pages.bytes_per_page()) as f64;
             for team in &teams {
-                let time = median(5, || _ = black_box(decode(*backend, team, &tile, &pages, layers)));
+                let time = median_wall(5, || _ = black_box(decode(*backend, team, &tile, &pages, layers)));
                 println!(
                     "{:>8}, head_dim {dim:3}, {}: decode at {CONTEXT}, {} thread(s) {:5.1} GB/s, reading alone {:5.1}",
                     backend.name(),

@@ -186,15 +186,14 @@ fn scores_of_zero_and_beyond_the_range_are_scalars() {
                 // Scores that overflow: infinite, or NaN where both signs meet.
                 2 => k.iter_mut().step_by(7).for_each(|k| *k = 3e38),
                 _ => {
-                    for at in 0..k.len() {
-                        k[at] = if random.below(3) == 0 { 3e38 } else { -3e38 };
-                    }
+                    k.iter_mut()
+                        .for_each(|k| *k = if random.below(3) == 0 { 3e38 } else { -3e38 });
                 }
             }
             let case = Case {
                 group: 2,
                 dims: (32, 32),
-                visible: vec![0..64 - round],
+                visible: std::iter::once(0..64 - round).collect(),
                 softcap: (round % 8 > 3).then_some(30.0),
                 scale: 1.0,
             };
