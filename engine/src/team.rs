@@ -19,7 +19,7 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::memory::{Heap, Memory};
@@ -29,11 +29,51 @@ use crate::{Error, Result, math};
 /// between two operations, shorter than a time slice.
 const SPINS: u32 = 2_000;
 
+/// How often it looks before it lets other threads of the core run between two looks: on a machine with fewer cores than
+/// workers, what it waits for may stand behind it in the queue.
+const PATIENT_SPINS: u32 = 200;
+
+/// Looks per turn given away.
+const SPINS_PER_TURN: u32 = 50;
+
 /// A value on its own pair of cache lines (adjacent-line prefetch makes the pair the unit of sharing).
 #[repr(align(128))]
 struct Padded<T>(T);
 
 type Job = *const (dyn Fn(usize) + Sync);
+
+/// What a worker has spent on waiting: the caller of operations (number 0) for the others to finish, the others for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waits {
+    /// Looks at a value that had not changed yet, about 10 ns each on a server core.
+    pub spins: u64,
+    /// Times that it gave up looking and slept until it was woken.
+    pub parks: u64,
+}
+
+/// [`Waits`] with one writer at a time: the worker, or the caller who holds the region.
+#[derive(Default)]
+struct Waited {
+    spins: AtomicU64,
+    parks: AtomicU64,
+}
+
+impl Waited {
+    fn add(&self, spins: u32, parked: bool) {
+        for (count, more) in [(&self.spins, u64::from(spins)), (&self.parks, parked.into())] {
+            count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One look in a loop of waiting; `spins` counts them.
+fn pause(spins: u32) {
+    if spins > PATIENT_SPINS && spins.is_multiple_of(SPINS_PER_TURN) {
+        std::thread::yield_now();
+    } else {
+        std::hint::spin_loop();
+    }
+}
 
 /// Bit of [`Shared::gate`]: nobody may enter.
 const CLOSED: u32 = 1 << 31;
@@ -55,6 +95,8 @@ struct Shared {
     failed: Mutex<Option<Error>>,
     /// Held by the leader for one operation: one at a time.
     region: Mutex<()>,
+    /// Per worker.
+    waited: Box<[Padded<Waited>]>,
 }
 
 // SAFETY: `job` is the only field that is not Sync by itself. The leader writes it while the gate is closed and empty;
@@ -147,6 +189,7 @@ impl Team {
             done: Condvar::new(),
             failed: Mutex::new(None),
             region: Mutex::new(()),
+            waited: (0..n).map(|_| Padded(Waited::default())).collect(),
         });
         for index in 1..n {
             let shared = Arc::clone(&shared);
@@ -162,6 +205,18 @@ impl Team {
     /// Number of workers, the caller included.
     pub fn workers(&self) -> usize {
         self.n
+    }
+
+    /// What each worker has spent on waiting since the team was made; one entry, of nothing, for a team of one.
+    pub fn waits(&self) -> Vec<Waits> {
+        let waits = |w: &Padded<Waited>| Waits {
+            spins: w.0.spins.load(Ordering::Relaxed),
+            parks: w.0.parks.load(Ordering::Relaxed),
+        };
+        match &self.inner {
+            Some(handle) => handle.0.waited.iter().map(waits).collect(),
+            None => vec![Waits::default()],
+        }
     }
 
     /// Runs `f` on the caller and on every worker that comes in time, until the caller's own `f` returns; then waits for
@@ -191,13 +246,14 @@ impl Team {
         }
         let own = guarded(f, 0);
         shared.gate.0.fetch_or(CLOSED, Ordering::SeqCst);
-        let mut spins = 0;
+        let (mut spins, mut parked) = (0, false);
         while shared.gate.0.load(Ordering::Acquire) != CLOSED {
             spins += 1;
             if spins < SPINS {
-                std::hint::spin_loop();
+                pause(spins);
                 continue;
             }
+            parked = true;
             let mut guard = lock(&shared.lock);
             shared.leader_sleeps.store(true, Ordering::SeqCst);
             while shared.gate.0.load(Ordering::SeqCst) != CLOSED {
@@ -205,6 +261,7 @@ impl Team {
             }
             shared.leader_sleeps.store(false, Ordering::SeqCst);
         }
+        shared.waited[0].0.add(spins, parked);
         let other = lock(&shared.failed).take();
         own.and(other.map_or(Ok(()), Err))
     }
@@ -378,6 +435,43 @@ impl Team {
 }
 
 impl Team {
+    /// Two outputs of the same shape, rows of `n`, whose columns are handed out together: `f(a, b)` gets the same columns
+    /// of both, the first a multiple of `grain`. What combines them needs no operation of its own.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; also if the shapes differ.
+    pub fn column_pairs(
+        &self,
+        a: &mut [f32],
+        b: &mut [f32],
+        n: usize,
+        grain: usize,
+        f: impl Fn(Tile<'_>, Tile<'_>) + Sync,
+    ) -> Result<()> {
+        if n == 0 || !a.len().is_multiple_of(n) || a.len() != b.len() {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "{} and {} elements are not the same rows of {n}",
+                    a.len(),
+                    b.len()
+                ),
+            });
+        }
+        let rows = a.len() / n;
+        let (a, b) = (Raw(a.as_mut_ptr()), Raw(b.as_mut_ptr()));
+        self.ranges(n, grain, |columns| {
+            let (a, b) = (&a, &b);
+            let tile = |base: &Raw<f32>| Tile {
+                base: base.0,
+                stride: n,
+                rows,
+                columns: columns.clone(),
+                borrow: std::marker::PhantomData,
+            };
+            f(tile(a), tile(b));
+        })
+    }
+
     /// Splits a row-major matrix of rows of `n` into cells of `rows` x `columns` (the last ones may be smaller), each of
     /// them much work, and hands them out one by one: `f(worker, rows, tile)`, with the worker's index below
     /// [`Team::workers`]. Column by column, in each the last rows first: in causal attention they take longest.
@@ -514,13 +608,14 @@ fn message(panic: &(dyn Any + Send)) -> String {
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
-        let mut spins = 0;
+        let (mut spins, mut parked) = (0, false);
         let mut epoch = shared.epoch.0.load(Ordering::Acquire);
         while epoch == seen {
             spins += 1;
             if spins < SPINS {
-                std::hint::spin_loop();
+                pause(spins);
             } else {
+                parked = true;
                 let mut guard = lock(&shared.lock);
                 // Counted before `epoch` is looked at again; the leader moves `epoch` before it reads the count. One of
                 // the two sees the other (both SeqCst), so no wake-up is lost.
@@ -532,6 +627,7 @@ fn work(shared: &Shared, index: usize) {
             }
             epoch = shared.epoch.0.load(Ordering::Acquire);
         }
+        shared.waited[index].0.add(spins, parked);
         seen = epoch;
         if shared.stop.load(Ordering::SeqCst) {
             return;
@@ -634,6 +730,76 @@ mod tests {
             assert!(out.iter().enumerate().all(|(i, v)| *v == (i + 1) as f32));
             assert!(team.cells(&mut out, 4, (3, 2), |_, _, _| ()).is_err());
         }
+    }
+
+    #[test]
+    fn pairs_of_columns_belong_together() {
+        for n in [1, 3] {
+            let team = threads(n);
+            let (mut a, mut b) = (vec![0.0; 4 * 50], vec![1.0; 4 * 50]);
+            team.column_pairs(&mut a, &mut b, 50, 8, |mut a, mut b| {
+                assert_eq!(a.columns(), b.columns());
+                assert!(a.columns().start.is_multiple_of(8));
+                for row in 0..a.rows() {
+                    let first = a.columns().start;
+                    for (i, (a, b)) in a.row(row).iter_mut().zip(b.row(row)).enumerate() {
+                        *b += (row * 50 + first + i) as f32;
+                        *a += *b;
+                    }
+                }
+            })
+            .unwrap();
+            assert!(a.iter().enumerate().all(|(i, a)| *a == (i + 1) as f32));
+            assert_eq!(a, b);
+            assert!(
+                team.column_pairs(&mut a, &mut b[..150], 50, 8, |_, _| ())
+                    .is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn more_workers_than_cores_lose_nothing() {
+        // Many short operations, each of which must see the results of the one before; workers come and go, park and wake.
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let team = threads(4 * cores);
+        let mut out = vec![0u32; 64];
+        for round in 0..3000u32 {
+            team.rows(&mut out, 1, 1, |_, part| {
+                part.iter_mut().for_each(|v| {
+                    assert_eq!(*v, round);
+                    *v += 1;
+                });
+            })
+            .unwrap();
+            if round % 1000 == 999 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        assert!(out.iter().all(|v| *v == 3000));
+    }
+
+    #[test]
+    fn waiting_is_counted() {
+        assert_eq!(Team::single().waits(), vec![Waits::default()]);
+        let team = threads(2);
+        assert_eq!(team.waits().len(), 2);
+        // Both are inside; the caller has done its half, and the other waits until it sleeps.
+        let leader = std::thread::current().id();
+        let shared = Arc::clone(&team.inner.as_ref().unwrap().0);
+        let inside = AtomicUsize::new(0);
+        team.ranges(2, 1, |_| {
+            inside.fetch_add(1, Ordering::SeqCst);
+            while inside.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+            while std::thread::current().id() != leader && !shared.leader_sleeps.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        })
+        .unwrap();
+        let waits = team.waits();
+        assert!(waits[0].spins > 0 && waits[0].parks == 1, "{waits:?}");
     }
 
     #[test]

@@ -12,12 +12,15 @@ use super::probe::Probe;
 use super::weights::{Layer, Linear};
 use crate::context::{Mask, Output, Row, Value};
 use crate::kernels::shared::functions::tanh;
-use crate::kernels::{ActBuffer, ActFormat, Backend};
-use crate::team::Team;
+use crate::kernels::{ActBuffer, ActFormat, Activation, Activations, Backend};
+use crate::team::{Team, Tile};
 use crate::{Error, Result, memory};
 
 /// Rows of logits that are computed at once.
 const HEAD_ROWS: usize = 16;
+
+/// Numbers of an elementwise operation below which the caller does it alone: a hand-over to other workers takes as long.
+const SMALL: usize = 1 << 14;
 
 /// One step's input: rows with their positions already given.
 pub(crate) struct Step<'a, 'b> {
@@ -248,7 +251,8 @@ fn attention_block<P: Probe>(
         (&mut *q, layer.n_heads, q_norm),
         (&mut *k, layer.n_kv_heads, k_norm),
     ] {
-        ops.team.rows(heads, dim_k, n_heads, |range, part| {
+        let grain = ops.grain(dim_k).next_multiple_of(n_heads);
+        ops.team.rows(heads, dim_k, grain, |range, part| {
             let mut normed = [0.0f32; crate::kernels::MAX_HEAD_DIM];
             for (index, head) in range.zip(part.chunks_exact_mut(dim_k)) {
                 if let Some(weight) = norm {
@@ -306,17 +310,14 @@ fn feed_forward_block<P: Probe>(
 
     ops.norm(x, &weights.ffn_norm, config.norm_eps, h)?;
     probe.op(i, "ffn_norm", h);
-    ops.project(
+    ops.project_gated(
         "ffn_gate_up",
         h,
         n_embd,
         &mut ws.acts,
-        [(&weights.gate, &mut *gate), (&weights.up, &mut *up)],
+        [(&weights.gate, &mut *gate), (&weights.up, up)],
+        config.activation,
     )?;
-    ops.team.rows(gate, n_ff, 1, |range, part| {
-        ops.backend
-            .gate(config.activation, part, &up[range.start * n_ff..range.end * n_ff]);
-    })?;
     probe.op(i, "ffn_act", gate);
     let delta = &mut ws.delta[..m * n_embd];
     ops.project(
@@ -340,7 +341,7 @@ impl Ops<'_> {
     /// Rows of `x` normed into `out`.
     fn norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> Result<()> {
         let n = weight.len();
-        self.team.rows(out, n, 1, |rows, out| {
+        self.team.rows(out, n, self.grain(n), |rows, out| {
             self.backend
                 .rms_norm(&x[rows.start * n..rows.end * n], weight, eps, out);
         })
@@ -348,9 +349,14 @@ impl Ops<'_> {
 
     /// x += y, rows of n.
     fn add(&self, x: &mut [f32], y: &[f32], n: usize) -> Result<()> {
-        self.team.rows(x, n, 1, |rows, x| {
+        self.team.rows(x, n, self.grain(n), |rows, x| {
             self.backend.add(x, &y[rows.start * n..rows.end * n])
         })
+    }
+
+    /// Rows of `width` numbers that one worker takes at least.
+    fn grain(&self, width: usize) -> usize {
+        (SMALL / width.max(1)).max(1)
     }
 
     /// Each output = rows of `x` (k wide) times a matrix, plus its bias: one operation of the team for all of them.
@@ -362,32 +368,65 @@ impl Ops<'_> {
         acts: &mut ActBuffer,
         outs: [(&Linear, &mut [f32]); N],
     ) -> Result<()> {
+        let linears = outs.each_ref().map(|(linear, _)| *linear);
+        let (x, grain) = self.quantized(op, x, k, acts, &linears)?;
+        let outs = outs.map(|(linear, out)| (out, linear.weight.n()));
+        self.team
+            .columns(outs, grain, |i, mut tile| linears[i].apply(&x, &mut tile))
+    }
+
+    /// As [`Self::project`] of two matrices of one shape, and `gate = f(gate) * up` by the worker that made both.
+    fn project_gated(
+        &self,
+        op: &'static str,
+        x: &[f32],
+        k: usize,
+        acts: &mut ActBuffer,
+        [(gate, gate_out), (up, up_out)]: [(&Linear, &mut [f32]); 2],
+        activation: Activation,
+    ) -> Result<()> {
+        let (x, grain) = self.quantized(op, x, k, acts, &[gate, up])?;
+        let n = gate.weight.n();
+        self.team
+            .column_pairs(gate_out, up_out, n, grain, |mut gates, mut ups| {
+                gate.apply(&x, &mut gates);
+                up.apply(&x, &mut ups);
+                for row in 0..gates.rows() {
+                    self.backend.gate(activation, gates.row(row), ups.row(row));
+                }
+            })
+    }
+
+    /// The rows in every form that the matrices multiply with, and the largest of their grains.
+    fn quantized<'x>(
+        &self,
+        op: &'static str,
+        x: &'x [f32],
+        k: usize,
+        acts: &'x mut ActBuffer,
+        linears: &[&Linear],
+    ) -> Result<(Activations<'x>, usize)> {
         acts.invalidate();
         let mut grain = 1;
-        for (linear, _) in &outs {
-            acts.prepare(
-                linear.weight.format(),
-                self.backend,
-                self.team,
-                x,
-                k,
-                (self.layer, op),
-            )?;
+        for linear in linears {
+            let format = linear.weight.format();
+            acts.prepare(format, self.backend, self.team, x, k, (self.layer, op))?;
             grain = grain.max(linear.weight.grain());
         }
-        let x = acts.view(x, k);
-        let linears = outs.each_ref().map(|(linear, _)| *linear);
-        let outs = outs.map(|(linear, out)| (out, linear.weight.n()));
-        self.team.columns(outs, grain, |i, mut tile| {
-            let linear = linears[i];
-            linear.weight.matmul(&x, &mut tile);
-            if let Some(bias) = &linear.bias {
-                let bias = &bias[tile.columns()];
-                for row in 0..tile.rows() {
-                    tile.row(row).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-                }
+        Ok((acts.view(x, k), grain))
+    }
+}
+
+impl Linear {
+    /// A tile of the product, and its part of the bias.
+    fn apply(&self, x: &Activations<'_>, tile: &mut Tile<'_>) {
+        self.weight.matmul(x, tile);
+        if let Some(bias) = &self.bias {
+            let bias = &bias[tile.columns()];
+            for row in 0..tile.rows() {
+                tile.row(row).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
             }
-        })
+        }
     }
 }
 

@@ -9,7 +9,8 @@
 //!   merge     o = o * a + acc * b, from the registers
 //! ```
 //!
-//! A tile of several passes widens the block's half-precision numbers once; a small one reads them as they are.
+//! A tile of several passes widens the block's half-precision numbers once; a small one reads them as they are. Values in
+//! q8_0 are always widened, keys in q8_0 never.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
@@ -71,31 +72,6 @@ impl Rows for Plain<'_, u16> {
     }
 }
 
-/// Values in q8_0, their scales widened.
-#[derive(Clone, Copy)]
-struct Scaled<'a> {
-    quants: &'a [u8],
-    scales: &'a [f32],
-    width: usize,
-}
-
-impl Rows for Scaled<'_> {
-    #[inline(always)]
-    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
-        let quants = &self.quants[row * self.width + at..][..N * I::ROWS];
-        let scales = &self.scales[row * (self.width / 32)..][..self.width / 32];
-        std::array::from_fn(|n| {
-            let scale = I::F::splat(scales[(at + n * I::ROWS) / 32]);
-            isa.load_i8(&quants[n * I::ROWS..]).mul(scale)
-        })
-    }
-    #[inline(always)]
-    fn get(self, row: usize, at: usize) -> f32 {
-        let scale = self.scales[row * (self.width / 32) + at / 32];
-        scale * f32::from(self.quants[row * self.width + at] as i8)
-    }
-}
-
 /// A block's keys, ready for the passes.
 #[derive(Clone, Copy)]
 enum Keys<'a> {
@@ -109,7 +85,6 @@ enum Keys<'a> {
 enum Values<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),
-    Q8(Scaled<'a>),
 }
 
 pub(super) struct Attend<'a, 'b> {
@@ -147,18 +122,8 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
             KvData::F16(v) if widen => Values::F32(widened(isa, v, v_wide)),
             KvData::F16(v) => Values::F16(v),
             KvData::Q8(v) => {
-                let v = scaled(isa, v, block.dim_v, scales);
-                if widen {
-                    for (row, to) in v_wide.chunks_exact_mut(block.dim_v).enumerate() {
-                        for (at, to) in to.chunks_exact_mut(I::ROWS).enumerate() {
-                            let [v] = v.load::<I, 1>(isa, row, at * I::ROWS);
-                            isa.store_f(v, to);
-                        }
-                    }
-                    Values::F32(v_wide)
-                } else {
-                    Values::Q8(v)
-                }
+                dequantize(isa, v, scales, v_wide);
+                Values::F32(v_wide)
             }
         };
         // Runs of tokens that see something of the block, in passes.
@@ -214,18 +179,28 @@ fn widened<'a, I: Isa>(isa: I, from: &[u16], to: &'a mut [f32]) -> &'a [f32] {
     to
 }
 
-/// Values in q8_0 with their scales widened into `to`.
+/// A page of values in q8_0 as floats; `scales` is room for its scales.
 #[inline(always)]
-fn scaled<'a, I: Isa>(isa: I, page: &'a [u8], width: usize, to: &'a mut [f32]) -> Scaled<'a> {
-    let (quants, scales) = page.split_at(BLOCK * width);
-    let to = &mut to[..BLOCK * (width / 32)];
-    for (from, to) in scales.chunks_exact(2 * I::ROWS).zip(to.chunks_exact_mut(I::ROWS)) {
+fn dequantize<I: Isa>(isa: I, page: &[u8], scales: &mut [f32], to: &mut [f32]) {
+    let (quants, halves) = page.split_at(to.len());
+    let scales = &mut scales[..to.len() / 32];
+    for (from, to) in halves
+        .chunks_exact(2 * I::ROWS)
+        .zip(scales.chunks_exact_mut(I::ROWS))
+    {
         isa.store_f(isa.load_f16(from), to);
     }
-    Scaled {
-        quants,
-        scales: to,
-        width,
+    for ((from, to), scale) in quants
+        .as_chunks::<32>()
+        .0
+        .iter()
+        .zip(to.as_chunks_mut::<32>().0)
+        .zip(scales)
+    {
+        let scale = I::F::splat(*scale);
+        for at in (0..32).step_by(I::ROWS) {
+            isa.store_f(isa.load_i8(&from[at..]).mul(scale), &mut to[at..]);
+        }
     }
 }
 
@@ -273,7 +248,6 @@ impl Pass<'_, '_> {
         match self.v {
             Values::F32(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
             Values::F16(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
-            Values::Q8(v) => weigh::<I, _, Q>(isa, &p, v, self.dim_v, seen, &merge, o),
         }
     }
 }
