@@ -95,11 +95,14 @@ impl Bpe {
             word_starts: WordStarts::default(),
         };
         let mut buffer = Vec::new();
+        // the symbol of each token, so that a merge of tokens need not be spelled: equal entries stand for equal bytes
+        let mut symbol_of = vec![NO_SYMBOL; vocabulary.len()];
         for id in 0..vocabulary.len() as u32 {
             let text = vocabulary.text(id).unwrap_or_default();
             buffer.clear();
             if !text.is_empty() && spell(text, &mut buffer) {
                 let symbol = bpe.intern(&buffer)? as usize;
+                symbol_of[id as usize] = symbol as u32;
                 // of equal entries the first one counts
                 if bpe.tokens[symbol] == NO_SYMBOL {
                     bpe.tokens[symbol] = id;
@@ -112,6 +115,20 @@ impl Bpe {
                 continue;
             };
             let (left, right) = (&merge[..=space], &merge[space + 2..]);
+            let known = |text: &[u8]| {
+                let symbol = symbol_of[vocabulary.find(text)? as usize];
+                (symbol != NO_SYMBOL).then_some(symbol)
+            };
+            buffer.clear();
+            buffer.extend_from_slice(left);
+            buffer.extend_from_slice(right);
+            if let (Some(left), Some(right), Some(symbol)) = (known(left), known(right), known(&buffer)) {
+                bpe.merges.entry(pair(left, right)).or_insert(Joined {
+                    order: order as u32,
+                    symbol,
+                });
+                continue;
+            }
             buffer.clear();
             let left_spelled = spell(left, &mut buffer);
             let middle = buffer.len();
