@@ -45,6 +45,5 @@ export function features(): Features {
 /** The build and the number of threads for a wish. */
 export function choose(wish: number | undefined, found: Features = features()): { build: BuildName; threads: number } {
   const asked = wish === undefined ? Math.min(found.cores, 8) : Math.max(1, Math.min(Math.floor(wish), 64));
-  if (!found.threads || asked === 1) return { build: 'simd', threads: 1 };
-  return { build: found.relaxedSimd ? 'relaxed' : 'threads', threads: asked };
+  return found.threads && asked > 1 ? { build: 'threads', threads: asked } : { build: 'simd', threads: 1 };
 }

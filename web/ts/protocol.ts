@@ -3,8 +3,8 @@
 import type { PlainError } from './errors.js';
 import type { LoadProgress, ModelInfo } from './types.js';
 
-/** A build of the engine: one thread, threads over shared memory, or these with the relaxed dot product as well. */
-export type BuildName = 'simd' | 'threads' | 'relaxed';
+/** A build of the engine: one thread, or threads over shared memory. */
+export type BuildName = 'simd' | 'threads';
 
 /** A source as it crosses: streams stay on the page and send their chunks. */
 export type PlainSource =

@@ -94,11 +94,6 @@ impl Toolchain {
         build
             .arg("--target-dir")
             .arg(&directory)
-            .args(if web.relaxed {
-                &["--features", "relaxed-simd"][..]
-            } else {
-                &[]
-            })
             .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", web.rustflags());
         self.with_compiler(&mut build, web.threads)?;
         run(&mut build)?;

@@ -3,11 +3,8 @@
 //! `isa` is that trait; `blocks` says how rows become panels, `rows` multiplies rows as they are in the file, `panel` drives a matmul over them; `steps_256`, `steps_32`
 //! and `floats` are its kernels, `layouts_256` and `layouts_32` what the panels hold; `backend` makes a backend of an
 //! instruction set.
-// An instruction set that has no SIMD backend yet uses few of these.
-#![cfg_attr(
-    not(any(target_arch = "x86_64", target_feature = "simd128")),
-    allow(dead_code, unused_imports, unused_macros)
-)]
+// An instruction set that has no SIMD backend yet uses few of these, WebAssembly no kernels for rows.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
 
 mod attention;
 pub(crate) mod backend;
