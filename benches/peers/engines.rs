@@ -132,7 +132,7 @@ impl Engine {
                 let (prompt, generate) = if test.prompt { (test.n, 0) } else { (0, test.n) };
                 run::json(
                     twinfer(program, model, settings)
-                        .args(["bench", "-o", "json", "-r", "1"])
+                        .args(["bench", "-o", "json", "-r", "1", "--no-limits"])
                         .args(["-p", &prompt.to_string(), "-n", &generate.to_string()])
                         .args(["-d", &test.depth.to_string()]),
                 )?

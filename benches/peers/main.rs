@@ -1,6 +1,7 @@
 //! twinfer beside other engines on the same files, in turn: medians, ratios, and fractions of the limits measured in the
 //! same minutes. `benches/README.md` says how to use and to read it.
 
+mod browser;
 mod check;
 mod engines;
 mod models;
@@ -10,13 +11,13 @@ mod run;
 mod setup;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
-use twinfer_benches::limits::{self, Limits};
+use twinfer_benches::limits;
 use twinfer_benches::machine::{self, Machine, root};
 
 use engines::{Engine, LlamaCpp, Peer, Settings, Variant};
@@ -29,6 +30,7 @@ Examples:
   cargo peers                                              everything the goals speak of: under an hour
   cargo peers --models 3b:q4_k_m,1b:q6_k --tests pp512,tg64 --rounds 5
   cargo peers --peers llama.cpp-avx2 --backend avx2        both without AVX-512
+  cargo peers --browser                                    twinfer and wllama in Chromium
   cargo peers --setup                                      only build the peers, below target/tools
 
 Each engine is measured in a process of its own, in turn, round by round. A model is SHAPE:TYPE, where
@@ -92,6 +94,18 @@ struct Args {
     #[arg(long)]
     readme: bool,
 
+    /// Compare in the browser: prompt of 128 and 32 tokens written, of the first model; needs `cargo xtask web` first.
+    #[arg(long, conflicts_with_all = ["quick", "tests", "peers", "backend", "cache_type", "setup", "readme"])]
+    browser: bool,
+
+    /// Version of wllama (npm).
+    #[arg(long, value_name = "VERSION", default_value = "3.13.0")]
+    wllama: String,
+
+    /// The browser's program.
+    #[arg(long, value_name = "FILE", default_value = "/usr/bin/chromium")]
+    chromium: PathBuf,
+
     /// Only set up the peers.
     #[arg(long)]
     setup: bool,
@@ -112,6 +126,9 @@ fn compare(args: &Args) -> Result<()> {
         Some(program) => program.clone(),
         None => setup::twinfer()?,
     };
+    if args.browser {
+        return compare_in_browser(args, &twinfer);
+    }
     let mut engines = vec![Engine::Twinfer(twinfer.clone())];
     for &peer in &args.peers {
         engines.push(Engine::Peer(peer, setup::peer(peer)?));
@@ -131,9 +148,7 @@ fn compare(args: &Args) -> Result<()> {
     };
     let scratch = root().join("target/peers");
     let settings = Settings {
-        threads: args
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
+        threads: threads(args),
         backend: args.backend.clone(),
         cache_type: args.cache_type.clone(),
         states: scratch.join("states"),
@@ -182,7 +197,6 @@ fn compare(args: &Args) -> Result<()> {
     let mut state = Rounds {
         engines: &engines,
         settings: &settings,
-        twinfer: &twinfer,
         results,
         chosen: Vec::new(),
         unable: Vec::new(),
@@ -208,6 +222,36 @@ fn compare(args: &Args) -> Result<()> {
     if args.readme {
         state.results.write_between_markers(&root().join("README.md"))?;
     }
+    Ok(())
+}
+
+fn threads(args: &Args) -> usize {
+    args.threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+fn compare_in_browser(args: &Args, twinfer: &std::path::Path) -> Result<()> {
+    let spec = match args.models.first() {
+        Some(spec) => spec.clone(),
+        None => "1b:q4_k_m".parse().map_err(anyhow::Error::msg)?,
+    };
+    let model = models::find(&spec, &args.models_dir, twinfer)?;
+    let options = browser::Options {
+        model: &model.path,
+        name: spec.name(),
+        threads: threads(args),
+        rounds: args.rounds.unwrap_or(3) as usize,
+        wllama: &args.wllama,
+        chromium: &args.chromium,
+    };
+    let (table, values) = browser::compare(&Machine::describe(), &options)?;
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| root().join("target/peers/browser.md"));
+    report::write_files(&output, &table, &values)?;
+    print!("{table}");
+    eprintln!("written to {} and .json", output.display());
     Ok(())
 }
 
@@ -268,7 +312,6 @@ fn check_build(peer: &Engine, report: &Value) -> Result<()> {
 struct Rounds<'a> {
     engines: &'a [Engine],
     settings: &'a Settings,
-    twinfer: &'a std::path::Path,
     results: Results,
     /// (cell, engine) and the variant that was the fastest in the first round.
     chosen: Vec<(usize, usize, Variant)>,
@@ -283,7 +326,7 @@ impl Rounds<'_> {
     fn round(&mut self, round: usize, rounds: usize) -> Result<()> {
         let cells = self.results.cells.len();
         for cell in 0..cells {
-            let limits = limits(self.twinfer, self.settings.threads);
+            let limits = limits::measure(self.settings.threads);
             self.results.limits.push(Beside { cell, round, limits });
             let mut order: Vec<usize> = (0..self.engines.len()).collect();
             // Nobody is always the first after a pause.
@@ -357,21 +400,6 @@ impl Rounds<'_> {
         });
         Ok(sample.rate)
     }
-}
-
-/// The limits, as `twinfer doctor` measures them; where it does not, memory alone.
-fn limits(twinfer: &std::path::Path, threads: usize) -> Limits {
-    let report = run::json(
-        Command::new(twinfer)
-            .args(["doctor", "--json", "-q", "-t"])
-            .arg(threads.to_string()),
-    );
-    if let Ok(report) = report
-        && let Some(limits) = Limits::from_doctor(&report)
-    {
-        return limits;
-    }
-    limits::measure(threads)
 }
 
 /// The lines above the table.

@@ -168,13 +168,7 @@ impl Results {
 
     /// Writes the table to `path` and the values beside it, as `.json`.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let failed = || format!("cannot write {}", path.display());
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).with_context(failed)?;
-        }
-        std::fs::write(path, self.markdown()).with_context(failed)?;
-        let values = serde_json::to_string_pretty(&self.json())? + "\n";
-        std::fs::write(path.with_extension("json"), values).with_context(failed)
+        write_files(path, &self.markdown(), &self.json())
     }
 
     /// Puts the table between the markers of a document.
@@ -191,6 +185,20 @@ impl Results {
         };
         std::fs::write(document, text).with_context(|| format!("cannot write {}", document.display()))
     }
+}
+
+/// Writes a table to `path` and the values beside it, as `.json`.
+pub(crate) fn write_files(path: &Path, table: &str, values: &Value) -> Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(failed)?;
+    }
+    std::fs::write(path, table).with_context(failed)?;
+    std::fs::write(
+        path.with_extension("json"),
+        serde_json::to_string_pretty(values)? + "\n",
+    )
+    .with_context(failed)
 }
 
 fn between_markers(text: &str, block: &str) -> Option<String> {

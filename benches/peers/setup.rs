@@ -19,7 +19,8 @@ const NATIVE: &str = "-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release";
 const WITHOUT_AVX512: &str = "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \
      -DGGML_AVX512=OFF -DCMAKE_BUILD_TYPE=Release";
 
-fn tools() -> Result<PathBuf> {
+/// Where peers are kept.
+pub(crate) fn tools() -> Result<PathBuf> {
     let tools = root().join("target/tools");
     std::fs::create_dir_all(&tools)?;
     Ok(tools)

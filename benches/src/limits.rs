@@ -8,6 +8,8 @@ use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use twinfer_engine::kernels::limits::{Done, PATTERNS, Work};
+use twinfer_engine::kernels::select;
 
 /// The two limits for a number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,16 +21,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// From what `twinfer doctor --json` prints.
-    #[must_use]
-    pub fn from_doctor(report: &Value) -> Option<Self> {
-        let limits = &report["limits"];
-        Some(Limits {
-            read: limits["memory_read_gb_s"].as_f64()?,
-            dot: limits["int8_dot_gmacs"].as_f64(),
-        })
-    }
-
     /// For programs.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -39,60 +31,56 @@ impl Limits {
 /// Bytes that each thread reads: far more than a share of any last-level cache.
 const BYTES: usize = 192 << 20;
 
-/// Concurrent streams per thread: which number is best depends on the prefetchers.
-const STREAMS: [usize; 4] = [1, 2, 4, 8];
+/// Runs of each kind of work; the best one counts, for a limit is what the machine can do.
+const RUNS: usize = 3;
 
-/// Measures both for a number of threads.
+/// Measures both for a number of threads, with the instructions of the best backend here.
 #[must_use]
 pub fn measure(threads: usize) -> Limits {
-    Limits {
-        read: memory_read(threads),
-        dot: None,
-    }
-}
-
-/// Measures how fast `threads` threads read memory together, GB/s.
-#[must_use]
-pub fn memory_read(threads: usize) -> f64 {
-    let buffers: Vec<Vec<u64>> = thread::scope(|scope| {
+    let backend = select::available()[0];
+    let buffers: Vec<Vec<u8>> = thread::scope(|scope| {
         let made: Vec<_> = (0..threads)
             // Touched by the thread that reads it, so that it lies on that thread's node.
-            .map(|i| scope.spawn(move || vec![i as u64 + 1; BYTES / 8]))
+            .map(|i| scope.spawn(move || vec![i as u8 + 1; BYTES]))
             .collect();
         made.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let mut best = 0.0f64;
-    for streams in STREAMS {
-        for _ in 0..3 {
-            let start = Instant::now();
-            thread::scope(|scope| {
-                for buffer in &buffers {
-                    scope.spawn(move || black_box(sum(buffer, streams)));
-                }
-            });
-            let rate = (buffers.len() * BYTES) as f64 * 1e-9 / start.elapsed().as_secs_f64();
-            if rate > best {
-                best = rate;
-            }
+    let reads =
+        PATTERNS.map(|pattern| best(&buffers, |bytes| backend.exercise(&Work::Read { bytes, pattern })));
+    // Long enough for the clock and for threads to start, on a machine of any speed.
+    let start = Instant::now();
+    let rounds = 10_000;
+    black_box(backend.exercise(&Work::Dot { rounds }));
+    let rounds = (rounds as f64 * 0.05 / start.elapsed().as_secs_f64().clamp(1e-6, 1.0)) as usize + 1;
+    let dot = best(&buffers, |_| backend.exercise(&Work::Dot { rounds }));
+    Limits {
+        read: reads
+            .into_iter()
+            .fold(0.0, |best, rate| if best < rate { rate } else { best })
+            * 1e-9,
+        // The scalar backend has no instruction for it.
+        dot: (backend.name() != "scalar").then_some(dot * 1e-9),
+    }
+}
+
+/// The best rate of some runs, one thread per buffer: operations or bytes per second, all threads together.
+fn best(buffers: &[Vec<u8>], work: impl Fn(&[u8]) -> Done + Sync) -> f64 {
+    let mut best = 0.0;
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        let operations: u64 = thread::scope(|scope| {
+            let running: Vec<_> = buffers
+                .iter()
+                .map(|buffer| scope.spawn(|| black_box(work(buffer)).operations))
+                .collect();
+            running.into_iter().filter_map(|thread| thread.join().ok()).sum()
+        });
+        let rate = operations as f64 / start.elapsed().as_secs_f64();
+        if best < rate {
+            best = rate;
         }
     }
     best
-}
-
-/// Reads `data` as several streams at once.
-fn sum(data: &[u64], streams: usize) -> u64 {
-    const LINES: usize = 32;
-    let length = data.len() / streams;
-    let mut total = [0u64; LINES];
-    for at in (0..length / LINES * LINES).step_by(LINES) {
-        for stream in 0..streams {
-            let start = stream * length + at;
-            for (total, value) in total.iter_mut().zip(&data[start..start + LINES]) {
-                *total = total.wrapping_add(*value);
-            }
-        }
-    }
-    total.into_iter().fold(0, u64::wrapping_add)
 }
 
 #[cfg(test)]
@@ -100,22 +88,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_from_the_doctor() {
-        let report = json!({"limits": {"memory_read_gb_s": 30.5, "int8_dot_gmacs": 100.0}});
-        let limits = Limits::from_doctor(&report).unwrap();
-        assert_eq!((limits.read, limits.dot), (30.5, Some(100.0)));
-        assert_eq!(
-            Limits::from_doctor(&json!({"limits": limits.json()})),
-            Some(limits)
-        );
-        assert_eq!(Limits::from_doctor(&json!({"limits": null})), None);
-    }
-
-    #[test]
-    fn every_stream_is_read() {
-        let data = vec![1u64; 32 * 8 * 5];
-        for streams in STREAMS {
-            assert_eq!(sum(&data, streams), 32 * 8 * 5);
-        }
+    fn all_threads_count() {
+        let buffers = vec![vec![1u8; 4096]; 3];
+        let done = |bytes: &[u8]| Done {
+            operations: bytes.len() as u64 * 1_000_000_000,
+            checksum: 0,
+        };
+        // No thread takes a second to start, so that all of the bytes are in the rate.
+        assert!(best(&buffers, done) > 3.0 * 4096e9 / 10.0);
+        assert_eq!(best(&[], done), 0.0);
     }
 }

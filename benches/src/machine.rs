@@ -71,10 +71,14 @@ impl Machine {
             commit += " with changes";
         }
         let model = field(&cpuinfo, "model name").unwrap_or_else(|| std::env::consts::ARCH.into());
-        let number = |key| field(&cpuinfo, key).map_or_else(String::new, |n| format!(" {key} {n}"));
+        let number = |key| field(&cpuinfo, key).unwrap_or_else(|| "unknown".into());
         Machine {
             // Virtual machines often hide the name; family and model still tell the core.
-            cpu: format!("{model} ({}{})", number("cpu family").trim(), number("model\t")),
+            cpu: format!(
+                "{model} (family {}, model {})",
+                number("cpu family"),
+                number("model\t")
+            ),
             features: FEATURES
                 .iter()
                 .filter_map(|&(flag, name)| has(flag).then_some(name))

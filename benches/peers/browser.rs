@@ -1,0 +1,172 @@
+//! The browser comparison: twinfer's package and wllama in the same Chromium, on the same model. The pages and their driver are
+//! in `browser/`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use twinfer_benches::machine::{Machine, root};
+use twinfer_benches::statistics::median;
+
+use crate::{run, setup};
+
+/// Pinned, so that results of different days compare.
+const PLAYWRIGHT: &str = "playwright-core@1.65.1";
+
+/// What to measure.
+#[derive(Debug)]
+pub(crate) struct Options<'a> {
+    /// Model file.
+    pub(crate) model: &'a Path,
+    /// Its name in the table.
+    pub(crate) name: String,
+    pub(crate) threads: usize,
+    pub(crate) rounds: usize,
+    /// Version of wllama.
+    pub(crate) wllama: &'a str,
+    /// Chromium's program.
+    pub(crate) chromium: &'a Path,
+}
+
+/// Sets up what is missing, measures, and returns the table and all values.
+pub(crate) fn compare(machine: &Machine, options: &Options<'_>) -> Result<(String, Value)> {
+    let package = root().join("web/dist");
+    if !package.join("index.js").exists() {
+        bail!("{} is not built: run `cargo xtask web` first", package.display());
+    }
+    let tools = packages(options.wllama)?;
+    let mut command = Command::new("node");
+    command
+        .arg(root().join("benches/peers/browser/compare.mjs"))
+        .arg("--model")
+        .arg(options.model)
+        .arg("--tools")
+        .arg(&tools)
+        .arg("--twinfer")
+        .arg(&package)
+        .arg("--chromium")
+        .arg(options.chromium)
+        .args(["--threads", &options.threads.to_string()])
+        .args(["--rounds", &options.rounds.to_string()])
+        .stdin(Stdio::null())
+        // Its progress is ours.
+        .stderr(Stdio::inherit());
+    let output = command
+        .output()
+        .context("node (20 or later) could not be started")?;
+    if !output.status.success() {
+        bail!("`{}` failed ({})", run::line(&command), output.status);
+    }
+    let report: Value =
+        serde_json::from_slice(&output.stdout).context("the browser's driver printed no JSON")?;
+    let table = markdown(machine, options, &report)?;
+    Ok((
+        table,
+        json!({"machine": machine.json(), "model": options.name, "report": report}),
+    ))
+}
+
+/// wllama and playwright-core, below `target/tools`.
+fn packages(wllama: &str) -> Result<PathBuf> {
+    let directory = setup::tools()?.join(format!("browser-{wllama}"));
+    let wanted = [PLAYWRIGHT.to_owned(), format!("@wllama/wllama@{wllama}")];
+    let ready = directory.join("ready");
+    if std::fs::read_to_string(&ready).is_ok_and(|found| found == wanted.join(" ")) {
+        return Ok(directory);
+    }
+    eprintln!("installing {} into {}", wanted.join(" and "), directory.display());
+    std::fs::create_dir_all(&directory)?;
+    run::quietly(
+        Command::new("npm")
+            .args([
+                "install",
+                "--no-save",
+                "--no-package-lock",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+            ])
+            .arg("--prefix")
+            .arg(&directory)
+            .args(&wanted),
+    )
+    .context("npm is needed (Debian: npm)")?;
+    std::fs::write(ready, wanted.join(" "))?;
+    Ok(directory)
+}
+
+/// Values of one engine by round.
+fn values(report: &Value, engine: &str, what: &str) -> Vec<f64> {
+    let samples = report["samples"].as_array().map_or(&[][..], Vec::as_slice);
+    samples
+        .iter()
+        .filter(|s| s["engine"] == engine)
+        .filter_map(|s| s[what].as_f64())
+        .collect()
+}
+
+fn markdown(machine: &Machine, options: &Options<'_>, report: &Value) -> Result<String> {
+    let build = report["samples"]
+        .as_array()
+        .and_then(|samples| samples.iter().find(|s| s["engine"] == "twinfer"))
+        .and_then(|s| s["build"].as_str())
+        .context("nothing was measured")?;
+    let mut out = format!(
+        "Machine: {}.\n\n{}, {} threads, {} rounds in turn; twinfer: {build}; wllama {}. tok/s are medians; a ratio is the median of \
+         the rounds' ratios.\n\n| {} | twinfer | wllama | ratio |\n|---|---:|---:|---:|\n",
+        machine.line(),
+        report["browser"].as_str().unwrap_or("browser"),
+        options.threads,
+        options.rounds,
+        report["wllama"].as_str().unwrap_or(options.wllama),
+        options.name,
+    );
+    let tokens = |what| median(&values(report, "twinfer", what)).unwrap_or(0.0);
+    for (what, name, count) in [
+        ("prefill", "prompt of", "promptTokens"),
+        ("decode", "writing", "tokens"),
+    ] {
+        // Engines alternate, so that the values of a round stand at the same place.
+        let (ours, theirs) = (values(report, "twinfer", what), values(report, "wllama", what));
+        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a / b).collect();
+        let (Some(a), Some(b), Some(ratio)) = (median(&ours), median(&theirs), median(&ratios)) else {
+            bail!("one of the engines gave no {what}");
+        };
+        out += &format!("| {name} {} | {a:.1} | {b:.1} | {ratio:.2} x |\n", tokens(count));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_medians_and_ratios() {
+        let sample = |engine: &str, round: usize, speed: f64| {
+            json!({
+                "engine": engine, "round": round, "build": "b", "prefill": 10.0 * speed, "decode": speed,
+                "promptTokens": 128, "tokens": 32,
+            })
+        };
+        let report = json!({"browser": "Chromium 1", "wllama": "3", "samples": [
+            sample("twinfer", 0, 8.0), sample("wllama", 0, 2.0), sample("wllama", 1, 1.0), sample("twinfer", 1, 4.0),
+        ]});
+        let options = Options {
+            model: Path::new("m.gguf"),
+            name: "m".into(),
+            threads: 2,
+            rounds: 2,
+            wllama: "3",
+            chromium: Path::new("chromium"),
+        };
+        let table = markdown(&Machine::describe(), &options, &report).unwrap();
+        assert!(
+            table.contains("| prompt of 128 | 60.0 | 15.0 | 4.00 x |"),
+            "{table}"
+        );
+        assert!(table.contains("| writing 32 | 6.0 | 1.5 | 4.00 x |"), "{table}");
+        assert!(markdown(&Machine::describe(), &options, &json!({"samples": []})).is_err());
+    }
+}

@@ -1,0 +1,133 @@
+// twinfer and wllama in the same Chromium, in turn, on the same model: `cargo peers --browser` starts it.
+//
+//   node compare.mjs --model FILE --threads 2 --prompt 128 --decode 32 --rounds 3
+//                    --tools DIR (whose node_modules has playwright-core and @wllama/wllama) --twinfer DIR (the package)
+//                    [--chromium FILE] [--engines twinfer,wllama]
+//
+// Prints one JSON object; progress goes to stderr. Each measurement has a browser of its own.
+
+import { createReadStream, statSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
+import { dirname, extname, join, normalize } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const { values: args } = parseArgs({
+  options: {
+    model: { type: 'string' },
+    threads: { type: 'string', default: '2' },
+    prompt: { type: 'string', default: '128' },
+    decode: { type: 'string', default: '32' },
+    rounds: { type: 'string', default: '3' },
+    tools: { type: 'string' },
+    twinfer: { type: 'string' },
+    chromium: { type: 'string', default: '/usr/bin/chromium' },
+    engines: { type: 'string', default: 'twinfer,wllama' },
+  },
+});
+const number = (name) => {
+  const value = Number(args[name]);
+  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} wants a number above 0`);
+  return value;
+};
+
+const here = dirname(fileURLToPath(import.meta.url));
+const modules = join(args.tools, 'node_modules');
+const playwright = createRequire(pathToFileURL(join(modules, 'x.js'))).resolve('playwright-core');
+const { chromium } = (await import(pathToFileURL(playwright))).default;
+
+const roots = {
+  '/page/': here,
+  '/twinfer/': args.twinfer,
+  '/wllama/': join(modules, '@wllama/wllama/esm'),
+};
+const types = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm' };
+
+/** Serves the pages, the packages and the model, cross-origin isolated: threads need it. */
+const server = createServer((request, response) => {
+  const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname);
+  const prefix = Object.keys(roots).find((prefix) => path.startsWith(prefix));
+  const file = path === '/model.gguf' ? args.model : prefix && join(roots[prefix], normalize(`/${path.slice(prefix.length)}`));
+  let size;
+  try {
+    size = statSync(file).size;
+  } catch {
+    response.writeHead(404).end();
+    return;
+  }
+  response.writeHead(200, {
+    'content-type': types[extname(file)] ?? 'application/octet-stream',
+    'content-length': size,
+    'cross-origin-opener-policy': 'same-origin',
+    'cross-origin-embedder-policy': 'require-corp',
+  });
+  if (request.method === 'HEAD') response.end();
+  else createReadStream(file).pipe(response);
+});
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+const origin = `http://localhost:${server.address().port}`;
+
+/** Calls a function of the page in a browser of its own. */
+async function inPage(name, options) {
+  const browser = await chromium.launch({
+    executablePath: args.chromium,
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  });
+  try {
+    const page = await browser.newPage();
+    await page.goto(`${origin}/page/page.html`);
+    await page.waitForFunction(() => 'measuring' in window);
+    const result = await page.evaluate(([name, options]) => window.measuring[name](options), [name, options]);
+    return { result, browser: browser.version() };
+  } finally {
+    await browser.close();
+  }
+}
+
+const version = async (directory) => {
+  try {
+    return JSON.parse(await readFile(join(directory, 'package.json'), 'utf8')).version;
+  } catch {
+    return 'unknown';
+  }
+};
+
+const model = '/model.gguf';
+const decode = number('decode');
+const { result: prompt } = await inPage('promptOf', { model, tokens: number('prompt') });
+const samples = [];
+const engines = args.engines.split(',');
+const report = { wllama: await version(join(modules, '@wllama/wllama')), threads: number('threads'), samples };
+for (let round = 0; round < number('rounds'); round++) {
+  for (const engine of round % 2 ? [...engines].reverse() : engines) {
+    const contextLength = number('prompt') + decode + 64;
+    const { result, browser } = await inPage(engine, { model, threads: report.threads, prompt, decode, contextLength });
+    report.browser = `Chromium ${browser}`;
+    const sample = {
+      ...result,
+      build: result.engine,
+      engine,
+      round,
+      prefill: (result.promptTokens / result.promptMs) * 1000,
+      decode: (result.tokens / result.decodeMs) * 1000,
+    };
+    samples.push(sample);
+    console.error(
+      `[round ${round + 1}] ${engine}: prefill ${sample.prefill.toFixed(2)} tok/s (${result.promptTokens} tokens), ` +
+        `decode ${sample.decode.toFixed(2)} tok/s (${result.tokens} tokens), loaded in ${(result.loadMs / 1000).toFixed(1)} s`,
+    );
+  }
+}
+server.close();
+server.closeAllConnections();
+console.log(JSON.stringify(report));
