@@ -135,6 +135,13 @@ fn markdown(machine: &Machine, options: &Options<'_>, report: &Value) -> Result<
         };
         out += &format!("| {name} {} | {a:.1} | {b:.1} | {ratio:.2} x |\n", tokens(count));
     }
+    let first = |engine| median(&values(report, engine, "firstTokenMs"));
+    if let (Some(a), Some(b)) = (first("twinfer"), first("wllama")) {
+        out += &format!(
+            "| last byte to first token, ms | {a:.0} | {b:.0} | {:.2} x |\n",
+            b / a
+        );
+    }
     Ok(out)
 }
 

@@ -20,7 +20,7 @@ test('npm pack makes a package that a page imports', async () => {
   for (const file of ['package.json', 'README.md', 'dist/index.js', 'dist/index.d.ts', 'dist/worker.js', 'dist/thread.js']) {
     assert.ok(files.includes(`package/${file}`), `${file} is missing from ${files.join(' ')}`);
   }
-  for (const build of ['simd', 'threads']) {
+  for (const build of ['simd', 'threads', 'relaxed']) {
     assert.ok(files.includes(`package/dist/wasm/${build}/twinfer_bg.wasm`), build);
   }
   assert.ok(!files.some((file) => /\/(ts|tests|src)\//.test(file)), 'sources are not part of it');

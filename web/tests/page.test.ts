@@ -56,6 +56,33 @@ describe('the demo page', () => {
     assert.deepEqual(errors, []);
   });
 
+  test('how soon the built-in model answers after navigation', async (t) => {
+    context = await world.browser.newContext();
+    const page = await context.newPage();
+    // A hasty visitor: sends as soon as the page lets them.
+    await page.addInitScript(() => {
+      const times: Record<string, number> = {};
+      Object.assign(window, { times });
+      new MutationObserver(() => {
+        const send = document.querySelector<HTMLButtonElement>('#send');
+        if (send && !send.disabled && !times.ready) {
+          times.ready = performance.now();
+          const message = document.querySelector<HTMLTextAreaElement>('#message')!;
+          message.value = 'Hello!';
+          message.dispatchEvent(new Event('input', { bubbles: true }));
+          send.click();
+        }
+        if (document.querySelector('.turn.assistant .text')?.textContent && !times.token) times.token = performance.now();
+      }).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+    });
+    await page.goto(`${world.isolated.origin}/`);
+    await page.waitForFunction(() => 'token' in (window as any).times, undefined, { timeout: 60_000 });
+    const { ready, token } = await page.evaluate(() => (window as any).times as { ready: number; token: number });
+    // Printed, not judged: machines differ.
+    t.diagnostic(`model ready after ${ready.toFixed(0)} ms, first token after ${token.toFixed(0)} ms`);
+    assert.ok(token >= ready && ready > 0);
+  });
+
   test('stops an answer', async () => {
     const [page] = await visit();
     await ready(page);

@@ -1,6 +1,7 @@
 // What this browser can do, found by asking it to validate tiny modules, and the build that follows from it.
 
-import type { BuildName } from './protocol.js';
+import { TwinferError } from './errors.js';
+import type { BuildName } from './types.js';
 
 const magic = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
 // A type () -> v128 or () -> (), one function, and its body.
@@ -42,8 +43,24 @@ export function features(): Features {
   };
 }
 
-/** The build and the number of threads for a wish. */
-export function choose(wish: number | undefined, found: Features = features()): { build: BuildName; threads: number } {
-  const asked = wish === undefined ? Math.min(found.cores, 8) : Math.max(1, Math.min(Math.floor(wish), 64));
-  return found.threads && asked > 1 ? { build: 'threads', threads: asked } : { build: 'simd', threads: 1 };
+/** The build and the number of threads for a wish: the best build that runs here, or the one that is asked for. */
+export function choose(
+  wish: number | undefined,
+  build: BuildName | undefined,
+  found: Features = features(),
+): { build: BuildName; threads: number } {
+  const threads = wish === undefined ? Math.min(found.cores, 8) : Math.max(1, Math.min(Math.floor(wish), 64));
+  if (build !== undefined) {
+    const runs: Record<BuildName, boolean> = {
+      simd: found.simd,
+      threads: found.threads,
+      relaxed: found.threads && found.relaxedSimd,
+    };
+    if (!Object.hasOwn(runs, build) || !runs[build]) {
+      throw new TwinferError('unsupported', `the build \`${build}\` does not run on this page`);
+    }
+    return { build, threads: build === 'simd' ? 1 : threads };
+  }
+  if (!found.threads || threads === 1) return { build: 'simd', threads: 1 };
+  return { build: found.relaxedSimd ? 'relaxed' : 'threads', threads };
 }

@@ -1,7 +1,8 @@
 // The page's side of the workers: starts them, passes calls, and ends them all when one of them ends.
 
 import { TwinferError, aborted, fromPlain, toPlain } from './errors.js';
-import type { BuildName, Calls, Event, FromThread, FromWorker, ToThread, ToWorker } from './protocol.js';
+import type { Calls, Event, FromThread, FromWorker, ToThread, ToWorker } from './protocol.js';
+import type { BuildName } from './types.js';
 
 interface Pending {
   resolve: (value: unknown) => void;

@@ -5,6 +5,7 @@ export { TwinferError, type ErrorCode } from './errors.js';
 export { features, type Features } from './features.js';
 export { Generation, Model } from './model.js';
 export type {
+  BuildName,
   GenerateOptions,
   GenerationResult,
   LoadOptions,

@@ -90,7 +90,7 @@ async function open(source: ModelSource, options: LoadOptions): Promise<[Host, M
     throw aborted();
   }
   const [plain, reader] = toPlainSource(source);
-  const { build, threads } = choose(options.threads);
+  const { build, threads } = choose(options.threads, options.build);
   const host = await Host.start(build, threads, options.signal);
   const request: LoadRequest = {
     source: plain,

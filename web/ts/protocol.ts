@@ -1,10 +1,7 @@
 // Messages between the page and its workers.
 
 import type { PlainError } from './errors.js';
-import type { LoadProgress, ModelInfo } from './types.js';
-
-/** A build of the engine: one thread, or threads over shared memory. */
-export type BuildName = 'simd' | 'threads';
+import type { BuildName, LoadProgress, ModelInfo } from './types.js';
 
 /** A source as it crosses: streams stay on the page and send their chunks. */
 export type PlainSource =

@@ -1,5 +1,8 @@
 // The types that users of the package meet.
 
+/** A build of the engine: one thread, threads over shared memory, or these with the relaxed dot product as well. */
+export type BuildName = 'simd' | 'threads' | 'relaxed';
+
 /** Where a model comes from: a URL, the URLs or files of a split model in order, a file, a stream, a response. */
 export type ModelSource =
   | string
@@ -66,6 +69,8 @@ export interface LoadOptions {
   cache?: boolean;
   /** An engine backend by name; default: the best one. */
   backend?: string;
+  /** A build of the engine by name, to compare them; default: the best one that runs on this page. */
+  build?: BuildName;
 }
 
 export interface ModelInfo {

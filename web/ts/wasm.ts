@@ -1,6 +1,6 @@
 // The engine's wasm module inside a worker: which one, its memory, and panics.
 
-import type { BuildName } from './protocol.js';
+import type { BuildName } from './types.js';
 
 type Glue = typeof import('./wasm/simd/twinfer.js');
 
@@ -32,6 +32,10 @@ const builds: Record<BuildName, { glue: () => Promise<unknown>; url: () => URL }
   threads: {
     glue: () => import('./wasm/threads/twinfer.js'),
     url: () => new URL('./wasm/threads/twinfer_bg.wasm', import.meta.url),
+  },
+  relaxed: {
+    glue: () => import('./wasm/relaxed/twinfer.js'),
+    url: () => new URL('./wasm/relaxed/twinfer_bg.wasm', import.meta.url),
   },
 };
 

@@ -57,7 +57,11 @@ pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
         };
         if steps.step("web build", |_| web::build(options)).is_some() {
             steps.step("browser", web::test);
+        } else {
+            steps.leave_out("browser", "there is nothing to test");
         }
+    } else {
+        steps.leave_out("browser", "--no-browser");
     }
     steps.step("fuzz", fuzz::run);
     steps.finish()

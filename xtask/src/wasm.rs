@@ -90,10 +90,16 @@ impl Toolchain {
             "web",
         ]);
         // Other flags in the same directory would make each throw away what the other built.
-        let directory = root().join("target/web").join(web.name);
+        let flags = if web.threads { "threads" } else { "single" };
+        let directory = root().join("target/web").join(flags);
         build
             .arg("--target-dir")
             .arg(&directory)
+            .args(if web.relaxed {
+                &["--features", "relaxed-simd"][..]
+            } else {
+                &[]
+            })
             .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", web.rustflags());
         self.with_compiler(&mut build, web.threads)?;
         run(&mut build)?;

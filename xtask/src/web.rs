@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -18,15 +18,35 @@ use crate::{debian, node, root};
 /// The most that a module may weigh, compressed as a server would.
 const MOST_COMPRESSED: usize = 1_500_000;
 
+/// What binaryen's tools may find and use, by name: with `--all-features` they use some that browsers refuse.
+const WASM_FEATURES: [&str; 9] = [
+    "--enable-bulk-memory",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-relaxed-simd",
+    "--enable-sign-ext",
+    "--enable-simd",
+    "--enable-threads",
+];
+
 /// The modules that the package chooses from (`web/ts/features.ts`).
 pub(crate) const BUILDS: &[Build] = &[
     Build {
         name: "simd",
         threads: false,
+        relaxed: false,
     },
     Build {
         name: "threads",
         threads: true,
+        relaxed: false,
+    },
+    Build {
+        name: "relaxed",
+        threads: true,
+        relaxed: true,
     },
 ];
 
@@ -34,18 +54,23 @@ pub(crate) const BUILDS: &[Build] = &[
 pub(crate) struct Build {
     pub(crate) name: &'static str,
     pub(crate) threads: bool,
+    /// With the relaxed dot product, and no other relaxed instruction: [`relaxed_instructions`] looks.
+    pub(crate) relaxed: bool,
 }
 
 impl Build {
     /// Flags of the compiler and linker. A memory is shared only if all of the latter are there, and grows only with
     /// `--max-memory`.
     pub(crate) fn rustflags(&self) -> String {
+        // The kernels are written in vectors. What LLVM would vectorise beside them could become a relaxed minimum or maximum
+        // where the relaxed dot product is enabled: LLVM enables it for a whole module.
+        let own_vectors = "-C no-vectorize-loops -C no-vectorize-slp";
         if !self.threads {
-            return "-C target-feature=+simd128".into();
+            return format!("{own_vectors} -C target-feature=+simd128");
         }
-        let mut flags = String::from(
-            "-C target-feature=+atomics,+bulk-memory,+mutable-globals,+simd128 -C link-arg=--shared-memory \
-             -C link-arg=--import-memory -C link-arg=--max-memory=4294967296",
+        let mut flags = format!(
+            "{own_vectors} -C target-feature=+atomics,+bulk-memory,+mutable-globals,+simd128 -C link-arg=--shared-memory \
+             -C link-arg=--import-memory -C link-arg=--max-memory=4294967296"
         );
         for symbol in ["__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"] {
             flags += " -C link-arg=--export=";
@@ -69,9 +94,18 @@ pub(crate) fn build(options: Options) -> Result<()> {
     if !options.keep_wasm {
         let toolchain = Toolchain::find(options.toolchain)?;
         let bindgen = bindgen()?;
-        for build in BUILDS {
-            module(build, &toolchain, &bindgen, &tools)?;
-        }
+        // Most of the time goes into one thread of the compiler at the end of each. Those with threads share what is below.
+        let lane = |threads: bool| {
+            BUILDS
+                .iter()
+                .filter(|build| build.threads == threads)
+                .try_for_each(|build| module(build, &toolchain, &bindgen, &tools))
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| lane(false));
+            let this = lane(true);
+            other.join().map_err(|_| anyhow!("a build panicked"))?.and(this)
+        })?;
     }
     run(tools
         .npm()
@@ -151,22 +185,11 @@ fn module(build: &Build, toolchain: &Toolchain, bindgen: &Path, tools: &Tools) -
     run(command(bindgen).arg(&compiled).arg(&directory).arg("twinfer"))?;
     let path = directory.join("twinfer_bg.wasm");
     let smaller = directory.join("smaller.wasm");
-    // The features by name: with `--all-features` it uses some that browsers refuse.
     run(tools
         .node()
         .arg("node_modules/binaryen/bin/wasm-opt")
-        .args([
-            "-O2",
-            "--enable-bulk-memory",
-            "--enable-simd",
-            "--enable-mutable-globals",
-        ])
-        .args([
-            "--enable-nontrapping-float-to-int",
-            "--enable-sign-ext",
-            "--enable-reference-types",
-        ])
-        .args(["--enable-multivalue", "--enable-threads", "--enable-relaxed-simd"])
+        .arg("-O2")
+        .args(WASM_FEATURES)
         .arg(&path)
         .arg("-o")
         .arg(&smaller))?;
@@ -187,38 +210,37 @@ fn module(build: &Build, toolchain: &Toolchain, bindgen: &Path, tools: &Tools) -
     Ok(())
 }
 
-/// No instruction may be relaxed: engines differ in their results. (The dot product of 7-bit numbers would be the one exception, but
-/// where it is enabled LLVM takes the relaxed minimum and maximum as well, for the whole module.)
+/// Only the dot product of bytes may be relaxed: its result is the same on every engine, which holds for no other relaxed
+/// instruction.
 fn relaxed_instructions(build: &Build, module: &Path, tools: &Tools) -> Result<()> {
     let text = output(
         tools
             .node()
             .arg("node_modules/binaryen/bin/wasm-dis")
-            .args([
-                "--enable-bulk-memory",
-                "--enable-simd",
-                "--enable-mutable-globals",
-            ])
-            .args([
-                "--enable-nontrapping-float-to-int",
-                "--enable-sign-ext",
-                "--enable-reference-types",
-            ])
-            .args(["--enable-multivalue", "--enable-threads", "--enable-relaxed-simd"])
+            .args(WASM_FEATURES)
             .arg(module),
     )?;
-    // `i16x8.dot_i8x16_i7x16_s` is the disassembler's name of the relaxed dot product.
-    let relaxed: Vec<&str> = text
-        .lines()
-        .map(|line| line.trim().trim_start_matches('('))
+    let instructions = || text.lines().map(|line| line.trim().trim_start_matches('('));
+    // The disassembler has the instruction's earlier name.
+    let dots = instructions()
         .filter(|line| {
-            let name = line.split('.').nth(1).unwrap_or_default();
-            name.starts_with("relaxed") || name.starts_with("dot_i8x16_i7x16")
+            line.starts_with("i16x8.dot_i8x16_i7x16_s") || line.starts_with("i16x8.relaxed_dot_i8x16_i7x16_s")
+        })
+        .count();
+    let others: Vec<&str> = instructions()
+        .filter(|line| line.contains("relaxed") && !line.contains("relaxed_dot_i8x16_i7x16_s"))
+        .filter(|line| {
+            line.split('.')
+                .nth(1)
+                .is_some_and(|name| name.starts_with("relaxed"))
         })
         .take(3)
         .collect();
-    if !relaxed.is_empty() {
-        bail!("module `{}` has relaxed instructions: {relaxed:?}", build.name);
+    if !others.is_empty() || (dots > 0) != build.relaxed {
+        bail!(
+            "module `{}` has {dots} relaxed dot products, and other relaxed instructions: {others:?}",
+            build.name
+        );
     }
     Ok(())
 }

@@ -45,6 +45,9 @@ const roots = {
 };
 const types = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm' };
 
+/** When the last byte of the model was last handed to the system, as `Date.now()`. */
+let sentAt = 0;
+
 /** Serves the pages, the packages and the model, cross-origin isolated: threads need it. */
 const server = createServer((request, response) => {
   const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname);
@@ -63,6 +66,7 @@ const server = createServer((request, response) => {
     'cross-origin-opener-policy': 'same-origin',
     'cross-origin-embedder-policy': 'require-corp',
   });
+  if (path === '/model.gguf') response.on('finish', () => (sentAt = Date.now()));
   if (request.method === 'HEAD') response.end();
   else createReadStream(file).pipe(response);
 });
@@ -118,13 +122,15 @@ for (let round = 0; round < number('rounds'); round++) {
       build: result.engine,
       engine,
       round,
+      // From the last byte that the server sent.
+      firstTokenMs: result.firstTokenAt - sentAt,
       prefill: (result.promptTokens / result.promptMs) * 1000,
       decode: (result.tokens / result.decodeMs) * 1000,
     };
     samples.push(sample);
     console.error(
       `[round ${round + 1}] ${engine}: prefill ${sample.prefill.toFixed(2)} tok/s (${result.promptTokens} tokens), ` +
-        `decode ${sample.decode.toFixed(2)} tok/s (${result.tokens} tokens), loaded in ${(result.loadMs / 1000).toFixed(1)} s`,
+        `decode ${sample.decode.toFixed(2)} tok/s (${result.tokens} tokens), loaded in ${(result.loadMs / 1000).toFixed(1)} s, first token ${sample.firstTokenMs} ms after the last byte`,
     );
   }
 }

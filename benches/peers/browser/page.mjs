@@ -8,17 +8,20 @@ async function twinfer({ model: url, threads, prompt, decode, contextLength }) {
   const begun = performance.now();
   const model = await Model.load(url, { threads, contextLength, cache: false });
   const loadMs = performance.now() - begun;
+  let firstTokenAt;
   const run = async (text, maxTokens) => {
     const generation = model.generate(text, { maxTokens, temp: 0, ignoreEos: true });
-    for await (const piece of generation) void piece;
+    for await (const piece of generation) firstTokenAt ??= piece && Date.now();
     return generation.result;
   };
+  await run('It', 1);
   await run(WARM_UP.prompt, WARM_UP.tokens);
   const result = await run(prompt, decode);
   const { backend, build, threads: used } = model.info;
   model.free();
   return {
     loadMs,
+    firstTokenAt,
     promptTokens: result.promptTokens - result.cachedTokens,
     promptMs: result.promptMs,
     tokens: result.tokens,
@@ -42,6 +45,8 @@ async function wllama({ model: url, threads, prompt, decode, contextLength }) {
       ignore_eos: true,
       cache_prompt: false,
     });
+  await run('It', 1);
+  const firstTokenAt = Date.now();
   await run(WARM_UP.prompt, WARM_UP.tokens);
   const { timings } = await run(prompt, decode);
   const used = engine.getNumThreads();
@@ -49,6 +54,7 @@ async function wllama({ model: url, threads, prompt, decode, contextLength }) {
   await engine.exit();
   return {
     loadMs,
+    firstTokenAt,
     promptTokens: timings.prompt_n,
     promptMs: timings.prompt_ms,
     tokens: timings.predicted_n,

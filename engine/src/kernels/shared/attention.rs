@@ -308,8 +308,9 @@ fn scores_q8<I: Isa, const Q: usize>(
                 let k = &quants[(quad * BLOCK + at) * 4..][..N * I::ROWS * 4];
                 let k: [I::V; N] = std::array::from_fn(|n| isa.biased(isa.load(&k[n * I::ROWS * 4..])));
                 for i in 0..Q {
+                    let x = isa.splat32(u32::from_le_bytes(bytes[i][quad].map(|v| v as u8)));
                     for n in 0..N {
-                        isum[i][n] = isa.dot_signed(isum[i][n], k[n], bytes[i][quad]);
+                        isum[i][n] = isa.dot_signed(isum[i][n], k[n], x);
                     }
                 }
             }

@@ -50,6 +50,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn load(self, bytes: &[u8]) -> Self::V;
     /// Hints that the bytes from `at` on will be read soon; `at` may lie beyond the slice.
     fn prefetch(self, bytes: &[u8], at: usize);
+    /// Has the lines of memory that are needed next brought along, by reading them, where there is no [`Isa::prefetch`].
+    fn read_early(self, _: &[u8]) {}
     /// Writes `4 * ROWS` bytes.
     fn store(self, v: Self::V, bytes: &mut [u8]);
     /// The same byte everywhere.
@@ -75,13 +77,19 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// `table[v]` for bytes of 0..16.
     fn lookup(self, table: &[i8; 16], v: Self::V) -> Self::V;
 
+    /// Quad `i` of activations in every lane. `i` is known where the code is compiled; quads are asked for in order, and there
+    /// are fours of them.
+    #[inline(always)]
+    fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::V {
+        self.splat32(u32::from_le_bytes(quads[i].map(|v| v as u8)))
+    }
     /// `acc` plus, per lane, 4 unsigned weights (at most 127) times 4 activations (-127..=127). `acc` is a *group
     /// accumulator*: zero at first, at most [`group_quads`] additions, read by [`Isa::add_group`].
-    fn dot(self, acc: Self::V, w: Self::V, x: [i8; 4]) -> Self::V;
+    fn dot(self, acc: Self::V, w: Self::V, x: Self::V) -> Self::V;
     /// Signed bytes as [`Isa::dot_signed`] wants them: [`Isa::BIAS`] added.
     fn biased(self, w: Self::V) -> Self::V;
     /// As [`Isa::dot`] with weights from [`Isa::biased`]; any number of additions.
-    fn dot_signed(self, acc: Self::V, w: Self::V, x: [i8; 4]) -> Self::V;
+    fn dot_signed(self, acc: Self::V, w: Self::V, x: Self::V) -> Self::V;
     /// Byte `j` of each lane as the factor of a group accumulator; sign- or zero-extended.
     fn factor(self, bytes: Self::V, j: usize, sign_extend: bool, signed_weights: bool) -> Self::V;
     /// `sum + factor * group`, in 32-bit lanes.

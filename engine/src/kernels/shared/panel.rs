@@ -217,6 +217,14 @@ impl<'a, F: Format> Source<'a, F> {
         }
     }
 
+    /// The memory after blocks `first .. first + n` of a packed panel, as much as they take, unless the weights end before that.
+    #[inline(always)]
+    fn ahead(&self, panel: usize, first: usize, n: usize) -> &'a [u8] {
+        let block = F::WORDS * WORD;
+        let end = panel * self.weight.row_bytes * ROWS + (first + n) * block;
+        self.weight.data.get(end..end + n * block).unwrap_or_default()
+    }
+
     /// The first block of fill `i`, and how many there are.
     #[inline(always)]
     fn blocks_of(&self, i: usize) -> (usize, usize) {
@@ -304,6 +312,7 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
                 let (first, n) = source.blocks_of(i);
+                isa.read_early(source.ahead(number, first, n));
                 let x = row::<F>(self.x, self.token, i);
                 F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
             }

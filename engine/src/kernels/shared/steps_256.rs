@@ -198,11 +198,11 @@ fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'
             unrolled!(i in together, at most 8 => {
                 unrolled!(j in L::SHARED, at most 4 => {
                     let quad = b * bundle + j * L::RUN + c * together + i;
-                    let w = L::quad(isa, block, quad);
+                    let (w, x) = (L::quad(isa, block, quad), isa.activations(q, quad));
                     sums[j] = if L::SIGNED {
-                        isa.dot_signed(sums[j], w, q[quad])
+                        isa.dot_signed(sums[j], w, x)
                     } else {
-                        isa.dot(sums[j], w, q[quad])
+                        isa.dot(sums[j], w, x)
                     };
                 });
             });
@@ -301,7 +301,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                     w[p] = isa.load(&quads[p][at + i * bytes..]);
                 }
                 for t in 0..M {
-                    let x = q[t][g * Shape::<I, L>::QUADS + i];
+                    let x = isa.activations(&q[t][g * Shape::<I, L>::QUADS..][..Shape::<I, L>::QUADS], i);
                     for p in 0..P {
                         sums[t][p] = if L::SIGNED {
                             isa.dot_signed(sums[t][p], w[p], x)

@@ -201,7 +201,8 @@ fn one_step<I: Isa, L: Layout>(isa: I, block: &Part<'_>, s: usize, step: usize, 
         unrolled!(i in Shape::<I, L>::TOGETHER, at most 8 => {
             let i = part * Shape::<I, L>::TOGETHER + i;
             let w = L::quad(isa, block, s * quads + i);
-            sum = if L::SIGNED { isa.dot_signed(sum, w, q[i]) } else { isa.dot(sum, w, q[i]) };
+            let x = isa.activations(q, i);
+            sum = if L::SIGNED { isa.dot_signed(sum, w, x) } else { isa.dot(sum, w, x) };
         });
         isum = if Shape::<I, L>::WIDE { sum } else { isa.add_group(isum, sum, L::SIGNED) };
     });
@@ -263,7 +264,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                     w[p] = isa.load(&weights[p][at + i * bytes..]);
                 }
                 for t in 0..M {
-                    let x = of_step[t][i];
+                    let x = isa.activations(of_step[t], i);
                     for p in 0..P {
                         sums[t][p] = if L::SIGNED {
                             isa.dot_signed(sums[t][p], w[p], x)

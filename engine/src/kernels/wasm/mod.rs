@@ -34,8 +34,9 @@ pub(super) struct Wasm<const RELAXED: bool>;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct F(v128);
 
-/// Works with the relaxed dot product enabled: matrix products alone. Where floats are compared LLVM would take the relaxed
-/// minimum and maximum, which differ between engines; the build looks at the disassembly for any but the dot product.
+/// Works with the relaxed dot product enabled. What one function enables LLVM enables in the whole module, and takes the relaxed
+/// minimum and maximum wherever it recognises one, which differ between engines: so none is written in a way that it
+/// recognises, nothing is vectorised by LLVM, and the build looks at the disassembly for any but the dot product.
 #[cfg(feature = "relaxed-simd")]
 #[target_feature(enable = "relaxed-simd")]
 fn enter<O: Op<Wasm<true>>>(op: O) -> O::Output {
@@ -91,6 +92,16 @@ where
 
     #[inline(always)]
     fn prefetch(self, _: &[u8], _: usize) {}
+
+    #[inline(always)]
+    fn read_early(self, bytes: &[u8]) {
+        // All at once: a processor retires in order, so that each read of memory holds everything up, but many that are on their
+        // way together hold it up no longer than one.
+        for line in bytes.as_chunks::<LINE>().0 {
+            // SAFETY: a reference.
+            unsafe { std::ptr::read_volatile(&line[0]) };
+        }
+    }
 
     #[inline(always)]
     fn store(self, v: v128, bytes: &mut [u8]) {
@@ -155,8 +166,21 @@ where
     }
 
     #[inline(always)]
-    fn dot(self, acc: v128, w: v128, x: [i8; 4]) -> v128 {
-        let x = i32x4_splat(i32::from_le_bytes(x.map(|v| v as u8)));
+    fn activations(self, quads: &[[i8; 4]], i: usize) -> v128 {
+        // A load of four and a shuffle each: engines spend an instruction on the address of every load that repeats its value.
+        let four = &quads[i / 4 * 4..][..4];
+        // SAFETY: 16 bytes, checked above; any alignment will do.
+        let four = unsafe { v128_load(four.as_ptr().cast()) };
+        match i % 4 {
+            0 => i32x4_shuffle::<0, 0, 0, 0>(four, four),
+            1 => i32x4_shuffle::<1, 1, 1, 1>(four, four),
+            2 => i32x4_shuffle::<2, 2, 2, 2>(four, four),
+            _ => i32x4_shuffle::<3, 3, 3, 3>(four, four),
+        }
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: v128, w: v128, x: v128) -> v128 {
         i16x8_add(acc, <Self as Run>::pairs(w, x))
     }
 
@@ -166,8 +190,7 @@ where
     }
 
     #[inline(always)]
-    fn dot_signed(self, acc: v128, w: v128, x: [i8; 4]) -> v128 {
-        let x = i32x4_splat(i32::from_le_bytes(x.map(|v| v as u8)));
+    fn dot_signed(self, acc: v128, w: v128, x: v128) -> v128 {
         i32x4_add(acc, i32x4_dot_i16x8(signed_pairs(w, x), i16x8_splat(1)))
     }
 
@@ -300,7 +323,9 @@ where
 
     #[inline(always)]
     fn max_f(self, a: F, b: F) -> F {
-        F(f32x4_pmax(a.0, b.0))
+        // Not `f32x4_pmax`: LLVM knows it as a comparison and a choice, and may take a relaxed maximum for them. A choice of bits is
+        // opaque to it.
+        F(v128_bitselect(b.0, a.0, f32x4_lt(a.0, b.0)))
     }
 
     #[inline(always)]
@@ -422,7 +447,7 @@ where
             for sum in &mut sums {
                 let mut group = u32x4_splat(0);
                 for _ in 0..8 {
-                    group = self.dot(group, w, [5; 4]);
+                    group = self.dot(group, w, u8x16_splat(5));
                 }
                 *sum = self.add_group(*sum, group, false);
             }

@@ -139,12 +139,8 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn dot(self, acc: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
-        let x = i32::from_le_bytes(x.map(|v| v as u8));
-        op!(_mm256_add_epi16(
-            acc,
-            _mm256_maddubs_epi16(w, _mm256_set1_epi32(x))
-        ))
+    fn dot(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        op!(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x)))
     }
 
     #[inline(always)]
@@ -153,9 +149,8 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_signed(self, acc: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
-        let x = i32::from_le_bytes(x.map(|v| v as u8));
-        let x = op!(_mm256_sign_epi8(_mm256_set1_epi32(x), w));
+    fn dot_signed(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        let x = op!(_mm256_sign_epi8(x, w));
         let sums = op!(_mm256_maddubs_epi16(_mm256_abs_epi8(w), x));
         op!(_mm256_add_epi32(
             acc,

@@ -130,9 +130,8 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn dot(self, acc: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
-        let x = i32::from_le_bytes(x.map(|v| v as u8));
-        op!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)))
+    fn dot(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        op!(_mm512_dpbusd_epi32(acc, w, x))
     }
 
     #[inline(always)]
@@ -141,7 +140,7 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_signed(self, acc: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
+    fn dot_signed(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         self.dot(acc, w, x)
     }
 
