@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { BrowserContext, Page } from 'playwright-core';
 import { demoModel, harness, open, reference, root, twinfer, type World } from './support/browser.ts';
+import { writeSplit } from './support/split.ts';
 
 interface Tried {
   ok: boolean;
@@ -92,6 +93,24 @@ describe('loading', () => {
     }, MODEL);
     assert.equal(new Set(digests).size, 1, String(digests));
     assert.match(digests[0] ?? '', /^[0-9a-f]{64}$/);
+  });
+
+  test('a split model, from URLs and from files, gives the digest of the whole one', async () => {
+    const whole = await tryLoad(MODEL, { cache: false });
+    const parts = writeSplit(demoModel, join(root, 'target/web-tests/split'), 3).map((path) => `/generated/${basename(path)}`);
+    const split = await tryLoad(parts, { cache: false });
+    assert.ok(split.ok, split.message);
+    assert.equal(split.digest, whole.digest);
+    const files = await page.evaluate(async (urls) => {
+      const blobs = await Promise.all(urls.map(async (url) => (await fetch(url)).blob()));
+      return (window as any).tryLoad(blobs) as Promise<Tried>;
+    }, parts);
+    assert.equal(files.digest, whole.digest, files.message);
+    const missing = await tryLoad(parts.slice(0, 2), { cache: false });
+    assert.equal(missing.ok, false);
+    assert.match(missing.message, /part|split|3/);
+    const swapped = await tryLoad([parts[0], parts[2], parts[1]], { cache: false });
+    assert.equal(swapped.ok, false, 'parts in the wrong order are refused');
   });
 
   test('without isolation: one thread, the same digest', async () => {
