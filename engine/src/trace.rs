@@ -111,11 +111,32 @@ impl Trace {
                 let what = format!("expected a number, found `{field}`");
                 field.parse::<usize>().map_err(|_| wrong(number, &what))
             };
-            let op = trace.op_mut(parse(layer)?, Cow::Owned(name.into()), parse(width)?);
-            if parse(position)? != op.digests.len() {
-                return Err(wrong(number, "its position does not follow the one before"));
+            let (position, layer, width) = (parse(position)?, parse(layer)?, parse(width)?);
+            if position == 0 {
+                trace.ops.push(Op {
+                    layer,
+                    name: Cow::Owned(name.into()),
+                    width,
+                    digests: Vec::new(),
+                });
             }
+            // The operations of the first position come again, in the same order, at each one.
+            let index = if position == 0 {
+                trace.ops.len() - 1
+            } else {
+                trace.next
+            };
+            let follows = |op: &&mut Op| {
+                (op.layer, &*op.name, op.width, op.digests.len()) == (layer, name, width, position)
+            };
+            let op = trace.ops.get_mut(index).filter(follows);
+            let op = op.ok_or_else(|| wrong(number, "it does not follow the one before"))?;
             op.digests.push(digest.into());
+            trace.next = (index + 1) % trace.ops.len();
+        }
+        let positions = trace.positions();
+        if trace.ops.iter().any(|op| op.digests.len() != positions) {
+            return Err(wrong(text.lines().count(), "the last position is not complete"));
         }
         Ok(trace)
     }
@@ -420,7 +441,19 @@ mod tests {
             (&*format!("{header}\n0 0 q 2"), "line 2: expected `position"),
             (
                 &*format!("{header}\n0 0 q 2 ab\n2 0 q 2 ab"),
-                "line 3: its position",
+                "line 3: it does not follow",
+            ),
+            (
+                &*format!("{header}\n0 0 q 2 ab\n1 0 k 2 ab"),
+                "line 3: it does not follow",
+            ),
+            (
+                &*format!("{header}\n0 0 q 2 ab\n0 0 k 2 ab\n1 0 q 2 ab"),
+                "line 4: the last position",
+            ),
+            (
+                &*format!("{header}\n0 0 q 2 ab\n1 0 q 2 ab\n0 0 k 2 ab"),
+                "line 4: the last position",
             ),
             (&*format!("{header}\n0 x q 2 ab"), "found `x`"),
         ] {
