@@ -7,6 +7,9 @@
 //! pass) -> [`context`] (batches of tokens in, logits out) -> [`sample`] -> [`tokenizer`] -> text, with
 //! [`chat`] in front of it.
 //!
+//! That it is the same answer everywhere can be checked: [`digest`] of the logits, [`record`] of a model, [`trace`] of every
+//! operation.
+//!
 //! The crate opens no files and no sockets, reads no clock and starts no threads: `native` and `web` do.
 #![deny(missing_docs)]
 
@@ -20,8 +23,10 @@ pub mod math;
 pub mod memory;
 pub mod model;
 pub mod quant;
+pub mod record;
 pub mod sample;
 pub mod team;
 pub mod tokenizer;
+pub mod trace;
 
 pub use error::{Error, Result};

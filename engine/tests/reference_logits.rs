@@ -1,5 +1,8 @@
 //! Whole models against logits that no part of this project made: llama.cpp's, and an ideal float64 forward pass over the
-//! same weights. Prints a table per type; the bounds are the ones that the README states.
+//! same weights. Prints a table per type; the bounds are the ones that the README states, and no figure may be worse than
+//! the one recorded in `data/reference_logits.txt`. Our side of the figures is the same on every machine, so there is no
+//! tolerance. After a change that makes them better (of the numerics: see `docs/numerics.md`), or with new models, record them
+//! with `TWINFER_BLESS=1 cargo test -p twinfer-engine --test reference_logits`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -220,6 +223,111 @@ fn stories_greedy_ids_equal_the_reference() {
     assert!(equal > 0);
 }
 
+/// The figures of a model that are held to what was recorded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Recorded {
+    rms: f64,
+    kl: f64,
+    top1: usize,
+}
+
+impl Recorded {
+    /// What is worse in `self` than in `before`.
+    fn worse_than(&self, before: &Recorded) -> Vec<String> {
+        let mut worse = Vec::new();
+        for (what, now, before) in [
+            ("RMS", self.rms, before.rms),
+            ("KL divergence", self.kl, before.kl),
+        ] {
+            if now.is_nan() || now > before {
+                worse.push(format!("{what} {now:e}, recorded {before:e}"));
+            }
+        }
+        if self.top1 < before.top1 {
+            worse.push(format!("top-1 {}, recorded {}", self.top1, before.top1));
+        }
+        worse
+    }
+}
+
+fn recorded_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/reference_logits.txt")
+}
+
+/// What was recorded, by model. A line is `model rms kl top-1`.
+fn recorded(text: &str) -> BTreeMap<String, Recorded> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let figures = Recorded {
+                rms: fields[1].parse().unwrap(),
+                kl: fields[2].parse().unwrap(),
+                top1: fields[3].parse().unwrap(),
+            };
+            (fields[0].to_owned(), figures)
+        })
+        .collect()
+}
+
+/// Compares with the record, or writes it where that is asked for. The complaints.
+fn held_to_record(now: &BTreeMap<String, Recorded>) -> Vec<String> {
+    if std::env::var_os("TWINFER_BLESS").is_some() {
+        let mut text = String::from(
+            "# What tests/reference_logits.rs holds every model to: RMS distance to ideal logits, mean KL divergence from\n\
+             # them, equal argmaxes. The fewest digits that give the number back.\n",
+        );
+        for (name, figures) in now {
+            let Recorded { rms, kl, top1 } = figures;
+            text += &format!("{name} {rms:e} {kl:e} {top1}\n");
+        }
+        std::fs::write(recorded_path(), text).unwrap();
+    }
+    let before = recorded(&std::fs::read_to_string(recorded_path()).unwrap_or_default());
+    let mut complaints = Vec::new();
+    let mut better = 0;
+    for (name, figures) in now {
+        let Some(before) = before.get(name) else {
+            complaints.push(format!("{name}: nothing is recorded"));
+            continue;
+        };
+        let worse = figures.worse_than(before);
+        better += usize::from(worse.is_empty() && figures != before);
+        complaints.extend(worse.iter().map(|worse| format!("{name}: {worse}")));
+    }
+    println!(
+        "{} models held to the record; {better} of them better than it",
+        now.len()
+    );
+    complaints
+}
+
+#[test]
+fn what_is_worse_than_recorded_is_named() {
+    let before = Recorded {
+        rms: 0.5,
+        kl: 1e-7,
+        top1: 9,
+    };
+    assert!(before.worse_than(&before).is_empty());
+    let better = Recorded {
+        rms: 0.4999,
+        kl: 9e-8,
+        top1: 10,
+    };
+    assert!(better.worse_than(&before).is_empty());
+    assert_eq!(before.worse_than(&better).len(), 3);
+    let not_a_number = Recorded {
+        rms: f64::NAN,
+        ..before
+    };
+    assert_eq!(not_a_number.worse_than(&before).len(), 1);
+    let exact = 0.1 + 0.2;
+    let text = format!("# x\na {exact:e} {:e} 3\n", 1e-7);
+    let back = recorded(&text)["a"];
+    assert_eq!((back.rms, back.kl, back.top1), (exact, 1e-7, 3));
+}
+
 #[test]
 fn every_type_is_as_close_to_ideal_as_the_reference() {
     let Some(root) = reference() else { return };
@@ -270,6 +378,15 @@ fn every_type_is_as_close_to_ideal_as_the_reference() {
     if mean.is_nan() || mean > 1.05 {
         failed.push(format!("geometric mean {mean:.4}, at most 1.05"));
     }
+    let figures = table.iter().map(|(name, f)| {
+        let figures = Recorded {
+            rms: f.rms,
+            kl: f.kl,
+            top1: f.top1,
+        };
+        (name.clone(), figures)
+    });
+    failed.extend(held_to_record(&figures.collect()));
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     assert!(quantized > 0);
 }

@@ -136,7 +136,7 @@ impl Model {
                 }
             }
         }
-        probe.op(0, "embedding", x);
+        probe.op(0, "embedding", n_embd, x);
         for (rope, (cos, sin)) in config.ropes.iter().zip(&mut ws.angles) {
             let half = rope.n_rot() / 2;
             for (i, row) in step.rows.iter().enumerate() {
@@ -173,7 +173,7 @@ impl Model {
                 break;
             }
             let h = &ws.h[..n * n_embd];
-            probe.op(ops.layer, "output_norm", h);
+            probe.op(ops.layer, "output_norm", n_embd, h);
             let logits = &mut ws.logits[..n * config.n_vocab];
             ops.project(
                 "output",
@@ -192,7 +192,7 @@ impl Model {
             if let Some(cap) = config.logit_softcap {
                 logits.iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
             }
-            probe.op(ops.layer, "logits", logits);
+            probe.op(ops.layer, "logits", config.n_vocab, logits);
             let rows = (first..next).filter(|row| wanted(&step.rows[*row]));
             for ((row, logits), h) in rows
                 .zip(logits.chunks_exact(config.n_vocab))
@@ -228,7 +228,7 @@ fn attention_block<P: Probe>(
     let v = &mut ws.v[..m * layer.n_kv_heads * dim_v];
 
     ops.norm(x, &weights.attn_norm, config.norm_eps, h)?;
-    probe.op(i, "attn_norm", h);
+    probe.op(i, "attn_norm", n_embd, h);
     ops.project(
         "attn_qkv",
         h,
@@ -240,6 +240,10 @@ fn attention_block<P: Probe>(
             (&weights.v, &mut *v),
         ],
     )?;
+    let (width_q, width_k, width_v) = (weights.q.weight.n(), weights.k.weight.n(), weights.v.weight.n());
+    probe.op(i, "q", width_q, q);
+    probe.op(i, "k", width_k, k);
+    probe.op(i, "v", width_v, v);
     let (cos, sin) = &ws.angles[layer.rope];
     let rope = &config.ropes[layer.rope];
     let half = rope.n_rot() / 2;
@@ -266,15 +270,14 @@ fn attention_block<P: Probe>(
             }
         })?;
     }
-    probe.op(i, "q", q);
-    probe.op(i, "k", k);
-    probe.op(i, "v", v);
+    probe.op(i, "q_rope", width_q, q);
+    probe.op(i, "k_rope", width_k, k);
 
     let attention = Attention { ops, config, step };
     attention.store(cache, k, v)?;
     let attended = &mut ws.attended[..m * layer.n_heads * dim_v];
     attention.attend(cache, q, attended, &mut ws.attention)?;
-    probe.op(i, "attention", attended);
+    probe.op(i, "attention", layer.n_heads * dim_v, attended);
 
     let delta = &mut ws.delta[..m * n_embd];
     ops.project(
@@ -284,13 +287,15 @@ fn attention_block<P: Probe>(
         &mut ws.acts,
         [(&weights.attn_output, &mut *delta)],
     )?;
+    probe.op(i, "attn_output", n_embd, delta);
     if let Some(norm) = &weights.post_attn_norm {
         ops.norm(delta, norm, config.norm_eps, h)?;
+        probe.op(i, "post_attn_norm", n_embd, h);
         ops.add(x, h, n_embd)?;
     } else {
         ops.add(x, delta, n_embd)?;
     }
-    probe.op(i, "attn_residual", x);
+    probe.op(i, "attn_residual", n_embd, x);
     Ok(())
 }
 
@@ -309,7 +314,7 @@ fn feed_forward_block<P: Probe>(
     let (gate, up) = (&mut ws.gate[..m * n_ff], &mut ws.up[..m * n_ff]);
 
     ops.norm(x, &weights.ffn_norm, config.norm_eps, h)?;
-    probe.op(i, "ffn_norm", h);
+    probe.op(i, "ffn_norm", n_embd, h);
     ops.project_gated(
         "ffn_gate_up",
         h,
@@ -318,7 +323,7 @@ fn feed_forward_block<P: Probe>(
         [(&weights.gate, &mut *gate), (&weights.up, up)],
         config.activation,
     )?;
-    probe.op(i, "ffn_act", gate);
+    probe.op(i, "ffn_act", n_ff, gate);
     let delta = &mut ws.delta[..m * n_embd];
     ops.project(
         "ffn_down",
@@ -327,13 +332,15 @@ fn feed_forward_block<P: Probe>(
         &mut ws.acts,
         [(&weights.down, &mut *delta)],
     )?;
+    probe.op(i, "ffn_down", n_embd, delta);
     if let Some(norm) = &weights.post_ffn_norm {
         ops.norm(delta, norm, config.norm_eps, h)?;
+        probe.op(i, "post_ffn_norm", n_embd, h);
         ops.add(x, h, n_embd)?;
     } else {
         ops.add(x, delta, n_embd)?;
     }
-    probe.op(i, "ffn_residual", x);
+    probe.op(i, "ffn_residual", n_embd, x);
     Ok(())
 }
 

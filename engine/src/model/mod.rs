@@ -49,7 +49,24 @@ impl Model {
     /// Unsupported architecture or tensor type, missing or unusable metadata, missing tensors, shapes that differ from
     /// the hyperparameters.
     pub fn load(file: &ModelFile, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let backend = select::choose(options.backend.as_deref())?;
+        Self::load_for(
+            select::choose(options.backend.as_deref())?,
+            file,
+            options,
+            progress,
+        )
+    }
+
+    /// As [`Self::load`], for a backend that need not be one of [`select::known`]: `options.backend` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_for(
+        backend: &'static dyn Backend,
+        file: &ModelFile,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let config = Config::from_file(file)?;
         let team = options.team.clone().unwrap_or_else(Team::single);
         let matrices = FromFile {

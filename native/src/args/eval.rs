@@ -1,8 +1,10 @@
 //! `eval`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
+use twinfer_engine::trace::Place;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -11,7 +13,14 @@ Examples:
   twinfer eval -m model.gguf --tokens 1,403 --logits out.f32 --cache-type-k f32 --cache-type-v f32
 
 The digest is the SHA-256 of all logits as little-endian f32, [positions][vocabulary]. It is the
-same on every backend and for any number of threads; where two machines differ, one has a fault.";
+same on every backend and for any number of threads; where two machines differ, one has a fault.
+
+To find it, on one machine:
+  twinfer eval -m model.gguf --tokens 1,403,407 --trace-against scalar
+and between two of them:
+  twinfer eval -m model.gguf --tokens 1,403,407 --trace-ops here.trace       (on one)
+  twinfer eval -m model.gguf --tokens 1,403,407 --trace-against here.trace   (on the other)
+  twinfer eval -m model.gguf --tokens 1,403,407 --trace-values 2:0:attention (on both, for diff)";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,4 +45,46 @@ pub(crate) struct EvalArgs {
     /// The result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Tokens that are computed together. No number depends on it.
+    #[arg(short, long, value_name = "N", default_value_t = 512,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=65536))]
+    pub(crate) batch_size: usize,
+
+    /// Write the SHA-256 of every operation's output, a line per position, layer and operation. -: to stdout, in place of
+    /// the report.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace_ops: Option<PathBuf>,
+
+    /// In place of the report, name the first operation that differs from a file that --trace-ops wrote (-: stdin). With
+    /// the name of a backend: the first element that differs from what that backend computes on one thread, token by token,
+    /// from weights as they are in the file. Exit code 1 where one differs.
+    #[arg(long, value_name = "FILE|BACKEND", conflicts_with_all = ["json", "logits", "trace_ops"])]
+    pub(crate) trace_against: Option<String>,
+
+    /// In place of the report, print what one operation made of one position: element, bits and value, a line each.
+    #[arg(long, value_name = "POSITION:LAYER:OP", conflicts_with_all = ["json", "logits", "trace_ops", "trace_against"])]
+    pub(crate) trace_values: Option<PlaceArg>,
+}
+
+/// A row of an operation's output.
+#[derive(Debug, Clone)]
+pub(crate) struct PlaceArg(pub(crate) Place);
+
+impl FromStr for PlaceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (position, rest) = text.split_once(':')?;
+            let (layer, op) = rest.split_once(':')?;
+            Some(Place {
+                position: position.parse().ok()?,
+                layer: layer.parse().ok()?,
+                op: op.to_owned().into(),
+            })
+        };
+        let place = parse().map(PlaceArg);
+        place.ok_or_else(|| "expected POSITION:LAYER:OP, for instance 0:0:attn_norm".into())
+    }
 }

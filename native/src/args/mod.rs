@@ -14,6 +14,7 @@ mod render_template;
 mod run;
 mod serve_demo;
 mod tokenize;
+mod verify;
 
 pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
 pub(crate) use completions::CompletionsArgs;
@@ -28,6 +29,7 @@ pub(crate) use render_template::RenderTemplateArgs;
 pub(crate) use run::{ChatArgs, RunArgs};
 pub(crate) use serve_demo::ServeDemoArgs;
 pub(crate) use tokenize::{DetokenizeArgs, TokenizeArgs};
+pub(crate) use verify::VerifyArgs;
 
 use clap::{Parser, Subcommand};
 
@@ -74,6 +76,8 @@ pub(crate) enum Command {
     Quantize(QuantizeArgs),
     /// Compute the logits of every position of a token sequence, and their digest.
     Eval(EvalArgs),
+    /// Print the digest record of a model, or check one: the same numbers here as where it was made?
+    Verify(VerifyArgs),
     /// Measure how well a model predicts a text.
     Perplexity(PerplexityArgs),
     /// Measure tokens per second, of a model or of a model's shape.

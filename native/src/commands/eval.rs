@@ -1,13 +1,18 @@
-//! `eval`: the logits of every position, and their digest.
+//! `eval`: the logits of every position, and their digest; what each operation made of them ([`trace`]).
+
+mod trace;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use twinfer_engine::context::Context;
 use twinfer_engine::digest::Digest;
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+use twinfer_engine::trace::Trace;
 
 use crate::args::{EvalArgs, GlobalArgs};
 use crate::output::{self, NewFile, json_f32};
@@ -16,7 +21,6 @@ use crate::{interrupt, load};
 
 /// Logits per position in the report.
 const TOP: usize = 10;
-const N_BATCH: usize = 512;
 
 /// The best logits of one position, best first.
 type Best = Vec<(u32, f32)>;
@@ -44,11 +48,19 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
     if total > n_ctx && global.ctx_size != 0 {
         bail!("{total} tokens do not fit into --ctx-size {n_ctx}");
     }
-    let mut context = load::context(global, &model, n_ctx.max(total), N_BATCH)?;
+    let mut context = load::context(global, &model, n_ctx.max(total), args.batch_size)?;
     let _pinned = load::pin_caller(global);
+    let _guard = interrupt::Guard::new();
+    if let Some(place) = &args.trace_values {
+        return trace::values(&mut context, &tokens, args, &place.0);
+    }
+    if let Some(backend) = args.trace_against.as_deref().and_then(trace::backend) {
+        return trace::against_backend(global, &file, &mut context, &tokens, args, backend);
+    }
+    let mut trace = (args.trace_ops.is_some() || args.trace_against.is_some())
+        .then(|| Trace::new(&trace::run(&context, &tokens, args.predict)));
     let mut sequence = context.new_sequence();
 
-    let _guard = interrupt::Guard::new();
     let mut out = args.logits.as_deref().map(NewFile::create).transpose()?;
     let mut digest = Digest::new();
     let mut positions: Vec<Best> = Vec::new();
@@ -70,18 +82,34 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
 
     let given = tokens.len();
     let mut next = 0;
-    for chunk in tokens.clone().chunks(N_BATCH) {
-        context.eval_all(&mut sequence, chunk, &mut |_, logits| next = take(logits))?;
+    let mut step = |context: &mut Context, tokens: &[u32], next: &mut u32| {
+        context.eval_probed(&mut sequence, tokens, &mut trace, &mut |_, logits| {
+            *next = take(logits)
+        })
+    };
+    for chunk in tokens.clone().chunks(args.batch_size) {
+        step(&mut context, chunk, &mut next)?;
         interrupt::check()?;
     }
     for _ in 0..args.predict {
         tokens.push(next);
-        next = take(context.decode(&mut sequence, next)?);
+        step(&mut context, &[tokens[tokens.len() - 1]], &mut next)?;
         interrupt::check()?;
     }
     written.context("cannot write the logits")?;
     out.map_or(Ok(()), NewFile::commit)?;
     drop(progress);
+    if let Some(trace) = &trace {
+        if let Some(path) = &args.trace_against {
+            return trace::against_file(trace, Path::new(path));
+        }
+        if let Some(path) = &args.trace_ops {
+            output::write_whole(path, trace.to_text().as_bytes())?;
+            if path == Path::new("-") {
+                return Ok(());
+            }
+        }
+    }
 
     let sha256 = digest.finish();
     let tokenizer = tokenizer.ok();

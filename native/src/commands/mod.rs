@@ -13,6 +13,7 @@ mod render_template;
 mod run;
 mod serve_demo;
 mod tokenize;
+mod verify;
 
 use anyhow::Result;
 
@@ -29,6 +30,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<()> {
         Command::RenderTemplate(args) => render_template::run(global, args),
         Command::Quantize(args) => quantize::run(global, args),
         Command::Eval(args) => eval::run(global, args),
+        Command::Verify(args) => verify::run(global, args),
         Command::Perplexity(args) => perplexity::run(global, args),
         Command::Bench(args) => bench::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),

@@ -8,3 +8,4 @@ mod models;
 mod support;
 mod text;
 mod usage;
+mod verify;

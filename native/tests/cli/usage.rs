@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, twinfer};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "run",
     "chat",
     "inspect",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 12] = [
     "render-template",
     "quantize",
     "eval",
+    "verify",
     "perplexity",
     "bench",
     "doctor",

@@ -1,0 +1,133 @@
+//! `eval --trace-…`: the first operation that differs from another run, and the values that it made.
+
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use twinfer_engine::context::Context;
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::kernels::{NUMERICS_VERSION, Storage, select};
+use twinfer_engine::model::{LoadOptions, Model};
+use twinfer_engine::team::Team;
+use twinfer_engine::trace::{self, Capture, Comparison, Place, Trace};
+
+use crate::args::{EvalArgs, GlobalArgs};
+use crate::failure::Usage;
+use crate::interrupt;
+use crate::output;
+use crate::progress::Progress;
+
+/// What a trace is of: whatever a number may depend on.
+pub(super) fn run(context: &Context, tokens: &[u32], predict: usize) -> String {
+    let (config, options) = (context.model().config(), context.options());
+    let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
+    format!(
+        "numerics {NUMERICS_VERSION}, {} of {} layers, context {}, cache {}/{}, tokens {} and {predict} more",
+        config.arch,
+        config.layers.len(),
+        options.n_ctx,
+        options.cache_type_k.name(),
+        options.cache_type_v.name(),
+        tokens.join(",")
+    )
+}
+
+/// The name, if it is one of a backend.
+pub(super) fn backend(name: &str) -> Option<&str> {
+    select::known()
+        .iter()
+        .any(|known| known.name == name)
+        .then_some(name)
+}
+
+/// Names the first operation that differs from a trace in a file.
+pub(super) fn against_file(trace: &Trace, path: &Path) -> Result<()> {
+    let named = || format!("`{}`", path.display());
+    let other = Trace::from_text(&output::read_text(path)?).with_context(named)?;
+    match trace.first_difference(&other).with_context(named)? {
+        None => equal(trace.positions()),
+        Some(place) => bail!(
+            "differs from {}, first at {place}; its values: the same command on both machines with --trace-values {}:{}:{}",
+            named(),
+            place.position,
+            place.layer,
+            place.op
+        ),
+    }
+}
+
+/// Names the first element that differs from what another backend makes of the same tokens.
+pub(super) fn against_backend(
+    global: &GlobalArgs,
+    file: &ModelFile,
+    context: &mut Context,
+    tokens: &[u32],
+    args: &EvalArgs,
+    backend: &str,
+) -> Result<()> {
+    if args.predict > 0 {
+        let what =
+            "--trace-against a backend compares given tokens: leave out --predict, or name a trace's file";
+        return Err(Usage(what.into()).into());
+    }
+    let options = LoadOptions {
+        backend: Some(backend.into()),
+        storage: Storage::Mapped,
+        team: None,
+    };
+    let plain = Arc::new(Model::load(file, &options, &mut |_, _| {})?);
+    let mut sizes = context.options().clone();
+    sizes.n_batch = 1;
+    let mut other = Context::new(plain, Team::single(), sizes)?;
+    let mut progress = Progress::new("comparing", 1, global.quiet);
+    let found = trace::compare(context, &mut other, tokens, &mut |done, total| {
+        progress.set(done as u64, total as u64);
+        goes_on()
+    })?;
+    drop(progress);
+    match found {
+        Comparison::Equal => equal(tokens.len()),
+        Comparison::Differs(difference) => {
+            let here = context.model().backend().name();
+            bail!("{here} differs from {backend}, first at {difference}")
+        }
+        Comparison::Unsteady(place) => Err(anyhow!(
+            "differs from {backend}, first at {place}, and did not when it was run again: it is not the same each time"
+        )),
+        Comparison::Stopped => interrupt::check(),
+    }
+}
+
+/// Prints what one operation made of one position.
+pub(super) fn values(context: &mut Context, tokens: &[u32], args: &EvalArgs, place: &Place) -> Result<()> {
+    if args.predict > 0 {
+        let what = "--trace-values is for given tokens: leave out --predict";
+        return Err(Usage(what.into()).into());
+    }
+    let mut capture = Capture::new(place.clone());
+    if trace::evaluate(context, tokens, &mut capture, &mut |_| goes_on())?.is_break() {
+        return interrupt::check();
+    }
+    if capture.values().is_empty() {
+        bail!("there is no {place}; `--trace-ops -` lists what there is");
+    }
+    let mut text = String::new();
+    for (element, value) in capture.values().iter().enumerate() {
+        let _ = writeln!(text, "{element} {:08x} {value:e}", value.to_bits());
+    }
+    output::to_stdout(&text)
+}
+
+fn goes_on() -> ControlFlow<()> {
+    if interrupt::requested() {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}
+
+fn equal(positions: usize) -> Result<()> {
+    output::to_stdout(&format!("equal: every operation, {positions} positions\n"))
+}
