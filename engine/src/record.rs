@@ -6,12 +6,13 @@
 //! one, the sampler's arithmetic and its random numbers. Beside the digest of everything stand digests per prompt and per
 //! position, which say where a difference begins.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 
 use serde_json::{Map, Value, json};
 
-use crate::context::{CacheType, Context, ContextOptions};
+use crate::context::{CacheType, Context, ContextOptions, Sequence};
 use crate::digest::Digest;
 use crate::kernels::NUMERICS_VERSION;
 use crate::sample::{Sampler, SamplerParams};
@@ -89,7 +90,8 @@ pub fn total_tokens() -> usize {
 pub struct Subject {
     /// For people; takes no part in a comparison.
     pub name: String,
-    /// SHA-256 of each of its files, as `sha256sum` prints it.
+    /// SHA-256 of each of its files, as `sha256sum` prints it; none where the record was made without the files at hand, as in a
+    /// browser: then nothing is said about them.
     pub sha256: Vec<String>,
 }
 
@@ -131,84 +133,163 @@ pub struct Record {
     pub answers: Vec<Answer>,
 }
 
-impl Record {
-    /// The record of the context's model. The context is made with [`context_options`] and has no other sequence.
-    /// `progress(done, total)` counts tokens and may end it, which gives `None`.
+/// A record in the making, a step at a time: who makes it can listen to others in between.
+#[derive(Debug)]
+pub struct Recording {
+    model: Subject,
+    /// Prompts that are not done; the first one is under way where there is a [`Run`].
+    rest: VecDeque<Prompt>,
+    run: Option<Run>,
+    all: Digest,
+    answers: Vec<Answer>,
+    done: usize,
+}
+
+/// A prompt under way.
+#[derive(Debug)]
+struct Run {
+    sequence: Sequence,
+    sampler: Sampler,
+    /// The prompt's tokens and those sampled.
+    tokens: Vec<u32>,
+    digest: Digest,
+    positions: Vec<String>,
+    /// Logits of the last position.
+    last: Vec<f32>,
+}
+
+impl Recording {
+    /// Begins the record of the context's model. The context is made with [`context_options`] and has no other sequence.
+    ///
+    /// # Errors
+    /// The context has another length.
+    pub fn new(context: &Context, model: Subject) -> Result<Self> {
+        let n_ctx = context.options().n_ctx;
+        if n_ctx != N_CTX {
+            return Err(Error::InvalidInput {
+                what: format!("a record is made with a context of {N_CTX}, found {n_ctx}"),
+            });
+        }
+        Ok(Recording {
+            model,
+            rest: prompts(context.model().config().n_vocab).into(),
+            run: None,
+            all: Digest::new(),
+            answers: Vec::new(),
+            done: 0,
+        })
+    }
+
+    /// Tokens computed so far, of [`total_tokens`].
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Evaluates a batch of a prompt, or one sampled token; the record once there is nothing more.
     ///
     /// # Errors
     /// As [`Context::eval_all`].
+    pub fn step(&mut self, context: &mut Context) -> Result<Option<Record>> {
+        let Some(prompt) = self.rest.front() else {
+            return Ok(Some(self.record(context)));
+        };
+        let run = match &mut self.run {
+            Some(run) => run,
+            none => none.insert(Run::new(prompt, context)?),
+        };
+        let computed = run.positions.len();
+        if computed == run.tokens.len() {
+            let token = run.sampler.sample(&run.last)?;
+            run.sampler.accept(token)?;
+            run.tokens.push(token);
+        }
+        let n = (run.tokens.len() - computed).min(context.options().n_batch);
+        let (digest, positions, last) = (&mut run.digest, &mut run.positions, &mut run.last);
+        let all = &mut self.all;
+        context.eval_all(
+            &mut run.sequence,
+            &run.tokens[computed..computed + n],
+            &mut |_, logits| {
+                all.update(logits);
+                digest.update(logits);
+                let mut one = Digest::new();
+                one.update(logits);
+                let mut one = one.finish();
+                one.truncate(SHORT);
+                positions.push(one);
+                last.clear();
+                last.extend_from_slice(logits);
+            },
+        )?;
+        self.done += n;
+        if positions.len() < prompt.tokens.len() + prompt.sampled {
+            return Ok(None);
+        }
+        if let (Some(prompt), Some(run)) = (self.rest.pop_front(), self.run.take()) {
+            self.answers.push(Answer {
+                prompt: prompt.name.into(),
+                tokens: run.tokens,
+                sampled: prompt.sampled,
+                digest: run.digest.finish(),
+                positions: run.positions,
+            });
+        }
+        Ok(self.rest.is_empty().then(|| self.record(context)))
+    }
+
+    fn record(&self, context: &Context) -> Record {
+        let options = context.options();
+        Record {
+            engine_version: env!("CARGO_PKG_VERSION").into(),
+            numerics_version: NUMERICS_VERSION.into(),
+            backend: context.model().backend().name().into(),
+            model: self.model.clone(),
+            prompt_set: PROMPT_SET.into(),
+            cache_type_k: options.cache_type_k,
+            cache_type_v: options.cache_type_v,
+            digest: self.all.clone().finish(),
+            answers: self.answers.clone(),
+        }
+    }
+}
+
+impl Run {
+    fn new(prompt: &Prompt, context: &Context) -> Result<Self> {
+        let params = SamplerParams {
+            seed: prompt.seed,
+            ..SamplerParams::default()
+        };
+        Ok(Run {
+            sequence: context.new_sequence(),
+            sampler: Sampler::new(params, context.model().config().n_vocab)?,
+            tokens: prompt.tokens.clone(),
+            digest: Digest::new(),
+            positions: Vec::new(),
+            last: Vec::new(),
+        })
+    }
+}
+
+impl Record {
+    /// The whole record at once, by [`Recording`]. `progress(done, total)` counts tokens and may end it, which gives `None`.
+    ///
+    /// # Errors
+    /// As [`Recording`]'s.
     pub fn make(
         context: &mut Context,
         model: Subject,
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Option<Record>> {
-        let options = context.options().clone();
-        if options.n_ctx != N_CTX {
-            return Err(Error::InvalidInput {
-                what: format!(
-                    "a record is made with a context of {N_CTX}, found {}",
-                    options.n_ctx
-                ),
-            });
-        }
-        let n_vocab = context.model().config().n_vocab;
-        let mut all = Digest::new();
-        let mut answers = Vec::new();
-        let (mut done, total) = (0, total_tokens());
-        for prompt in prompts(n_vocab) {
-            let params = SamplerParams {
-                seed: prompt.seed,
-                ..SamplerParams::default()
-            };
-            let mut sampler = Sampler::new(params, n_vocab)?;
-            let (mut digest, mut positions) = (Digest::new(), Vec::new());
-            let mut last = Vec::new();
-            let mut sequence = context.new_sequence();
-            let (mut tokens, mut next) = (prompt.tokens, 0);
-            let end = tokens.len() + prompt.sampled;
-            loop {
-                context.eval_all(&mut sequence, &tokens[next..], &mut |_, logits| {
-                    all.update(logits);
-                    digest.update(logits);
-                    let mut one = Digest::new();
-                    one.update(logits);
-                    let mut one = one.finish();
-                    one.truncate(SHORT);
-                    positions.push(one);
-                    last.clear();
-                    last.extend_from_slice(logits);
-                })?;
-                done += tokens.len() - next;
-                next = tokens.len();
-                if progress(done, total).is_break() {
-                    return Ok(None);
-                }
-                if next == end {
-                    break;
-                }
-                let token = sampler.sample(&last)?;
-                sampler.accept(token)?;
-                tokens.push(token);
+        let mut recording = Recording::new(context, model)?;
+        loop {
+            let record = recording.step(context)?;
+            if progress(recording.done(), total_tokens()).is_break() {
+                return Ok(None);
             }
-            answers.push(Answer {
-                prompt: prompt.name.into(),
-                tokens,
-                sampled: prompt.sampled,
-                digest: digest.finish(),
-                positions,
-            });
+            if record.is_some() {
+                return Ok(record);
+            }
         }
-        Ok(Some(Record {
-            engine_version: env!("CARGO_PKG_VERSION").into(),
-            numerics_version: NUMERICS_VERSION.into(),
-            backend: context.model().backend().name().into(),
-            model,
-            prompt_set: PROMPT_SET.into(),
-            cache_type_k: options.cache_type_k,
-            cache_type_v: options.cache_type_v,
-            digest: all.finish(),
-            answers,
-        }))
     }
 
     /// The record as JSON.
@@ -323,7 +404,8 @@ impl Record {
                 found,
             })
         };
-        if self.model.sha256 != sha256 {
+        let known = !self.model.sha256.is_empty() && !sha256.is_empty();
+        if known && self.model.sha256 != sha256 {
             return unequal("model files", self.model.sha256.join(" "), sha256.join(" "));
         }
         for (what, recorded, found) in [

@@ -1,12 +1,13 @@
-//! A loaded model: information, tokens, generations in steps, digests.
+//! A loaded model: information, tokens, generations in steps, digests, digest records.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use twinfer_engine::chat::{ChatTemplate, CivilTime, prompt_ids};
-use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::context::{CacheType, Context, ContextOptions};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
+use twinfer_engine::record::{self, Record, Recording, Subject};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use wasm_bindgen::prelude::*;
 
@@ -30,6 +31,14 @@ pub struct Engine {
     model: Arc<Model>,
     parts: Parts,
     session: Session,
+    recording: Option<Check>,
+}
+
+/// A record in the making, in a context of its own, and the one that it is held against.
+struct Check {
+    context: Context,
+    recording: Recording,
+    against: Option<Record>,
 }
 
 impl Engine {
@@ -40,6 +49,7 @@ impl Engine {
             model,
             parts,
             session: Session::new(context),
+            recording: None,
         })
     }
 
@@ -181,5 +191,69 @@ impl Engine {
     #[wasm_bindgen(js_name = digestStep)]
     pub fn digest_step(&mut self) -> Result<Option<String>> {
         self.session.digest().map_err(js)
+    }
+
+    /// Begins the model's digest record, as `twinfer verify` prints it, to be held against another one (JSON) if there is one.
+    #[wasm_bindgen(js_name = beginRecord)]
+    pub fn begin_record(&mut self, against: Option<String>) -> Result<()> {
+        let against = against.map(|json| {
+            let value = serde_json::from_str(&json)
+                .map_err(|error| with_code("input", &format!("this is not a digest record: {error}")))?;
+            Record::from_json(&value).map_err(js)
+        });
+        let against: Option<Record> = against.transpose()?;
+        if let Some(record) = &against {
+            record
+                .applies_to(&[])
+                .map_err(|mismatch| with_code("input", &mismatch.to_string()))?;
+        }
+        let (k, v) = match &against {
+            Some(record) => (record.cache_type_k, record.cache_type_v),
+            None => (CacheType::F16, CacheType::F16),
+        };
+        let context = Context::new(
+            Arc::clone(&self.model),
+            threads::team(),
+            record::context_options(k, v),
+        )
+        .map_err(js)?;
+        let subject = Subject {
+            name: self.model.config().name.clone(),
+            sha256: Vec::new(),
+        };
+        let recording = Recording::new(&context, subject).map_err(js)?;
+        self.recording = Some(Check {
+            context,
+            recording,
+            against,
+        });
+        Ok(())
+    }
+
+    /// Computes the next part of it. JSON: `done` and `total` in tokens; once all is done the `record`, and `difference`, which is
+    /// null where there is none.
+    #[wasm_bindgen(js_name = recordStep)]
+    pub fn record_step(&mut self) -> Result<String> {
+        let Some(mut check) = self.recording.take() else {
+            return Err(with_code("input", "no record was begun"));
+        };
+        let record = check.recording.step(&mut check.context).map_err(js)?;
+        let (done, total) = (check.recording.done(), record::total_tokens());
+        let Some(record) = record else {
+            self.recording = Some(check);
+            return Ok(json!({"done": done, "total": total}).to_string());
+        };
+        let difference = check
+            .against
+            .and_then(|against| against.check(&record).err())
+            .map(|mismatch| mismatch.to_string());
+        let record = record.to_json();
+        Ok(json!({"done": done, "total": total, "record": record, "difference": difference}).to_string())
+    }
+
+    /// Ends a record that is not wanted any more.
+    #[wasm_bindgen(js_name = endRecord)]
+    pub fn end_record(&mut self) {
+        self.recording = None;
     }
 }

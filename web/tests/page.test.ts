@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { BrowserContext, Page } from 'playwright-core';
@@ -156,6 +157,39 @@ describe('the demo page', () => {
     assert.ok(out.includes(`sha256 ${digest}`), out.slice(-100));
   });
 
+  test('makes a digest record that the server checks, and checks the server’s', async () => {
+    const [page, errors] = await visit();
+    await ready(page);
+    const folder = join(root, 'target/web-tests');
+    await page.getByRole('button', { name: 'Make a record' }).click();
+    const link = page.getByRole('link', { name: /Save .*record\.json/ });
+    await link.waitFor({ timeout: 60_000 });
+    const saving = page.waitForEvent('download');
+    await link.click();
+    const made = join(folder, 'page.record.json');
+    await (await saving).saveAs(made);
+    const verdict = execFileSync(twinfer, ['verify', '--backend', 'scalar', '--against', made, '-q']).toString();
+    assert.match(verdict, /^equal: /);
+
+    const server = join(folder, 'server.record.json');
+    const record = execFileSync(twinfer, ['verify', '-q']).toString();
+    writeFileSync(server, record);
+    await page.locator('#record-file').setInputFiles(server);
+    await page.getByText(/^Equal: all logits/).waitFor({ timeout: 60_000 });
+    await shot(page, 'record');
+
+    const other = JSON.parse(record) as { answers: { positions: string[] }[] };
+    const positions = other.answers[1]?.positions ?? [];
+    positions[5] = 'f'.repeat(16);
+    writeFileSync(server, JSON.stringify(other));
+    await page.locator('#record-file').setInputFiles(server);
+    await page.getByText(/logits differ, first in prompt `few` at position 5/).waitFor({ timeout: 60_000 });
+    writeFileSync(server, '{"format": 1}');
+    await page.locator('#record-file').setInputFiles(server);
+    await page.getByText(/not a digest record/).waitFor();
+    assert.deepEqual(errors, []);
+  });
+
   test('works without isolation, on one thread, and says so', async () => {
     const [page, errors] = await visit(world.plain);
     await ready(page);
@@ -196,7 +230,7 @@ describe('the demo page', () => {
       reached.add(await page.evaluate(() => document.activeElement?.id ?? ''));
       await page.keyboard.press('Tab');
     }
-    for (const id of ['url', 'file', 'message', 'log', 'compare']) {
+    for (const id of ['url', 'file', 'message', 'log', 'compare', 'record', 'check']) {
       assert.ok(reached.has(id), `${id} is not reached`);
     }
   });

@@ -6,6 +6,7 @@ export { features, type Features } from './features.js';
 export { Generation, Model } from './model.js';
 export type {
   BuildName,
+  DigestRecord,
   GenerateOptions,
   GenerationResult,
   LoadOptions,
@@ -16,5 +17,7 @@ export type {
   ModelInfo,
   ModelSource,
   Piece,
+  RecordOptions,
   SamplingOptions,
+  Verdict,
 } from './types.js';

@@ -3,8 +3,9 @@
 import { TwinferError, aborted } from './errors.js';
 import { choose } from './features.js';
 import { Host } from './host.js';
-import type { Event, LoadRequest, PlainSource } from './protocol.js';
+import type { Calls, Event, LoadRequest, PlainSource } from './protocol.js';
 import type {
+  DigestRecord,
   GenerateOptions,
   GenerationResult,
   LoadOptions,
@@ -12,6 +13,8 @@ import type {
   ModelInfo,
   ModelSource,
   Piece,
+  RecordOptions,
+  Verdict,
 } from './types.js';
 
 /** A loaded model. Its engine lives in a worker; the page's thread only passes messages. */
@@ -77,6 +80,31 @@ export class Model {
   /** SHA-256 of all logits of these tokens: what `twinfer eval --tokens` prints on a server. */
   digest(tokens: readonly number[], { signal }: { signal?: AbortSignal } = {}): Promise<string> {
     return this.#host.call('digest', [...tokens], { signal });
+  }
+
+  /** The model's digest record: what `twinfer verify` prints, but for the file's hash, which is not known here. */
+  async record(options: RecordOptions = {}): Promise<DigestRecord> {
+    return (await this.#record(null, options)).record;
+  }
+
+  /**
+   * Computes the same as a record that was made elsewhere, by this method's counterpart or by `twinfer verify`, and compares. Rejects
+   * with the code `input` where it cannot be compared: another version of the numbers, or no record at all.
+   */
+  async verify(record: DigestRecord, options: RecordOptions = {}): Promise<Verdict> {
+    const { record: found, difference } = await this.#record(JSON.stringify(record), options);
+    return { equal: difference === null, difference, digest: found.digest };
+  }
+
+  #record(against: string | null, { signal, onProgress }: RecordOptions): Promise<Calls['record'][1]> {
+    return this.#host.call('record', against, {
+      signal,
+      onEvent: (event) => {
+        if (event.type === 'recorded') {
+          onProgress?.(event.done, event.total);
+        }
+      },
+    });
   }
 
   /** Ends the engine and gives its memory back. What is pending is rejected. */

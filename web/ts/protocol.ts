@@ -1,7 +1,7 @@
 // Messages between the page and its workers.
 
 import type { PlainError } from './errors.js';
-import type { BuildName, LoadProgress, ModelInfo } from './types.js';
+import type { BuildName, DigestRecord, LoadProgress, ModelInfo } from './types.js';
 
 /** A source as it crosses: streams stay on the page and send their chunks. */
 export type PlainSource =
@@ -23,11 +23,13 @@ export interface Calls {
   tokenize: [{ text: string; addSpecial: boolean; parseSpecial: boolean }, number[]];
   detokenize: [{ tokens: number[]; special: boolean }, string];
   digest: [number[], string];
+  record: [string | null, { record: DigestRecord; difference: string | null }];
 }
 
 export type Event =
   | { type: 'progress'; progress: LoadProgress }
   | { type: 'prompt'; done: number; total: number; cached: number }
+  | { type: 'recorded'; done: number; total: number }
   | { type: 'token'; token: number; text: string }
   | { type: 'wanted' }; // a stream's next chunk
 

@@ -159,3 +159,34 @@ export interface GenerationResult {
   promptMs: number;
   generateMs: number;
 }
+
+/** A model's digest record, as `twinfer verify` prints it. */
+export interface DigestRecord {
+  format: string;
+  engine_version: string;
+  numerics_version: number;
+  /** For people. */
+  backend: string;
+  /** `sha256` of the files; none where a browser made it. */
+  model: { name: string; sha256: string[] };
+  prompt_set: number;
+  cache_type_k: string;
+  cache_type_v: string;
+  /** SHA-256 of all logits. */
+  digest: string;
+  answers: { prompt: string; digest: string; tokens: number[]; sampled: number; positions: string[] }[];
+}
+
+export interface RecordOptions {
+  signal?: AbortSignal;
+  /** Tokens computed so far, and in all. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** What came of holding a record against this page's numbers. */
+export interface Verdict {
+  equal: boolean;
+  /** Where the first difference is. */
+  difference: string | null;
+  digest: string;
+}

@@ -140,6 +140,8 @@ async function perform(
     }
     case 'digest':
       return digest(engine, argument as number[], signal);
+    case 'record':
+      return record(engine, argument as Calls['record'][0], signal, tell);
   }
 }
 
@@ -177,6 +179,30 @@ async function digest(engine: Engine, tokens: number[], signal: AbortSignal): Pr
       return done;
     }
     await listen(signal);
+  }
+}
+
+async function record(
+  engine: Engine,
+  against: string | null,
+  signal: AbortSignal,
+  tell: (event: Event) => void,
+): Promise<Calls['record'][1]> {
+  engine.beginRecord(against ?? undefined);
+  try {
+    for (;;) {
+      const { done, total, record, difference } = JSON.parse(engine.recordStep()) as {
+        done: number;
+        total: number;
+      } & Partial<Calls['record'][1]>;
+      tell({ type: 'recorded', done, total });
+      if (record !== undefined) {
+        return { record, difference: difference ?? null };
+      }
+      await listen(signal);
+    }
+  } finally {
+    engine.endRecord();
   }
 }
 

@@ -3,26 +3,22 @@
 import './style.css';
 import { features, type Model } from 'twinfer';
 import { Chat } from './chat.js';
+import { Compare } from './compare.js';
 import { byId, make } from './dom.js';
 import { bytes } from './format.js';
 import { Loader } from './loader.js';
 import { Settings } from './settings.js';
 
-/** The prompt whose digest is compared: any text will do, as long as it is the same one. */
-const FIXED_PROMPT = 'Once upon a time there was a little house at the edge of the forest.';
-
 const settings = new Settings();
 const chat = new Chat(settings);
-const compare = byId<HTMLButtonElement>('compare');
+const compare = new Compare();
 let model: Model | null = null;
-let file = '';
 
 const loader = new Loader(settings, (loaded, name) => {
   model = loaded;
-  file = name.split(/[/?#]/).findLast((part) => part.endsWith('.gguf')) ?? '';
+  const file = name.split(/[/?#]/).findLast((part) => part.endsWith('.gguf')) ?? '';
   chat.model = loaded;
-  compare.disabled = loaded === null;
-  byId('compare-result').replaceChildren();
+  compare.use(loaded, file);
   showEngine();
 });
 
@@ -50,28 +46,6 @@ function showEngine(): void {
     ? 'This browser has no shared memory for wasm, so the model runs on one thread.'
     : 'This page is not cross-origin isolated, so the model runs on one thread. A server that sends the headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy changes that.';
 }
-
-compare.addEventListener('click', async () => {
-  const result = byId('compare-result');
-  if (model === null) {
-    return;
-  }
-  compare.disabled = true;
-  try {
-    const tokens = await model.tokenize(FIXED_PROMPT);
-    const digest = await model.digest(tokens);
-    const where = file ? ` -m ${file}` : '';
-    result.replaceChildren(
-      make('p', '', `Prompt: “${FIXED_PROMPT}”, ${tokens.length} tokens.`),
-      make('code', 'digest', digest),
-      make('p', '', 'On the server:'),
-      make('code', 'digest', `twinfer eval${where} --tokens ${tokens.join(',')}`),
-    );
-  } catch (error) {
-    result.replaceChildren(make('p', 'failure', String((error as Error).message)));
-  }
-  compare.disabled = model === null;
-});
 
 showEngine();
 void loader.loadBuiltIn();
