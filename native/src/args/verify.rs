@@ -11,10 +11,10 @@ Examples:
   twinfer verify -m model.gguf > model.record.json
   twinfer verify -m model.gguf --against model.record.json --backend scalar --threads 1
 
-A record holds the SHA-256 of the model's files, and the digests of all logits of fixed prompts, which
-do not depend on a tokenizer, with the tokens that the sampler chose after them. Exit code 0: every
-digest is equal. Otherwise one line says where the difference begins, or why the record is none of
-this model's, with exit code 1.";
+A record holds the SHA-256 of the model's files, and the digests of all logits of fixed prompts,
+which need no tokenizer, with the tokens that the sampler chose after them. Exit code 0: every digest
+is equal. Otherwise one line says where the difference begins, or why the record is none of this
+model's, with exit code 1.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
