@@ -208,6 +208,15 @@ describe('the demo page', () => {
     await page.getByRole('button', { name: 'Change model' }).click();
     await page.locator('#settings summary').click();
     assert.equal(await sideways(page), 0);
+    const outside = await page.evaluate(() =>
+      [...document.querySelectorAll<HTMLElement>('.card button, .card input, .card textarea')]
+        .filter((element) => {
+          const [inner, card] = [element.getBoundingClientRect(), element.closest('.card')?.getBoundingClientRect()];
+          return inner.width > 0 && (inner.right > (card?.right ?? 0) || inner.left < (card?.left ?? 0));
+        })
+        .map((element) => element.outerHTML),
+    );
+    assert.deepEqual(outside, []);
     await shot(page, 'phone-open');
   });
 
