@@ -51,6 +51,7 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// Hints that the bytes from `at` on will be read soon; `at` may lie beyond the slice.
     fn prefetch(self, bytes: &[u8], at: usize);
     /// Has the lines of memory that are needed next brought along, by reading them, where there is no [`Isa::prefetch`].
+    #[inline(always)]
     fn read_early(self, _: &[u8]) {}
     /// Writes `4 * ROWS` bytes.
     fn store(self, v: Self::V, bytes: &mut [u8]);
