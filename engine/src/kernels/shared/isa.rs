@@ -35,6 +35,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// What [`Isa::biased`] adds to signed weights: their dot products must be corrected by it.
     const BIAS: i32;
 
+    /// There is no [`Isa::prefetch`].
+    const READS_EARLY: bool = false;
     /// Group accumulators of unsigned weights are 32-bit sums; those of signed weights always are.
     const WIDE_GROUPS: bool;
 
@@ -50,7 +52,7 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn load(self, bytes: &[u8]) -> Self::V;
     /// Hints that the bytes from `at` on will be read soon; `at` may lie beyond the slice.
     fn prefetch(self, bytes: &[u8], at: usize);
-    /// Has the lines of memory that are needed next brought along, by reading them, where there is no [`Isa::prefetch`].
+    /// Has the lines of memory that are needed next brought along by reading them: if [`Isa::READS_EARLY`].
     #[inline(always)]
     fn read_early(self, _: &[u8]) {}
     /// Writes `4 * ROWS` bytes.

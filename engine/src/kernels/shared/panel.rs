@@ -312,7 +312,9 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
                 let (first, n) = source.blocks_of(i);
-                isa.read_early(source.ahead(number, first, n));
+                if I::READS_EARLY {
+                    isa.read_early(source.ahead(number, first, n));
+                }
                 let x = row::<F>(self.x, self.token, i);
                 F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
             }

@@ -75,6 +75,7 @@ where
     const PARTS: usize = 2;
     const TOKENS: usize = 2;
     const BIAS: i32 = 0;
+    const READS_EARLY: bool = true;
     const WIDE_GROUPS: bool = false;
 
     type V = v128;
