@@ -107,7 +107,7 @@ fn guest(directory: &Path, tests: &Path, program: &Path, filter: Option<&str>) -
     let mut guest = image::Guest::new(&format!(
         "export TWINFER_TEST_BACKEND={BACKEND} TWINFER_TEST_REDUCED=1\n\
          /programs/twinfer --quiet eval --json --tokens {} | {} grep -E '\"(backend|sha256)\"'\n\
-         /programs/tests --test-threads=1 --show-output {}\n",
+         /programs/tests --test-threads=1 --include-ignored --show-output {}\n",
         eval::TOKENS,
         image::BUSYBOX,
         filter.unwrap_or_default()

@@ -14,10 +14,6 @@ use crate::team::Tile;
 /// Work that runs with the instruction set enabled. `run` must be `#[inline(always)]`, as everything it calls.
 pub(crate) trait Op<I: Isa> {
     type Output;
-    /// It lives on dot products of unsigned bytes and compares no floats: what relaxed SIMD may be enabled for.
-    // Only WebAssembly enables instructions for some work and not for other.
-    #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
-    const DOTS: bool = false;
     fn run(self, isa: I) -> Self::Output;
 }
 

@@ -217,12 +217,13 @@ impl<'a, F: Format> Source<'a, F> {
         }
     }
 
-    /// The memory after blocks `first .. first + n` of a packed panel, as much as they take, unless the weights end before that.
+    /// Of all packed bytes what follows blocks `first .. first + n` of a panel, as much as they take, unless the weights end
+    /// before that.
     #[inline(always)]
-    fn ahead(&self, panel: usize, first: usize, n: usize) -> &'a [u8] {
+    fn ahead(&self, bytes: &'a [u8], panel: usize, first: usize, n: usize) -> &'a [u8] {
         let block = F::WORDS * WORD;
         let end = panel * self.weight.row_bytes * ROWS + (first + n) * block;
-        self.weight.data.get(end..end + n * block).unwrap_or_default()
+        bytes.get(end..end + n * block).unwrap_or_default()
     }
 
     /// The first block of fill `i`, and how many there are.
@@ -300,11 +301,12 @@ struct OneToken<'a, 'b, 'c, F> {
 
 impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     type Output = ();
-    const DOTS: bool = true;
 
     #[inline(always)]
     fn run(self, isa: I) {
         let source = Source::<F>::new(self.weight);
+        // To ask a shard for its bytes is a call.
+        let bytes: &[u8] = if I::READS_EARLY { &self.weight.data } else { &[] };
         for number in self.rows.start / ROWS..self.rows.end.div_ceil(ROWS) {
             let Panel::Packed(panel) = source.panel(number) else {
                 return;
@@ -313,7 +315,7 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
             for i in 0..source.fills() {
                 let (first, n) = source.blocks_of(i);
                 if I::READS_EARLY {
-                    isa.read_early(source.ahead(number, first, n));
+                    isa.read_early(source.ahead(bytes, number, first, n));
                 }
                 let x = row::<F>(self.x, self.token, i);
                 F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
@@ -350,7 +352,6 @@ struct Sums([f32; TOKENS * PANELS * ROWS]);
 
 impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     type Output = ();
-    const DOTS: bool = true;
 
     #[inline(always)]
     fn run(self, isa: I) {

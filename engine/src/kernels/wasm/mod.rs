@@ -398,7 +398,7 @@ impl Run for Wasm<false> {
 impl Run for Wasm<true> {
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
-        if O::DOTS { enter(op) } else { op.run(self) }
+        enter(op)
     }
 
     #[inline(always)]

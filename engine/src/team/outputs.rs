@@ -1,0 +1,373 @@
+//! An operation's outputs, split between the workers of a team: rows, columns, cells, each part given to one worker as if it
+//! were its own.
+//!
+//! The unsafe idea is one: parts that do not overlap are made of one borrowed slice, and given up before the operation returns.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use super::{Team, chunk};
+use crate::{Error, Result};
+
+impl Team {
+    /// Splits `out`, rows of `row_len` elements, between the workers: `f(rows, part)` gets a range of row indices and
+    /// exactly those rows.
+    ///
+    /// # Errors
+    /// As [`Team::ranges`]; [`Error::InvalidInput`] if `out` is not a whole number of rows.
+    pub fn rows<T: Send>(
+        &self,
+        out: &mut [T],
+        row_len: usize,
+        grain: usize,
+        f: impl Fn(Range<usize>, &mut [T]) + Sync,
+    ) -> Result<()> {
+        if row_len == 0 || !out.len().is_multiple_of(row_len) {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "an output of {} elements is not a whole number of rows of {row_len}",
+                    out.len()
+                ),
+            });
+        }
+        let n_rows = out.len() / row_len;
+        let base = Raw(out.as_mut_ptr());
+        self.ranges(n_rows, grain, |rows| {
+            let base = &base;
+            // SAFETY: `ranges` hands out disjoint ranges within 0..n_rows, so the parts do not overlap and lie inside
+            // `out`, which stays exclusively borrowed until `ranges` returns. T: Send lets another thread have them.
+            let part = unsafe {
+                std::slice::from_raw_parts_mut(base.0.add(rows.start * row_len), rows.len() * row_len)
+            };
+            f(rows, part);
+        })
+    }
+
+    /// Three outputs with the same number of rows, each given with its row length: `f(row, a, b, c)` once per row.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; also if the numbers of rows differ.
+    pub fn rows3<A: Send, B: Send, C: Send>(
+        &self,
+        a: (&mut [A], usize),
+        b: (&mut [B], usize),
+        c: (&mut [C], usize),
+        f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync,
+    ) -> Result<()> {
+        let rows = a.0.len().checked_div(a.1).unwrap_or(0);
+        let step = chunk(rows, 1, self.n);
+        self.rows3_by(step, a, b, c, |_, row, a, b, c| f(row, a, b, c))
+    }
+
+    /// As [`Team::rows3`] for rows that are much work: `step` of them at a time, and the worker's index, below
+    /// [`Team::workers`], comes first.
+    ///
+    /// # Errors
+    /// As [`Team::rows3`].
+    pub fn rows3_by<A: Send, B: Send, C: Send>(
+        &self,
+        step: usize,
+        (a, a_len): (&mut [A], usize),
+        (b, b_len): (&mut [B], usize),
+        (c, c_len): (&mut [C], usize),
+        f: impl Fn(usize, usize, &mut [A], &mut [B], &mut [C]) + Sync,
+    ) -> Result<()> {
+        let rows = a.len().checked_div(a_len).unwrap_or(0);
+        let whole = |len: usize, row_len: usize| rows.checked_mul(row_len) == Some(len);
+        if !(whole(a.len(), a_len) && whole(b.len(), b_len) && whole(c.len(), c_len)) {
+            return Err(Error::InvalidInput {
+                what: "three outputs have different numbers of rows".into(),
+            });
+        }
+        let (a, b, c) = (Raw(a.as_mut_ptr()), Raw(b.as_mut_ptr()), Raw(c.as_mut_ptr()));
+        self.hand_out(rows, step.max(1), |worker, range| {
+            let (a, b, c) = (&a, &b, &c);
+            for row in range {
+                // SAFETY: as in `rows`: each row index is handed out once, and each of the three slices has `rows`
+                // rows of its length (checked above).
+                let (a, b, c) = unsafe {
+                    (
+                        std::slice::from_raw_parts_mut(a.0.add(row * a_len), a_len),
+                        std::slice::from_raw_parts_mut(b.0.add(row * b_len), b_len),
+                        std::slice::from_raw_parts_mut(c.0.add(row * c_len), c_len),
+                    )
+                };
+                f(worker, row, a, b, c);
+            }
+        })
+    }
+
+    /// Splits the columns of some outputs between the workers in one operation: the shape of matmuls whose weights' rows
+    /// are divided. Each output is a row-major matrix, given with its row length n; all have the same number of rows.
+    /// `f(i, tile)` gets some columns of output i, the first a multiple of `grain`.
+    ///
+    /// # Errors
+    /// As [`Team::rows`].
+    pub fn columns<const N: usize>(
+        &self,
+        outs: [(&mut [f32], usize); N],
+        grain: usize,
+        f: impl Fn(usize, Tile<'_>) + Sync,
+    ) -> Result<()> {
+        // The outputs' columns stand one after the other, each output at a multiple of the grain.
+        let mut end = 0;
+        let outs = outs.map(|(out, n)| {
+            let start = end;
+            end += n.next_multiple_of(grain.max(1));
+            let rows = if n > 0 && out.len().is_multiple_of(n) {
+                out.len() / n
+            } else {
+                usize::MAX
+            };
+            (Raw(out.as_mut_ptr()), n, rows, start)
+        });
+        if outs.iter().any(|(_, _, rows, _)| *rows == usize::MAX) {
+            return Err(Error::InvalidInput {
+                what: "an output is not a whole number of rows".into(),
+            });
+        }
+        self.ranges(end, grain, |range| {
+            for (i, (base, n, rows, start)) in outs.iter().enumerate() {
+                let first = range.start.max(*start);
+                let last = range.end.min(start + n);
+                if first < last {
+                    let columns = first - start..last - start;
+                    f(
+                        i,
+                        Tile {
+                            base: base.0,
+                            stride: *n,
+                            rows: *rows,
+                            columns,
+                            borrow: std::marker::PhantomData,
+                        },
+                    );
+                }
+            }
+        })
+    }
+
+    /// Two outputs of the same shape, rows of `n`, whose columns are handed out together: `f(a, b)` gets the same columns
+    /// of both, the first a multiple of `grain`. What combines them needs no operation of its own.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; also if the shapes differ.
+    pub fn column_pairs(
+        &self,
+        a: &mut [f32],
+        b: &mut [f32],
+        n: usize,
+        grain: usize,
+        f: impl Fn(Tile<'_>, Tile<'_>) + Sync,
+    ) -> Result<()> {
+        if n == 0 || !a.len().is_multiple_of(n) || a.len() != b.len() {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "{} and {} elements are not the same rows of {n}",
+                    a.len(),
+                    b.len()
+                ),
+            });
+        }
+        let rows = a.len() / n;
+        let (a, b) = (Raw(a.as_mut_ptr()), Raw(b.as_mut_ptr()));
+        self.ranges(n, grain, |columns| {
+            let (a, b) = (&a, &b);
+            let tile = |base: &Raw<f32>| Tile {
+                base: base.0,
+                stride: n,
+                rows,
+                columns: columns.clone(),
+                borrow: std::marker::PhantomData,
+            };
+            f(tile(a), tile(b));
+        })
+    }
+
+    /// Splits a row-major matrix of rows of `n` into cells of `rows` x `columns` (the last ones may be smaller), each of
+    /// them much work, and hands them out one by one: `f(worker, rows, tile)`, with the worker's index below
+    /// [`Team::workers`]. Column by column, in each the last rows first: in causal attention they take longest.
+    ///
+    /// # Errors
+    /// As [`Team::rows`].
+    pub fn cells(
+        &self,
+        out: &mut [f32],
+        n: usize,
+        (rows, columns): (usize, usize),
+        f: impl Fn(usize, Range<usize>, Tile<'_>) + Sync,
+    ) -> Result<()> {
+        if n == 0 || rows == 0 || columns == 0 || !out.len().is_multiple_of(n) {
+            return Err(Error::InvalidInput {
+                what: format!("{} elements cannot be cut into cells of rows of {n}", out.len()),
+            });
+        }
+        let m = out.len() / n;
+        let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
+        let base = Raw(out.as_mut_ptr());
+        self.hand_out(down * across, 1, |worker, range| {
+            let base = &base;
+            for cell in range {
+                let (row, column) = ((down - 1 - cell % down) * rows, cell / down * columns);
+                let part = row..m.min(row + rows);
+                let tile = Tile {
+                    // SAFETY: row is below m, so the address is inside `out`. The tile's rows and columns are this
+                    // cell's: no other cell has any of them, and each cell is handed out once.
+                    base: unsafe { base.0.add(row * n) },
+                    stride: n,
+                    rows: part.len(),
+                    columns: column..n.min(column + columns),
+                    borrow: std::marker::PhantomData,
+                };
+                f(worker, part, tile);
+            }
+        })
+    }
+}
+
+struct Raw<T>(*mut T);
+// SAFETY: the pointer is only used to make disjoint slices, each for one thread, of elements that are Send.
+unsafe impl<T: Send> Sync for Raw<T> {}
+
+/// Some columns of a row-major output matrix, all its rows; the other columns belong to other workers.
+pub struct Tile<'a> {
+    base: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: Range<usize>,
+    borrow: std::marker::PhantomData<&'a mut f32>,
+}
+
+impl Tile<'_> {
+    /// Number of rows (tokens, m).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The columns (outputs, n) that this tile owns.
+    pub fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
+    /// Columns of one row, to read and write: `row` below [`Self::rows`].
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        // SAFETY: the row lies inside the matrix (asserted), its columns inside the row (by construction), and only
+        // this tile owns these columns; `&mut self` keeps two such slices from living at once.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.base.add(row * self.stride + self.columns.start),
+                self.columns.len(),
+            )
+        }
+    }
+
+    /// A part of this tile: columns relative to its first.
+    pub fn part(&mut self, columns: Range<usize>) -> Tile<'_> {
+        assert!(
+            columns.start <= columns.end && columns.end <= self.columns.len(),
+            "columns out of the tile"
+        );
+        let start = self.columns.start;
+        Tile {
+            base: self.base,
+            stride: self.stride,
+            rows: self.rows,
+            columns: start + columns.start..start + columns.end,
+            borrow: std::marker::PhantomData,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::threads;
+
+    #[test]
+    fn every_row_is_computed_once() {
+        for n in [1, 2, 3, 7] {
+            let team = threads(n);
+            for rows in [0, 1, 2, 15, 16, 17, 1000] {
+                let mut out = vec![0u32; rows * 3];
+                for _ in 0..20 {
+                    team.rows(&mut out, 3, 2, |range, part| {
+                        for (row, values) in range.zip(part.chunks_mut(3)) {
+                            values.iter_mut().for_each(|v| *v += row as u32 + 1);
+                        }
+                    })
+                    .unwrap();
+                }
+                for (i, v) in out.iter().enumerate() {
+                    assert_eq!(*v, 20 * (i as u32 / 3 + 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn columns_are_disjoint_and_whole() {
+        for n in [1, 3] {
+            let team = threads(n);
+            let (mut a, mut b) = (vec![0.0; 5 * 100], vec![0.0; 5 * 7]);
+            team.columns([(&mut a, 100), (&mut b, 7)], 16, |i, mut tile| {
+                assert!(tile.columns().start.is_multiple_of(16));
+                for row in 0..tile.rows() {
+                    let first = tile.columns().start;
+                    for (column, v) in tile.row(row).iter_mut().enumerate() {
+                        *v += (row * [100, 7][i] + first + column) as f32;
+                    }
+                }
+            })
+            .unwrap();
+            assert!(a.iter().enumerate().all(|(i, v)| *v == i as f32));
+            assert!(b.iter().enumerate().all(|(i, v)| *v == i as f32));
+        }
+    }
+
+    #[test]
+    fn cells_cover_a_matrix_once() {
+        for n in [1, 3] {
+            let team = threads(n);
+            let mut out = vec![0.0; 10 * 7];
+            team.cells(&mut out, 7, (3, 2), |worker, rows, mut tile| {
+                assert!(worker < n);
+                assert_eq!(rows.len(), tile.rows());
+                for (i, row) in rows.enumerate() {
+                    let columns = tile.columns();
+                    for (v, column) in tile.row(i).iter_mut().zip(columns) {
+                        *v += (row * 7 + column + 1) as f32;
+                    }
+                }
+            })
+            .unwrap();
+            assert!(out.iter().enumerate().all(|(i, v)| *v == (i + 1) as f32));
+            assert!(team.cells(&mut out, 4, (3, 2), |_, _, _| ()).is_err());
+        }
+    }
+
+    #[test]
+    fn pairs_of_columns_belong_together() {
+        for n in [1, 3] {
+            let team = threads(n);
+            let (mut a, mut b) = (vec![0.0; 4 * 50], vec![1.0; 4 * 50]);
+            team.column_pairs(&mut a, &mut b, 50, 8, |mut a, mut b| {
+                assert_eq!(a.columns(), b.columns());
+                assert!(a.columns().start.is_multiple_of(8));
+                for row in 0..a.rows() {
+                    let first = a.columns().start;
+                    for (i, (a, b)) in a.row(row).iter_mut().zip(b.row(row)).enumerate() {
+                        *b += (row * 50 + first + i) as f32;
+                        *a += *b;
+                    }
+                }
+            })
+            .unwrap();
+            assert!(a.iter().enumerate().all(|(i, a)| *a == (i + 1) as f32));
+            assert_eq!(a, b);
+            assert!(
+                team.column_pairs(&mut a, &mut b[..150], 50, 8, |_, _| ())
+                    .is_err()
+            );
+        }
+    }
+}
