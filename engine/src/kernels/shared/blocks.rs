@@ -95,14 +95,16 @@ impl Part<'_> {
         isa.load(&self.words[w * WORD..])
     }
 
-    /// Announces words `first .. first + n` of those that lie [`AHEAD`]. Every vector of the rows has a share of them, this
-    /// one that of number `part`: together they ask for each line once.
+    /// Announces the words that lie [`AHEAD`] of these: call `i` of `calls` for them all. Memory is asked for little by little,
+    /// as a burst of requests would hold up the loads behind it. Every vector of the rows has a share of the words, this one
+    /// that of number `part`: together they ask for each line once.
     #[inline(always)]
-    pub(super) fn announce<I: Isa>(&self, isa: I, first: usize, n: usize, part: usize) {
+    pub(super) fn announce<I: Isa, F: Format>(&self, isa: I, (i, calls): (usize, usize), part: usize) {
         let parts = ROWS / I::ROWS;
+        let share = F::WORDS.div_ceil(parts);
         let words = &self.words[..1];
-        for i in 0..n.div_ceil(parts) {
-            isa.prefetch(words, AHEAD + part * WORD + (first + i * parts) * WORD);
+        for w in i * share / calls..(i + 1) * share / calls {
+            isa.prefetch(words, AHEAD + part * WORD + w * parts * WORD);
         }
     }
 

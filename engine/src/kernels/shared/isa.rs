@@ -51,6 +51,11 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// Has the lines of memory that are needed next brought along by reading them: if [`Isa::READS_EARLY`].
     #[inline(always)]
     fn read_early(self, _: &[u8]) {}
+    /// The same value, computed by now: no load or store is moved across this place.
+    #[inline(always)]
+    fn settle(self, v: Self::V) -> Self::V {
+        v
+    }
     /// Writes `4 * ROWS` bytes.
     fn store(self, v: Self::V, bytes: &mut [u8]);
     /// The same byte everywhere.

@@ -378,12 +378,21 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 }
                 let mut t = 0;
                 while t + I::TOKENS <= m {
-                    let token = self.tokens.start + t;
                     for part in (0..parts).step_by(I::PARTS) {
+                        let x = (self.x, self.tokens.start + t, i);
                         let acc = (&mut sums[t * stride..], stride);
-                        tile::<I, F>(isa, &scratch, part, blocks, (self.x, token, i), acc);
+                        tile::<I, F>(isa, &scratch, (part, I::TOKENS), blocks, x, acc);
                     }
                     t += I::TOKENS;
+                }
+                // Two that are left over from threes; others are few enough to go one by one.
+                if I::TOKENS == 3 && t + 2 == m {
+                    for part in (0..parts).step_by(I::PARTS) {
+                        let x = (self.x, self.tokens.start + t, i);
+                        let acc = (&mut sums[t * stride..], stride);
+                        tile::<I, F>(isa, &scratch, (part, 2), blocks, x, acc);
+                    }
+                    t += 2;
                 }
                 for t in t..m {
                     let x = [row::<F>(self.x, self.tokens.start + t, i)];
@@ -405,12 +414,13 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     }
 }
 
-/// [`Format::tile`] of the size that the instruction set wants.
+/// [`Format::tile`] of [`Isa::PARTS`] vectors from number `part` on and of so many tokens, which is known where the code is
+/// compiled.
 #[inline(always)]
 fn tile<I: Isa, F: Format>(
     isa: I,
     scratch: &[Scratch; PANELS],
-    part: usize,
+    (part, tokens): (usize, usize),
     n: usize,
     (x, token, i): (&Activations<'_>, usize, usize),
     acc: (&mut [f32], usize),
@@ -421,7 +431,7 @@ fn tile<I: Isa, F: Format>(
             F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
         }};
     }
-    match (I::PARTS, I::TOKENS) {
+    match (I::PARTS, tokens) {
         (2, 2) => of!(2, 2),
         (2, 3) => of!(2, 3),
         (2, 4) => of!(2, 4),
@@ -429,7 +439,7 @@ fn tile<I: Isa, F: Format>(
         (1, 4) => of!(1, 4),
         // A size without a tile of its own goes in the smallest ones.
         _ => {
-            for t in 0..I::TOKENS {
+            for t in 0..tokens {
                 let x = [row::<F>(x, token + t, i)];
                 for p in 0..I::PARTS {
                     let acc = (&mut acc.0[t * acc.1..], acc.1);

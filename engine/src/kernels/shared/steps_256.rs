@@ -190,12 +190,11 @@ fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'
         L::RUN
     };
     unrolled!(b in 64 / bundle, at most 8 => {
-        // Memory is asked for little by little: a burst of requests would hold up the loads behind it.
-        let (first, last) = (b * L::WORDS * bundle / 64, (b + 1) * L::WORDS * bundle / 64);
-        block.announce(isa, first, last - first, part);
         unrolled!(c in L::RUN / together, at most 8 => {
             let mut sums = [isa.zero(); 4];
             unrolled!(i in together, at most 8 => {
+                let call = b * L::RUN + c * together + i;
+                block.announce::<I, Steps256<L>>(isa, (call, 64 / L::SHARED), part);
                 unrolled!(j in L::SHARED, at most 4 => {
                     let quad = b * bundle + j * L::RUN + c * together + i;
                     let (w, x) = (L::quad(isa, block, quad), isa.activations(q, quad));
@@ -204,6 +203,9 @@ fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'
                     } else {
                         isa.dot(sums[j], w, x)
                     };
+                });
+                unrolled!(j in L::SHARED, at most 4 => {
+                    sums[j] = isa.settle(sums[j]);
                 });
             });
             unrolled!(j in L::SHARED, at most 4 => {
@@ -308,6 +310,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                         } else {
                             isa.dot(sums[t][p], w[p], x)
                         };
+                        sums[t][p] = isa.settle(sums[t][p]);
                     }
                 }
             });

@@ -117,7 +117,7 @@ impl<L: Layout> Format for Steps32<L> {
             let mut sum = isa.load_f(acc);
             for i in 0..n {
                 let block = blocks.part::<I, Self>(i, part);
-                block.announce(isa, 0, L::WORDS, part);
+                block.announce::<I, Self>(isa, (0, 1), part);
                 unrolled!(s in per_block, at most 4 => {
                     sum = sum.add(one_step::<I, L>(isa, &block, s, i * per_block + s, x));
                 });
@@ -202,7 +202,7 @@ fn one_step<I: Isa, L: Layout>(isa: I, block: &Part<'_>, s: usize, step: usize, 
             let i = part * Shape::<I, L>::TOGETHER + i;
             let w = L::quad(isa, block, s * quads + i);
             let x = isa.activations(q, i);
-            sum = if L::SIGNED { isa.dot_signed(sum, w, x) } else { isa.dot(sum, w, x) };
+            sum = isa.settle(if L::SIGNED { isa.dot_signed(sum, w, x) } else { isa.dot(sum, w, x) });
         });
         isum = if Shape::<I, L>::WIDE { sum } else { isa.add_group(isum, sum, L::SIGNED) };
     });
@@ -271,6 +271,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                         } else {
                             isa.dot(sums[t][p], w[p], x)
                         };
+                        sums[t][p] = isa.settle(sums[t][p]);
                     }
                 }
             });

@@ -46,11 +46,20 @@ fn repeat(shuffle: [u8; 16]) -> __m256i {
     )))
 }
 
+/// See [`Isa::settle`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn settle(mut v: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) v, options(nostack, preserves_flags)) };
+    v
+}
+
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const ROWS: usize = 8;
     const PARTS: usize = 2;
-    const TOKENS: usize = 2;
+    const TOKENS: usize = 3;
     const BIAS: i32 = 0;
     const WIDE_GROUPS: bool = false;
 
@@ -75,6 +84,11 @@ impl Isa for Avx2 {
         op!(_mm_prefetch::<_MM_HINT_T0>(
             bytes.as_ptr().wrapping_add(at).cast()
         ));
+    }
+
+    #[inline(always)]
+    fn settle(self, v: __m256i) -> __m256i {
+        op!(settle(v))
     }
 
     #[inline(always)]

@@ -37,6 +37,15 @@ fn repeat(shuffle: [u8; 16]) -> __m512i {
     op!(_mm512_broadcast_i32x4(_mm_loadu_si128(shuffle.as_ptr().cast())))
 }
 
+/// See [`Isa::settle`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn settle(mut v: __m512i) -> __m512i {
+    // SAFETY: there is no instruction in it.
+    unsafe { std::arch::asm!("/* {0} */", inout(zmm_reg) v, options(nostack, preserves_flags)) };
+    v
+}
+
 impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     const ROWS: usize = 16;
@@ -66,6 +75,11 @@ impl Isa for Avx512 {
         op!(_mm_prefetch::<_MM_HINT_T0>(
             bytes.as_ptr().wrapping_add(at).cast()
         ));
+    }
+
+    #[inline(always)]
+    fn settle(self, v: __m512i) -> __m512i {
+        op!(settle(v))
     }
 
     #[inline(always)]
