@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use super::functions::{Lanes, exp, sum16, tanh};
-use super::isa::{Isa, Op};
+use super::isa::{Isa, Op, add_quad, unrolled};
 use crate::kernels::scalar::attention as scalar;
 use crate::kernels::{BLOCK, KvBlock, KvData, Partials, QuantizedQueries, Queries};
 
@@ -304,16 +304,13 @@ fn scores_q8<I: Isa, const Q: usize>(
                 let sums = [q[i].sums[2 * step], q[i].sums[2 * step + 1]];
                 [isa.dot_pairs(isa.zero(), isa.splat16(-I::BIAS as i16), sums); N]
             });
-            for quad in step * 8..(step + 1) * 8 {
-                let k = &quants[(quad * BLOCK + at) * 4..][..N * I::ROWS * 4];
+            unrolled!(quad in 8, at most 8 => {
+                let k = &quants[((step * 8 + quad) * BLOCK + at) * 4..][..N * I::ROWS * 4];
                 let k: [I::V; N] = std::array::from_fn(|n| isa.biased(isa.load(&k[n * I::ROWS * 4..])));
                 for i in 0..Q {
-                    let x = isa.splat32(u32::from_le_bytes(bytes[i][quad].map(|v| v as u8)));
-                    for n in 0..N {
-                        isum[i][n] = isa.dot_signed(isum[i][n], k[n], x);
-                    }
+                    add_quad(isa, true, &mut isum[i], &k, &bytes[i][step * 8..][..8], quad);
                 }
-            }
+            });
             let d = &scales[(step * BLOCK + at) * 2..][..N * I::ROWS * 2];
             for n in 0..N {
                 let d = isa.load_f16(&d[n * I::ROWS * 2..]);

@@ -40,6 +40,10 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     type V: Copy;
     /// f32 lanes.
     type F: Lanes;
+    /// Four activations in every lane, as [`Isa::dot`] takes them.
+    type X: Copy;
+    /// The same for [`Isa::dot_signed`].
+    type SignedX: Copy;
 
     /// Runs `op` with the instruction set enabled.
     fn run<O: Op<Self>>(self, op: O) -> O::Output;
@@ -51,7 +55,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// Has the lines of memory that are needed next brought along by reading them: if [`Isa::READS_EARLY`].
     #[inline(always)]
     fn read_early(self, _: &[u8]) {}
-    /// The same value, computed by now: no load or store is moved across this place.
+    /// The same value, computed at this place: without it compilers first load all that a long straight piece of code needs, have
+    /// no registers for it, and spill.
     #[inline(always)]
     fn settle(self, v: Self::V) -> Self::V {
         v
@@ -81,19 +86,18 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// `table[v]` for bytes of 0..16.
     fn lookup(self, table: &[i8; 16], v: Self::V) -> Self::V;
 
-    /// Quad `i` of activations in every lane. `i` is known where the code is compiled; quads are asked for in order, and there
-    /// are fours of them.
-    #[inline(always)]
-    fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::V {
-        self.splat32(u32::from_le_bytes(quads[i].map(|v| v as u8)))
-    }
+    /// Quad `i` of activations in every lane, for [`Isa::dot`]. `i` is known where the code is compiled; quads are asked for in
+    /// order, and there are fours of them.
+    fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::X;
+    /// The same for [`Isa::dot_signed`].
+    fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> Self::SignedX;
     /// `acc` plus, per lane, 4 unsigned weights (at most 127) times 4 activations (-127..=127). `acc` is a *group
     /// accumulator*: zero at first, at most [`group_quads`] additions, read by [`Isa::add_group`].
-    fn dot(self, acc: Self::V, w: Self::V, x: Self::V) -> Self::V;
+    fn dot(self, acc: Self::V, w: Self::V, x: Self::X) -> Self::V;
     /// Signed bytes as [`Isa::dot_signed`] wants them: [`Isa::BIAS`] added.
     fn biased(self, w: Self::V) -> Self::V;
     /// As [`Isa::dot`] with weights from [`Isa::biased`]; any number of additions.
-    fn dot_signed(self, acc: Self::V, w: Self::V, x: Self::V) -> Self::V;
+    fn dot_signed(self, acc: Self::V, w: Self::V, x: Self::SignedX) -> Self::V;
     /// Byte `j` of each lane as the factor of a group accumulator; sign- or zero-extended.
     fn factor(self, bytes: Self::V, j: usize, sign_extend: bool, signed_weights: bool) -> Self::V;
     /// `sum + factor * group`, in 32-bit lanes.
@@ -192,6 +196,29 @@ pub(crate) trait Rows: Isa {
     fn sums(self, v: [Self::V; 4]) -> [i32; 4];
     /// The sums of every 8 lanes, of the vectors that hold the first 32 of them.
     fn sums_of_32(self, v: [Self::V; 8]) -> [i32; 4];
+}
+
+/// Adds to each sum the products of its weights with quad `i` of the activations: [`Isa::dot_signed`] or [`Isa::dot`].
+#[inline(always)]
+pub(crate) fn add_quad<I: Isa, const P: usize>(
+    isa: I,
+    signed: bool,
+    sums: &mut [I::V; P],
+    w: &[I::V; P],
+    quads: &[[i8; 4]],
+    i: usize,
+) {
+    if signed {
+        let x = isa.signed_activations(quads, i);
+        for p in 0..P {
+            sums[p] = isa.settle(isa.dot_signed(sums[p], w[p], x));
+        }
+    } else {
+        let x = isa.activations(quads, i);
+        for p in 0..P {
+            sums[p] = isa.settle(isa.dot(sums[p], w[p], x));
+        }
+    }
 }
 
 /// How many dot products of unsigned weights up to `max` may be added up in one group accumulator of an instruction set: a

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
-use super::isa::{Isa, group_quads, unrolled};
+use super::isa::{Isa, add_quad, group_quads, unrolled};
 use super::panel::{Format, ROWS, Row, Scratch, place};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
@@ -191,27 +191,19 @@ fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'
     };
     unrolled!(b in 64 / bundle, at most 8 => {
         unrolled!(c in L::RUN / together, at most 8 => {
-            let mut sums = [isa.zero(); 4];
+            let mut sums = [[isa.zero()]; 4];
             unrolled!(i in together, at most 8 => {
                 let call = b * L::RUN + c * together + i;
                 block.announce::<I, Steps256<L>>(isa, (call, 64 / L::SHARED), part);
                 unrolled!(j in L::SHARED, at most 4 => {
                     let quad = b * bundle + j * L::RUN + c * together + i;
-                    let (w, x) = (L::quad(isa, block, quad), isa.activations(q, quad));
-                    sums[j] = if L::SIGNED {
-                        isa.dot_signed(sums[j], w, x)
-                    } else {
-                        isa.dot(sums[j], w, x)
-                    };
-                });
-                unrolled!(j in L::SHARED, at most 4 => {
-                    sums[j] = isa.settle(sums[j]);
+                    add_quad(isa, L::SIGNED, &mut sums[j], &[L::quad(isa, block, quad)], q, quad);
                 });
             });
             unrolled!(j in L::SHARED, at most 4 => {
                 let g = (b * bundle + j * L::RUN + c * together) / Shape::<I, L>::QUADS;
                 let factor = isa.factor(scales[g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
-                isum = isa.add_scaled(isum, sums[j], factor, L::SIGNED);
+                isum = isa.add_scaled(isum, sums[j][0], factor, L::SIGNED);
             });
         });
     });
@@ -303,15 +295,8 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                     w[p] = isa.load(&quads[p][at + i * bytes..]);
                 }
                 for t in 0..M {
-                    let x = isa.activations(&q[t][g * Shape::<I, L>::QUADS..][..Shape::<I, L>::QUADS], i);
-                    for p in 0..P {
-                        sums[t][p] = if L::SIGNED {
-                            isa.dot_signed(sums[t][p], w[p], x)
-                        } else {
-                            isa.dot(sums[t][p], w[p], x)
-                        };
-                        sums[t][p] = isa.settle(sums[t][p]);
-                    }
+                    let q = &q[t][g * Shape::<I, L>::QUADS..][..Shape::<I, L>::QUADS];
+                    add_quad(isa, L::SIGNED, &mut sums[t], &w, q, i);
                 }
             });
             for p in 0..P {

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use super::blocks::{Blocks, Part, Sources, interleave, unpack_steps};
 use super::functions::Lanes;
-use super::isa::{Isa, group_quads, unrolled};
+use super::isa::{Isa, add_quad, group_quads, unrolled};
 use super::panel::{Format, ROWS, Row, Scratch, place};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
@@ -197,14 +197,12 @@ fn one_step<I: Isa, L: Layout>(isa: I, block: &Part<'_>, s: usize, step: usize, 
     }
     unrolled!(part in quads / Shape::<I, L>::TOGETHER, at most 8 => {
         // A wide accumulator goes on where the sum stands.
-        let mut sum = if Shape::<I, L>::WIDE { isum } else { isa.zero() };
+        let mut sum = [if Shape::<I, L>::WIDE { isum } else { isa.zero() }];
         unrolled!(i in Shape::<I, L>::TOGETHER, at most 8 => {
             let i = part * Shape::<I, L>::TOGETHER + i;
-            let w = L::quad(isa, block, s * quads + i);
-            let x = isa.activations(q, i);
-            sum = isa.settle(if L::SIGNED { isa.dot_signed(sum, w, x) } else { isa.dot(sum, w, x) });
+            add_quad(isa, L::SIGNED, &mut sum, &[L::quad(isa, block, s * quads + i)], q, i);
         });
-        isum = if Shape::<I, L>::WIDE { sum } else { isa.add_group(isum, sum, L::SIGNED) };
+        isum = if Shape::<I, L>::WIDE { sum[0] } else { isa.add_group(isum, sum[0], L::SIGNED) };
     });
     float_step::<I, L>(
         isa,
@@ -264,15 +262,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                     w[p] = isa.load(&weights[p][at + i * bytes..]);
                 }
                 for t in 0..M {
-                    let x = isa.activations(of_step[t], i);
-                    for p in 0..P {
-                        sums[t][p] = if L::SIGNED {
-                            isa.dot_signed(sums[t][p], w[p], x)
-                        } else {
-                            isa.dot(sums[t][p], w[p], x)
-                        };
-                        sums[t][p] = isa.settle(sums[t][p]);
-                    }
+                    add_quad(isa, L::SIGNED, &mut sums[t], &w, of_step[t], i);
                 }
             });
             for t in 0..M {

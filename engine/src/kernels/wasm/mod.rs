@@ -6,12 +6,13 @@
 //! page chooses the module.
 //!
 //! ```text
-//!   a vector: 4 rows x 4 consecutive k. Products of pairs of bytes are summed to 16 bits, as on AVX2, and must fit:
-//!     unsigned weights up to M: 2 * 127 * M a pair, so 32767 / (254 * M) pairs may be added up before they are widened
-//!     signed weights: at most 2 * 128 * 127 = 32512 a pair, widened at once
-//!   relaxed: i16x8.relaxed_dot_i8x16_i7x16_s makes the pairs of unsigned weights. Engines may differ in how they treat a
-//!     second operand above 127, or a sum beyond 16 bits; neither occurs, so the result is the same on every engine.
-//!   plain:   bytes of even and of odd k, each as 16 bits, two products and a sum
+//!   a vector: 4 rows x 4 consecutive k
+//!     unsigned weights up to M: products of pairs are summed to 16 bits, as on AVX2: 2 * 127 * M a pair, so 32767 / (254 * M)
+//!       pairs may be added up before they are widened
+//!       relaxed: i16x8.relaxed_dot_i8x16_i7x16_s. Engines may differ in how they treat a second operand above 127, or a sum
+//!         beyond 16 bits; neither occurs, so the result is the same on every engine.
+//!       plain: bytes of even and of odd k, each as 16 bits, two products and a sum
+//!     signed weights, 128 added: the same bytes of even and of odd k, each with its own i32x4.dot_i16x8_s
 //! ```
 //!
 //! All unsafe code of these backends is here: loads and stores that stay inside the slice that is checked first.
@@ -55,15 +56,55 @@ fn shuffle(v: v128, pattern: [u8; 16]) -> v128 {
     i8x16_swizzle(v, load(&pattern))
 }
 
-/// Bits of half-precision numbers in 32-bit lanes to floats, infinities and NaNs included: exponent and fraction moved into
-/// place, then the difference of the biases as an exact power of two.
+/// Bits of half-precision numbers in 32-bit lanes to floats, infinities and NaNs included. The exponent is moved to its place
+/// and its bias corrected; a subnormal number gets the exponent of 2^-14, which is then subtracted. (To multiply by the
+/// difference of the biases is shorter, but a processor takes a hundred cycles for the product of a subnormal float.)
 #[inline(always)]
 fn halves(bits: v128) -> F {
     let magnitude = v128_and(bits, u32x4_splat(0x7fff));
-    let scaled = f32x4_mul(u32x4_shl(magnitude, 13), f32x4_splat(f32::from_bits(0x7780_0000)));
-    let endless = v128_and(u32x4_gt(magnitude, u32x4_splat(0x7bff)), u32x4_splat(0x7f80_0000));
-    let sign = u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16);
-    F(v128_or(v128_or(scaled, endless), sign))
+    let subnormal = i32x4_gt(u32x4_splat(0x400), magnitude);
+    let endless = v128_and(
+        i32x4_gt(magnitude, u32x4_splat(0x7bff)),
+        u32x4_splat(0x7f80_0000),
+    );
+    // 112 is the difference of the biases, and one more for a subnormal number: the comparison gives -1.
+    let exponent = i32x4_sub(u32x4_splat(112 << 23), u32x4_shl(subnormal, 23));
+    let shifted = i32x4_add(u32x4_shl(magnitude, 13), exponent);
+    let value = f32x4_sub(shifted, v128_and(subnormal, u32x4_splat(113 << 23)));
+    let sign = v128_and(u32x4_shl(bits, 16), u32x4_splat(0x8000_0000));
+    F(v128_or(v128_or(value, endless), sign))
+}
+
+/// The bytes of even and of odd places, each as a signed 16-bit number.
+#[inline(always)]
+fn wide(bytes: v128) -> [v128; 2] {
+    [i16x8_shr(i16x8_shl(bytes, 8), 8), i16x8_shr(bytes, 8)]
+}
+
+/// The same of unsigned bytes.
+#[inline(always)]
+fn unsigned_wide(bytes: v128) -> [v128; 2] {
+    [v128_and(bytes, u16x8_splat(0xff)), u16x8_shr(bytes, 8)]
+}
+
+/// Four quads, of which number `i` is one.
+#[inline(always)]
+fn four_quads(quads: &[[i8; 4]], i: usize) -> v128 {
+    // One load, and a shuffle each: engines spend an instruction on the address of every load that repeats its value.
+    let four = &quads[i / 4 * 4..][..4];
+    // SAFETY: 16 bytes, checked above; any alignment will do.
+    unsafe { v128_load(four.as_ptr().cast()) }
+}
+
+/// Lane `i % 4` in every lane.
+#[inline(always)]
+fn repeat(v: v128, i: usize) -> v128 {
+    match i % 4 {
+        0 => i32x4_shuffle::<0, 0, 0, 0>(v, v),
+        1 => i32x4_shuffle::<1, 1, 1, 1>(v, v),
+        2 => i32x4_shuffle::<2, 2, 2, 2>(v, v),
+        _ => i32x4_shuffle::<3, 3, 3, 3>(v, v),
+    }
 }
 
 impl<const RELAXED: bool> Isa for Wasm<RELAXED>
@@ -74,12 +115,14 @@ where
     const ROWS: usize = 4;
     const PARTS: usize = 2;
     const TOKENS: usize = 2;
-    const BIAS: i32 = 0;
+    const BIAS: i32 = 128;
     const READS_EARLY: bool = true;
     const WIDE_GROUPS: bool = false;
 
     type V = v128;
     type F = F;
+    type X = <Self as Run>::X;
+    type SignedX = [v128; 2];
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -167,43 +210,47 @@ where
     }
 
     #[inline(always)]
-    fn activations(self, quads: &[[i8; 4]], i: usize) -> v128 {
-        // A load of four and a shuffle each: engines spend an instruction on the address of every load that repeats its value.
-        let four = &quads[i / 4 * 4..][..4];
-        // SAFETY: 16 bytes, checked above; any alignment will do.
-        let four = unsafe { v128_load(four.as_ptr().cast()) };
-        match i % 4 {
-            0 => i32x4_shuffle::<0, 0, 0, 0>(four, four),
-            1 => i32x4_shuffle::<1, 1, 1, 1>(four, four),
-            2 => i32x4_shuffle::<2, 2, 2, 2>(four, four),
-            _ => i32x4_shuffle::<3, 3, 3, 3>(four, four),
-        }
+    fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::X {
+        <Self as Run>::activations(four_quads(quads, i), i)
     }
 
     #[inline(always)]
-    fn dot(self, acc: v128, w: v128, x: v128) -> v128 {
+    fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> [v128; 2] {
+        let [even, odd] = wide(four_quads(quads, i));
+        [repeat(even, i), repeat(odd, i)]
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: v128, w: v128, x: Self::X) -> v128 {
         i16x8_add(acc, <Self as Run>::pairs(w, x))
     }
 
     #[inline(always)]
     fn biased(self, w: v128) -> v128 {
-        w
+        v128_xor(w, u8x16_splat(128))
     }
 
     #[inline(always)]
-    fn dot_signed(self, acc: v128, w: v128, x: v128) -> v128 {
-        i32x4_add(acc, i32x4_dot_i16x8(signed_pairs(w, x), i16x8_splat(1)))
+    fn dot_signed(self, acc: v128, w: v128, x: [v128; 2]) -> v128 {
+        let [even, odd] = unsigned_wide(w);
+        let acc = i32x4_add(acc, i32x4_dot_i16x8(even, x[0]));
+        i32x4_add(acc, i32x4_dot_i16x8(odd, x[1]))
     }
 
     #[inline(always)]
     fn factor(self, bytes: v128, j: usize, sign_extend: bool, signed_weights: bool) -> v128 {
+        // Shifts and shuffles of 16-bit lanes: engines make the pattern of a shuffle of bytes anew each time, in four instructions.
         if signed_weights {
-            let v = shuffle(bytes, byte_to_i32(j, sign_extend));
-            if sign_extend { i32x4_shr(v, 24) } else { v }
+            let top = u32x4_shl(bytes, 24 - 8 * j as u32);
+            if sign_extend { i32x4_shr(top, 24) } else { u32x4_shr(top, 24) }
         } else {
             // For the dot product of pairs: the number in both halves of the lane.
-            let v = shuffle(bytes, bytes_to_i16(j, j, sign_extend));
-            if sign_extend { i16x8_shr(v, 8) } else { v }
+            let of_two = if sign_extend { wide(bytes) } else { unsigned_wide(bytes) }[j % 2];
+            if j < 2 {
+                i16x8_shuffle::<0, 0, 2, 2, 4, 4, 6, 6>(of_two, of_two)
+            } else {
+                i16x8_shuffle::<1, 1, 3, 3, 5, 5, 7, 7>(of_two, of_two)
+            }
         }
     }
 
@@ -378,40 +425,54 @@ pub(super) trait Run: Copy + Send + Sync + std::fmt::Debug + 'static + Sized {
     fn run<O: Op<Self>>(self, op: O) -> O::Output
     where
         Self: Isa;
-    /// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, w being unsigned and at most 127.
-    fn pairs(w: v128, x: v128) -> v128;
+    /// [`Isa::X`].
+    type X: Copy;
+    /// Quad `i % 4` of four, in every lane.
+    fn activations(four: v128, i: usize) -> Self::X;
+    /// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, or other sums of two of a lane's products; w is unsigned and at most
+    /// 127.
+    fn pairs(w: v128, x: Self::X) -> v128;
 }
 
 impl Run for Wasm<false> {
+    type X = [v128; 2];
+
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
         op.run(self)
     }
 
     #[inline(always)]
-    fn pairs(w: v128, x: v128) -> v128 {
-        signed_pairs(w, x)
+    fn activations(four: v128, i: usize) -> [v128; 2] {
+        let [even, odd] = wide(four);
+        [repeat(even, i), repeat(odd, i)]
+    }
+
+    #[inline(always)]
+    fn pairs(w: v128, x: [v128; 2]) -> v128 {
+        let [even, odd] = unsigned_wide(w);
+        i16x8_add(i16x8_mul(even, x[0]), i16x8_mul(odd, x[1]))
     }
 }
 
 #[cfg(feature = "relaxed-simd")]
 impl Run for Wasm<true> {
+    type X = v128;
+
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
         enter(op)
     }
 
     #[inline(always)]
+    fn activations(four: v128, i: usize) -> v128 {
+        repeat(four, i)
+    }
+
+    #[inline(always)]
     fn pairs(w: v128, x: v128) -> v128 {
         i16x8_relaxed_dot_i8x16_i7x16(x, w)
     }
-}
-
-/// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, both signed.
-#[inline(always)]
-fn signed_pairs(w: v128, x: v128) -> v128 {
-    let (even, odd) = (|v| i16x8_shr(i16x8_shl(v, 8), 8), |v| i16x8_shr(v, 8));
-    i16x8_add(i16x8_mul(even(w), even(x)), i16x8_mul(odd(w), odd(x)))
 }
 
 impl<const RELAXED: bool> Peak for Wasm<RELAXED>
@@ -448,7 +509,7 @@ where
             for sum in &mut sums {
                 let mut group = u32x4_splat(0);
                 for _ in 0..8 {
-                    group = self.dot(group, w, u8x16_splat(5));
+                    group = self.dot(group, w, self.activations(&[[5; 4]; 4], 0));
                 }
                 *sum = self.add_group(*sum, group, false);
             }

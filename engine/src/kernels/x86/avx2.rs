@@ -65,6 +65,8 @@ impl Isa for Avx2 {
 
     type V = __m256i;
     type F = F;
+    type X = __m256i;
+    type SignedX = __m256i;
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -150,6 +152,16 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
         op!(_mm256_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
+    }
+
+    #[inline(always)]
+    fn activations(self, quads: &[[i8; 4]], i: usize) -> __m256i {
+        self.splat32(u32::from_le_bytes(quads[i].map(|v| v as u8)))
+    }
+
+    #[inline(always)]
+    fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> __m256i {
+        self.activations(quads, i)
     }
 
     #[inline(always)]

@@ -56,6 +56,8 @@ impl Isa for Avx512 {
 
     type V = __m512i;
     type F = F;
+    type X = __m512i;
+    type SignedX = __m512i;
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -141,6 +143,16 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn lookup(self, table: &[i8; 16], v: __m512i) -> __m512i {
         op!(_mm512_shuffle_epi8(repeat(table.map(|v| v as u8)), v))
+    }
+
+    #[inline(always)]
+    fn activations(self, quads: &[[i8; 4]], i: usize) -> __m512i {
+        self.splat32(u32::from_le_bytes(quads[i].map(|v| v as u8)))
+    }
+
+    #[inline(always)]
+    fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> __m512i {
+        self.activations(quads, i)
     }
 
     #[inline(always)]
