@@ -217,29 +217,72 @@ impl Activations<'_> {
         &self.x[row * self.k..(row + 1) * self.k]
     }
 
-    /// Block `block` of a row in an int8 form; empty where that form was not prepared or the row has no such block.
+    /// The rows in an int8 form: without any where that form was not prepared.
     #[inline(always)]
-    pub fn block(&self, format: ActFormat, row: usize, block: usize) -> QuantizedBlock<'_> {
-        let (Some(slot), Some(step)) = (format.slot(), format.step()) else {
-            return QuantizedBlock::default();
+    pub fn quantized(&self, format: ActFormat) -> QuantizedRows<'_> {
+        let prepared = format.slot().map(|slot| &self.buffer.quantized[slot]);
+        let (q, d, sums): (&[i8], &[f32], &[i16]) = match prepared {
+            Some(buffer) if buffer.valid => (&buffer.q, &buffer.d, &buffer.sums),
+            _ => (&[], &[], &[]),
         };
-        let buffer = &self.buffer.quantized[slot];
-        let (m, start) = (self.m, block * BLOCK);
-        if !buffer.valid || start >= self.k {
+        QuantizedRows {
+            q,
+            d,
+            sums,
+            step: format.step().unwrap_or(BLOCK),
+            m: self.m,
+            whole: self.k / BLOCK,
+            rest: self.k % BLOCK,
+        }
+    }
+
+    /// Block `block` of a row in an int8 form; empty where that form was not prepared or the row has no such block.
+    pub fn block(&self, format: ActFormat, row: usize, block: usize) -> QuantizedBlock<'_> {
+        let width = BLOCK.min(self.k.saturating_sub(block * BLOCK));
+        let step = format.step().unwrap_or(BLOCK);
+        let long = self.quantized(format).block(row, block);
+        if row >= self.m || long.q.is_empty() {
             return QuantizedBlock::default();
         }
-        let width = BLOCK.min(self.k - start);
-        let at = |per_block: usize, len: usize| {
-            let start = block * m * per_block + row * len;
-            start..start + len
-        };
-        let len = sums_len(step, width);
-        let (sums, sums32) = buffer.sums[at(sums_len(step, BLOCK), len)].split_at(width / 16);
         QuantizedBlock {
-            q: &buffer.q[at(BLOCK, width)],
-            d: &buffer.d[at(BLOCK / step, width / step)],
+            q: &long.q[..width],
+            d: &long.d[..width / step],
+            sums: &long.sums[..width / 16],
+            sums32: &long.sums32[..sums_len(step, width) - width / 16],
+        }
+    }
+}
+
+/// The rows of [`Activations`] in one int8 form, for kernels: what does not change from block to block is looked up once.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizedRows<'a> {
+    q: &'a [i8],
+    d: &'a [f32],
+    sums: &'a [i16],
+    step: usize,
+    m: usize,
+    /// Blocks of full length, and the length of what is left.
+    whole: usize,
+    rest: usize,
+}
+
+impl<'a> QuantizedRows<'a> {
+    /// Block `block` of a row. The slices begin with it but go on: their lengths say nothing. Empty where there is no such
+    /// block.
+    #[inline(always)]
+    pub fn block(&self, row: usize, block: usize) -> QuantizedBlock<'a> {
+        let width = if block < self.whole { BLOCK } else { self.rest };
+        let (before, steps) = (block * self.m, BLOCK / self.step);
+        let sums = before * sums_len(self.step, BLOCK) + row * sums_len(self.step, width);
+        let sums = self.sums.get(sums..).unwrap_or_default();
+        QuantizedBlock {
+            q: self.q.get(before * BLOCK + row * width..).unwrap_or_default(),
+            d: self
+                .d
+                .get(before * steps + row * (width / self.step)..)
+                .unwrap_or_default(),
             sums,
-            sums32,
+            sums32: sums.get(width / 16..).unwrap_or_default(),
         }
     }
 }

@@ -21,7 +21,7 @@ use std::ops::Range;
 use super::blocks::{Blocks, Sources, TAIL, WORD, interleave, restore};
 use super::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations, MatmulKernel};
+use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedRows};
 use crate::quant::{self, GgmlType};
 use crate::team::{Team, Tile};
 use crate::{Error, Result};
@@ -35,6 +35,10 @@ const TOKENS: usize = 256;
 /// Bytes of a file that are packed before their memory is given back.
 const RELEASE: usize = 1 << 20;
 
+/// Fills whose bytes are read early together: see [`Isa::read_early`]. Measured: one at a time is 10 % slower, more than four no
+/// longer stay in a core's first cache.
+const EARLY: usize = 2;
+
 /// Panels that one tile can be high.
 const PANELS: usize = 2;
 
@@ -42,7 +46,7 @@ const PANELS: usize = 2;
 const FILL_WORDS: usize = 72;
 const FILL_TAILS: usize = 64;
 
-/// The activations of one token that belong to a fill.
+/// The activations of one token that belong to a fill; the slices may go on behind it.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     /// Floats, for float weights.
@@ -217,13 +221,13 @@ impl<'a, F: Format> Source<'a, F> {
         }
     }
 
-    /// Of all packed bytes what follows blocks `first .. first + n` of a panel, as much as they take, unless the weights end
-    /// before that.
+    /// Of all packed bytes as many as [`EARLY`] fills take, from the same number of fills behind block `first` of a panel on;
+    /// unless the weights end before that.
     #[inline(always)]
-    fn ahead(&self, bytes: &'a [u8], panel: usize, first: usize, n: usize) -> &'a [u8] {
-        let block = F::WORDS * WORD;
-        let end = panel * self.weight.row_bytes * ROWS + (first + n) * block;
-        bytes.get(end..end + n * block).unwrap_or_default()
+    fn ahead(&self, bytes: &'a [u8], panel: usize, first: usize) -> &'a [u8] {
+        let len = EARLY * F::FILL * F::WORDS * WORD;
+        let start = panel * self.weight.row_bytes * ROWS + first * F::WORDS * WORD + len;
+        bytes.get(start..start + len).unwrap_or_default()
     }
 
     /// The first block of fill `i`, and how many there are.
@@ -257,27 +261,46 @@ impl<'a, F: Format> Source<'a, F> {
     }
 }
 
-/// The activations of a token that belong to fill `i`.
-#[inline(always)]
-fn row<'a, F: Format>(x: &'a Activations<'_>, token: usize, i: usize) -> Row<'a> {
-    let empty = Row {
-        x: &[],
-        q: &[],
-        d: &[],
-        sums: &[],
-        sums32: &[],
-    };
-    if F::ACTIVATIONS == ActFormat::F32 {
-        let x = &x.row(token)[i * F::FILL * F::BLOCK..];
-        return Row { x, ..empty };
+/// The activations of a matmul.
+#[derive(Clone, Copy)]
+struct Inputs<'a, F> {
+    floats: &'a Activations<'a>,
+    quantized: QuantizedRows<'a>,
+    format: PhantomData<F>,
+}
+
+impl<'a, F: Format> Inputs<'a, F> {
+    #[inline(always)]
+    fn new(x: &'a Activations<'a>) -> Self {
+        Inputs {
+            floats: x,
+            quantized: x.quantized(F::ACTIVATIONS),
+            format: PhantomData,
+        }
     }
-    let block = x.block(F::ACTIVATIONS, token, i);
-    Row {
-        q: block.q.as_chunks().0,
-        d: block.d,
-        sums: block.sums,
-        sums32: block.sums32,
-        ..empty
+
+    /// What belongs to fill `i` of a token.
+    #[inline(always)]
+    fn row(&self, token: usize, i: usize) -> Row<'a> {
+        let empty = Row {
+            x: &[],
+            q: &[],
+            d: &[],
+            sums: &[],
+            sums32: &[],
+        };
+        if F::ACTIVATIONS == ActFormat::F32 {
+            let x = &self.floats.row(token)[i * F::FILL * F::BLOCK..];
+            return Row { x, ..empty };
+        }
+        let block = self.quantized.block(token, i);
+        Row {
+            q: block.q.as_chunks().0,
+            d: block.d,
+            sums: block.sums,
+            sums32: block.sums32,
+            ..empty
+        }
     }
 }
 
@@ -307,6 +330,7 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
         let source = Source::<F>::new(self.weight);
         // To ask a shard for its bytes is a call.
         let bytes: &[u8] = if I::READS_EARLY { &self.weight.data } else { &[] };
+        let inputs = Inputs::<F>::new(self.x);
         for number in self.rows.start / ROWS..self.rows.end.div_ceil(ROWS) {
             let Panel::Packed(panel) = source.panel(number) else {
                 return;
@@ -314,10 +338,10 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
                 let (first, n) = source.blocks_of(i);
-                if I::READS_EARLY {
-                    isa.read_early(source.ahead(bytes, number, first, n));
+                if I::READS_EARLY && i.is_multiple_of(EARLY) {
+                    isa.read_early(source.ahead(bytes, number, first));
                 }
-                let x = row::<F>(self.x, self.token, i);
+                let x = inputs.row(self.token, i);
                 F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
             }
             let (lanes, columns) = shown(number, &self.rows);
@@ -357,6 +381,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     fn run(self, isa: I) {
         let m = self.tokens.len();
         let source = Source::<F>::new(self.weight);
+        let inputs = Inputs::<F>::new(self.x);
         let mut buffer = Buffer::new();
         let mut scratch = [const { Scratch::new() }; PANELS];
         let mut sums = Sums([0.0; TOKENS * PANELS * ROWS]);
@@ -379,7 +404,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 let mut t = 0;
                 while t + I::TOKENS <= m {
                     for part in (0..parts).step_by(I::PARTS) {
-                        let x = (self.x, self.tokens.start + t, i);
+                        let x = (&inputs, self.tokens.start + t, i);
                         let acc = (&mut sums[t * stride..], stride);
                         tile::<I, F>(isa, &scratch, (part, I::TOKENS), blocks, x, acc);
                     }
@@ -388,14 +413,14 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 // Two that are left over from threes; others are few enough to go one by one.
                 if I::TOKENS == 3 && t + 2 == m {
                     for part in (0..parts).step_by(I::PARTS) {
-                        let x = (self.x, self.tokens.start + t, i);
+                        let x = (&inputs, self.tokens.start + t, i);
                         let acc = (&mut sums[t * stride..], stride);
                         tile::<I, F>(isa, &scratch, (part, 2), blocks, x, acc);
                     }
                     t += 2;
                 }
                 for t in t..m {
-                    let x = [row::<F>(self.x, self.tokens.start + t, i)];
+                    let x = [inputs.row(self.tokens.start + t, i)];
                     for part in 0..parts {
                         let acc = (&mut sums[t * stride..], stride);
                         F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
@@ -422,12 +447,12 @@ fn tile<I: Isa, F: Format>(
     scratch: &[Scratch; PANELS],
     (part, tokens): (usize, usize),
     n: usize,
-    (x, token, i): (&Activations<'_>, usize, usize),
+    (x, token, i): (&Inputs<'_, F>, usize, usize),
     acc: (&mut [f32], usize),
 ) {
     macro_rules! of {
         ($parts:literal, $tokens:literal) => {{
-            let x: [Row<'_>; $tokens] = std::array::from_fn(|t| row::<F>(x, token + t, i));
+            let x: [Row<'_>; $tokens] = std::array::from_fn(|t| x.row(token + t, i));
             F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
         }};
     }
@@ -440,7 +465,7 @@ fn tile<I: Isa, F: Format>(
         // A size without a tile of its own goes in the smallest ones.
         _ => {
             for t in 0..tokens {
-                let x = [row::<F>(x, token + t, i)];
+                let x = [x.row(token + t, i)];
                 for p in 0..I::PARTS {
                     let acc = (&mut acc.0[t * acc.1..], acc.1);
                     F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);

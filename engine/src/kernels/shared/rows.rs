@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use super::isa::{Op, Rows, unrolled};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations};
+use crate::kernels::{ActFormat, Activations, QuantizedRows};
 use crate::quant::{GgmlType, grids, iq1_m_d, iq1_m_scales};
 use crate::team::Tile;
 
@@ -64,28 +64,30 @@ pub(crate) fn matmul<I: Rows>(
 /// One token's activations, a step at a time.
 #[derive(Clone, Copy)]
 struct Token<'a> {
-    x: &'a Activations<'a>,
-    format: ActFormat,
+    x: QuantizedRows<'a>,
     row: usize,
 }
 
 impl<'a> Token<'a> {
     fn new(x: &'a Activations<'_>, format: ActFormat, row: usize) -> Self {
-        Token { x, format, row }
+        Token {
+            x: x.quantized(format),
+            row,
+        }
     }
 
     /// A step of N values, and its scale.
     #[inline(always)]
     fn at<const N: usize>(&self, step: usize) -> Option<(&'a [i8; N], f32)> {
         let (block, step) = (step * N / 256, step % (256 / N));
-        let block = self.x.block(self.format, self.row, block);
+        let block = self.x.block(self.row, block);
         Some((block.q.as_chunks().0.get(step)?, *block.d.get(step)?))
     }
 
     /// The sum over a step of 32.
     #[inline(always)]
     fn sum_of_32(&self, step: usize) -> i32 {
-        let sums: &[[i16; 2]] = self.x.block(self.format, self.row, step / 8).sums.as_chunks().0;
+        let sums: &[[i16; 2]] = self.x.block(self.row, step / 8).sums.as_chunks().0;
         sums.get(step % 8)
             .map_or(0, |sums| i32::from(sums[0]) + i32::from(sums[1]))
     }
@@ -93,8 +95,8 @@ impl<'a> Token<'a> {
     /// The sum over a step of 256.
     #[inline(always)]
     fn sum(&self, step: usize) -> i32 {
-        let sums = self.x.block(self.format, self.row, step).sums;
-        sums.iter().fold(0, |a, b| a + i32::from(*b))
+        let sums = self.x.block(self.row, step).sums;
+        sums.iter().take(16).fold(0, |a, b| a + i32::from(*b))
     }
 }
 

@@ -63,10 +63,7 @@ fn shuffle(v: v128, pattern: [u8; 16]) -> v128 {
 fn halves(bits: v128) -> F {
     let magnitude = v128_and(bits, u32x4_splat(0x7fff));
     let subnormal = i32x4_gt(u32x4_splat(0x400), magnitude);
-    let endless = v128_and(
-        i32x4_gt(magnitude, u32x4_splat(0x7bff)),
-        u32x4_splat(0x7f80_0000),
-    );
+    let endless = v128_and(i32x4_gt(magnitude, u32x4_splat(0x7bff)), u32x4_splat(0x7f80_0000));
     // 112 is the difference of the biases, and one more for a subnormal number: the comparison gives -1.
     let exponent = i32x4_sub(u32x4_splat(112 << 23), u32x4_shl(subnormal, 23));
     let shifted = i32x4_add(u32x4_shl(magnitude, 13), exponent);
@@ -242,10 +239,18 @@ where
         // Shifts and shuffles of 16-bit lanes: engines make the pattern of a shuffle of bytes anew each time, in four instructions.
         if signed_weights {
             let top = u32x4_shl(bytes, 24 - 8 * j as u32);
-            if sign_extend { i32x4_shr(top, 24) } else { u32x4_shr(top, 24) }
+            if sign_extend {
+                i32x4_shr(top, 24)
+            } else {
+                u32x4_shr(top, 24)
+            }
         } else {
             // For the dot product of pairs: the number in both halves of the lane.
-            let of_two = if sign_extend { wide(bytes) } else { unsigned_wide(bytes) }[j % 2];
+            let of_two = if sign_extend {
+                wide(bytes)
+            } else {
+                unsigned_wide(bytes)
+            }[j % 2];
             if j < 2 {
                 i16x8_shuffle::<0, 0, 2, 2, 4, 4, 6, 6>(of_two, of_two)
             } else {
