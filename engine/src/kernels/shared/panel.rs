@@ -345,7 +345,7 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
                 F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
             }
             let (lanes, columns) = shown(number, &self.rows);
-            self.out.row(self.token)[columns].copy_from_slice(&acc[lanes]);
+            show(&acc, &lanes, &mut self.out.row(self.token)[columns]);
         }
     }
 }
@@ -358,6 +358,15 @@ fn shown(panel: usize, rows: &Range<usize>) -> (Range<usize>, Range<usize>) {
         start - panel * ROWS..end - panel * ROWS,
         start - rows.start..end - rows.start,
     )
+}
+
+/// Copies a panel's sums to where they are shown. All of a panel's at once is no call.
+#[inline(always)]
+fn show(sums: &[f32], lanes: &Range<usize>, out: &mut [f32]) {
+    match (sums.first_chunk::<ROWS>(), out.first_chunk_mut::<ROWS>()) {
+        (Some(sums), Some(out)) if lanes.len() == ROWS => *out = *sums,
+        _ => out.copy_from_slice(&sums[lanes.clone()]),
+    }
 }
 
 /// Rows of a weight times some tokens, at most [`TOKENS`].
@@ -430,9 +439,9 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
             for i in 0..high.min(end - first) {
                 let (lanes, columns) = shown(first + i, &self.rows);
                 for t in 0..m {
-                    let sums = &sums[t * stride + i * ROWS..][..ROWS];
-                    self.out.row(self.tokens.start + t)[columns.clone()]
-                        .copy_from_slice(&sums[lanes.clone()]);
+                    let sums = &sums[t * stride + i * ROWS..];
+                    let out = &mut self.out.row(self.tokens.start + t)[columns.clone()];
+                    show(sums, &lanes, out);
                 }
             }
         }

@@ -226,6 +226,7 @@ fn unpack<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, scratch: &mu
     let quads = &mut scratch.quads[part * 64 * bytes..][..64 * bytes];
     unrolled!(g in 8, at most 8 => {
         unrolled!(i in 8, at most 8 => {
+            block.announce::<I, Steps256<L>>(isa, (8 * g + i, 64), part);
             isa.store(L::quad(isa, block, 8 * g + i), &mut quads[(8 * g + i) * bytes..]);
         });
     });

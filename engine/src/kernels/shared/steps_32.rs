@@ -135,6 +135,7 @@ impl<L: Layout> Format for Steps32<L> {
                 let block = blocks.part::<I, Self>(i, part);
                 let out = &mut scratch.quads[at + i * quads * bytes..][..quads * bytes];
                 unrolled!(q in quads, at most 16 => {
+                    block.announce::<I, Self>(isa, (q, quads), part);
                     isa.store(L::quad(isa, &block, q), &mut out[q * bytes..]);
                 });
                 unrolled!(s in Self::BLOCK / L::STEP, at most 4 => {
