@@ -24,7 +24,7 @@ pub(super) const TAIL: usize = 2 * ROWS;
 
 /// Bytes by which one token's reading of packed weights is announced ahead of its use: what a core's share of the memory
 /// sends while one line is on its way, and some more.
-const AHEAD: usize = 4 << 10;
+const AHEAD: usize = 8 << 10;
 
 /// GGUF bytes of a panel's rows; `None` is a row of zeros, beyond the matrix.
 pub(super) type Sources<'a> = [Option<&'a [u8]>; ROWS];

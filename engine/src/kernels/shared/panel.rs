@@ -469,8 +469,6 @@ fn tile<I: Isa, F: Format>(
         (2, 2) => of!(2, 2),
         (2, 3) => of!(2, 3),
         (2, 4) => of!(2, 4),
-        (2, 6) => of!(2, 6),
-        (1, 4) => of!(1, 4),
         // A size without a tile of its own goes in the smallest ones.
         _ => {
             for t in 0..tokens {
