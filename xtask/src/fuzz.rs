@@ -1,10 +1,12 @@
 //! Bounded fuzzing: every target of `fuzz/`, a workspace of its own whose cargo configuration holds the coverage flags.
 
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, exists};
+use crate::command::{cargo, exists, line};
 use crate::steps::Steps;
 use crate::{debian, root};
 
@@ -15,40 +17,64 @@ const MOST_SECONDS: u32 = 40;
 /// An input that takes this long is a finding; far more than any takes, for machines that do other things as well.
 const SLOW_SECONDS: u32 = 60;
 
-/// Builds the targets and runs each of them, also those behind one that found something.
+/// Builds the targets and runs all of them, whatever one finds.
 pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     let fuzz = root().join("fuzz");
     if !exists("c++") {
         debian::install(&["g++"]).context("libFuzzer is built from C++ sources")?;
     }
-    // Flags from the environment would take the place of the package's own.
-    let cargo = || {
-        let mut command = cargo();
-        command.current_dir(&fuzz).env_remove("RUSTFLAGS");
-        command
-    };
-    steps.run(cargo().args(["build", "--release", "--bins"]))?;
-    let mut failed = Vec::new();
-    for target in targets(&fuzz)? {
-        let (corpus, seeds) = (format!("corpus/{target}"), format!("seeds/{target}"));
-        std::fs::create_dir_all(fuzz.join(&corpus))?;
-        let mut run = cargo();
-        run.args(["run", "--quiet", "--release", "--bin", &target, "--"])
-            .arg("-seed=1")
-            .arg(format!("-runs={RUNS}"))
-            .arg(format!("-max_total_time={MOST_SECONDS}"))
-            .arg(format!("-timeout={SLOW_SECONDS}"))
-            .args(["-rss_limit_mb=512", "-print_final_stats=1", "-verbosity=0"])
-            .arg(&corpus);
-        if fuzz.join(&seeds).is_dir() {
-            run.arg(&seeds);
+    // Flags from the environment would take the place of the package's own, here and below.
+    steps.run(
+        cargo()
+            .current_dir(&fuzz)
+            .env_remove("RUSTFLAGS")
+            .args(["build", "--release", "--bins"]),
+    )?;
+    // A target takes one core: as many at a time as there are.
+    let waiting = Mutex::new(targets(&fuzz)?);
+    let failed = Mutex::new(Vec::new());
+    let next = || waiting.lock().ok()?.pop();
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(target) = next() {
+                    if let (Err(error), Ok(mut failed)) = (search(&fuzz, &target), failed.lock()) {
+                        failed.push(format!("{target}: {error:#}"));
+                    }
+                }
+            });
         }
-        if let Err(error) = steps.run(&mut run) {
-            failed.push(format!("{target}: {error:#}"));
-        }
-    }
+    });
+    let failed = failed.into_inner().unwrap_or_default();
     if !failed.is_empty() {
         bail!("{}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// Tries the inputs of one target; what it prints is shown in one piece.
+fn search(fuzz: &Path, target: &str) -> Result<()> {
+    let (corpus, seeds) = (format!("corpus/{target}"), format!("seeds/{target}"));
+    std::fs::create_dir_all(fuzz.join(&corpus))?;
+    let mut run = cargo();
+    run.current_dir(fuzz)
+        .env_remove("RUSTFLAGS")
+        .args(["run", "--quiet", "--release", "--bin", target, "--"])
+        .arg("-seed=1")
+        .arg(format!("-runs={RUNS}"))
+        .arg(format!("-max_total_time={MOST_SECONDS}"))
+        .arg(format!("-timeout={SLOW_SECONDS}"))
+        .args(["-rss_limit_mb=512", "-print_final_stats=1", "-verbosity=0"])
+        .arg(&corpus);
+    if fuzz.join(&seeds).is_dir() {
+        run.arg(&seeds);
+    }
+    let found = run.output().context("cargo could not be started")?;
+    let text = [found.stdout, found.stderr].concat();
+    println!("$ {}\n{}", line(&run), String::from_utf8_lossy(&text));
+    if !found.status.success() {
+        bail!("`{}` failed ({})", line(&run), found.status);
     }
     Ok(())
 }

@@ -36,9 +36,14 @@ pub fn known() -> &'static [Known] {
                 lacking: x86::Avx512::lacking(),
             });
             all.push(Known {
-                name: x86::Avx2::NAME,
-                backend: x86::Avx2::detect().map(backend),
-                lacking: x86::Avx2::lacking(),
+                name: x86::Avx2::<true>::NAME,
+                backend: x86::Avx2::<true>::detect().map(backend),
+                lacking: x86::Avx2::<true>::lacking(),
+            });
+            all.push(Known {
+                name: x86::Avx2::<false>::NAME,
+                backend: x86::Avx2::<false>::detect().map(backend),
+                lacking: x86::Avx2::<false>::lacking(),
             });
         }
         // What the module holds its engine can run.

@@ -70,6 +70,17 @@ const fn avx512(name: &'static str, symbols: &'static str, least: usize) -> Rule
     }
 }
 
+const fn avx_vnni(name: &'static str, symbols: &'static str, least: usize) -> Rule {
+    Rule {
+        name,
+        symbols,
+        hot: ("vpdpbusd", Width::Ymm),
+        least,
+        with: &[],
+        without: &["vpmaddubsw"],
+    }
+}
+
 const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
     Rule {
         name,
@@ -81,14 +92,13 @@ const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
     }
 }
 
-/// The hot kernels. A tile is 2 vectors of rows times 6 tokens with AVX-512, times 2 with AVX2: per group of 32
-/// weights 8 dot products for each. The kernels for one token are written
-/// out over a whole block.
+/// The hot kernels. A tile is 2 vectors of rows times 4 tokens with AVX-512, times 3 with AVX2: per group of 32
+/// weights 8 dot products for each. The kernels for one token are written out over a whole block.
 pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q4_k tile",
         "*::avx512::enter::<*::Tokens<*::Q45K<false>>>>",
-        96,
+        64,
     ),
     avx512(
         "avx512 q4_k one token",
@@ -98,14 +108,14 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q5_k tile",
         "*::avx512::enter::<*::Tokens<*::Q45K<true>>>>",
-        96,
+        64,
     ),
     avx512(
         "avx512 q5_k one token",
         "*::avx512::enter::<*::OneToken<*::Q45K<true>>>>",
         64,
     ),
-    avx512("avx512 q6_k tile", "*::avx512::enter::<*::Tokens<*::Q6K>>>", 52),
+    avx512("avx512 q6_k tile", "*::avx512::enter::<*::Tokens<*::Q6K>>>", 32),
     avx512(
         "avx512 q6_k one token",
         "*::avx512::enter::<*::OneToken<*::Q6K>>>",
@@ -114,7 +124,7 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 iq4_xs tile",
         "*::avx512::enter::<*::Tokens<*::Iq4Xs>>>",
-        96,
+        64,
     ),
     avx512(
         "avx512 iq4_xs one token",
@@ -124,7 +134,7 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q8_0 tile",
         "*::avx512::enter::<*::Tokens<*::layouts_32::Q8>>>",
-        96,
+        64,
     ),
     avx512(
         "avx512 q8_0 one token",
@@ -134,7 +144,7 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q4_0 tile",
         "*::avx512::enter::<*::Tokens<*::Q4<false>>>>",
-        96,
+        64,
     ),
     avx512(
         "avx512 q4_0 one token",
@@ -144,12 +154,12 @@ pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 int8 tile",
         "*::avx512::enter::<*::Tokens<*::layouts_256::Int8>>>",
-        48,
+        32,
     ),
     avx2(
         "avx2 q4_k tile",
         "*::avx2::enter::<*::Tokens<*::Q45K<false>>>>",
-        32,
+        48,
     ),
     avx2(
         "avx2 q4_k one token",
@@ -159,7 +169,7 @@ pub(super) const RULES: &[Rule] = &[
     avx2(
         "avx2 q5_k tile",
         "*::avx2::enter::<*::Tokens<*::Q45K<true>>>>",
-        32,
+        48,
     ),
     avx2(
         "avx2 q5_k one token",
@@ -198,6 +208,31 @@ pub(super) const RULES: &[Rule] = &[
         "avx2 int8 tile",
         "*::avx2::enter::<*::Tokens<*::layouts_256::Int8>>>",
         16,
+    ),
+    avx_vnni(
+        "avx-vnni q4_k tile",
+        "*::avx2::enter_vnni::<*::Tokens<*::Q45K<false>>>>",
+        48,
+    ),
+    avx_vnni(
+        "avx-vnni q4_k one token",
+        "*::avx2::enter_vnni::<*::OneToken<*::Q45K<false>>>>",
+        64,
+    ),
+    avx_vnni(
+        "avx-vnni q6_k tile",
+        "*::avx2::enter_vnni::<*::Tokens<*::Q6K>>>",
+        24,
+    ),
+    avx_vnni(
+        "avx-vnni q6_k one token",
+        "*::avx2::enter_vnni::<*::OneToken<*::Q6K>>>",
+        64,
+    ),
+    avx_vnni(
+        "avx-vnni q8_0 tile",
+        "*::avx2::enter_vnni::<*::Tokens<*::layouts_32::Q8>>>",
+        48,
     ),
 ];
 

@@ -1,4 +1,5 @@
-//! AVX2: 8 rows in a register, `vpmaddubsw` for pairs of bytes.
+//! AVX2: 8 rows in a register, `vpmaddubsw` for pairs of bytes; where there is AVX-VNNI, `vpdpbusd` for four, as in
+//! [`super::avx512`].
 //!
 //! ```text
 //!   unsigned weights up to M: |w0 * x0 + w1 * x1| <= 2 * 127 * M, so 32767 / (254 * M) such sums fit 16 bits (8 for
@@ -8,12 +9,14 @@
 //!     2 * 128 * 127 = 32512: exact, and widened at once. x is never -128, which vpsignb could not negate.
 //! ```
 //!
+//! With VNNI neither limit exists: sums are 32 bits wide, and signed weights are made unsigned by adding 128.
+//!
 //! FMA is not used, so it is not asked for.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::isa;
+use super::{Enter, isa};
 use crate::kernels::Activations;
 use crate::kernels::matrix::Shard;
 use crate::kernels::shared::functions::Lanes;
@@ -21,9 +24,16 @@ use crate::kernels::shared::isa::{Isa, Op, Rows, byte_to_i32, bytes_to_i16, lane
 use crate::kernels::shared::rows;
 use crate::team::Tile;
 
+/// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder Lake, Zen 5
+/// and later), where `VNNI` says so.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kernels) struct Avx2<const VNNI: bool>(());
+
 isa! {
-    /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later).
-    Avx2: "avx2" "f16c"
+    Avx2<false>, enter: "avx2" "f16c"
+}
+isa! {
+    Avx2<true>, enter_vnni: "avx2" "f16c" "avxvnni"
 }
 
 /// Eight floats. Private: made only by the methods of [`Avx2`], whose existence proves the instructions.
@@ -55,13 +65,16 @@ fn settle(mut v: __m256i) -> __m256i {
     v
 }
 
-impl Isa for Avx2 {
-    const NAME: &'static str = "avx2";
+impl<const VNNI: bool> Isa for Avx2<VNNI>
+where
+    Self: Enter,
+{
+    const NAME: &'static str = if VNNI { "avx-vnni" } else { "avx2" };
     const ROWS: usize = 8;
     const PARTS: usize = 2;
     const TOKENS: usize = 3;
-    const BIAS: i32 = 0;
-    const WIDE_GROUPS: bool = false;
+    const BIAS: i32 = if VNNI { 128 } else { 0 };
+    const WIDE_GROUPS: bool = VNNI;
 
     type V = __m256i;
     type F = F;
@@ -70,8 +83,7 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
-        // SAFETY: `self` proves the features.
-        unsafe { enter(self, op) }
+        self.enter(op)
     }
 
     #[inline(always)]
@@ -166,16 +178,27 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn dot(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        op!(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x)))
+        if VNNI {
+            op!(_mm256_dpbusd_avx_epi32(acc, w, x))
+        } else {
+            op!(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x)))
+        }
     }
 
     #[inline(always)]
     fn biased(self, w: __m256i) -> __m256i {
-        w
+        if VNNI {
+            op!(_mm256_xor_si256(w, _mm256_set1_epi8(-128)))
+        } else {
+            w
+        }
     }
 
     #[inline(always)]
     fn dot_signed(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        if VNNI {
+            return self.dot(acc, w, x);
+        }
         let x = op!(_mm256_sign_epi8(x, w));
         let sums = op!(_mm256_maddubs_epi16(_mm256_abs_epi8(w), x));
         op!(_mm256_add_epi32(
@@ -186,7 +209,7 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn factor(self, bytes: __m256i, j: usize, sign_extend: bool, signed_weights: bool) -> __m256i {
-        if signed_weights {
+        if VNNI || signed_weights {
             let v = op!(_mm256_shuffle_epi8(bytes, repeat(byte_to_i32(j, sign_extend))));
             if sign_extend {
                 op!(_mm256_srai_epi32::<24>(v))
@@ -209,7 +232,7 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn add_scaled(self, sum: __m256i, group: __m256i, factor: __m256i, signed_weights: bool) -> __m256i {
-        if signed_weights {
+        if VNNI || signed_weights {
             op!(_mm256_add_epi32(sum, _mm256_mullo_epi32(group, factor)))
         } else {
             op!(_mm256_add_epi32(sum, _mm256_madd_epi16(group, factor)))
@@ -218,7 +241,7 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn add_group(self, sum: __m256i, group: __m256i, signed_weights: bool) -> __m256i {
-        if signed_weights {
+        if VNNI || signed_weights {
             op!(_mm256_add_epi32(sum, group))
         } else {
             op!(_mm256_add_epi32(
@@ -254,7 +277,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn dot_pairs(self, acc: __m256i, a: __m256i, x: [i16; 2]) -> __m256i {
         let x = i32::from(x[0] as u16) | i32::from(x[1]) << 16;
-        op!(_mm256_add_epi32(acc, _mm256_madd_epi16(a, _mm256_set1_epi32(x))))
+        self.dot_pairs_of(acc, a, op!(_mm256_set1_epi32(x)))
     }
 
     #[inline(always)]
@@ -385,7 +408,10 @@ impl Isa for Avx2 {
     }
 }
 
-impl Rows for Avx2 {
+impl<const VNNI: bool> Rows for Avx2<VNNI>
+where
+    Self: Enter,
+{
     #[inline(always)]
     fn load_row(self, v: &[i8]) -> __m256i {
         let v = &v[..32];
@@ -481,7 +507,11 @@ impl Rows for Avx2 {
 
     #[inline(always)]
     fn dot_pairs_of(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_add_epi32(acc, _mm256_madd_epi16(a, b)))
+        if VNNI {
+            op!(_mm256_dpwssd_avx_epi32(acc, a, b))
+        } else {
+            op!(_mm256_add_epi32(acc, _mm256_madd_epi16(a, b)))
+        }
     }
 
     #[inline(always)]

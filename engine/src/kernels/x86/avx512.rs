@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::isa;
+use super::{Enter, isa};
 use crate::kernels::Activations;
 use crate::kernels::matrix::Shard;
 use crate::kernels::shared::functions::Lanes;
@@ -14,9 +14,12 @@ use crate::kernels::shared::isa::{Isa, Op, Rows, byte_to_i32, bytes_to_i16, lane
 use crate::kernels::shared::rows;
 use crate::team::Tile;
 
+/// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later).
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kernels) struct Avx512(());
+
 isa! {
-    /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later).
-    Avx512: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx2" "f16c"
+    Avx512, enter: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx2" "f16c"
 }
 
 /// Sixteen floats. Private: made only by the methods of [`Avx512`], whose existence proves the instructions.
@@ -61,8 +64,7 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
-        // SAFETY: `self` proves the features.
-        unsafe { enter(self, op) }
+        self.enter(op)
     }
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! x86-64: AVX-512 with VNNI, and AVX2. The intrinsics that [`Isa`](super::shared::isa::Isa) is made of, and nothing else:
+//! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`](super::shared::isa::Isa) is made of, and nothing else:
 //! the kernels are in `shared`.
 //!
 //! All unsafe code of these backends is here: an intrinsic may run only where the machine has it, which the value of the
@@ -12,17 +12,23 @@ mod peak;
 pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 
-/// The type that stands for an instruction set: one list of features for its detection and for the functions that use it.
-macro_rules! isa {
-    ($(#[$doc:meta])* $name:ident: $($feature:tt)+) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy)]
-        pub(in crate::kernels) struct $name(());
+use super::shared::isa::{Isa, Op};
 
+/// Runs work with an instruction set enabled.
+pub(super) trait Enter: Sized {
+    /// Runs `op` in a function whose features are those of the instruction set.
+    fn enter<O: Op<Self>>(self, op: O) -> O::Output
+    where
+        Self: Isa;
+}
+
+/// A type that stands for an instruction set: one list of features for its detection and for the function that uses it.
+macro_rules! isa {
+    ($name:ty, $enter:ident: $($feature:tt)+) => {
         impl $name {
             /// The value, where this machine has every feature.
             pub(in crate::kernels) fn detect() -> Option<Self> {
-                ($(std::arch::is_x86_feature_detected!($feature))&&+).then_some($name(()))
+                ($(std::arch::is_x86_feature_detected!($feature))&&+).then_some(Self(()))
             }
 
             /// The features that this machine lacks.
@@ -35,8 +41,16 @@ macro_rules! isa {
             }
         }
 
+        impl Enter for $name {
+            #[inline(always)]
+            fn enter<O: Op<Self>>(self, op: O) -> O::Output {
+                // SAFETY: `self` proves the features.
+                unsafe { $enter(self, op) }
+            }
+        }
+
         $(#[target_feature(enable = $feature)])+
-        fn enter<O: Op<$name>>(isa: $name, op: O) -> O::Output {
+        fn $enter<O: Op<$name>>(isa: $name, op: O) -> O::Output {
             op.run(isa)
         }
     };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   AVX-512   vpdpbusd: 64 operations. 12 sums hide its latency.
+//!   AVX-VNNI  the same of 32.
 //!   AVX2      8 x vpmaddubsw (32 operations each) + 7 x vpaddw, then vpmaddwd + vpaddd: the cheapest exact sum of int8
 //!             products that this instruction set has, and that of the 4-bit kernels.
 //! ```
@@ -9,7 +10,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Avx2, Avx512};
+use super::{Avx2, Avx512, Enter};
 use crate::kernels::limits::{Done, LINE};
 use crate::kernels::shared::limits::Peak;
 
@@ -37,7 +38,7 @@ const SUMS: usize = 12;
 
 /// The sum of all words.
 #[target_feature(enable = "avx2")]
-fn avx2_total(sums: &[__m256i; 4]) -> u32 {
+fn avx2_total(sums: &[__m256i]) -> u32 {
     sums.iter().fold(0, |total, sum| {
         let mut words = [0u32; 8];
         op!(_mm256_storeu_si256(words.as_mut_ptr().cast(), *sum));
@@ -65,6 +66,26 @@ fn avx2_dots(rounds: usize) -> Done {
     }
     Done {
         operations: (rounds * 4 * 8 * 32) as u64,
+        checksum: avx2_total(&sums).into(),
+    }
+}
+
+#[target_feature(enable = "avx2,avxvnni")]
+fn avx_vnni_dots(rounds: usize) -> Done {
+    let mut sums = [_mm256_setzero_si256(); SUMS];
+    let (mut w, mut x) = (_mm256_set1_epi8(3), _mm256_set1_epi8(5));
+    opaque!(ymm_reg w);
+    opaque!(ymm_reg x);
+    for sum in &mut sums {
+        opaque!(ymm_reg * sum);
+    }
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm256_dpbusd_avx_epi32(*sum, w, x);
+        }
+    }
+    Done {
+        operations: (rounds * SUMS * 32) as u64,
         checksum: avx2_total(&sums).into(),
     }
 }
@@ -136,7 +157,10 @@ fn avx512_multiply_adds(rounds: usize) -> Done {
     }
 }
 
-impl Peak for Avx2 {
+impl<const VNNI: bool> Peak for Avx2<VNNI>
+where
+    Self: Enter,
+{
     type Sums = [__m256i; 4];
 
     #[inline(always)]
@@ -164,7 +188,11 @@ impl Peak for Avx2 {
 
     #[inline(always)]
     fn dots(self, rounds: usize) -> Done {
-        op!(avx2_dots(rounds))
+        if VNNI {
+            op!(avx_vnni_dots(rounds))
+        } else {
+            op!(avx2_dots(rounds))
+        }
     }
 
     #[inline(always)]
