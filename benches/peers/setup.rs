@@ -74,7 +74,15 @@ fn llama_cpp(build: LlamaCpp) -> Result<PathBuf> {
             .arg(&environment),
     )
     .context("python3 with its venv module is needed (Debian: python3-venv)")?;
-    let pip = ["-m", "pip", "--disable-pip-version-check", "install", "--verbose"];
+    // Without its cache: that would give one build the other's program.
+    let pip = [
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--verbose",
+        "--no-cache-dir",
+    ];
     run::logged(
         Command::new(&python)
             .args(pip)
