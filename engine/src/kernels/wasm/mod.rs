@@ -24,7 +24,7 @@ use half::f16;
 
 use super::limits::{Done, LINE};
 use super::shared::functions::Lanes;
-use super::shared::isa::{Isa, Op, byte_to_i32, bytes_to_i16, lane_shuffle};
+use super::shared::isa::{Isa, Op, bytes_to_i16, lane_shuffle};
 use super::shared::limits::Peak;
 
 /// Vectors of 128 bits. Any module that holds this code runs only where they are.

@@ -1,4 +1,4 @@
-//! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`](super::shared::isa::Isa) is made of, and nothing else:
+//! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`] is made of, and nothing else:
 //! the kernels are in `shared`.
 //!
 //! All unsafe code of these backends is here: an intrinsic may run only where the machine has it, which the value of the
