@@ -446,7 +446,10 @@ fn head(
             .filter_map(|a| a["logits"]["least_correlation"].as_f64())
             .fold(1.0, |least, c| if c < least { c } else { least });
         let version = report["version"].as_str().unwrap_or("unknown version");
-        let info = report["system_info"].as_str().unwrap_or_default();
+        let info = report["system_info"]
+            .as_str()
+            .unwrap_or_default()
+            .trim_end_matches(['|', ' ', '\n']);
         lines.push(format!(
             "{}: {version}; its logits and twinfer's correlate by at least {least:.4}. {info}",
             engine.name()

@@ -40,10 +40,18 @@ pub(crate) fn quietly(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
-/// The JSON that it prints.
+/// The JSON that it prints. Where the model lies on this machine is left out: results are published.
 pub(crate) fn json(command: &mut Command) -> Result<Value> {
     let text = output(command)?;
-    serde_json::from_str(&text).with_context(|| format!("`{}` printed no JSON", line(command)))
+    let mut report: Value =
+        serde_json::from_str(&text).with_context(|| format!("`{}` printed no JSON", line(command)))?;
+    let name = report["model"]
+        .as_str()
+        .and_then(|path| Path::new(path).file_name());
+    if let Some(name) = name.map(|name| name.to_string_lossy().into_owned()) {
+        report["model"] = name.into();
+    }
+    Ok(report)
 }
 
 /// Runs something long, its output in a file that is named when it fails.

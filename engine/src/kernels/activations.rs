@@ -267,8 +267,8 @@ pub struct QuantizedRows<'a> {
 }
 
 impl<'a> QuantizedRows<'a> {
-    /// Block `block` of a row. The slices begin with it but go on: their lengths say nothing. Empty where there is no such
-    /// block.
+    /// Block `block` of a row. The slices begin with it but go on: their lengths say nothing. It must be there: instead of
+    /// one beyond the end come others' values, or none.
     #[inline(always)]
     pub fn block(&self, row: usize, block: usize) -> QuantizedBlock<'a> {
         let width = if block < self.whole { BLOCK } else { self.rest };

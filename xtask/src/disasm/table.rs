@@ -59,26 +59,23 @@ pub(super) const NOWHERE: &[(&str, &str)] = &[
     ("vpdpwssds", "it saturates"),
 ];
 
-const fn avx512(name: &'static str, symbols: &'static str, least: usize) -> Rule {
+const fn vnni(width: Width, name: &'static str, symbols: &'static str, least: usize) -> Rule {
     Rule {
         name,
         symbols,
-        hot: ("vpdpbusd", Width::Zmm),
+        hot: ("vpdpbusd", width),
         least,
         with: &[],
         without: &["vpmaddubsw"],
     }
 }
 
+const fn avx512(name: &'static str, symbols: &'static str, least: usize) -> Rule {
+    vnni(Width::Zmm, name, symbols, least)
+}
+
 const fn avx_vnni(name: &'static str, symbols: &'static str, least: usize) -> Rule {
-    Rule {
-        name,
-        symbols,
-        hot: ("vpdpbusd", Width::Ymm),
-        least,
-        with: &[],
-        without: &["vpmaddubsw"],
-    }
+    vnni(Width::Ymm, name, symbols, least)
 }
 
 const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {

@@ -419,8 +419,8 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                     }
                     t += I::TOKENS;
                 }
-                // Two that are left over from threes; others are few enough to go one by one.
-                if I::TOKENS == 3 && t + 2 == m {
+                // What is left over goes by twos, then alone.
+                while I::TOKENS > 2 && t + 2 <= m {
                     for part in (0..parts).step_by(I::PARTS) {
                         let x = (&inputs, self.tokens.start + t, i);
                         let acc = (&mut sums[t * stride..], stride);
