@@ -40,18 +40,27 @@ pub(crate) fn quietly(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
-/// The JSON that it prints. Where the model lies on this machine is left out: results are published.
+/// The JSON that it prints.
 pub(crate) fn json(command: &mut Command) -> Result<Value> {
     let text = output(command)?;
-    let mut report: Value =
+    let mut report =
         serde_json::from_str(&text).with_context(|| format!("`{}` printed no JSON", line(command)))?;
-    let name = report["model"]
-        .as_str()
-        .and_then(|path| Path::new(path).file_name());
-    if let Some(name) = name.map(|name| name.to_string_lossy().into_owned()) {
-        report["model"] = name.into();
-    }
+    leave_out_directories(&mut report);
     Ok(report)
+}
+
+/// Where a model lies on this machine is nobody's concern: results are published. A report is one object or several.
+fn leave_out_directories(report: &mut Value) {
+    let entries = match report {
+        Value::Array(entries) => entries.as_mut_slice(),
+        entry => std::slice::from_mut(entry),
+    };
+    for model in entries.iter_mut().filter_map(|entry| entry.get_mut("model")) {
+        let name = model.as_str().and_then(|path| Path::new(path).file_name());
+        if let Some(name) = name.and_then(|name| name.to_str()).map(str::to_owned) {
+            *model = name.into();
+        }
+    }
 }
 
 /// Runs something long, its output in a file that is named when it fails.
@@ -71,4 +80,30 @@ pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn reports_name_no_directory() {
+        for (mut report, want) in [
+            (
+                json!({"model": "/a/b/c.gguf", "n": 1}),
+                json!({"model": "c.gguf", "n": 1}),
+            ),
+            (
+                json!([{"model": "/a/c.gguf"}, {"n": 1}]),
+                json!([{"model": "c.gguf"}, {"n": 1}]),
+            ),
+            (json!({"model": "c"}), json!({"model": "c"})),
+            (json!(3), json!(3)),
+        ] {
+            leave_out_directories(&mut report);
+            assert_eq!(report, want);
+        }
+    }
 }
