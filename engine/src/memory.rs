@@ -1,6 +1,9 @@
 //! Memory: where packed weights lie is the platform's choice, and a request that cannot be met is an error, not the end of
 //! the process.
 
+use bytemuck::Zeroable;
+use bytemuck::allocation::try_zeroed_vec;
+
 use crate::gguf::Bytes;
 use crate::{Error, Result};
 
@@ -55,21 +58,17 @@ impl Buffer for HeapBuffer {
     }
 }
 
-/// `n` zeros of a buffer for `what`.
-///
-/// Room is asked for first and given back at once, because a vector of zeros cannot be asked for in a way that may fail
-/// without writing to every page: `vec![0; n]` gets pages from the system that are zero already, and the thread that
-/// uses one first places it.
+/// `n` zeros of a buffer for `what`. A large buffer consists of pages that the system hands out as zeros: none is written to, and
+/// the thread that uses one first places it.
 ///
 /// # Errors
 /// `Memory` if the allocator refuses.
-pub(crate) fn zeros<T: Copy + Default>(what: &str, n: usize) -> Result<Vec<T>> {
-    drop(room::<T>(what, n)?);
-    Ok(vec![T::default(); n])
+pub(crate) fn zeros<T: Zeroable>(what: &str, n: usize) -> Result<Vec<T>> {
+    try_zeroed_vec(n).map_err(|()| refused::<T>(what, n as u64))
 }
 
 /// As [`zeros`], `rows` rows of `width`.
-pub(crate) fn zero_rows<T: Copy + Default>(what: &str, rows: usize, width: usize) -> Result<Vec<T>> {
+pub(crate) fn zero_rows<T: Zeroable>(what: &str, rows: usize, width: usize) -> Result<Vec<T>> {
     match rows.checked_mul(width) {
         Some(n) => zeros(what, n),
         None => Err(refused::<T>(what, (rows as u64).saturating_mul(width as u64))),

@@ -35,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) n_prompt: usize,
     pub(crate) prompt_time: Duration,
     pub(crate) n_generated: usize,
+    /// Steps of one token each: the prompt gives the first token already.
+    pub(crate) n_steps: usize,
     pub(crate) generation_time: Duration,
 }
 
@@ -49,13 +51,17 @@ impl Outcome {
             End::ContextFull => "; stopped because the context is full (see --ctx-size)",
             End::Interrupted => "; interrupted",
         };
-        format!(
-            "prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s{end}",
+        let mut summary = format!(
+            "prompt: {} tokens, {:.1} tokens/s; generated: {} tokens",
             self.n_prompt,
             speed(self.n_prompt, self.prompt_time),
             self.n_generated,
-            speed(self.n_generated, self.generation_time),
-        )
+        );
+        if self.n_steps > 0 {
+            let speed = speed(self.n_steps, self.generation_time);
+            summary.push_str(&format!(", {speed:.1} tokens/s"));
+        }
+        summary + end
     }
 }
 
@@ -137,6 +143,7 @@ impl Session {
             n_prompt: new.len(),
             prompt_time: Duration::ZERO,
             n_generated: 0,
+            n_steps: 0,
             generation_time: Duration::ZERO,
         };
 
@@ -169,7 +176,7 @@ impl Session {
         }
         let mut stop = StopFilter::new(limits.stop);
         outcome.end = loop {
-            if limits.predict.is_some_and(|n| outcome.n_generated >= n) {
+            if limits.predict == Some(0) {
                 break End::Limit;
             }
             if tokenizer.is_end(token) {
@@ -187,11 +194,16 @@ impl Session {
             if interrupt::requested() {
                 break End::Interrupted;
             }
+            // What would follow the last token is not computed.
+            if limits.predict.is_some_and(|n| outcome.n_generated >= n) {
+                break End::Limit;
+            }
             if self.tokens.len() >= self.capacity() {
                 break End::ContextFull;
             }
             let logits = self.context.decode(&mut self.sequence, token)?;
             self.tokens.push(token);
+            outcome.n_steps += 1;
             token = sampler.sample(logits)?;
         };
         if outcome.end != End::Stop {

@@ -13,8 +13,11 @@
 //! consecutive k of its row in each of its bit fields, which is what a 4-byte dot product wants; the formats' own order
 //! happens to allow it for every type that has a layout.
 
-use super::isa::Isa;
+use std::marker::PhantomData;
+
+use super::isa::{Isa, Op, Panel};
 use super::panel::{Format, ROWS};
+use crate::kernels::matrix::Shard;
 use crate::quant::{self, GgmlType, Step};
 
 /// Bytes of a word of 16 rows.
@@ -26,8 +29,27 @@ pub(super) const TAIL: usize = 2 * ROWS;
 /// one line is on its way, and some more. Measured on a Zen 5: half of it is up to 15 % slower, twice of it no faster on the whole.
 const AHEAD: usize = 8 << 10;
 
-/// GGUF bytes of a panel's rows; `None` is a row of zeros, beyond the matrix.
-pub(super) type Sources<'a> = [Option<&'a [u8]>; ROWS];
+/// GGUF bytes of a panel's rows.
+pub(super) struct Sources<'a> {
+    /// Beyond the matrix its last row is repeated: what comes of it is not shown.
+    rows: [&'a [u8]; ROWS],
+    /// The same, where there are 16.
+    panel: Option<Panel<'a>>,
+}
+
+impl<'a> Sources<'a> {
+    /// Of panel `panel` of a mapped shard.
+    pub(super) fn new(shard: &'a Shard, panel: usize) -> Self {
+        let first = shard.rows.start + panel * ROWS;
+        let rows = std::array::from_fn(|i| shard.row((first + i).min(shard.rows.end - 1)));
+        let bytes = shard.row_bytes * ROWS;
+        let panel = shard.data.get(panel * bytes..(panel + 1) * bytes);
+        Sources {
+            rows,
+            panel: panel.map(Panel::new),
+        }
+    }
+}
 
 /// Some blocks of a panel.
 #[derive(Clone, Copy)]
@@ -140,38 +162,147 @@ impl Part<'_> {
 }
 
 /// Writes blocks `first .. first + n` of the rows as a panel has them.
-#[inline(never)]
-pub(super) fn interleave<F: Format>(
-    rows: &Sources<'_>,
-    (first, n): (usize, usize),
-    words: &mut [u8],
-    tails: &mut [u8],
-) {
+pub(super) struct Interleave<'a, 'b, F> {
+    pub(super) rows: &'a Sources<'a>,
+    pub(super) first_n: (usize, usize),
+    pub(super) words: &'b mut [u8],
+    pub(super) tails: &'b mut [u8],
+    pub(super) format: PhantomData<F>,
+}
+
+impl<I: Isa, F: Format> Op<I> for Interleave<'_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let (first, n) = self.first_n;
+        let Some(panel) = self.rows.panel else {
+            return interleave::<F>(self.rows, (first, n), self.words, self.tails);
+        };
+        // Blocks of less than four words are taken by fours of words.
+        let together = (16 / F::TYPE.block_bytes()).max(1);
+        let bytes = together * F::TYPE.block_bytes();
+        let whole = n / together;
+        let (word, tail) = (together * F::WORDS * WORD, together * F::TAILS * TAIL);
+        for i in 0..whole {
+            let at = first * F::TYPE.block_bytes() + i * bytes;
+            announce(isa, &panel, at, bytes);
+            let words = &mut self.words[i * word..(i + 1) * word];
+            let tails = &mut self.tails[i * tail..(i + 1) * tail];
+            if F::WORDS == 0 {
+                halves(isa, &panel, at, tails);
+                continue;
+            }
+            let in_all = together * F::WORDS;
+            for w in 0..in_all / 4 {
+                four_words(isa, &panel, at + F::WORDS_AT, 4 * w, words);
+            }
+            if !in_all.is_multiple_of(4) {
+                // Some words a second time.
+                four_words(isa, &panel, at + F::WORDS_AT, in_all.saturating_sub(4), words);
+            }
+            if F::TAILS > 0 {
+                tails_of::<F>(self.rows, at, tails);
+            }
+        }
+        let done = whole * together;
+        if done < n {
+            let (words, tails) = (done * F::WORDS * WORD, done * F::TAILS * TAIL);
+            interleave::<F>(
+                self.rows,
+                (first + done, n - done),
+                &mut self.words[words..],
+                &mut self.tails[tails..],
+            );
+        }
+    }
+}
+
+/// Announces the share of the next panel that falls to `bytes` of each row of this one, from byte `at` of a row on: that panel
+/// lies behind this one, and memory is read fastest in its own order.
+#[inline(always)]
+fn announce<I: Isa>(isa: I, panel: &Panel<'_>, at: usize, bytes: usize) {
+    let start = panel.bytes().len();
+    for line in (ROWS * at).div_ceil(64)..(ROWS * (at + bytes)).div_ceil(64) {
+        isa.prefetch_l2(panel.bytes(), start + line * 64);
+    }
+}
+
+/// Words `w .. w + 4` of a block, whose words begin at byte `from` of a row.
+#[inline(always)]
+fn four_words<I: Isa>(isa: I, panel: &Panel<'_>, from: usize, w: usize, words: &mut [u8]) {
+    for part in 0..ROWS / I::ROWS {
+        let v = four_rows_each(isa, panel, part, from + 4 * w);
+        for (i, v) in isa.transpose(v).into_iter().enumerate() {
+            isa.store(v, &mut words[(w + i) * WORD + part * 4 * I::ROWS..]);
+        }
+    }
+}
+
+/// Eight blocks of half a word each, from byte `at` of a row on.
+#[inline(always)]
+fn halves<I: Isa>(isa: I, panel: &Panel<'_>, at: usize, tails: &mut [u8]) {
+    for part in 0..ROWS / I::ROWS {
+        let v = four_rows_each(isa, panel, part, at);
+        for (i, v) in isa.transpose(v).into_iter().enumerate() {
+            let (low, high) = tails[2 * i * TAIL..(2 * i + 2) * TAIL].split_at_mut(TAIL);
+            let at = part * 2 * I::ROWS;
+            isa.store_split(v, &mut low[at..], &mut high[at..]);
+        }
+    }
+}
+
+/// 16 bytes from byte `at` on of each row that a vector covers: vector i has those of rows i, i + 4, ...
+#[inline(always)]
+fn four_rows_each<I: Isa>(isa: I, panel: &Panel<'_>, part: usize, at: usize) -> [I::V; 4] {
+    let first = part * I::ROWS;
+    [
+        isa.join(panel, first, at),
+        isa.join(panel, first + 1, at),
+        isa.join(panel, first + 2, at),
+        isa.join(panel, first + 3, at),
+    ]
+}
+
+/// The tails of the block that begins at byte `at` of each row.
+#[inline(always)]
+fn tails_of<F: Format>(rows: &Sources<'_>, at: usize, tails: &mut [u8]) {
+    for (r, row) in rows.rows.iter().enumerate() {
+        let block = &row[at..at + F::TYPE.block_bytes()];
+        for (j, out) in tails
+            .as_chunks_mut::<2>()
+            .0
+            .as_chunks_mut::<ROWS>()
+            .0
+            .iter_mut()
+            .enumerate()
+        {
+            out[r % ROWS] = F::tail(block, j).to_le_bytes();
+        }
+    }
+}
+
+/// [`Interleave`] without vectors.
+fn interleave<F: Format>(rows: &Sources<'_>, (first, n): (usize, usize), words: &mut [u8], tails: &mut [u8]) {
     let bytes = F::TYPE.block_bytes();
     for i in 0..n {
         let words = &mut words[i * F::WORDS * WORD..(i + 1) * F::WORDS * WORD];
         let tails = &mut tails[i * F::TAILS * TAIL..(i + 1) * F::TAILS * TAIL];
-        for (r, row) in rows.iter().enumerate() {
-            let block = row.map(|row| &row[(first + i) * bytes..(first + i + 1) * bytes]);
-            let mut from = block.map(|block| block[F::WORDS_AT..].as_chunks::<4>().0.iter());
-            for out in words.as_chunks_mut::<4>().0.as_chunks_mut::<ROWS>().0 {
-                out[r % ROWS] = from
-                    .as_mut()
-                    .and_then(Iterator::next)
-                    .copied()
-                    .unwrap_or_default();
-            }
-            for (j, out) in tails
-                .as_chunks_mut::<2>()
+        let at = (first + i) * bytes;
+        for (r, row) in rows.rows.iter().enumerate() {
+            let from = row[at + F::WORDS_AT..at + bytes].as_chunks::<4>().0;
+            for (out, word) in words
+                .as_chunks_mut::<4>()
                 .0
                 .as_chunks_mut::<ROWS>()
                 .0
                 .iter_mut()
-                .enumerate()
+                .zip(from)
             {
-                out[r % ROWS] = block.map_or(0, |block| F::tail(block, j)).to_le_bytes();
+                out[r % ROWS] = *word;
             }
         }
+        tails_of::<F>(rows, at, tails);
     }
 }
 
@@ -210,11 +341,8 @@ pub(super) fn unpack_steps<const LEN: usize, const SCALES: bool>(
     let mut step = Step::default();
     for (i, words) in words.chunks_exact_mut(per_step * WORD).take(n).enumerate() {
         let words = words.as_chunks_mut::<4>().0.as_chunks_mut::<ROWS>().0;
-        for (r, row) in rows.iter().enumerate() {
-            match row {
-                Some(row) => unpack(row, first + i, &mut step),
-                None => step = Step::default(),
-            }
+        for (r, row) in rows.rows.iter().enumerate() {
+            unpack(row, first + i, &mut step);
             let (quads, rest) = words.split_at_mut(LEN / 4);
             for (out, quad) in quads.iter_mut().zip(step.q.as_chunks::<4>().0) {
                 out[r % ROWS] = quad.map(|q| q as u8);

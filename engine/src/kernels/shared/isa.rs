@@ -52,6 +52,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn load(self, bytes: &[u8]) -> Self::V;
     /// Hints that the bytes from `at` on will be read soon; `at` may lie beyond the slice.
     fn prefetch(self, bytes: &[u8], at: usize);
+    /// The same for bytes that the second-level cache shall keep until then.
+    fn prefetch_l2(self, bytes: &[u8], at: usize);
     /// Has the lines of memory that are needed next brought along by reading them: if [`Isa::READS_EARLY`].
     #[inline(always)]
     fn read_early(self, _: &[u8]) {}
@@ -63,6 +65,12 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     }
     /// Writes `4 * ROWS` bytes.
     fn store(self, v: Self::V, bytes: &mut [u8]);
+    /// 16 bytes from byte `at` on of every fourth row from row `first` on, as many as fill a vector.
+    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> Self::V;
+    /// Within every 16 bytes: lane j of vector i becomes lane i of vector j.
+    fn transpose(self, v: [Self::V; 4]) -> [Self::V; 4];
+    /// Writes the lower halves of the lanes, and the upper ones: `2 * ROWS` bytes each.
+    fn store_split(self, v: Self::V, low: &mut [u8], high: &mut [u8]);
     /// The same byte everywhere.
     fn splat8(self, v: u8) -> Self::V;
     /// The same 32 bits in every lane.
@@ -153,6 +161,40 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// them: see [`Rows`]. False, and nothing done, where not.
     fn few_tokens(self, _: &Shard, _: Range<usize>, _: &Activations<'_>, _: &mut Tile<'_>) -> bool {
         false
+    }
+}
+
+/// The bytes of 16 rows of a file, one after the other in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    /// At least `16 * row` bytes: what [`Panel::quarter`] promises stands on it.
+    bytes: &'a [u8],
+    row: usize,
+}
+
+impl<'a> Panel<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Panel {
+            bytes,
+            row: bytes.len() / 16,
+        }
+    }
+
+    /// All bytes.
+    #[inline(always)]
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Where byte `at` of row `first` is, and the distance to that of four rows later. 16 bytes may be read there, and in every
+    /// fourth row, `N` altogether.
+    #[inline(always)]
+    pub(crate) fn every_fourth<const N: usize>(&self, first: usize, at: usize) -> (*const u8, usize) {
+        assert!(first + 4 * N <= 16 + 3 && self.row >= 16 && at <= self.row - 16);
+        (
+            self.bytes.as_ptr().wrapping_add(first * self.row + at),
+            4 * self.row,
+        )
     }
 }
 

@@ -18,7 +18,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::blocks::{Blocks, Sources, TAIL, WORD, interleave, restore};
+use super::blocks::{Blocks, Interleave, Sources, TAIL, WORD, restore};
 use super::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedRows};
@@ -117,11 +117,23 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
 
     /// Blocks `first .. first + n` of 16 rows as a panel has them.
     #[inline(always)]
-    fn fill(_: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8], tails: &mut [u8])
-    where
+    fn fill<I: Isa>(
+        isa: I,
+        _: GgmlType,
+        rows: &Sources<'_>,
+        first_n: (usize, usize),
+        words: &mut [u8],
+        tails: &mut [u8],
+    ) where
         Self: Sized,
     {
-        interleave::<Self>(rows, first_n, words, tails);
+        isa.run(Interleave {
+            rows,
+            first_n,
+            words,
+            tails,
+            format: PhantomData::<Self>,
+        });
     }
 
     /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows.
@@ -217,7 +229,7 @@ impl<'a, F: Format> Source<'a, F> {
             let panel = &self.weight.data[panel * bytes..(panel + 1) * bytes];
             Panel::Packed(Blocks::of_panel::<F>(panel, self.blocks))
         } else {
-            Panel::Mapped(sources(self.weight, panel))
+            Panel::Mapped(Sources::new(self.weight, panel))
         }
     }
 
@@ -239,12 +251,19 @@ impl<'a, F: Format> Source<'a, F> {
 
     /// Fill `i` of a panel and its number of blocks.
     #[inline(always)]
-    fn fill<'b>(&self, panel: &Panel<'b>, i: usize, buffer: &'b mut Buffer) -> (Blocks<'b>, usize) {
+    fn fill<'b, I: Isa>(
+        &self,
+        isa: I,
+        panel: &Panel<'b>,
+        i: usize,
+        buffer: &'b mut Buffer,
+    ) -> (Blocks<'b>, usize) {
         let (first, n) = self.blocks_of(i);
         let blocks = match panel {
             Panel::Packed(blocks) => blocks.some::<F>(first, n),
             Panel::Mapped(rows) => {
                 F::fill(
+                    isa,
                     self.weight.ty,
                     rows,
                     (first, n),
@@ -304,15 +323,7 @@ impl<'a, F: Format> Inputs<'a, F> {
     }
 }
 
-/// GGUF bytes of a panel's rows in a mapped shard.
-fn sources(shard: &Shard, panel: usize) -> Sources<'_> {
-    std::array::from_fn(|i| {
-        let row = shard.rows.start + panel * ROWS + i;
-        shard.rows.contains(&row).then(|| shard.row(row))
-    })
-}
-
-/// Rows of a packed weight times one token.
+/// Rows of a weight times one token.
 struct OneToken<'a, 'b, 'c, F> {
     weight: &'a Shard,
     rows: Range<usize>,
@@ -326,12 +337,26 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self, isa: I) {
+    fn run(mut self, isa: I) {
         let source = Source::<F>::new(self.weight);
+        let inputs = Inputs::<F>::new(self.x);
+        let panels = self.rows.start / ROWS..self.rows.end.div_ceil(ROWS);
+        if !self.weight.packed {
+            let mut buffer = Buffer::new();
+            for number in panels {
+                let panel = source.panel(number);
+                let mut acc = [0.0f32; ROWS];
+                for i in 0..source.fills() {
+                    let (blocks, n) = source.fill(isa, &panel, i, &mut buffer);
+                    F::one_token(isa, blocks, n, &inputs.row(self.token, i), &mut acc);
+                }
+                self.show(number, &acc);
+            }
+            return;
+        }
         // To ask a shard for its bytes is a call.
         let bytes: &[u8] = if I::READS_EARLY { &self.weight.data } else { &[] };
-        let inputs = Inputs::<F>::new(self.x);
-        for number in self.rows.start / ROWS..self.rows.end.div_ceil(ROWS) {
+        for number in panels {
             let Panel::Packed(panel) = source.panel(number) else {
                 return;
             };
@@ -344,9 +369,17 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
                 let x = inputs.row(self.token, i);
                 F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
             }
-            let (lanes, columns) = shown(number, &self.rows);
-            show(&acc, &lanes, &mut self.out.row(self.token)[columns]);
+            self.show(number, &acc);
         }
+    }
+}
+
+impl<F> OneToken<'_, '_, '_, F> {
+    /// Copies the sums of panel `number` to where they are shown.
+    #[inline(always)]
+    fn show(&mut self, number: usize, acc: &[f32; ROWS]) {
+        let (lanes, columns) = shown(number, &self.rows);
+        show(acc, &lanes, &mut self.out.row(self.token)[columns]);
     }
 }
 
@@ -406,7 +439,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
             for i in 0..source.fills() {
                 let mut blocks = 0;
                 for (panel, scratch) in panels.iter().zip(&mut scratch).take(high) {
-                    let (fill, n) = source.fill(panel, i, &mut buffer);
+                    let (fill, n) = source.fill(isa, panel, i, &mut buffer);
                     F::unpack(isa, fill, n, scratch);
                     blocks = n;
                 }
@@ -497,7 +530,7 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         if !F::OWN && self.isa.few_tokens(weight, rows.clone(), x, out) {
             return;
         }
-        if weight.packed && x.m() < I::TOKENS {
+        if x.m() == 1 || weight.packed && x.m() < I::TOKENS {
             for token in 0..x.m() {
                 self.isa.run(OneToken {
                     weight,
@@ -539,7 +572,14 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
             let mut released = panels.start;
             for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
                 let (words, tails) = out.split_at_mut(blocks * F::WORDS * WORD);
-                F::fill(mapped.ty, &sources(mapped, panel), (0, blocks), words, tails);
+                F::fill(
+                    self.isa,
+                    mapped.ty,
+                    &Sources::new(mapped, panel),
+                    (0, blocks),
+                    words,
+                    tails,
+                );
                 // What was read is given back soon, so that the model is never in memory twice.
                 let source = mapped.row_bytes * ROWS;
                 let done = panel + 1;

@@ -9,7 +9,7 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Blocks, Part, Sources, unpack_steps};
+use super::blocks::{Blocks, Interleave, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
 use super::panel::{Format, ROWS, Row, Scratch, place};
@@ -115,9 +115,22 @@ impl<L: Layout> Format for Steps256<L> {
     }
 
     #[inline(always)]
-    fn fill(ty: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8], tails: &mut [u8]) {
+    fn fill<I: Isa>(
+        isa: I,
+        ty: GgmlType,
+        rows: &Sources<'_>,
+        first_n: (usize, usize),
+        words: &mut [u8],
+        tails: &mut [u8],
+    ) {
         if L::OWN {
-            super::blocks::interleave::<Self>(rows, first_n, words, tails);
+            isa.run(Interleave {
+                rows,
+                first_n,
+                words,
+                tails,
+                format: PhantomData::<Self>,
+            });
         } else {
             unpack_steps::<256, true>(ty, rows, first_n, words);
         }

@@ -24,7 +24,7 @@ use half::f16;
 
 use super::limits::{Done, LINE};
 use super::shared::functions::Lanes;
-use super::shared::isa::{Isa, Op, bytes_to_i16, lane_shuffle};
+use super::shared::isa::{Isa, Op, Panel, bytes_to_i16, lane_shuffle};
 use super::shared::limits::Peak;
 
 /// Vectors of 128 bits. Any module that holds this code runs only where they are.
@@ -135,6 +135,9 @@ where
     fn prefetch(self, _: &[u8], _: usize) {}
 
     #[inline(always)]
+    fn prefetch_l2(self, _: &[u8], _: usize) {}
+
+    #[inline(always)]
     fn read_early(self, bytes: &[u8]) {
         // All at once: a processor retires in order, so that each read of memory holds everything up, but many that are on their
         // way together hold it up no longer than one.
@@ -149,6 +152,42 @@ where
         let bytes = &mut bytes[..16];
         // SAFETY: 16 bytes, checked above; any alignment will do.
         unsafe { v128_store(bytes.as_mut_ptr().cast(), v) }
+    }
+
+    #[inline(always)]
+    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> v128 {
+        let (p, _) = rows.every_fourth::<1>(first, at);
+        // SAFETY: 16 bytes, as the rows promise; any alignment will do.
+        unsafe { v128_load(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, [a, b, c, d]: [v128; 4]) -> [v128; 4] {
+        let (ab, cd) = (
+            i32x4_shuffle::<0, 4, 1, 5>(a, b),
+            i32x4_shuffle::<0, 4, 1, 5>(c, d),
+        );
+        let (ab2, cd2) = (
+            i32x4_shuffle::<2, 6, 3, 7>(a, b),
+            i32x4_shuffle::<2, 6, 3, 7>(c, d),
+        );
+        [
+            i64x2_shuffle::<0, 2>(ab, cd),
+            i64x2_shuffle::<1, 3>(ab, cd),
+            i64x2_shuffle::<0, 2>(ab2, cd2),
+            i64x2_shuffle::<1, 3>(ab2, cd2),
+        ]
+    }
+
+    #[inline(always)]
+    fn store_split(self, v: v128, low: &mut [u8], high: &mut [u8]) {
+        let (low, high) = (&mut low[..8], &mut high[..8]);
+        let v = i16x8_shuffle::<0, 2, 4, 6, 1, 3, 5, 7>(v, v);
+        // SAFETY: 8 bytes each, checked above; any alignment will do.
+        unsafe {
+            v128_store64_lane::<0>(v, low.as_mut_ptr().cast());
+            v128_store64_lane::<1>(v, high.as_mut_ptr().cast());
+        }
     }
 
     #[inline(always)]

@@ -20,7 +20,7 @@ use super::{Enter, isa};
 use crate::kernels::Activations;
 use crate::kernels::matrix::Shard;
 use crate::kernels::shared::functions::Lanes;
-use crate::kernels::shared::isa::{Isa, Op, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
+use crate::kernels::shared::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
 use crate::kernels::shared::rows;
 use crate::team::Tile;
 
@@ -101,6 +101,14 @@ where
     }
 
     #[inline(always)]
+    fn prefetch_l2(self, bytes: &[u8], at: usize) {
+        // A hint: any address will do.
+        op!(_mm_prefetch::<_MM_HINT_T1>(
+            bytes.as_ptr().wrapping_add(at).cast()
+        ));
+    }
+
+    #[inline(always)]
     fn settle(self, v: __m256i) -> __m256i {
         op!(settle(v))
     }
@@ -109,6 +117,41 @@ where
     fn store(self, v: __m256i, bytes: &mut [u8]) {
         let bytes = &mut bytes[..32];
         op!(_mm256_storeu_si256(bytes.as_mut_ptr().cast(), v));
+    }
+
+    #[inline(always)]
+    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> __m256i {
+        let (p, next) = rows.every_fourth::<2>(first, at);
+        op!(_mm256_loadu2_m128i(p.add(next).cast(), p.cast()))
+    }
+
+    #[inline(always)]
+    fn transpose(self, [a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+        op!({
+            let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+            let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+            [
+                _mm256_unpacklo_epi64(ab, cd),
+                _mm256_unpackhi_epi64(ab, cd),
+                _mm256_unpacklo_epi64(ab2, cd2),
+                _mm256_unpackhi_epi64(ab2, cd2),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn store_split(self, v: __m256i, low: &mut [u8], high: &mut [u8]) {
+        let (low, high) = (&mut low[..16], &mut high[..16]);
+        op!({
+            // In every 16 bytes the lower halves, then the upper ones; then all the lower ones.
+            let split = _mm256_setr_epi8(
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7,
+                10, 11, 14, 15,
+            );
+            let v = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(v, split));
+            _mm_storeu_si128(low.as_mut_ptr().cast(), _mm256_castsi256_si128(v));
+            _mm_storeu_si128(high.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(v));
+        });
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use super::{Enter, isa};
 use crate::kernels::Activations;
 use crate::kernels::matrix::Shard;
 use crate::kernels::shared::functions::Lanes;
-use crate::kernels::shared::isa::{Isa, Op, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
+use crate::kernels::shared::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
 use crate::kernels::shared::rows;
 use crate::team::Tile;
 
@@ -82,6 +82,14 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch_l2(self, bytes: &[u8], at: usize) {
+        // A hint: any address will do.
+        op!(_mm_prefetch::<_MM_HINT_T1>(
+            bytes.as_ptr().wrapping_add(at).cast()
+        ));
+    }
+
+    #[inline(always)]
     fn settle(self, v: __m512i) -> __m512i {
         op!(settle(v))
     }
@@ -90,6 +98,42 @@ impl Isa for Avx512 {
     fn store(self, v: __m512i, bytes: &mut [u8]) {
         let bytes = &mut bytes[..64];
         op!(_mm512_storeu_si512(bytes.as_mut_ptr().cast(), v));
+    }
+
+    #[inline(always)]
+    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> __m512i {
+        let (p, next) = rows.every_fourth::<4>(first, at);
+        op!({
+            let low = _mm256_loadu2_m128i(p.add(next).cast(), p.cast());
+            let high = _mm256_loadu2_m128i(p.add(3 * next).cast(), p.add(2 * next).cast());
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        })
+    }
+
+    #[inline(always)]
+    fn transpose(self, [a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+        op!({
+            let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+            let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+            [
+                _mm512_unpacklo_epi64(ab, cd),
+                _mm512_unpackhi_epi64(ab, cd),
+                _mm512_unpacklo_epi64(ab2, cd2),
+                _mm512_unpackhi_epi64(ab2, cd2),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn store_split(self, v: __m512i, low: &mut [u8], high: &mut [u8]) {
+        let (low, high) = (&mut low[..32], &mut high[..32]);
+        op!({
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(v));
+            _mm256_storeu_si256(
+                high.as_mut_ptr().cast(),
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(v)),
+            );
+        });
     }
 
     #[inline(always)]
