@@ -123,6 +123,7 @@ fn attend<const D: usize>(backend: &dyn Backend, inputs: &Inputs, out: &mut Outp
         k: KvData::F16(&inputs.keys[..D * BLOCK]),
         v: KvData::F16(&inputs.values[..D * BLOCK]),
         dim_v: D,
+        next: None,
     };
     let mut sum = Partials {
         m: &mut out.m,

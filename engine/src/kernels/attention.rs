@@ -76,6 +76,8 @@ pub struct KvBlock<'a> {
     pub v: KvData<'a>,
     /// Width of a value.
     pub dim_v: usize,
+    /// The keys of the block that will be wanted next, where that is known: memory is told of them.
+    pub next: Option<KvData<'a>>,
 }
 
 /// Numbers of a cache page as stored.
@@ -89,6 +91,18 @@ pub enum KvData<'a> {
     /// then 64 * dim / 32 scales in half precision, little-endian. Keys: byte `[d / 4][position][d % 4]`, scale
     /// `[d / 32][position]`. Values: byte `[position][d]`, scale `[position][d / 32]`.
     Q8(&'a [u8]),
+}
+
+impl<'a> KvData<'a> {
+    /// As they lie in memory.
+    #[inline(always)]
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        match self {
+            KvData::F32(x) => bytemuck::must_cast_slice(x),
+            KvData::F16(x) => bytemuck::must_cast_slice(x),
+            KvData::Q8(x) => x,
+        }
+    }
 }
 
 /// Bytes of a page of vectors of `dim` in q8_0.

@@ -375,10 +375,10 @@ impl Attention<'_, '_> {
                     at(sees.start)..at(sees.end)
                 }));
                 if visible.iter().any(|visible| !visible.is_empty()) {
-                    let page = self.step.sequences[run[0].sequence].page(cache.group, b);
-                    self.ops
-                        .backend
-                        .attend(&queries, visible, &cache.block(kv_head, page), &mut sum, wide);
+                    let sequence = &self.step.sequences[run[0].sequence];
+                    let next = sequence.page_if_any(cache.group, b + 1);
+                    let block = cache.block(kv_head, sequence.page(cache.group, b), next);
+                    self.ops.backend.attend(&queries, visible, &block, &mut sum, wide);
                 }
             }
         }

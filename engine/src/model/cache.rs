@@ -210,13 +210,14 @@ impl LayerCache {
         self.pages
     }
 
-    /// One page of a head.
-    pub(crate) fn block(&self, head: usize, page: u32) -> KvBlock<'_> {
-        let page = head * self.pages + page as usize;
+    /// One page of a head, and the one that will be wanted after it.
+    pub(crate) fn block(&self, head: usize, page: u32, next: Option<u32>) -> KvBlock<'_> {
+        let place = |page: u32| head * self.pages + page as usize;
         KvBlock {
-            k: self.k.page(page, self.dim_k),
-            v: self.v.page(page, self.dim_v),
+            k: self.k.page(place(page), self.dim_k),
+            v: self.v.page(place(page), self.dim_v),
             dim_v: self.dim_v,
+            next: next.map(|page| self.k.page(place(page), self.dim_k)),
         }
     }
 }
@@ -485,6 +486,12 @@ impl Sequence {
     pub(crate) fn page(&self, group: usize, block: usize) -> u32 {
         let table = &self.tables[group];
         table.pages[block - table.first]
+    }
+
+    /// The page of a block, if there is one yet.
+    pub(crate) fn page_if_any(&self, group: usize, block: usize) -> Option<u32> {
+        let table = &self.tables[group];
+        table.pages.get(block.checked_sub(table.first)?).copied()
     }
 }
 

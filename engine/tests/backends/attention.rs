@@ -164,6 +164,7 @@ fn attention_is_scalars() {
                             k: k.data(forms.0),
                             v: v.data(forms.1),
                             dim_v: dims.1,
+                            next: None,
                         })
                         .collect();
                     let what = format!("{} {dims:?} {forms:?} {:?}", backend.name(), case.visible);
@@ -206,6 +207,7 @@ fn scores_of_zero_and_beyond_the_range_are_scalars() {
                 k: KvData::F32(&k),
                 v: KvData::F32(&v),
                 dim_v: 32,
+                next: None,
             };
             let run = |backend| case.run(backend, &q, &[block, block]);
             let what = format!("{} round {round}", backend.name());

@@ -9,8 +9,14 @@
 //!   merge     o = o * a + acc * b, from the registers
 //! ```
 //!
+//! While scores are computed, memory is told of the block's values, and of the next block's keys meanwhile: text that is written
+//! behind a long context reads it all once a token.
+//!
 //! A tile of several passes widens the block's half-precision numbers once; a small one reads them as they are. Values in
 //! q8_0 are always widened, keys in q8_0 never.
+//!
+//! No closure computes with vectors: where one is not inlined it lacks the instruction set, and every vector it touches becomes a
+//! call.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
@@ -52,7 +58,11 @@ impl Rows for Plain<'_, f32> {
     #[inline(always)]
     fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
         let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
-        std::array::from_fn(|n| isa.load_f(&numbers[n * I::ROWS..]))
+        let mut out = [I::F::splat(0.0); N];
+        for n in 0..N {
+            out[n] = isa.load_f(&numbers[n * I::ROWS..]);
+        }
+        out
     }
     #[inline(always)]
     fn get(self, row: usize, at: usize) -> f32 {
@@ -64,11 +74,42 @@ impl Rows for Plain<'_, u16> {
     #[inline(always)]
     fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
         let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
-        std::array::from_fn(|n| isa.load_halves(&numbers[n * I::ROWS..]))
+        let mut out = [I::F::splat(0.0); N];
+        for n in 0..N {
+            out[n] = isa.load_halves(&numbers[n * I::ROWS..]);
+        }
+        out
     }
     #[inline(always)]
     fn get(self, row: usize, at: usize) -> f32 {
         half::f16::from_bits(self.numbers[row * self.width + at]).to_f32_const()
+    }
+}
+
+/// Memory of which some lines are announced at each step of a loop.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    bytes: &'a [u8],
+    /// Lines a step.
+    share: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// `bytes`, all announced after `steps` steps.
+    #[inline(always)]
+    fn new(bytes: &'a [u8], steps: usize) -> Self {
+        Ahead {
+            bytes,
+            share: bytes.len().div_ceil(64).div_ceil(steps.max(1)),
+        }
+    }
+
+    /// The share of step `step`.
+    #[inline(always)]
+    fn announce<I: Isa>(self, isa: I, step: usize) {
+        for i in 0..self.share {
+            isa.prefetch(self.bytes, (step * self.share + i) * 64);
+        }
     }
 }
 
@@ -139,12 +180,19 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
             }
             let mut first = token * queries.group;
             let last = end * queries.group;
+            // What is widened was announced by the page before it; a second pass finds all in the cache.
+            let (mut values, mut next) = (&[][..], &[][..]);
+            if token == 0 && !widen {
+                values = block.v.bytes();
+                next = block.next.map_or(&[][..], KvData::bytes);
+            }
             let mut pass = Pass {
                 queries,
                 visible,
                 k,
                 v,
                 dim_v: block.dim_v,
+                ahead: (values, next),
                 sum: &mut sum,
             };
             while I::QUERIES >= 6 && first + 6 <= last {
@@ -211,6 +259,8 @@ struct Pass<'a, 'b> {
     k: Keys<'a>,
     v: Values<'a>,
     dim_v: usize,
+    /// What the first pass announces: this block's values and the next one's keys.
+    ahead: (&'a [u8], &'a [u8]),
     sum: &'a mut Partials<'b>,
 }
 
@@ -222,9 +272,10 @@ impl Pass<'_, '_> {
         let visible: [&Range<usize>; Q] =
             std::array::from_fn(|i| &self.visible[(first + i) / self.queries.group]);
         let mut p = [[0.0f32; BLOCK]; Q];
+        let (values, next) = std::mem::take(&mut self.ahead);
         match self.k {
-            Keys::F32(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), &mut p),
-            Keys::F16(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), &mut p),
+            Keys::F32(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), values, &mut p),
+            Keys::F16(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), values, &mut p),
             Keys::Q8(k) => {
                 let dim = self.queries.dim_k;
                 let q = std::array::from_fn(|i| self.queries.quantized.query(first + i, dim));
@@ -245,6 +296,7 @@ impl Pass<'_, '_> {
         }
         let o = &mut self.sum.o[first * self.dim_v..(first + Q) * self.dim_v];
         let merge = Merged { a, b, empty };
+        let seen = (seen, next);
         match self.v {
             Values::F32(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
             Values::F16(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
@@ -256,15 +308,23 @@ fn plain<T>(numbers: &[T], width: usize) -> Plain<'_, T> {
     Plain { numbers, width }
 }
 
-/// `score[j] = sum of q[d] * k[d][j]` for all 64 positions.
+/// `score[j] = sum of q[d] * k[d][j]` for all 64 positions. Announces `values`.
 #[inline(always)]
-fn scores<I: Isa, R: Rows, const Q: usize>(isa: I, q: &[&[f32]; Q], k: R, score: &mut [[f32; BLOCK]; Q]) {
+fn scores<I: Isa, R: Rows, const Q: usize>(
+    isa: I,
+    q: &[&[f32]; Q],
+    k: R,
+    values: &[u8],
+    score: &mut [[f32; BLOCK]; Q],
+) {
     let dim = q[0].len();
+    let ahead = Ahead::new(values, dim * (BLOCK / (WIDE * I::ROWS)));
     let q: [&[f32]; Q] = std::array::from_fn(|i| &q[i][..dim]);
     let mut at = 0;
     while at < BLOCK {
         let mut acc = [[I::F::splat(0.0); WIDE]; Q];
         for d in 0..dim {
+            ahead.announce(isa, at / (WIDE * I::ROWS) * dim + d);
             let k = k.load::<I, WIDE>(isa, d, at);
             for i in 0..Q {
                 let q = I::F::splat(q[i][d]);
@@ -300,15 +360,19 @@ fn scores_q8<I: Isa, const Q: usize>(
         let mut acc = [[I::F::splat(0.0); N]; Q];
         for step in 0..dim / 32 {
             // What the bias of the keys adds too much is there at the start.
-            let mut isum: [[I::V; N]; Q] = std::array::from_fn(|i| {
+            let mut isum = [[isa.zero(); N]; Q];
+            for i in 0..Q {
                 let sums = [q[i].sums[2 * step], q[i].sums[2 * step + 1]];
-                [isa.dot_pairs(isa.zero(), isa.splat16(-I::BIAS as i16), sums); N]
-            });
+                isum[i] = [isa.dot_pairs(isa.zero(), isa.splat16(-I::BIAS as i16), sums); N];
+            }
             unrolled!(quad in 8, at most 8 => {
                 let k = &quants[((step * 8 + quad) * BLOCK + at) * 4..][..N * I::ROWS * 4];
-                let k: [I::V; N] = std::array::from_fn(|n| isa.biased(isa.load(&k[n * I::ROWS * 4..])));
+                let mut keys = [isa.zero(); N];
+                for n in 0..N {
+                    keys[n] = isa.biased(isa.load(&k[n * I::ROWS * 4..]));
+                }
                 for i in 0..Q {
-                    add_quad(isa, true, &mut isum[i], &k, &bytes[i][step * 8..][..8], quad);
+                    add_quad(isa, true, &mut isum[i], &keys, &bytes[i][step * 8..][..8], quad);
                 }
             });
             let d = &scales[(step * BLOCK + at) * 2..][..N * I::ROWS * 2];
@@ -420,24 +484,27 @@ fn join<I: Isa, const Q: usize>(
     (a, b, empty)
 }
 
-/// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there.
+/// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there. Announces the next block's keys.
 #[inline(always)]
 fn weigh<I: Isa, R: Rows, const Q: usize>(
     isa: I,
     p: &[[f32; BLOCK]; Q],
     v: R,
     dim_v: usize,
-    seen: Range<usize>,
+    (seen, next): (Range<usize>, &[u8]),
     merged: &Merged,
     o: &mut [f32],
 ) {
     let mut d = 0;
-    while d + WIDE * I::ROWS <= dim_v {
-        columns::<I, R, Q, WIDE>(isa, p, v, (d, dim_v), seen.clone(), merged, o);
-        d += WIDE * I::ROWS;
+    let width = WIDE * I::ROWS;
+    let ahead = Ahead::new(next, dim_v / width * seen.len());
+    while d + width <= dim_v {
+        columns::<I, R, Q, WIDE>(isa, p, v, (d, dim_v), (seen.clone(), ahead), merged, o);
+        d += width;
     }
+    let ahead = Ahead::new(&[], 1);
     while d + I::ROWS <= dim_v {
-        columns::<I, R, Q, 1>(isa, p, v, (d, dim_v), seen.clone(), merged, o);
+        columns::<I, R, Q, 1>(isa, p, v, (d, dim_v), (seen.clone(), ahead), merged, o);
         d += I::ROWS;
     }
     for d in d..dim_v {
@@ -463,12 +530,14 @@ fn columns<I: Isa, R: Rows, const Q: usize, const N: usize>(
     p: &[[f32; BLOCK]; Q],
     v: R,
     (d, dim_v): (usize, usize),
-    seen: Range<usize>,
+    (seen, ahead): (Range<usize>, Ahead<'_>),
     merged: &Merged,
     o: &mut [f32],
 ) {
     let mut acc = [[I::F::splat(0.0); N]; Q];
+    let first = d / (N * I::ROWS) * seen.len();
     for j in seen.start..seen.end.min(BLOCK) {
+        ahead.announce(isa, first + j - seen.start);
         let v = v.load::<I, N>(isa, j, d);
         for i in 0..Q {
             let p = I::F::splat(p[i][j]);

@@ -679,7 +679,11 @@ fn powers<const N: usize>(bytes: &[u8], out: &mut [u8]) {
 #[inline(always)]
 fn widened<I: Rows, const M: usize>(isa: I, sums: [I::V; M]) -> [I::V; M] {
     let ones = isa.splat16(1);
-    sums.map(|sums| isa.dot_pairs_of(isa.zero(), sums, ones))
+    let mut out = [isa.zero(); M];
+    for t in 0..M {
+        out[t] = isa.dot_pairs_of(isa.zero(), sums[t], ones);
+    }
+    out
 }
 
 struct Tq2;
@@ -838,10 +842,12 @@ impl Kind32 for Q1 {
     fn products<I: Rows, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M] {
         // A clear bit is -1.
         let minus: [u8; 16] = std::array::from_fn(|i| !block[2 + i]);
-        x.map(|x| {
-            let x = isa.negate_where(x, &minus[v * I::ROWS / 2..]);
-            isa.products(isa.splat8(1), x)
-        })
+        let mut out = [isa.zero(); M];
+        for t in 0..M {
+            let x = isa.negate_where(x[t], &minus[v * I::ROWS / 2..]);
+            out[t] = isa.products(isa.splat8(1), x);
+        }
+        out
     }
 }
 
@@ -875,6 +881,10 @@ impl Kind32 for Q2 {
         // Lanes of one nibble n: n * 65 has n & 3 at the bottom of its low byte and n >> 2 in its high byte.
         let spread = isa.mul16(isa.or(even, odd), isa.splat16(65));
         let w = isa.and(spread, isa.splat8(3));
-        x.map(|x| isa.products(w, x))
+        let mut out = [isa.zero(); M];
+        for t in 0..M {
+            out[t] = isa.products(w, x[t]);
+        }
+        out
     }
 }
