@@ -1,5 +1,5 @@
 //! `cargo xtask disasm`: the hot kernels, as they were compiled, contain the instructions that they are about; their loops call
-//! nothing; no function of the engine contains an instruction that would change a number.
+//! nothing; no function of the engine contains an instruction that would change a number; no intrinsic is called.
 //!
 //! Functions are found by their demangled names. Those name the generic arguments only with the `v0` mangling, so the program
 //! that is looked at is built for it, in a directory of its own.
@@ -37,6 +37,7 @@ pub(crate) fn check(binary: Option<PathBuf>, show: Option<&str>) -> Result<()> {
         functions.len()
     );
     let mut faults = nowhere(&functions);
+    faults.extend(called_intrinsics(&binary)?);
     for rule in RULES {
         let found: Vec<&Function> = functions
             .iter()
@@ -80,6 +81,20 @@ fn build() -> Result<PathBuf> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C symbol-mangling-version=v0"))?;
     Ok(target.join("release/examples/backends"))
+}
+
+/// Vector intrinsics that are functions of the program. Each is called from code that lacks its instruction set, as a closure in
+/// a kernel does when it is not inlined: some ten times slower than the instruction.
+fn called_intrinsics(binary: &Path) -> Result<Vec<String>> {
+    let failed = || format!("cannot read {}", binary.display());
+    let bytes = std::fs::read(binary).with_context(failed)?;
+    let file = object::File::parse(&*bytes).with_context(failed)?;
+    let names = file.symbols().filter_map(|symbol| {
+        let name = format!("{:#}", rustc_demangle::demangle(symbol.name().ok()?));
+        (name.starts_with("core::core_arch::") && name.contains("::_mm"))
+            .then(|| format!("{name} is called, not inlined"))
+    });
+    Ok(names.collect())
 }
 
 /// The functions whose names speak of the engine; of those that were merged into one, each.

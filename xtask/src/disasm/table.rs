@@ -89,6 +89,18 @@ const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
     }
 }
 
+/// Attention reads keys and values in half precision; for one token as for many.
+const fn attention(width: Width, name: &'static str, symbols: &'static str) -> Rule {
+    Rule {
+        name,
+        symbols,
+        hot: ("vcvtph2ps", width),
+        least: 16,
+        with: &["vmulps", "vaddps", "prefetcht0"],
+        without: &[],
+    }
+}
+
 /// The hot kernels. A tile is 2 vectors of rows times 4 tokens with AVX-512, times 3 with AVX2: per group of 32
 /// weights 8 dot products for each. The kernels for one token are written out over a whole block.
 pub(super) const RULES: &[Rule] = &[
@@ -230,6 +242,16 @@ pub(super) const RULES: &[Rule] = &[
         "avx-vnni q8_0 tile",
         "*::avx2::enter_vnni::<*::Tokens<*::layouts_32::Q8>>>",
         48,
+    ),
+    attention(
+        Width::Zmm,
+        "avx512 attention",
+        "*::avx512::enter::<*::attention::Attend>",
+    ),
+    attention(
+        Width::Ymm,
+        "avx2 attention",
+        "*::avx2::enter::<*::attention::Attend>",
     ),
 ];
 

@@ -118,20 +118,43 @@ impl<I: Isa> Op<I> for Gate<'_> {
     #[inline(always)]
     fn run(self, isa: I) {
         match self.f {
-            Activation::Silu => gate(isa, self.gate, self.up, silu::<I::F>, silu::<f32>),
-            Activation::Gelu => gate(isa, self.gate, self.up, gelu::<I::F>, gelu::<f32>),
+            Activation::Silu => gate::<I, Silu>(isa, self.gate, self.up),
+            Activation::Gelu => gate::<I, Gelu>(isa, self.gate, self.up),
         }
     }
 }
 
+/// An activation as a type: a function handed over as a value need not be inlined, and then lacks the instruction set.
+trait Function {
+    fn of<L: Lanes>(x: L) -> L;
+}
+
+struct Silu;
+
+impl Function for Silu {
+    #[inline(always)]
+    fn of<L: Lanes>(x: L) -> L {
+        silu(x)
+    }
+}
+
+struct Gelu;
+
+impl Function for Gelu {
+    #[inline(always)]
+    fn of<L: Lanes>(x: L) -> L {
+        gelu(x)
+    }
+}
+
 #[inline(always)]
-fn gate<I: Isa>(isa: I, gate: &mut [f32], up: &[f32], wide: impl Fn(I::F) -> I::F, one: impl Fn(f32) -> f32) {
+fn gate<I: Isa, A: Function>(isa: I, gate: &mut [f32], up: &[f32]) {
     let n = gate.len() / I::ROWS * I::ROWS;
     for (gate, up) in gate[..n].chunks_exact_mut(I::ROWS).zip(up.chunks_exact(I::ROWS)) {
-        isa.store_f(wide(isa.load_f(gate)).mul(isa.load_f(up)), gate);
+        isa.store_f(A::of(isa.load_f(gate)).mul(isa.load_f(up)), gate);
     }
     for (gate, up) in gate[n..].iter_mut().zip(&up[n..]) {
-        *gate = one(*gate) * up;
+        *gate = A::of(*gate) * up;
     }
 }
 

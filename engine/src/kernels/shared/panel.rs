@@ -323,7 +323,7 @@ impl<'a, F: Format> Inputs<'a, F> {
     }
 }
 
-/// Rows of a weight times one token.
+/// Rows of a packed weight times one token.
 struct OneToken<'a, 'b, 'c, F> {
     weight: &'a Shard,
     rows: Range<usize>,
@@ -339,24 +339,10 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     #[inline(always)]
     fn run(mut self, isa: I) {
         let source = Source::<F>::new(self.weight);
-        let inputs = Inputs::<F>::new(self.x);
-        let panels = self.rows.start / ROWS..self.rows.end.div_ceil(ROWS);
-        if !self.weight.packed {
-            let mut buffer = Buffer::new();
-            for number in panels {
-                let panel = source.panel(number);
-                let mut acc = [0.0f32; ROWS];
-                for i in 0..source.fills() {
-                    let (blocks, n) = source.fill(isa, &panel, i, &mut buffer);
-                    F::one_token(isa, blocks, n, &inputs.row(self.token, i), &mut acc);
-                }
-                self.show(number, &acc);
-            }
-            return;
-        }
         // To ask a shard for its bytes is a call.
         let bytes: &[u8] = if I::READS_EARLY { &self.weight.data } else { &[] };
-        for number in panels {
+        let inputs = Inputs::<F>::new(self.x);
+        for number in self.panels() {
             let Panel::Packed(panel) = source.panel(number) else {
                 return;
             };
@@ -374,7 +360,35 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     }
 }
 
+/// The same where the weight is not packed: for one token there is nothing to gain from weights unpacked to bytes.
+struct OneMappedToken<'a, 'b, 'c, F>(OneToken<'a, 'b, 'c, F>);
+
+impl<I: Isa, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self, isa: I) {
+        let source = Source::<F>::new(self.0.weight);
+        let inputs = Inputs::<F>::new(self.0.x);
+        let mut buffer = Buffer::new();
+        for number in self.0.panels() {
+            let panel = source.panel(number);
+            let mut acc = [0.0f32; ROWS];
+            for i in 0..source.fills() {
+                let (blocks, n) = source.fill(isa, &panel, i, &mut buffer);
+                F::one_token(isa, blocks, n, &inputs.row(self.0.token, i), &mut acc);
+            }
+            self.0.show(number, &acc);
+        }
+    }
+}
+
 impl<F> OneToken<'_, '_, '_, F> {
+    /// The panels that have some of the rows.
+    fn panels(&self) -> Range<usize> {
+        self.rows.start / ROWS..self.rows.end.div_ceil(ROWS)
+    }
+
     /// Copies the sums of panel `number` to where they are shown.
     #[inline(always)]
     fn show(&mut self, number: usize, acc: &[f32; ROWS]) {
@@ -530,18 +544,23 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         if !F::OWN && self.isa.few_tokens(weight, rows.clone(), x, out) {
             return;
         }
-        if x.m() == 1 || weight.packed && x.m() < I::TOKENS {
-            for token in 0..x.m() {
-                self.isa.run(OneToken {
-                    weight,
-                    rows: rows.clone(),
-                    x,
-                    token,
-                    out,
-                    format: PhantomData::<F>,
-                });
+        let one = |token, out: &mut Tile<'_>| {
+            let one = OneToken {
+                weight,
+                rows: rows.clone(),
+                x,
+                token,
+                out,
+                format: PhantomData::<F>,
+            };
+            if weight.packed {
+                self.isa.run(one);
+            } else {
+                self.isa.run(OneMappedToken(one));
             }
-            return;
+        };
+        if x.m() == 1 || weight.packed && x.m() < I::TOKENS {
+            return (0..x.m()).for_each(|token| one(token, out));
         }
         for first in (0..x.m()).step_by(TOKENS) {
             self.isa.run(Tokens {
