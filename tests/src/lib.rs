@@ -5,8 +5,10 @@
 //! included. An answer holds digests, ids and text: no floats, whose way through JSON would itself need testing.
 
 pub mod arithmetic;
+pub mod fault;
 pub mod file;
 pub mod model;
+pub mod planted;
 pub mod sampling;
 pub mod templates;
 pub mod text;
@@ -43,6 +45,15 @@ pub enum Request {
         /// The ids to evaluate.
         tokens: Vec<u32>,
     },
+    /// The same of every backend but scalar, which must agree. Blobs: the model's parts.
+    SimdDigest {
+        /// Sizes of the context.
+        sizes: model::Sizes,
+        /// The ids to evaluate.
+        tokens: Vec<u32>,
+    },
+    /// Where the errors of [`planted`] are found. Blobs: the built-in model.
+    Planted,
     /// A prompt continued. Blobs: the model's parts.
     Generate {
         /// Sizes of the context.
@@ -73,6 +84,8 @@ pub fn answer(request: &Request, blobs: Vec<Vec<u8>>) -> Value {
         Request::Tokenize { texts } => tokens::tokenize(blobs, texts),
         Request::Render { source, cases } => templates::render(source, cases),
         Request::Digest { sizes, tokens } => model::digest(blobs, sizes, tokens),
+        Request::SimdDigest { sizes, tokens } => model::simd_digest(blobs, sizes, tokens),
+        Request::Planted => planted::locate(blobs),
         Request::Generate {
             sizes,
             prompt,

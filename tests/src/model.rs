@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use twinfer_engine::context::{CacheType, Context, ContextOptions};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::kernels::select;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::{Error, Result};
@@ -49,8 +50,12 @@ impl Sizes {
 
 /// The scalar backend: the reference that both builds have.
 pub(crate) fn load(file: &ModelFile) -> Result<Arc<Model>> {
+    load_on(file, "scalar")
+}
+
+fn load_on(file: &ModelFile, backend: &str) -> Result<Arc<Model>> {
     let options = LoadOptions {
-        backend: Some("scalar".into()),
+        backend: Some(backend.into()),
         ..LoadOptions::default()
     };
     Ok(Arc::new(Model::load(file, &options, &mut |_, _| {})?))
@@ -58,7 +63,35 @@ pub(crate) fn load(file: &ModelFile) -> Result<Arc<Model>> {
 
 /// The digest of the logits after each of `tokens`, and one per position, so that the first difference is found.
 pub fn digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {
-    let model = load(&open(blobs)?)?;
+    digest_of(load(&open(blobs)?)?, sizes, tokens)
+}
+
+/// The same of each other backend: they agree, or it is an error.
+pub fn simd_digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {
+    let file = open(blobs)?;
+    let mut first: Option<Value> = None;
+    let names = select::available().iter().map(|backend| backend.name());
+    let names: Vec<_> = names.filter(|name| *name != "scalar").collect();
+    // The module is built for both of its kind; one that lacks them would prove nothing.
+    if cfg!(target_family = "wasm") && names != ["wasm-relaxed", "wasm-simd128"] {
+        return Err(Error::InvalidInput {
+            what: format!("the module has the backends {names:?}"),
+        });
+    }
+    for name in names {
+        let digest = digest_of(load_on(&file, name)?, sizes, tokens)?;
+        if first.get_or_insert_with(|| digest.clone()) != &digest {
+            return Err(Error::InvalidInput {
+                what: format!("backend {name} gives other logits than the first one"),
+            });
+        }
+    }
+    first.ok_or_else(|| Error::InvalidInput {
+        what: "there is no SIMD backend".into(),
+    })
+}
+
+fn digest_of(model: Arc<Model>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {
     let mut context = Context::new(model, Team::single(), sizes.options()?)?;
     let mut sequence = context.new_sequence();
     let mut all = Digest::new();

@@ -65,6 +65,45 @@ fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
+/// What both builds are asked of a model: the scalar backend's logits, and all others'.
+fn digests(root: &Path, path: &Path, tokens: &[u32]) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for sizes in sizes() {
+        let scalar = Request::Digest {
+            sizes: sizes.clone(),
+            tokens: tokens.to_vec(),
+        };
+        let simd = Request::SimdDigest {
+            sizes,
+            tokens: tokens.to_vec(),
+        };
+        jobs.extend([scalar, simd].map(|request| Job::of_file(root, path, request)));
+    }
+    jobs
+}
+
+/// The error of one bit in each operation of each wasm backend is found where it was planted, with the bits that it has
+/// natively.
+#[test]
+fn planted_errors() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    let model = models.join("twinfer-demo-q4_k_m.gguf");
+    let answers = compare(
+        "planted errors",
+        vec![Job::of_file(&models, &model, Request::Planted)],
+    );
+    for found in answers
+        .iter()
+        .flat_map(|found| found.as_array().into_iter().flatten())
+    {
+        println!(
+            "planted in {}: {}, element {}",
+            found["op"], found["place"], found["element"]
+        );
+    }
+    all_answered(answers);
+}
+
 /// One small model per feature of each architecture.
 #[test]
 fn digests_of_architectures() {
@@ -72,13 +111,7 @@ fn digests_of_architectures() {
     let mut jobs = Vec::new();
     for path in files(&vectors, "gguf") {
         let tokens = ids(&read_json(&path.with_extension("json"))["tokens"]);
-        for sizes in sizes() {
-            let request = Request::Digest {
-                sizes,
-                tokens: tokens.clone(),
-            };
-            jobs.push(Job::of_file(&vectors, &path, request));
-        }
+        jobs.extend(digests(&vectors, &path, &tokens));
     }
     all_answered(compare("digests of architectures", jobs));
 }
@@ -109,13 +142,7 @@ fn digests_of_types() {
             .take(N_TOKENS)
             .collect();
         assert_eq!(tokens.len(), N_TOKENS, "{name}");
-        for sizes in sizes() {
-            let request = Request::Digest {
-                sizes,
-                tokens: tokens.clone(),
-            };
-            jobs.push(Job::of_file(&reference, &path, request));
-        }
+        jobs.extend(digests(&reference, &path, &tokens));
     }
     all_answered(compare("digests of types", jobs));
 }

@@ -65,7 +65,13 @@ impl Toolchain {
     /// The dev profile, as the native tests: overflow checks and debug assertions matter most where `usize` has 32 bits.
     pub(crate) fn build(&self) -> Result<PathBuf> {
         let mut build = cargo();
-        build.args(["build", "--package", "twinfer-tests-wasm", "--target", TARGET]);
+        build
+            .args(["build", "--package", "twinfer-tests-wasm", "--target", TARGET])
+            .args(["--features", "relaxed-simd"])
+            .env(
+                "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
+                crate::web::SIMD_FLAGS,
+            );
         let directory = match self {
             Toolchain::Rustup => root().join("target"),
             // Another compiler in the same directory would make each throw away what the other built.

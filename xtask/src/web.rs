@@ -58,18 +58,19 @@ pub(crate) struct Build {
     pub(crate) relaxed: bool,
 }
 
+/// Flags of the compiler for 128-bit vectors. The kernels are written in vectors. What LLVM would vectorise beside them could
+/// become a relaxed minimum or maximum where the relaxed dot product is enabled: LLVM enables it for a whole module.
+pub(crate) const SIMD_FLAGS: &str = "-C no-vectorize-loops -C no-vectorize-slp -C target-feature=+simd128";
+
 impl Build {
     /// Flags of the compiler and linker. A memory is shared only if all of the latter are there, and grows only with
     /// `--max-memory`.
     pub(crate) fn rustflags(&self) -> String {
-        // The kernels are written in vectors. What LLVM would vectorise beside them could become a relaxed minimum or maximum
-        // where the relaxed dot product is enabled: LLVM enables it for a whole module.
-        let own_vectors = "-C no-vectorize-loops -C no-vectorize-slp";
         if !self.threads {
-            return format!("{own_vectors} -C target-feature=+simd128");
+            return SIMD_FLAGS.into();
         }
         let mut flags = format!(
-            "{own_vectors} -C target-feature=+atomics,+bulk-memory,+mutable-globals,+simd128 -C link-arg=--shared-memory \
+            "{SIMD_FLAGS} -C target-feature=+atomics,+bulk-memory,+mutable-globals -C link-arg=--shared-memory \
              -C link-arg=--import-memory -C link-arg=--max-memory=4294967296"
         );
         for symbol in ["__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"] {

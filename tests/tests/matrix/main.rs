@@ -13,7 +13,6 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod cells;
-mod fault;
 mod planted;
 mod text;
 

@@ -1,115 +1,14 @@
 //! One flipped bit in each operation of each SIMD backend: the matrix differs, and the layer, operation and element are
-//! named.
+//! named. The wasm backends have the same errors planted in `wasm_parity`.
 
 use twinfer_engine::context::CacheType;
 use twinfer_engine::kernels::{Backend, Storage};
 use twinfer_engine::trace::Comparison;
+use twinfer_tests::fault::{Fault, Faulty, N_OPS, Op};
+use twinfer_tests::planted::{CASES, MATRICES, N_LAYERS, N_TOKENS, calls_per_step};
 
 use crate::cells::{self, Cell, Subject};
-use crate::fault::{Fault, Faulty, N_OPS, Op};
 use crate::{built_in, simd_backends};
-
-const N_TOKENS: usize = 12;
-
-// The built-in model.
-const N_LAYERS: usize = 4;
-const N_HEADS: usize = 8;
-const N_KV_HEADS: usize = 4;
-const HEAD_DIM: usize = 64;
-
-/// Matrices in the order in which a model binds them: the embedding, the output, then of each layer these.
-const MATRICES: [&str; 7] = ["q", "k", "v", "gate", "up", "attn_output", "ffn_down"];
-
-/// Calls of a step of one token.
-fn calls_per_step(op: Op) -> usize {
-    match op {
-        Op::Pack => 0,
-        // Blocks of 256 of the inputs of q/k/v, of the attention's output, of gate and up, of down; then of the head.
-        Op::Quantize => N_LAYERS * (1 + 2 + 1 + 3) + 1,
-        Op::RmsNorm => N_LAYERS * 2 + 1,
-        Op::Add => N_LAYERS * 2,
-        Op::Gate => N_LAYERS,
-        Op::Rotate => N_LAYERS * (N_HEADS + N_KV_HEADS),
-        Op::Attend | Op::Merge => N_LAYERS * N_KV_HEADS,
-        // Keys, then values.
-        Op::ToHalves => N_LAYERS * 2 * N_KV_HEADS,
-    }
-}
-
-/// A planted error and where it must be found.
-struct Case {
-    op: Op,
-    /// Position, layer, and which of the layer's calls.
-    at: (usize, usize, usize),
-    element: usize,
-    bit: u32,
-    /// The operation named, and its element; of what the error enters many elements, no element.
-    found: (&'static str, Option<usize>),
-}
-
-const CASES: [Case; 14] = [
-    case(Op::RmsNorm, (5, 1, 1), 7, 0, "ffn_norm", Some(7)),
-    case(Op::RmsNorm, (0, 0, 0), 255, 0, "attn_norm", Some(255)),
-    case(Op::RmsNorm, (11, N_LAYERS, 0), 100, 0, "output_norm", Some(100)),
-    case(Op::Add, (10, 2, 0), 3, 0, "attn_residual", Some(3)),
-    case(Op::Add, (1, 3, 1), 254, 0, "ffn_residual", Some(254)),
-    case(Op::Gate, (4, 3, 0), 765, 0, "ffn_act", Some(765)),
-    case(Op::Rotate, (9, 2, 3), 11, 0, "q_rope", Some(3 * HEAD_DIM + 11)),
-    case(
-        Op::Rotate,
-        (9, 2, N_HEADS + 1),
-        63,
-        0,
-        "k_rope",
-        Some(HEAD_DIM + 63),
-    ),
-    // The sums are divided by the softmax's afterwards, which may swallow the last bit.
-    case(
-        Op::Attend,
-        (6, 1, 2),
-        70,
-        3,
-        "attention",
-        Some(2 * 2 * HEAD_DIM + 70),
-    ),
-    case(
-        Op::Merge,
-        (7, 0, 3),
-        127,
-        3,
-        "attention",
-        Some(3 * 2 * HEAD_DIM + 127),
-    ),
-    // A value of kv head 1, which the queries 2 and 3 read.
-    case(
-        Op::ToHalves,
-        (3, 0, N_KV_HEADS + 1),
-        9,
-        0,
-        "attention",
-        Some(2 * HEAD_DIM + 9),
-    ),
-    case(Op::Quantize, (2, 1, 0), 200, 0, "q", None),
-    case(Op::Quantize, (8, 2, 5), 17, 0, "ffn_down", None),
-    case(Op::Quantize, (3, N_LAYERS, 0), 17, 0, "logits", None),
-];
-
-const fn case(
-    op: Op,
-    at: (usize, usize, usize),
-    element: usize,
-    bit: u32,
-    name: &'static str,
-    found: Option<usize>,
-) -> Case {
-    Case {
-        op,
-        at,
-        element,
-        bit,
-        found: (name, found),
-    }
-}
 
 fn cell(backend: &'static dyn Backend) -> Cell {
     Cell {
@@ -139,13 +38,8 @@ fn one_bit_of_any_operation_is_found() {
         for case in &CASES {
             let per_step = calls_per_step(case.op);
             assert_eq!(period[case.op as usize], N_TOKENS * per_step, "{:?}", case.op);
-            let (position, layer, index) = case.at;
-            let fault = Fault {
-                op: case.op,
-                call: position * per_step + layer * (per_step / N_LAYERS) + index,
-                element: case.element,
-                bit: case.bit,
-            };
+            let (position, layer, _) = case.at;
+            let fault = case.fault();
             let outcome = subject.compare(&[cell(Faulty::new(backend, fault, period))], &teams);
             let [(_, Comparison::Differs(difference))] = outcome.failures.as_slice() else {
                 panic!("{fault:?} in {}: {:?}", backend.name(), outcome.failures);

@@ -14,33 +14,46 @@ use twinfer_engine::team::Team;
 
 /// The operations of a backend, as [`Faulty`] counts their calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Op {
+pub enum Op {
     /// A bit in the middle of a row of the packed weights; the element is the row.
     Pack,
+    /// [`Backend::quantize`].
     Quantize,
+    /// [`Backend::rms_norm`].
     RmsNorm,
+    /// [`Backend::add`].
     Add,
+    /// [`Backend::gate`].
     Gate,
+    /// [`Backend::rotate`].
     Rotate,
+    /// [`Backend::attend`].
     Attend,
+    /// [`Backend::merge`].
     Merge,
+    /// [`Backend::to_halves`].
     ToHalves,
 }
 
-pub(crate) const N_OPS: usize = Op::ToHalves as usize + 1;
+/// How many they are.
+pub const N_OPS: usize = Op::ToHalves as usize + 1;
 
 /// What is flipped.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fault {
-    pub(crate) op: Op,
+pub struct Fault {
+    /// What makes the wrong number.
+    pub op: Op,
     /// The call, counted over one evaluation (of [`Op::Pack`]: over one model).
-    pub(crate) call: usize,
-    pub(crate) element: usize,
-    pub(crate) bit: u32,
+    pub call: usize,
+    /// The number, counted over what the call made.
+    pub element: usize,
+    /// Its bit, the lowest being 0.
+    pub bit: u32,
 }
 
+/// The backend.
 #[derive(Debug)]
-pub(crate) struct Faulty {
+pub struct Faulty {
     inner: &'static dyn Backend,
     fault: Option<Fault>,
     /// Calls of an evaluation: the error comes back in each one.
@@ -50,13 +63,13 @@ pub(crate) struct Faulty {
 
 impl Faulty {
     /// A backend that only counts.
-    pub(crate) fn counting(inner: &'static dyn Backend) -> &'static Faulty {
+    pub fn counting(inner: &'static dyn Backend) -> &'static Faulty {
         Self::leak(inner, None, [usize::MAX; N_OPS])
     }
 
     /// A backend with a fault; `period` as a counting one counted. Calls are counted as they come, so that everything but
     /// [`Op::Pack`] wants one thread.
-    pub(crate) fn new(inner: &'static dyn Backend, fault: Fault, period: [usize; N_OPS]) -> &'static Faulty {
+    pub fn new(inner: &'static dyn Backend, fault: Fault, period: [usize; N_OPS]) -> &'static Faulty {
         Self::leak(inner, Some(fault), period)
     }
 
@@ -70,7 +83,8 @@ impl Faulty {
         }))
     }
 
-    pub(crate) fn calls(&self) -> [usize; N_OPS] {
+    /// Calls of each operation so far.
+    pub fn calls(&self) -> [usize; N_OPS] {
         self.calls.each_ref().map(|calls| calls.load(Ordering::Relaxed))
     }
 
