@@ -267,22 +267,53 @@ pub struct QuantizedRows<'a> {
 }
 
 impl<'a> QuantizedRows<'a> {
-    /// Block `block` of a row. The slices begin with it but go on: their lengths say nothing. It must be there: instead of
-    /// one beyond the end come others' values, or none.
+    /// Block `block` of all rows. It must be there: instead of one beyond the end come others' values, or none.
+    #[inline(always)]
+    pub fn column(&self, block: usize) -> QuantizedColumn<'a> {
+        let width = if block < self.whole { BLOCK } else { self.rest };
+        let before = block * self.m;
+        QuantizedColumn {
+            q: self.q.get(before * BLOCK..).unwrap_or_default(),
+            d: self.d.get(before * (BLOCK / self.step)..).unwrap_or_default(),
+            sums: self
+                .sums
+                .get(before * sums_len(self.step, BLOCK)..)
+                .unwrap_or_default(),
+            width,
+            steps: width / self.step,
+            sums_len: sums_len(self.step, width),
+        }
+    }
+
+    /// Block `block` of a row; see [`QuantizedColumn::row`].
     #[inline(always)]
     pub fn block(&self, row: usize, block: usize) -> QuantizedBlock<'a> {
-        let width = if block < self.whole { BLOCK } else { self.rest };
-        let (before, steps) = (block * self.m, BLOCK / self.step);
-        let sums = before * sums_len(self.step, BLOCK) + row * sums_len(self.step, width);
-        let sums = self.sums.get(sums..).unwrap_or_default();
+        self.column(block).row(row)
+    }
+}
+
+/// One block of all of [`QuantizedRows`]: they lie one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizedColumn<'a> {
+    q: &'a [i8],
+    d: &'a [f32],
+    sums: &'a [i16],
+    /// Values, scales and sums of a row.
+    width: usize,
+    steps: usize,
+    sums_len: usize,
+}
+
+impl<'a> QuantizedColumn<'a> {
+    /// The block of a row. The slices begin with it but go on: their lengths say nothing.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> QuantizedBlock<'a> {
+        let sums = self.sums.get(row * self.sums_len..).unwrap_or_default();
         QuantizedBlock {
-            q: self.q.get(before * BLOCK + row * width..).unwrap_or_default(),
-            d: self
-                .d
-                .get(before * steps + row * (width / self.step)..)
-                .unwrap_or_default(),
+            q: self.q.get(row * self.width..).unwrap_or_default(),
+            d: self.d.get(row * self.steps..).unwrap_or_default(),
             sums,
-            sums32: sums.get(width / 16..).unwrap_or_default(),
+            sums32: sums.get(self.width / 16..).unwrap_or_default(),
         }
     }
 }

@@ -21,7 +21,7 @@ use std::ops::Range;
 use super::blocks::{Blocks, Interleave, Sources, TAIL, WORD, restore};
 use super::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedRows};
+use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedColumn, QuantizedRows};
 use crate::quant::{self, GgmlType};
 use crate::team::{Team, Tile};
 use crate::{Error, Result};
@@ -298,9 +298,32 @@ impl<'a, F: Format> Inputs<'a, F> {
         }
     }
 
-    /// What belongs to fill `i` of a token.
+    /// What belongs to fill `i`.
     #[inline(always)]
-    fn row(&self, token: usize, i: usize) -> Row<'a> {
+    fn fill(&self, i: usize) -> FillInputs<'a, F> {
+        FillInputs {
+            floats: self.floats,
+            at: i * F::FILL * F::BLOCK,
+            quantized: self.quantized.column(i),
+            format: PhantomData,
+        }
+    }
+}
+
+/// The activations of all tokens that belong to one fill.
+#[derive(Clone, Copy)]
+struct FillInputs<'a, F> {
+    floats: &'a Activations<'a>,
+    /// The fill's first k.
+    at: usize,
+    quantized: QuantizedColumn<'a>,
+    format: PhantomData<F>,
+}
+
+impl<'a, F: Format> FillInputs<'a, F> {
+    /// Those of one token.
+    #[inline(always)]
+    fn row(&self, token: usize) -> Row<'a> {
         let empty = Row {
             x: &[],
             q: &[],
@@ -309,10 +332,10 @@ impl<'a, F: Format> Inputs<'a, F> {
             sums32: &[],
         };
         if F::ACTIVATIONS == ActFormat::F32 {
-            let x = &self.floats.row(token)[i * F::FILL * F::BLOCK..];
+            let x = &self.floats.row(token)[self.at..];
             return Row { x, ..empty };
         }
-        let block = self.quantized.block(token, i);
+        let block = self.quantized.row(token);
         Row {
             q: block.q.as_chunks().0,
             d: block.d,
@@ -352,7 +375,7 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
                 if I::READS_EARLY && i.is_multiple_of(EARLY) {
                     isa.read_early(source.ahead(bytes, number, first));
                 }
-                let x = inputs.row(self.token, i);
+                let x = inputs.fill(i).row(self.token);
                 F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
             }
             self.show(number, &acc);
@@ -376,7 +399,7 @@ impl<I: Isa, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
                 let (blocks, n) = source.fill(isa, &panel, i, &mut buffer);
-                F::one_token(isa, blocks, n, &inputs.row(self.0.token, i), &mut acc);
+                F::one_token(isa, blocks, n, &inputs.fill(i).row(self.0.token), &mut acc);
             }
             self.0.show(number, &acc);
         }
@@ -457,10 +480,11 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                     F::unpack(isa, fill, n, scratch);
                     blocks = n;
                 }
+                let inputs = inputs.fill(i);
                 let mut t = 0;
                 while t + I::TOKENS <= m {
                     for part in (0..parts).step_by(I::PARTS) {
-                        let x = (&inputs, self.tokens.start + t, i);
+                        let x = (&inputs, self.tokens.start + t);
                         let acc = (&mut sums[t * stride..], stride);
                         tile::<I, F>(isa, &scratch, (part, I::TOKENS), blocks, x, acc);
                     }
@@ -469,14 +493,14 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 // What is left over goes by twos, then alone.
                 while I::TOKENS > 2 && t + 2 <= m {
                     for part in (0..parts).step_by(I::PARTS) {
-                        let x = (&inputs, self.tokens.start + t, i);
+                        let x = (&inputs, self.tokens.start + t);
                         let acc = (&mut sums[t * stride..], stride);
                         tile::<I, F>(isa, &scratch, (part, 2), blocks, x, acc);
                     }
                     t += 2;
                 }
                 for t in t..m {
-                    let x = [inputs.row(self.tokens.start + t, i)];
+                    let x = [inputs.row(self.tokens.start + t)];
                     for part in 0..parts {
                         let acc = (&mut sums[t * stride..], stride);
                         F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
@@ -503,12 +527,12 @@ fn tile<I: Isa, F: Format>(
     scratch: &[Scratch; PANELS],
     (part, tokens): (usize, usize),
     n: usize,
-    (x, token, i): (&Inputs<'_, F>, usize, usize),
+    (x, token): (&FillInputs<'_, F>, usize),
     acc: (&mut [f32], usize),
 ) {
     macro_rules! of {
         ($parts:literal, $tokens:literal) => {{
-            let x: [Row<'_>; $tokens] = std::array::from_fn(|t| x.row(token + t, i));
+            let x: [Row<'_>; $tokens] = std::array::from_fn(|t| x.row(token + t));
             F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
         }};
     }
@@ -519,7 +543,7 @@ fn tile<I: Isa, F: Format>(
         // A size without a tile of its own goes in the smallest ones.
         _ => {
             for t in 0..tokens {
-                let x = [x.row(token + t, i)];
+                let x = [x.row(token + t)];
                 for p in 0..I::PARTS {
                     let acc = (&mut acc.0[t * acc.1..], acc.1);
                     F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);
