@@ -28,6 +28,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     const PARTS: usize;
     /// See [`Isa::PARTS`].
     const TOKENS: usize;
+    /// Vectors of a panel, 1 or 2, that share the loads of one token's activations.
+    const SIDE_BY_SIDE: usize;
     /// What [`Isa::biased`] adds to signed weights: their dot products must be corrected by it.
     const BIAS: i32;
 

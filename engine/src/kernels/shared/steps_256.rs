@@ -138,9 +138,11 @@ impl<L: Layout> Format for Steps256<L> {
 
     #[inline(always)]
     fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
-        for part in 0..ROWS / I::ROWS {
-            let block = blocks.part::<I, Self>(0, part);
-            one_token::<I, L>(isa, &block, part, x, &mut acc[part * I::ROWS..]);
+        for part in (0..ROWS / I::ROWS).step_by(I::SIDE_BY_SIDE) {
+            match I::SIDE_BY_SIDE {
+                1 => one_token::<I, L, 1>(isa, blocks, part, x, acc),
+                _ => one_token::<I, L, 2>(isa, blocks, part, x, acc),
+            }
         }
     }
 
@@ -180,16 +182,27 @@ fn float_step<I: Isa, L: Layout>(
     }
 }
 
-/// One block of as many rows as a vector has, times one token.
+/// One block of the rows of P vectors, from number `part` on, times one token.
 #[inline(always)]
-fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'_>, acc: &mut [f32]) {
+fn one_token<I: Isa, L: Layout, const P: usize>(
+    isa: I,
+    blocks: Blocks<'_>,
+    part: usize,
+    x: &Row<'_>,
+    acc: &mut [f32; ROWS],
+) {
+    let block: [Part<'_>; P] = std::array::from_fn(|p| blocks.part::<I, Steps256<L>>(0, part + p));
     let sums_of_x = sums_by_twos::<L>(x);
-    let scales = L::scales(isa, block);
-    let mut isum = isa.zero();
-    if let Some(shift) = Shape::<I, L>::OFFSET {
-        unrolled!(p in Shape::<I, L>::GROUPS / 2, at most 8 => {
-            isum = isa.dot_pairs(isum, isa.pairs_negated(scales[p / 2], p % 2, shift), sums_of_x[p]);
-        });
+    let mut scales = [[isa.zero(); 4]; P];
+    let mut isum = [isa.zero(); P];
+    for p in 0..P {
+        scales[p] = L::scales(isa, &block[p]);
+        if let Some(shift) = Shape::<I, L>::OFFSET {
+            unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
+                let pairs = isa.pairs_negated(scales[p][i / 2], i % 2, shift);
+                isum[p] = isa.dot_pairs(isum[p], pairs, sums_of_x[i]);
+            });
+        }
     }
     let q: &[[i8; 4]; 64] = match x.q.first_chunk() {
         Some(q) => q,
@@ -204,32 +217,43 @@ fn one_token<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, x: &Row<'
     };
     unrolled!(b in 64 / bundle, at most 8 => {
         unrolled!(c in L::RUN / together, at most 8 => {
-            let mut sums = [[isa.zero()]; 4];
+            let mut sums = [[isa.zero(); P]; 4];
             unrolled!(i in together, at most 8 => {
                 let call = b * L::RUN + c * together + i;
-                block.announce::<I, Steps256<L>>(isa, (call, 64 / L::SHARED), part);
+                for p in 0..P {
+                    block[p].announce::<I, Steps256<L>>(isa, (call, 64 / L::SHARED), part + p);
+                }
                 unrolled!(j in L::SHARED, at most 4 => {
                     let quad = b * bundle + j * L::RUN + c * together + i;
-                    add_quad(isa, L::SIGNED, &mut sums[j], &[L::quad(isa, block, quad)], q, quad);
+                    let mut w = [isa.zero(); P];
+                    for p in 0..P {
+                        w[p] = L::quad(isa, &block[p], quad);
+                    }
+                    add_quad(isa, L::SIGNED, &mut sums[j], &w, q, quad);
                 });
             });
             unrolled!(j in L::SHARED, at most 4 => {
                 let g = (b * bundle + j * L::RUN + c * together) / Shape::<I, L>::QUADS;
-                let factor = isa.factor(scales[g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
-                isum = isa.add_scaled(isum, sums[j][0], factor, L::SIGNED);
+                for p in 0..P {
+                    let factor = isa.factor(scales[p][g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
+                    isum[p] = isa.add_scaled(isum[p], sums[j][p], factor, L::SIGNED);
+                }
             });
         });
     });
-    let mut msum = isa.zero();
-    if L::MIN {
-        let mins = L::mins(isa, block);
-        unrolled!(p in Shape::<I, L>::GROUPS / 2, at most 8 => {
-            msum = isa.dot_pairs(msum, isa.pairs(mins[p / 2], p % 2), sums_of_x[p]);
-        });
+    for p in 0..P {
+        let mut msum = isa.zero();
+        if L::MIN {
+            let mins = L::mins(isa, &block[p]);
+            unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
+                msum = isa.dot_pairs(msum, isa.pairs(mins[i / 2], i % 2), sums_of_x[i]);
+            });
+        }
+        let (d, dmin) = (L::d(isa, &block[p]), L::dmin(isa, &block[p]));
+        let step = float_step::<I, L>(isa, x.d[0], (d, isum[p]), (dmin, msum));
+        let acc = &mut acc[(part + p) * I::ROWS..];
+        isa.store_f(isa.load_f(acc).add(step), acc);
     }
-    let (d, dmin) = (L::d(isa, block), L::dmin(isa, block));
-    let step = float_step::<I, L>(isa, x.d[0], (d, isum), (dmin, msum));
-    isa.store_f(isa.load_f(acc).add(step), acc);
 }
 
 /// One block of as many rows as a vector has, to bytes.

@@ -112,6 +112,7 @@ where
     const ROWS: usize = 4;
     const PARTS: usize = 2;
     const TOKENS: usize = 2;
+    const SIDE_BY_SIDE: usize = 2;
     const BIAS: i32 = 128;
     const READS_EARLY: bool = true;
     const WIDE_GROUPS: bool = false;

@@ -73,6 +73,7 @@ where
     const ROWS: usize = 8;
     const PARTS: usize = 2;
     const TOKENS: usize = 3;
+    const SIDE_BY_SIDE: usize = 2;
     const BIAS: i32 = if VNNI { 128 } else { 0 };
     const WIDE_GROUPS: bool = VNNI;
 
