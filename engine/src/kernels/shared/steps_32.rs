@@ -124,19 +124,24 @@ impl<L: Layout> Format for Steps32<L> {
 
     #[inline(always)]
     fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
-        let per_block = Self::BLOCK / L::STEP;
-        for part in 0..ROWS / I::ROWS {
-            let acc = &mut acc[part * I::ROWS..];
-            let mut sum = isa.load_f(acc);
-            for i in 0..n {
+        // All rows side by side: a line of memory is used whole when it is there.
+        let (per_block, parts) = (Self::BLOCK / L::STEP, ROWS / I::ROWS);
+        let mut sums = [I::F::splat(0.0); 4];
+        unrolled!(part in parts, at most 4 => {
+            sums[part] = isa.load_f(&acc[part * I::ROWS..]);
+        });
+        for i in 0..n {
+            unrolled!(part in parts, at most 4 => {
                 let block = blocks.part::<I, Self>(i, part);
                 block.announce::<I, Self>(isa, (0, 1), part);
                 unrolled!(s in per_block, at most 4 => {
-                    sum = sum.add(one_step::<I, L>(isa, &block, s, i * per_block + s, x));
+                    sums[part] = sums[part].add(one_step::<I, L>(isa, &block, s, i * per_block + s, x));
                 });
-            }
-            isa.store_f(sum, acc);
+            });
         }
+        unrolled!(part in parts, at most 4 => {
+            isa.store_f(sums[part], &mut acc[part * I::ROWS..]);
+        });
     }
 
     #[inline(always)]
