@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use twinfer_engine::context::{CacheType, Context, ContextOptions};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
-use twinfer_engine::kernels::select;
+use twinfer_engine::kernels::{Backend, select};
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::{Error, Result};
@@ -66,29 +66,36 @@ pub fn digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result<Valu
     digest_of(load(&open(blobs)?)?, sizes, tokens)
 }
 
+/// All backends but scalar; scalar where a processor has no other, as all give the same numbers.
+pub(crate) fn simd_backends() -> impl Iterator<Item = &'static dyn Backend> {
+    let all = select::available();
+    all.iter()
+        .copied()
+        .filter(|backend| all.len() == 1 || backend.name() != "scalar")
+}
+
 /// The same of each other backend: they agree, or it is an error.
 pub fn simd_digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {
     let file = open(blobs)?;
-    let mut first: Option<Value> = None;
-    let names = select::available().iter().map(|backend| backend.name());
-    let names: Vec<_> = names.filter(|name| *name != "scalar").collect();
+    let names: Vec<_> = simd_backends().map(Backend::name).collect();
     // The module is built for both of its kind; one that lacks them would prove nothing.
     if cfg!(target_family = "wasm") && names != ["wasm-relaxed", "wasm-simd128"] {
         return Err(Error::InvalidInput {
             what: format!("the module has the backends {names:?}"),
         });
     }
+    let mut first = Value::Null;
     for name in names {
         let digest = digest_of(load_on(&file, name)?, sizes, tokens)?;
-        if first.get_or_insert_with(|| digest.clone()) != &digest {
+        if first.is_null() {
+            first = digest;
+        } else if first != digest {
             return Err(Error::InvalidInput {
                 what: format!("backend {name} gives other logits than the first one"),
             });
         }
     }
-    first.ok_or_else(|| Error::InvalidInput {
-        what: "there is no SIMD backend".into(),
-    })
+    Ok(first)
 }
 
 fn digest_of(model: Arc<Model>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {

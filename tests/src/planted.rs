@@ -13,8 +13,9 @@ use twinfer_engine::team::Team;
 use twinfer_engine::trace::{self, Comparison};
 use twinfer_engine::{Error, Result};
 
-use crate::fault::{Fault, Faulty, Op};
+use crate::fault::{Fault, Faulty, N_OPS, Op};
 use crate::file::open;
+use crate::model::simd_backends;
 
 /// Tokens of an evaluation.
 pub const N_TOKENS: usize = 12;
@@ -143,14 +144,13 @@ pub fn locate(blobs: Vec<Vec<u8>>) -> Result<Value> {
     let file = open(blobs)?;
     let n_vocab = Config::from_file(&file)?.n_vocab;
     let tokens: Vec<u32> = (0..N_TOKENS).map(|i| ((i * 37 + 11) % n_vocab) as u32).collect();
+    let mut right = context(&file, select::choose(Some("scalar"))?)?;
     let mut answers = Vec::new();
     for case in &CASES {
         let mut answer = None;
-        for &backend in select::available() {
-            if backend.name() == "scalar" {
-                continue;
-            }
-            let found = find(&file, &tokens, backend, case)?;
+        for backend in simd_backends() {
+            let mut wrong = context(&file, faulty(backend, case))?;
+            let found = find(&mut wrong, &mut right, &tokens, case)?;
             match &answer {
                 None => answer = Some(found),
                 Some(first) if *first == found => {}
@@ -166,28 +166,27 @@ pub fn locate(blobs: Vec<Vec<u8>>) -> Result<Value> {
     Ok(json!(answers))
 }
 
-/// What is found of one error in one backend.
-fn find(file: &ModelFile, tokens: &[u32], backend: &'static dyn Backend, case: &Case) -> Result<Value> {
-    let mut period = [usize::MAX; crate::fault::N_OPS];
+/// The backend with a case's error, which comes back in each evaluation.
+fn faulty(backend: &'static dyn Backend, case: &Case) -> &'static dyn Backend {
+    let mut period = [usize::MAX; N_OPS];
     period[case.op as usize] = N_TOKENS * calls_per_step(case.op);
-    let faulty: &'static dyn Backend = Faulty::new(backend, case.fault(), period);
-    let mut wrong = context(file, faulty)?;
-    let mut right = context(file, select::choose(Some("scalar"))?)?;
+    Faulty::new(backend, case.fault(), period)
+}
+
+/// What is found of one error.
+fn find(wrong: &mut Context, right: &mut Context, tokens: &[u32], case: &Case) -> Result<Value> {
+    let missed = |what: String| Error::InvalidInput {
+        what: format!("{case:?}: {what}"),
+    };
     let goes_on = &mut |_, _| ControlFlow::Continue(());
-    let found = match trace::compare(&mut wrong, &mut right, tokens, goes_on)? {
+    let found = match trace::compare(wrong, right, tokens, goes_on)? {
         Comparison::Differs(found) => found,
-        other => {
-            return Err(Error::InvalidInput {
-                what: format!("{case:?} in {}: {other:?}", backend.name()),
-            });
-        }
+        other => return Err(missed(format!("{other:?}"))),
     };
     let place = &found.place;
     let named = (place.position, place.layer, &*place.op) == (case.at.0, case.at.1, case.found.0);
     if !named || case.found.1.is_some_and(|element| element != found.element) {
-        return Err(Error::InvalidInput {
-            what: format!("{case:?} in {}: found {found}", backend.name()),
-        });
+        return Err(missed(format!("found {found}")));
     }
     Ok(json!({
         "op": format!("{:?}", case.op),

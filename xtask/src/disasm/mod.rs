@@ -8,7 +8,7 @@ mod code;
 mod table;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
@@ -30,14 +30,17 @@ pub(crate) fn check(binary: Option<PathBuf>, show: Option<&str>) -> Result<()> {
         Some(binary) => binary,
         None => build()?,
     };
-    let functions = functions(&binary)?;
+    let failed = || format!("cannot read {}", binary.display());
+    let bytes = std::fs::read(&binary).with_context(failed)?;
+    let file = object::File::parse(&*bytes).with_context(failed)?;
+    let functions = functions(&file).with_context(failed)?;
     println!(
         "{}: {} functions of the engine",
         binary.display(),
         functions.len()
     );
     let mut faults = nowhere(&functions);
-    faults.extend(called_intrinsics(&binary)?);
+    faults.extend(called_intrinsics(&file));
     for rule in RULES {
         let found: Vec<&Function> = functions
             .iter()
@@ -85,23 +88,17 @@ fn build() -> Result<PathBuf> {
 
 /// Vector intrinsics that are functions of the program. Each is called from code that lacks its instruction set, as a closure in
 /// a kernel does when it is not inlined: some ten times slower than the instruction.
-fn called_intrinsics(binary: &Path) -> Result<Vec<String>> {
-    let failed = || format!("cannot read {}", binary.display());
-    let bytes = std::fs::read(binary).with_context(failed)?;
-    let file = object::File::parse(&*bytes).with_context(failed)?;
+fn called_intrinsics(file: &object::File<'_>) -> Vec<String> {
     let names = file.symbols().filter_map(|symbol| {
         let name = format!("{:#}", rustc_demangle::demangle(symbol.name().ok()?));
         (name.starts_with("core::core_arch::") && name.contains("::_mm"))
             .then(|| format!("{name} is called, not inlined"))
     });
-    Ok(names.collect())
+    names.collect()
 }
 
 /// The functions whose names speak of the engine; of those that were merged into one, each.
-fn functions(binary: &Path) -> Result<Vec<Function>> {
-    let failed = || format!("cannot read {}", binary.display());
-    let bytes = std::fs::read(binary).with_context(failed)?;
-    let file = object::File::parse(&*bytes).with_context(failed)?;
+fn functions(file: &object::File<'_>) -> Result<Vec<Function>> {
     let mut functions = Vec::new();
     for symbol in file.symbols() {
         if symbol.kind() != SymbolKind::Text || symbol.size() == 0 {
@@ -115,18 +112,12 @@ fn functions(binary: &Path) -> Result<Vec<Function>> {
         let Some(section) = symbol.section_index().and_then(|i| file.section_by_index(i).ok()) else {
             continue;
         };
-        if let Some(code) = section
-            .data_range(symbol.address(), symbol.size())
-            .with_context(failed)?
-        {
+        if let Some(code) = section.data_range(symbol.address(), symbol.size())? {
             functions.push(Function::decode(name, code, symbol.address()));
         }
     }
     if functions.is_empty() {
-        bail!(
-            "{} names no function of the engine: was it stripped?",
-            binary.display()
-        );
+        bail!("it names no function of the engine: was it stripped?");
     }
     Ok(functions)
 }

@@ -181,11 +181,14 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
             }
             let mut first = token * queries.group;
             let last = end * queries.group;
-            // What is widened was announced by the page before it; a second pass finds all in the cache.
+            // Only the first pass reads from memory; many passes compute for longer than memory takes; values in q8_0 were read
+            // when they were widened.
             let (mut values, mut next) = (&[][..], &[][..]);
             if token == 0 && !widen {
-                values = block.v.bytes();
                 next = block.next.map_or(&[][..], KvData::bytes);
+                if !matches!(block.v, KvData::Q8(_)) {
+                    values = block.v.bytes();
+                }
             }
             let mut pass = Pass {
                 queries,

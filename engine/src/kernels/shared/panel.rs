@@ -119,7 +119,7 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     #[inline(always)]
     fn fill<I: Isa>(
         isa: I,
-        _: GgmlType,
+        ty: GgmlType,
         rows: &Sources<'_>,
         first_n: (usize, usize),
         words: &mut [u8],
@@ -127,6 +127,9 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     ) where
         Self: Sized,
     {
+        if !Self::OWN {
+            return Self::fill_from_any(ty, rows, first_n, words);
+        }
         isa.run(Interleave {
             rows,
             first_n,
@@ -135,6 +138,9 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
             format: PhantomData::<Self>,
         });
     }
+
+    /// The same for a form of any type: only where the layout is not [`Format::OWN`].
+    fn fill_from_any(_: GgmlType, _: &Sources<'_>, _: (usize, usize), _: &mut [u8]) {}
 
     /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows.
     fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]);

@@ -9,7 +9,7 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Blocks, Interleave, Part, Sources, unpack_steps};
+use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
 use super::panel::{Format, ROWS, Row, Scratch, place};
@@ -114,26 +114,8 @@ impl<L: Layout> Format for Steps256<L> {
         block[4 * L::WORDS..4 * L::WORDS + 2].copy_from_slice(&tail.to_le_bytes());
     }
 
-    #[inline(always)]
-    fn fill<I: Isa>(
-        isa: I,
-        ty: GgmlType,
-        rows: &Sources<'_>,
-        first_n: (usize, usize),
-        words: &mut [u8],
-        tails: &mut [u8],
-    ) {
-        if L::OWN {
-            isa.run(Interleave {
-                rows,
-                first_n,
-                words,
-                tails,
-                format: PhantomData::<Self>,
-            });
-        } else {
-            unpack_steps::<256, true>(ty, rows, first_n, words);
-        }
+    fn fill_from_any(ty: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8]) {
+        unpack_steps::<256, true>(ty, rows, first_n, words);
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Blocks, Interleave, Part, Sources, unpack_steps};
+use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
 use super::panel::{Format, ROWS, Row, Scratch, place};
@@ -100,26 +100,8 @@ impl<L: Layout> Format for Steps32<L> {
         L::restore_tail(block, j, tail);
     }
 
-    #[inline(always)]
-    fn fill<I: Isa>(
-        isa: I,
-        ty: GgmlType,
-        rows: &Sources<'_>,
-        first_n: (usize, usize),
-        words: &mut [u8],
-        tails: &mut [u8],
-    ) {
-        if L::OWN {
-            isa.run(Interleave {
-                rows,
-                first_n,
-                words,
-                tails,
-                format: PhantomData::<Self>,
-            });
-        } else {
-            unpack_steps::<32, false>(ty, rows, first_n, words);
-        }
+    fn fill_from_any(ty: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8]) {
+        unpack_steps::<32, false>(ty, rows, first_n, words);
     }
 
     #[inline(always)]
