@@ -28,7 +28,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     const PARTS: usize;
     /// See [`Isa::PARTS`].
     const TOKENS: usize;
-    /// Vectors of a panel, 1 or 2, that share the loads of one token's activations.
+    /// Vectors of a panel, 1 or 2, that one token is multiplied with side by side: they share its activations' loads, and use more
+    /// of a line of memory when it is there.
     const SIDE_BY_SIDE: usize;
     /// What [`Isa::biased`] adds to signed weights: their dot products must be corrected by it.
     const BIAS: i32;
@@ -169,7 +170,7 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
 /// The bytes of 16 rows of a file, one after the other in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
-    /// At least `16 * row` bytes: what [`Panel::quarter`] promises stands on it.
+    /// At least `16 * row` bytes: what [`Panel::every_fourth`] promises stands on it.
     bytes: &'a [u8],
     row: usize,
 }

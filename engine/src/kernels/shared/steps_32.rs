@@ -106,24 +106,26 @@ impl<L: Layout> Format for Steps32<L> {
 
     #[inline(always)]
     fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
-        // All rows side by side: a line of memory is used whole when it is there.
-        let (per_block, parts) = (Self::BLOCK / L::STEP, ROWS / I::ROWS);
-        let mut sums = [I::F::splat(0.0); 4];
-        unrolled!(part in parts, at most 4 => {
-            sums[part] = isa.load_f(&acc[part * I::ROWS..]);
-        });
-        for i in 0..n {
-            unrolled!(part in parts, at most 4 => {
-                let block = blocks.part::<I, Self>(i, part);
-                block.announce::<I, Self>(isa, (0, 1), part);
-                unrolled!(s in per_block, at most 4 => {
-                    sums[part] = sums[part].add(one_step::<I, L>(isa, &block, s, i * per_block + s, x));
+        let (per_block, side_by_side) = (Self::BLOCK / L::STEP, I::SIDE_BY_SIDE);
+        for first in (0..ROWS / I::ROWS).step_by(side_by_side) {
+            let acc = &mut acc[first * I::ROWS..];
+            let mut sums = [I::F::splat(0.0); 4];
+            unrolled!(p in side_by_side, at most 4 => {
+                sums[p] = isa.load_f(&acc[p * I::ROWS..]);
+            });
+            for i in 0..n {
+                unrolled!(p in side_by_side, at most 4 => {
+                    let block = blocks.part::<I, Self>(i, first + p);
+                    block.announce::<I, Self>(isa, (0, 1), first + p);
+                    unrolled!(s in per_block, at most 4 => {
+                        sums[p] = sums[p].add(one_step::<I, L>(isa, &block, s, i * per_block + s, x));
+                    });
                 });
+            }
+            unrolled!(p in side_by_side, at most 4 => {
+                isa.store_f(sums[p], &mut acc[p * I::ROWS..]);
             });
         }
-        unrolled!(part in parts, at most 4 => {
-            isa.store_f(sums[part], &mut acc[part * I::ROWS..]);
-        });
     }
 
     #[inline(always)]
