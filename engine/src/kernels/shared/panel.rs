@@ -18,7 +18,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::blocks::{Blocks, Interleave, Sources, TAIL, WORD, restore};
+use super::blocks::{self, Blocks, Interleave, Packed, Sources, TAIL, WORD, restore};
 use super::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedColumn, QuantizedRows};
@@ -212,7 +212,7 @@ struct Source<'a, F> {
 /// One panel of a [`Source`]. It lives on the stack of one kernel, so its size does not matter.
 #[allow(clippy::large_enum_variant)]
 enum Panel<'a> {
-    Packed(Blocks<'a>),
+    Packed(Packed<'a>),
     Mapped(Sources<'a>),
 }
 
@@ -233,7 +233,7 @@ impl<'a, F: Format> Source<'a, F> {
         if self.weight.packed {
             let bytes = self.weight.row_bytes * ROWS;
             let panel = &self.weight.data[panel * bytes..(panel + 1) * bytes];
-            Panel::Packed(Blocks::of_panel::<F>(panel, self.blocks))
+            Panel::Packed(Packed::new(panel, self.blocks))
         } else {
             Panel::Mapped(Sources::new(self.weight, panel))
         }
@@ -243,8 +243,8 @@ impl<'a, F: Format> Source<'a, F> {
     /// unless the weights end before that.
     #[inline(always)]
     fn ahead(&self, bytes: &'a [u8], panel: usize, first: usize) -> &'a [u8] {
-        let len = EARLY * F::FILL * F::WORDS * WORD;
-        let start = panel * self.weight.row_bytes * ROWS + first * F::WORDS * WORD + len;
+        let len = EARLY * F::FILL * blocks::block_bytes::<F>();
+        let start = panel * self.weight.row_bytes * ROWS + first * blocks::block_bytes::<F>() + len;
         bytes.get(start..start + len).unwrap_or_default()
     }
 
@@ -614,21 +614,20 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
             found: u64::MAX,
             limit: isize::MAX as u64,
         };
-        let panel_bytes = Blocks::panel_bytes::<F>(blocks).ok_or_else(too_large)?;
+        let panel_bytes = blocks::panel_bytes::<F>(blocks).ok_or_else(too_large)?;
         let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
         let mut memory = team.memory().zeroed(bytes)?;
         team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
             let mut released = panels.start;
             for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
-                let (words, tails) = out.split_at_mut(blocks * F::WORDS * WORD);
-                F::fill(
-                    self.isa,
-                    mapped.ty,
-                    &Sources::new(mapped, panel),
-                    (0, blocks),
-                    words,
-                    tails,
-                );
+                let rows = Sources::new(mapped, panel);
+                let group = blocks::group::<F>();
+                let groups = out.chunks_mut(group * blocks::block_bytes::<F>());
+                for (first, out) in (0..blocks).step_by(group).zip(groups) {
+                    let n = group.min(blocks - first);
+                    let (words, tails) = out.split_at_mut(n * F::WORDS * WORD);
+                    F::fill(self.isa, mapped.ty, &rows, (first, n), words, tails);
+                }
                 // What was read is given back soon, so that the model is never in memory twice.
                 let source = mapped.row_bytes * ROWS;
                 let done = panel + 1;
@@ -654,13 +653,13 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         }
         let local = row - weight.rows.start;
         let source = Source::<F>::new(weight);
-        let Panel::Packed(blocks) = source.panel(local / ROWS) else {
+        let Panel::Packed(panel) = source.panel(local / ROWS) else {
             return Ok(());
         };
         let mut buffer = [0; 256];
         let block = &mut buffer[..F::TYPE.block_bytes()];
         for (i, out) in out.chunks_exact_mut(F::BLOCK).enumerate() {
-            restore::<F>(blocks, i, local % ROWS, block);
+            restore::<F>(panel.some::<F>(i, 1), local % ROWS, block);
             quant::decode(F::TYPE, block, out)?;
         }
         Ok(())
