@@ -3,10 +3,12 @@
 //! A row is quantized at most once per step length, however many matrices read it. The buffers are allocated once for
 //! the largest batch.
 //!
-//! Quantized rows lie in blocks of 256 values: block 0 of all rows, block 1 of all rows, ... (the last may be shorter), so
+//! Quantized rows lie in blocks of 256 values, each with its scales and sums: block 0 of all rows, block 1 of all rows, ..., so
 //! that a kernel that takes some rows of a weight block after block reads them in the order in which they lie.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytemuck::Zeroable;
 
 use super::{Backend, PackedMatrix};
 use crate::quant::{GgmlType, step_len};
@@ -60,19 +62,50 @@ impl ActFormat {
 /// Values per block.
 const BLOCK: usize = 256;
 
+/// Blocks and rows that a worker quantizes at a time: a row's blocks one after the other, as memory is read fastest in its order.
+const CELL: (usize, usize) = (8, 16);
+
+/// 256 consecutive values of a row, quantized. Where a row ends within the block, what lies behind its end means nothing.
+#[derive(Debug, Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct QuantizedBlock {
+    /// The values by fours, -127..=127.
+    pub q: [[i8; 4]; BLOCK / 4],
+    /// One sum of `q` per 16 values.
+    pub sums: [i16; BLOCK / 16],
+    /// One sum of `q` per 32 values.
+    pub sums32: [i16; BLOCK / 32],
+    /// One scale per step.
+    pub d: [f32; BLOCK / 16],
+}
+
+impl QuantizedBlock {
+    /// Nothing but zeros.
+    pub const ZERO: QuantizedBlock = QuantizedBlock {
+        q: [[0; 4]; BLOCK / 4],
+        sums: [0; BLOCK / 16],
+        sums32: [0; BLOCK / 32],
+        d: [0.0; BLOCK / 16],
+    };
+
+    /// Quantizes at most 256 values. False if one is not finite.
+    fn fill(&mut self, backend: &dyn Backend, step: usize, x: &[f32]) -> bool {
+        let q = &mut self.q.as_flattened_mut()[..x.len()];
+        let (d, sums) = (&mut self.d[..x.len() / step], &mut self.sums[..x.len() / 16]);
+        let finite = backend.quantize(step, x, q, d, sums);
+        for (wide, sums) in self.sums32.iter_mut().zip(self.sums.as_chunks::<2>().0) {
+            *wide = sums[0].wrapping_add(sums[1]);
+        }
+        finite
+    }
+}
+
 /// Rows quantized with one step length.
 #[derive(Debug, Default)]
 struct Quantized {
     valid: bool,
-    q: Vec<i8>,
-    d: Vec<f32>,
-    /// Per block its sums of 16, then, where a step is 256 long, those of 32.
-    sums: Vec<i16>,
-}
-
-/// Sums that are kept per block of `width` values.
-fn sums_len(step: usize, width: usize) -> usize {
-    width / 16 + if step == BLOCK { width / 32 } else { 0 }
+    /// Block after block, each of all rows.
+    blocks: Vec<QuantizedBlock>,
 }
 
 /// The buffers behind [`Activations`]: made once, for at most `m` rows of `k`.
@@ -90,13 +123,10 @@ impl ActBuffer {
         const WHAT: &str = "activations (a smaller batch needs less)";
         let mut quantized: [Quantized; 3] = Default::default();
         for format in formats {
-            if let (Some(step), Some(slot)) = (format.step(), format.slot()) {
-                let k = k.next_multiple_of(BLOCK);
+            if let Some(slot) = format.slot() {
                 quantized[slot] = Quantized {
                     valid: false,
-                    q: memory::zero_rows(WHAT, m, k)?,
-                    d: memory::zero_rows(WHAT, m, k / step)?,
-                    sums: memory::zero_rows(WHAT, m, sums_len(step, k))?,
+                    blocks: memory::zero_rows(WHAT, m, k.div_ceil(BLOCK))?,
                 };
             }
         }
@@ -130,37 +160,20 @@ impl ActBuffer {
             what: format!("{m} rows of {k} do not fit the activation buffer"),
         };
         let finite = AtomicBool::new(true);
-        // The whole blocks, then the last one where it is shorter.
-        let whole = k / BLOCK;
-        for (first, blocks, width) in [(0, whole, BLOCK), (whole, 1, k % BLOCK)] {
-            if blocks * width == 0 {
-                continue;
+        let blocks = buffer
+            .blocks
+            .get_mut(..k.div_ceil(BLOCK) * m)
+            .ok_or_else(too_small)?;
+        team.cells(blocks, m, CELL, |_, blocks, mut cell| {
+            for (i, row) in cell.columns().enumerate() {
+                let x = x[row * k..(row + 1) * k].chunks(BLOCK).skip(blocks.start);
+                for (block, x) in x.take(blocks.len()).enumerate() {
+                    if !cell.row(block)[i].fill(backend, step, x) {
+                        finite.store(false, Ordering::Relaxed);
+                    }
+                }
             }
-            let (steps, sums) = (width / step, sums_len(step, width));
-            let before = first * m;
-            let part =
-                |len: usize, per_block: usize| before * per_block..before * per_block + blocks * m * len;
-            let q = buffer.q.get_mut(part(width, BLOCK)).ok_or_else(too_small)?;
-            let d = buffer
-                .d
-                .get_mut(part(steps, BLOCK / step))
-                .ok_or_else(too_small)?;
-            let all_sums = buffer
-                .sums
-                .get_mut(part(sums, sums_len(step, BLOCK)))
-                .ok_or_else(too_small)?;
-            team.rows3((q, width), (d, steps), (all_sums, sums), |i, q, d, sums| {
-                let (block, row) = (first + i / m, i % m);
-                let x = &x[row * k + block * BLOCK..][..width];
-                let (sums, sums32) = sums.split_at_mut(width / 16);
-                if !backend.quantize(step, x, q, d, sums) {
-                    finite.store(false, Ordering::Relaxed);
-                }
-                for (wide, sums) in sums32.iter_mut().zip(sums.as_chunks::<2>().0) {
-                    *wide = sums[0] + sums[1];
-                }
-            })?;
-        }
+        })?;
         if !finite.into_inner() {
             return Err(Error::NonFinite { layer, op });
         }
@@ -193,19 +206,6 @@ pub struct Activations<'a> {
     buffer: &'a ActBuffer,
 }
 
-/// 256 consecutive values of a row, or what is left at its end, quantized.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct QuantizedBlock<'a> {
-    /// The values, -127..=127.
-    pub q: &'a [i8],
-    /// One scale per step.
-    pub d: &'a [f32],
-    /// One sum of `q` per 16 values.
-    pub sums: &'a [i16],
-    /// One sum of `q` per 32 values; only where steps are 256 long.
-    pub sums32: &'a [i16],
-}
-
 impl Activations<'_> {
     /// Number of rows (tokens).
     pub fn m(&self) -> usize {
@@ -221,34 +221,12 @@ impl Activations<'_> {
     #[inline(always)]
     pub fn quantized(&self, format: ActFormat) -> QuantizedRows<'_> {
         let prepared = format.slot().map(|slot| &self.buffer.quantized[slot]);
-        let (q, d, sums): (&[i8], &[f32], &[i16]) = match prepared {
-            Some(buffer) if buffer.valid => (&buffer.q, &buffer.d, &buffer.sums),
-            _ => (&[], &[], &[]),
-        };
         QuantizedRows {
-            q,
-            d,
-            sums,
-            step: format.step().unwrap_or(BLOCK),
+            blocks: match prepared {
+                Some(buffer) if buffer.valid => &buffer.blocks,
+                _ => &[],
+            },
             m: self.m,
-            whole: self.k / BLOCK,
-            rest: self.k % BLOCK,
-        }
-    }
-
-    /// Block `block` of a row in an int8 form; empty where that form was not prepared or the row has no such block.
-    pub fn block(&self, format: ActFormat, row: usize, block: usize) -> QuantizedBlock<'_> {
-        let width = BLOCK.min(self.k.saturating_sub(block * BLOCK));
-        let step = format.step().unwrap_or(BLOCK);
-        let long = self.quantized(format).block(row, block);
-        if row >= self.m || long.q.is_empty() {
-            return QuantizedBlock::default();
-        }
-        QuantizedBlock {
-            q: &long.q[..width],
-            d: &long.d[..width / step],
-            sums: &long.sums[..width / 16],
-            sums32: &long.sums32[..sums_len(step, width) - width / 16],
         }
     }
 }
@@ -256,65 +234,23 @@ impl Activations<'_> {
 /// The rows of [`Activations`] in one int8 form, for kernels: what does not change from block to block is looked up once.
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizedRows<'a> {
-    q: &'a [i8],
-    d: &'a [f32],
-    sums: &'a [i16],
-    step: usize,
+    blocks: &'a [QuantizedBlock],
     m: usize,
-    /// Blocks of full length, and the length of what is left.
-    whole: usize,
-    rest: usize,
 }
 
 impl<'a> QuantizedRows<'a> {
-    /// Block `block` of all rows. It must be there: instead of one beyond the end come others' values, or none.
+    /// Block `block` of all rows; of none where there is no such block.
     #[inline(always)]
-    pub fn column(&self, block: usize) -> QuantizedColumn<'a> {
-        let width = if block < self.whole { BLOCK } else { self.rest };
-        let before = block * self.m;
-        QuantizedColumn {
-            q: self.q.get(before * BLOCK..).unwrap_or_default(),
-            d: self.d.get(before * (BLOCK / self.step)..).unwrap_or_default(),
-            sums: self
-                .sums
-                .get(before * sums_len(self.step, BLOCK)..)
-                .unwrap_or_default(),
-            width,
-            steps: width / self.step,
-            sums_len: sums_len(self.step, width),
-        }
+    pub fn column(&self, block: usize) -> &'a [QuantizedBlock] {
+        self.blocks
+            .get(block * self.m..(block + 1) * self.m)
+            .unwrap_or_default()
     }
 
-    /// Block `block` of a row; see [`QuantizedColumn::row`].
+    /// Block `block` of a row.
     #[inline(always)]
-    pub fn block(&self, row: usize, block: usize) -> QuantizedBlock<'a> {
-        self.column(block).row(row)
-    }
-}
-
-/// One block of all of [`QuantizedRows`]: they lie one after the other.
-#[derive(Debug, Clone, Copy)]
-pub struct QuantizedColumn<'a> {
-    q: &'a [i8],
-    d: &'a [f32],
-    sums: &'a [i16],
-    /// Values, scales and sums of a row.
-    width: usize,
-    steps: usize,
-    sums_len: usize,
-}
-
-impl<'a> QuantizedColumn<'a> {
-    /// The block of a row. The slices begin with it but go on: their lengths say nothing.
-    #[inline(always)]
-    pub fn row(&self, row: usize) -> QuantizedBlock<'a> {
-        let sums = self.sums.get(row * self.sums_len..).unwrap_or_default();
-        QuantizedBlock {
-            q: self.q.get(row * self.width..).unwrap_or_default(),
-            d: self.d.get(row * self.steps..).unwrap_or_default(),
-            sums,
-            sums32: sums.get(self.width / 16..).unwrap_or_default(),
-        }
+    pub fn block(&self, row: usize, block: usize) -> Option<&'a QuantizedBlock> {
+        self.column(block).get(row)
     }
 }
 

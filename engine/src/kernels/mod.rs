@@ -19,7 +19,7 @@ mod wasm;
 mod x86;
 
 pub(crate) use activations::ActBuffer;
-pub use activations::{ActFormat, Activations, Operand, QuantizedBlock, QuantizedColumn, QuantizedRows};
+pub use activations::{ActFormat, Activations, Operand, QuantizedBlock, QuantizedRows};
 pub(crate) use attention::q8_page_len;
 pub use attention::{
     BLOCK, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries, SPAN, attend_scratch,

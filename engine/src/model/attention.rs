@@ -269,8 +269,7 @@ impl Attention<'_, '_> {
         let unit = m * group;
         let finite = AtomicBool::new(true);
         let mut all = buffers.spans.part(layer.n_kv_heads * n_spans * unit, dim_v);
-        self.ops.team.rows3_by(
-            1,
+        self.ops.team.rows3(
             (&mut *all.m, unit),
             (&mut *all.l, unit),
             (&mut *all.o, unit * dim_v),

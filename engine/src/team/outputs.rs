@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{Team, chunk};
+use super::Team;
 use crate::{Error, Result};
 
 impl Team {
@@ -43,30 +43,13 @@ impl Team {
         })
     }
 
-    /// Three outputs with the same number of rows, each given with its row length: `f(row, a, b, c)` once per row.
+    /// Three outputs with the same number of rows, each given with its row length: `f(worker, row, a, b, c)` once per row, with
+    /// the worker's index below [`Team::workers`]. Each row is much work: they are handed out one by one.
     ///
     /// # Errors
     /// As [`Team::rows`]; also if the numbers of rows differ.
     pub fn rows3<A: Send, B: Send, C: Send>(
         &self,
-        a: (&mut [A], usize),
-        b: (&mut [B], usize),
-        c: (&mut [C], usize),
-        f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync,
-    ) -> Result<()> {
-        let rows = a.0.len().checked_div(a.1).unwrap_or(0);
-        let step = chunk(rows, 1, self.n);
-        self.rows3_by(step, a, b, c, |_, row, a, b, c| f(row, a, b, c))
-    }
-
-    /// As [`Team::rows3`] for rows that are much work: `step` of them at a time, and the worker's index, below
-    /// [`Team::workers`], comes first.
-    ///
-    /// # Errors
-    /// As [`Team::rows3`].
-    pub fn rows3_by<A: Send, B: Send, C: Send>(
-        &self,
-        step: usize,
         (a, a_len): (&mut [A], usize),
         (b, b_len): (&mut [B], usize),
         (c, c_len): (&mut [C], usize),
@@ -80,7 +63,7 @@ impl Team {
             });
         }
         let (a, b, c) = (Raw(a.as_mut_ptr()), Raw(b.as_mut_ptr()), Raw(c.as_mut_ptr()));
-        self.hand_out(rows, step.max(1), |worker, range| {
+        self.hand_out(rows, 1, |worker, range| {
             let (a, b, c) = (&a, &b, &c);
             for row in range {
                 // SAFETY: as in `rows`: each row index is handed out once, and each of the three slices has `rows`
@@ -190,12 +173,12 @@ impl Team {
     ///
     /// # Errors
     /// As [`Team::rows`].
-    pub fn cells(
+    pub fn cells<T: Send>(
         &self,
-        out: &mut [f32],
+        out: &mut [T],
         n: usize,
         (rows, columns): (usize, usize),
-        f: impl Fn(usize, Range<usize>, Tile<'_>) + Sync,
+        f: impl Fn(usize, Range<usize>, Tile<'_, T>) + Sync,
     ) -> Result<()> {
         if n == 0 || rows == 0 || columns == 0 || !out.len().is_multiple_of(n) {
             return Err(Error::InvalidInput {
@@ -230,15 +213,15 @@ struct Raw<T>(*mut T);
 unsafe impl<T: Send> Sync for Raw<T> {}
 
 /// Some columns of a row-major output matrix, all its rows; the other columns belong to other workers.
-pub struct Tile<'a> {
-    base: *mut f32,
+pub struct Tile<'a, T = f32> {
+    base: *mut T,
     stride: usize,
     rows: usize,
     columns: Range<usize>,
-    borrow: std::marker::PhantomData<&'a mut f32>,
+    borrow: std::marker::PhantomData<&'a mut T>,
 }
 
-impl Tile<'_> {
+impl<T> Tile<'_, T> {
     /// Number of rows (tokens, m).
     pub fn rows(&self) -> usize {
         self.rows
@@ -250,7 +233,7 @@ impl Tile<'_> {
     }
 
     /// Columns of one row, to read and write: `row` below [`Self::rows`].
-    pub fn row(&mut self, row: usize) -> &mut [f32] {
+    pub fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         // SAFETY: the row lies inside the matrix (asserted), its columns inside the row (by construction), and only
         // this tile owns these columns; `&mut self` keeps two such slices from living at once.
@@ -263,7 +246,7 @@ impl Tile<'_> {
     }
 
     /// A part of this tile: columns relative to its first.
-    pub fn part(&mut self, columns: Range<usize>) -> Tile<'_> {
+    pub fn part(&mut self, columns: Range<usize>) -> Tile<'_, T> {
         assert!(
             columns.start <= columns.end && columns.end <= self.columns.len(),
             "columns out of the tile"

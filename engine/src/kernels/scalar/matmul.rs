@@ -111,6 +111,7 @@ impl MatmulKernel for Quantized {
             return;
         };
         let (len, has_min) = (step_len(self.ty), quant::has_min(self.ty));
+        let inputs = x.quantized(self.format());
         let mut step = Step::default();
         for column in 0..out.columns().len() {
             let row = weight.row(first_row + column);
@@ -119,9 +120,11 @@ impl MatmulKernel for Quantized {
                 for s in 0..weight.k / len {
                     unpack(row, s, &mut step);
                     for (acc, token) in acc.iter_mut().zip(tokens.clone()) {
-                        let x = x.block(self.format(), token, s * len / 256);
+                        let Some(x) = inputs.block(token, s * len / 256) else {
+                            return;
+                        };
                         let s = s % (256 / len);
-                        let q = &x.q[s * len..(s + 1) * len];
+                        let q = &x.q.as_flattened()[s * len..(s + 1) * len];
                         let sums = &x.sums[s * len / 16..(s + 1) * len / 16];
                         let isum = dot(&step, q);
                         if has_min {

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use super::blocks::{Blocks, Part};
 use super::functions::Lanes;
 use super::isa::Isa;
-use super::panel::{Format, ROWS, Row, Scratch, place};
+use super::panel::{Format, ROWS, Row, Scratch, place, stride, sums_of};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
 
@@ -102,14 +102,15 @@ impl<T: Float> Format for Floats<T> {
         part: usize,
         n: usize,
         x: &[Row<'_>; M],
-        (acc, stride): (&mut [f32], usize),
+        acc: &mut [f32],
     ) {
+        let acc = &mut acc[..M * stride::<I>()];
         let mut rows: [&[f32]; M] = [&[]; M];
         let mut sums = [[I::F::splat(0.0); P]; M];
         for t in 0..M {
             rows[t] = &x[t].x[..n];
             for p in 0..P {
-                sums[t][p] = isa.load_f(&acc[t * stride + (part + p) * I::ROWS..]);
+                sums[t][p] = isa.load_f(&acc[sums_of::<I>(t, part + p)..]);
             }
         }
         for k in 0..n.min(64) {
@@ -127,7 +128,7 @@ impl<T: Float> Format for Floats<T> {
         }
         for t in 0..M {
             for p in 0..P {
-                isa.store_f(sums[t][p], &mut acc[t * stride + (part + p) * I::ROWS..]);
+                isa.store_f(sums[t][p], &mut acc[sums_of::<I>(t, part + p)..]);
             }
         }
     }

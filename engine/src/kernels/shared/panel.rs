@@ -21,7 +21,7 @@ use std::ops::Range;
 use super::blocks::{self, Blocks, Interleave, Packed, Sources, TAIL, WORD, restore};
 use super::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedColumn, QuantizedRows};
+use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedBlock, QuantizedRows};
 use crate::quant::{self, GgmlType};
 use crate::team::{Team, Tile};
 use crate::{Error, Result};
@@ -46,19 +46,13 @@ const PANELS: usize = 2;
 const FILL_WORDS: usize = 72;
 const FILL_TAILS: usize = 64;
 
-/// The activations of one token that belong to a fill; the slices may go on behind it.
+/// The activations of one token that belong to a fill.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
-    /// Floats, for float weights.
+    /// Floats, for float weights; the slice may go on behind the fill.
     pub(super) x: &'a [f32],
-    /// int8 by fours.
-    pub(super) q: &'a [[i8; 4]],
-    /// One scale per step.
-    pub(super) d: &'a [f32],
-    /// Sums of 16.
-    pub(super) sums: &'a [i16],
-    /// Sums of 32, where steps are 256 long.
-    pub(super) sums32: &'a [i16],
+    /// For all others.
+    pub(super) block: &'a QuantizedBlock,
 }
 
 /// A fill of one panel, unpacked. Vectors are those of an instruction set: part p of the rows lies in its own run.
@@ -149,14 +143,14 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch);
 
     /// Adds the products of one fill of `n` blocks, P vectors of rows from number `part` on, with M tokens: the sums of token
-    /// t start at `acc[t * stride]`, with that of the first panel's first row.
+    /// t start at `acc[t * stride::<I>()]`, with that of the first panel's first row.
     fn tile<I: Isa, const P: usize, const M: usize>(
         isa: I,
         scratch: &[Scratch; PANELS],
         part: usize,
         n: usize,
         x: &[Row<'_>; M],
-        acc: (&mut [f32], usize),
+        acc: &mut [f32],
     );
 }
 
@@ -166,6 +160,18 @@ pub(super) fn place<I: Isa>(part: usize) -> (usize, usize) {
     let parts = ROWS / I::ROWS;
     // The remainder changes nothing but tells the compiler that there is no such panel.
     (part / parts % PANELS, part % parts)
+}
+
+/// Sums per token: those of the panels that a tile is high.
+pub(super) const fn stride<I: Isa>() -> usize {
+    (I::PARTS * I::ROWS).div_ceil(ROWS) * ROWS
+}
+
+/// Where the sums of token `t` and vector `part`, as counted over all panels of a tile, begin.
+#[inline(always)]
+pub(super) fn sums_of<I: Isa>(t: usize, part: usize) -> usize {
+    // The remainder changes nothing but tells the compiler that there is no such vector.
+    t * stride::<I>() + part % (stride::<I>() / I::ROWS) * I::ROWS
 }
 
 /// The kernel of a layout on an instruction set.
@@ -322,7 +328,7 @@ struct FillInputs<'a, F> {
     floats: &'a Activations<'a>,
     /// The fill's first k.
     at: usize,
-    quantized: QuantizedColumn<'a>,
+    quantized: &'a [QuantizedBlock],
     format: PhantomData<F>,
 }
 
@@ -330,25 +336,29 @@ impl<'a, F: Format> FillInputs<'a, F> {
     /// Those of one token.
     #[inline(always)]
     fn row(&self, token: usize) -> Row<'a> {
-        let empty = Row {
-            x: &[],
-            q: &[],
-            d: &[],
-            sums: &[],
-            sums32: &[],
-        };
+        let [row] = self.rows(token);
+        row
+    }
+
+    /// Those of M tokens from number `token` on.
+    #[inline(always)]
+    fn rows<const M: usize>(&self, token: usize) -> [Row<'a>; M] {
+        static NONE: QuantizedBlock = QuantizedBlock::ZERO;
+        let none = Row { x: &[], block: &NONE };
+        let mut rows = [none; M];
         if F::ACTIVATIONS == ActFormat::F32 {
-            let x = &self.floats.row(token)[self.at..];
-            return Row { x, ..empty };
+            for (t, row) in rows.iter_mut().enumerate() {
+                row.x = &self.floats.row(token + t)[self.at..];
+            }
+            return rows;
         }
-        let block = self.quantized.row(token);
-        Row {
-            q: block.q.as_chunks().0,
-            d: block.d,
-            sums: block.sums,
-            sums32: block.sums32,
-            ..empty
+        // One check for them all.
+        if let Some(blocks) = self.quantized.get(token..).and_then(<[_]>::first_chunk::<M>) {
+            for (row, block) in rows.iter_mut().zip(blocks) {
+                row.block = block;
+            }
         }
+        rows
     }
 }
 
@@ -470,10 +480,9 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
         let mut buffer = Buffer::new();
         let mut scratch = [const { Scratch::new() }; PANELS];
         let mut sums = Sums([0.0; TOKENS * PANELS * ROWS]);
-        // Panels that a tile is high, vectors in them, and sums per token.
-        let high = (I::PARTS * I::ROWS).div_ceil(ROWS);
-        let parts = high * ROWS / I::ROWS;
-        let stride = high * ROWS;
+        // Sums per token, the panels that they belong to, and the vectors in those.
+        let stride = stride::<I>();
+        let (high, parts) = (stride / ROWS, stride / I::ROWS);
         let end = self.rows.end.div_ceil(ROWS);
         for first in (self.rows.start / ROWS..end).step_by(high) {
             let sums = &mut sums.0[..m * stride];
@@ -491,7 +500,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 while t + I::TOKENS <= m {
                     for part in (0..parts).step_by(I::PARTS) {
                         let x = (&inputs, self.tokens.start + t);
-                        let acc = (&mut sums[t * stride..], stride);
+                        let acc = &mut sums[t * stride..];
                         tile::<I, F>(isa, &scratch, (part, I::TOKENS), blocks, x, acc);
                     }
                     t += I::TOKENS;
@@ -500,7 +509,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 while I::TOKENS > 2 && t + 2 <= m {
                     for part in (0..parts).step_by(I::PARTS) {
                         let x = (&inputs, self.tokens.start + t);
-                        let acc = (&mut sums[t * stride..], stride);
+                        let acc = &mut sums[t * stride..];
                         tile::<I, F>(isa, &scratch, (part, 2), blocks, x, acc);
                     }
                     t += 2;
@@ -508,7 +517,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 for t in t..m {
                     let x = [inputs.row(self.tokens.start + t)];
                     for part in 0..parts {
-                        let acc = (&mut sums[t * stride..], stride);
+                        let acc = &mut sums[t * stride..];
                         F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
                     }
                 }
@@ -534,11 +543,11 @@ fn tile<I: Isa, F: Format>(
     (part, tokens): (usize, usize),
     n: usize,
     (x, token): (&FillInputs<'_, F>, usize),
-    acc: (&mut [f32], usize),
+    acc: &mut [f32],
 ) {
     macro_rules! of {
         ($parts:literal, $tokens:literal) => {{
-            let x: [Row<'_>; $tokens] = std::array::from_fn(|t| x.row(token + t));
+            let x = x.rows::<$tokens>(token);
             F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
         }};
     }
@@ -551,7 +560,7 @@ fn tile<I: Isa, F: Format>(
             for t in 0..tokens {
                 let x = [x.row(token + t)];
                 for p in 0..I::PARTS {
-                    let acc = (&mut acc.0[t * acc.1..], acc.1);
+                    let acc = &mut acc[t * stride::<I>()..];
                     F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);
                 }
             }

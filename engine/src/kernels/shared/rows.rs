@@ -80,23 +80,25 @@ impl<'a> Token<'a> {
     #[inline(always)]
     fn at<const N: usize>(&self, step: usize) -> Option<(&'a [i8; N], f32)> {
         let (block, step) = (step * N / 256, step % (256 / N));
-        let block = self.x.block(self.row, block);
-        Some((block.q.as_chunks().0.get(step)?, *block.d.get(step)?))
+        let block = self.x.block(self.row, block)?;
+        Some((
+            block.q.as_flattened().as_chunks().0.get(step)?,
+            *block.d.get(step)?,
+        ))
     }
 
     /// The sum over a step of 32.
     #[inline(always)]
     fn sum_of_32(&self, step: usize) -> i32 {
-        let sums: &[[i16; 2]] = self.x.block(self.row, step / 8).sums.as_chunks().0;
-        sums.get(step % 8)
-            .map_or(0, |sums| i32::from(sums[0]) + i32::from(sums[1]))
+        let block = self.x.block(self.row, step / 8);
+        block.map_or(0, |block| i32::from(block.sums32[step % 8]))
     }
 
     /// The sum over a step of 256.
     #[inline(always)]
     fn sum(&self, step: usize) -> i32 {
-        let sums = self.x.block(self.row, step).sums;
-        sums.iter().take(16).fold(0, |a, b| a + i32::from(*b))
+        let sums = self.x.block(self.row, step).map(|block| &block.sums32);
+        sums.into_iter().flatten().fold(0, |a, b| a + i32::from(*b))
     }
 }
 

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
-use super::panel::{Format, ROWS, Row, Scratch, place};
+use super::panel::{Format, ROWS, Row, Scratch, place, stride, sums_of};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
 
@@ -86,8 +86,11 @@ pub(super) struct Steps256<L>(PhantomData<L>);
 /// Group sums of x by twos.
 #[inline(always)]
 fn sums_by_twos<'a, L: Layout>(x: &Row<'a>) -> &'a [[i16; 2]] {
-    let sums = if L::GROUP == 16 { x.sums } else { x.sums32 };
-    &sums.as_chunks().0[..128 / L::GROUP]
+    if L::GROUP == 16 {
+        x.block.sums.as_chunks().0
+    } else {
+        x.block.sums32.as_chunks().0
+    }
 }
 
 impl<L: Layout> Format for Steps256<L> {
@@ -142,7 +145,7 @@ impl<L: Layout> Format for Steps256<L> {
         part: usize,
         _: usize,
         x: &[Row<'_>; M],
-        acc: (&mut [f32], usize),
+        acc: &mut [f32],
     ) {
         tile::<I, L, P, M>(isa, scratch, part, x, acc);
     }
@@ -186,10 +189,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
             });
         }
     }
-    let q: &[[i8; 4]; 64] = match x.q.first_chunk() {
-        Some(q) => q,
-        None => return,
-    };
+    let q = &x.block.q;
     // Quads that share words are taken together, so that each word is loaded once and kept no longer than needed.
     let bundle = L::SHARED * L::RUN;
     let together = if Shape::<I, L>::TOGETHER < L::RUN {
@@ -232,7 +232,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
             });
         }
         let (d, dmin) = (L::d(isa, &block[p]), L::dmin(isa, &block[p]));
-        let step = float_step::<I, L>(isa, x.d[0], (d, isum[p]), (dmin, msum));
+        let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
         let acc = &mut acc[(part + p) * I::ROWS..];
         isa.store_f(isa.load_f(acc).add(step), acc);
     }
@@ -275,7 +275,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     scratch: &[Scratch; 2],
     part: usize,
     x: &[Row<'_>; M],
-    (acc, stride): (&mut [f32], usize),
+    acc: &mut [f32],
 ) {
     let bytes = 4 * I::ROWS;
     // The slices' lengths are known where the code is compiled, so that no access below is checked.
@@ -288,13 +288,9 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
         factors[p] = &scratch[panel].factors[part * 16 * bytes..][..16 * bytes];
         pairs[p] = &scratch[panel].pairs[part * 8 * bytes..][..8 * bytes];
     }
-    let mut q: [&[[i8; 4]; 64]; M] = [&[[0; 4]; 64]; M];
+    let acc = &mut acc[..M * stride::<I>()];
     let mut sums_of_x: [&[[i16; 2]]; M] = [&[]; M];
     for t in 0..M {
-        match x[t].q.first_chunk() {
-            Some(chunk) => q[t] = chunk,
-            None => return,
-        }
         sums_of_x[t] = sums_by_twos::<L>(&x[t]);
     }
 
@@ -315,7 +311,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                     w[p] = isa.load(&quads[p][at + i * bytes..]);
                 }
                 for t in 0..M {
-                    let q = &q[t][g * Shape::<I, L>::QUADS..][..Shape::<I, L>::QUADS];
+                    let q = &x[t].block.q[g * Shape::<I, L>::QUADS..][..Shape::<I, L>::QUADS];
                     add_quad(isa, L::SIGNED, &mut sums[t], &w, q, i);
                 }
             });
@@ -336,8 +332,8 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
         let d = isa.load_f(&scratch[panel].d[row * I::ROWS..]);
         let dmin = isa.load_f(&scratch[panel].dmin[row * I::ROWS..]);
         for t in 0..M {
-            let step = float_step::<I, L>(isa, x[t].d[0], (d, isum[t][p]), (dmin, msum[t][p]));
-            let acc = &mut acc[t * stride + (part + p) * I::ROWS..];
+            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][p]));
+            let acc = &mut acc[sums_of::<I>(t, part + p)..];
             isa.store_f(isa.load_f(acc).add(step), acc);
         }
     }

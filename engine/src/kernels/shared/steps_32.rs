@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
-use super::panel::{Format, ROWS, Row, Scratch, place};
+use super::panel::{Format, ROWS, Row, Scratch, place, stride, sums_of};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
 
@@ -159,7 +159,7 @@ impl<L: Layout> Format for Steps32<L> {
         part: usize,
         n: usize,
         x: &[Row<'_>; M],
-        acc: (&mut [f32], usize),
+        acc: &mut [f32],
     ) {
         tile::<I, L, P, M>(isa, scratch, part, n * (Self::BLOCK / L::STEP), x, acc);
     }
@@ -169,9 +169,9 @@ impl<L: Layout> Format for Steps32<L> {
 #[inline(always)]
 fn sums_of_x<L: Layout>(x: &Row<'_>, step: usize) -> [i16; 2] {
     if L::STEP == 32 {
-        [x.sums[2 * step], x.sums[2 * step + 1]]
+        [x.block.sums[2 * step], x.block.sums[2 * step + 1]]
     } else {
-        [x.sums[step], 0]
+        [x.block.sums[step], 0]
     }
 }
 
@@ -193,7 +193,7 @@ fn float_step<I: Isa, L: Layout>(isa: I, dx: f32, sums: [i16; 2], (d, m): (I::F,
 fn one_step<I: Isa, L: Layout>(isa: I, block: &Part<'_>, s: usize, step: usize, x: &Row<'_>) -> I::F {
     let quads = Shape::<I, L>::QUADS;
     let sums = sums_of_x::<L>(x, step);
-    let q = &x.q[step * quads..(step + 1) * quads];
+    let q = &x.block.q[step * quads..(step + 1) * quads];
     let mut isum = isa.zero();
     if Shape::<I, L>::OFFSET != 0 {
         isum = isa.dot_pairs(isum, isa.splat16(-Shape::<I, L>::OFFSET), sums);
@@ -209,7 +209,7 @@ fn one_step<I: Isa, L: Layout>(isa: I, block: &Part<'_>, s: usize, step: usize, 
     });
     float_step::<I, L>(
         isa,
-        x.d[step],
+        x.block.d[step],
         sums,
         (L::d(isa, block, s), L::m(isa, block)),
         isum,
@@ -224,7 +224,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     part: usize,
     steps: usize,
     x: &[Row<'_>; M],
-    (acc, stride): (&mut [f32], usize),
+    acc: &mut [f32],
 ) {
     let (bytes, quads) = (4 * I::ROWS, Shape::<I, L>::QUADS);
     let mut weights: [&[u8]; P] = [&[]; P];
@@ -232,17 +232,16 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
         let (panel, part) = place::<I>(part + p);
         weights[p] = &scratch[panel].quads[part * 64 * bytes..][..64 * bytes];
     }
+    let acc = &mut acc[..M * stride::<I>()];
     let mut sum = [[I::F::splat(0.0); P]; M];
     for t in 0..M {
         for p in 0..P {
-            sum[t][p] = isa.load_f(&acc[t * stride + (part + p) * I::ROWS..]);
+            sum[t][p] = isa.load_f(&acc[sums_of::<I>(t, part + p)..]);
         }
     }
-    let mut q: [&[[i8; 4]]; M] = [&[]; M];
-    for t in 0..M {
-        q[t] = &x[t].q[..steps * quads];
-    }
-    for step in 0..steps.min(256 / L::STEP) {
+    for step in 0..steps {
+        // The remainder changes nothing but tells the compiler that no index below is out of range.
+        let step = step % (256 / L::STEP);
         let mut isum = [[isa.zero(); P]; M];
         if Shape::<I, L>::OFFSET != 0 {
             let offset = isa.splat16(-Shape::<I, L>::OFFSET);
@@ -252,10 +251,9 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
         }
         let mut of_step: [&[[i8; 4]]; M] = [&[]; M];
         for t in 0..M {
-            of_step[t] = &q[t][step * quads..(step + 1) * quads];
+            of_step[t] = &x[t].block.q[step * quads..][..quads];
         }
-        // The remainder changes nothing but tells the compiler that no index below is out of range.
-        let at = step % (256 / L::STEP) * quads * bytes;
+        let at = step * quads * bytes;
         unrolled!(part in quads / Shape::<I, L>::TOGETHER, at most 8 => {
             let mut sums = if Shape::<I, L>::WIDE { isum } else { [[isa.zero(); P]; M] };
             unrolled!(i in Shape::<I, L>::TOGETHER, at most 8 => {
@@ -285,13 +283,19 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
             let m = isa.load_f(&scratch[panel].dmin[at..]);
             for t in 0..M {
                 let sums = sums_of_x::<L>(&x[t], step);
-                sum[t][p] = sum[t][p].add(float_step::<I, L>(isa, x[t].d[step], sums, (d, m), isum[t][p]));
+                sum[t][p] = sum[t][p].add(float_step::<I, L>(
+                    isa,
+                    x[t].block.d[step],
+                    sums,
+                    (d, m),
+                    isum[t][p],
+                ));
             }
         }
     }
     for t in 0..M {
         for p in 0..P {
-            isa.store_f(sum[t][p], &mut acc[t * stride + (part + p) * I::ROWS..]);
+            isa.store_f(sum[t][p], &mut acc[sums_of::<I>(t, part + p)..]);
         }
     }
 }
