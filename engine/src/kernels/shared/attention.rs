@@ -331,9 +331,8 @@ fn scores<I: Isa, R: Rows, const Q: usize>(
             ahead.announce(isa, at / (WIDE * I::ROWS) * dim + d);
             let k = k.load::<I, WIDE>(isa, d, at);
             for i in 0..Q {
-                let q = I::F::splat(q[i][d]);
                 for v in 0..WIDE {
-                    acc[i][v] = acc[i][v].add(q.mul(k[v]));
+                    acc[i][v] = isa.add_times(acc[i][v], k[v], &q[i][d]);
                 }
             }
         }
@@ -544,9 +543,8 @@ fn columns<I: Isa, R: Rows, const Q: usize, const N: usize>(
         ahead.announce(isa, first + j - seen.start);
         let v = v.load::<I, N>(isa, j, d);
         for i in 0..Q {
-            let p = I::F::splat(p[i][j]);
             for n in 0..N {
-                acc[i][n] = acc[i][n].add(p.mul(v[n]));
+                acc[i][n] = isa.add_times(acc[i][n], v[n], &p[i][j]);
             }
         }
     }

@@ -74,10 +74,9 @@ impl<T: Float> Format for Floats<T> {
             sums[part] = isa.load_f(&acc[part * I::ROWS..]);
         }
         for (k, x) in x.x[..n].iter().enumerate() {
-            let x = I::F::splat(*x);
             for part in 0..parts {
                 let w = T::load(isa, &blocks.part::<I, Self>(k, part));
-                sums[part] = sums[part].add(x.mul(w));
+                sums[part] = isa.add_times(sums[part], w, x);
             }
         }
         for part in 0..parts {
@@ -120,9 +119,8 @@ impl<T: Float> Format for Floats<T> {
                 w[p] = isa.load_f(&scratch[panel].floats[k * ROWS + row * I::ROWS..]);
             }
             for t in 0..M {
-                let x = I::F::splat(rows[t][k]);
                 for p in 0..P {
-                    sums[t][p] = sums[t][p].add(x.mul(w[p]));
+                    sums[t][p] = isa.add_times(sums[t][p], w[p], &rows[t][k]);
                 }
             }
         }

@@ -139,6 +139,12 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn load_halves(self, v: &[u16]) -> Self::F;
     /// `ROWS` bfloat16 numbers, little-endian bytes; exact.
     fn load_bf16(self, bytes: &[u8]) -> Self::F;
+    /// `sum + v * x` of a number in memory, the product rounded before it is added. To put the number in every lane of a register
+    /// first is an instruction of its own, which a processor may have no room for beside multiplications and additions.
+    #[inline(always)]
+    fn add_times(self, sum: Self::F, v: Self::F, x: &f32) -> Self::F {
+        sum.add(v.mul(Self::F::splat(*x)))
+    }
     /// Writes `ROWS` floats.
     fn store_f(self, v: Self::F, out: &mut [f32]);
     /// Quantizes `ROWS` values, `|x * r| < 127.5`: rounds to nearest even, writes the bytes.
