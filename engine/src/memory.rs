@@ -59,7 +59,7 @@ impl Buffer for HeapBuffer {
 }
 
 /// `n` zeros of a buffer for `what`. A large buffer consists of pages that the system hands out as zeros: none is written to, and
-/// the thread that uses one first places it.
+/// the thread that uses one first places it; but allocators write to all where T asks for an alignment beyond 16 bytes.
 ///
 /// # Errors
 /// `Memory` if the allocator refuses.

@@ -9,8 +9,9 @@
 //!     tails         16 bits of rows 0 .. 15 (32 bytes), for each tail of the block
 //! ```
 //!
-//! By groups every word begins at a cache line, and memory is read in one run. (With all tails behind all words one token of Q4_0 or
-//! Q8_0 came from memory at half the speed, with each block's tails behind its words every other load would cross two lines.)
+//! By groups every word begins at a cache line, and memory is read in one run. (With all tails behind all words one token of Q4_0
+//! came from memory at little more than half the speed, of Q8_0 and Q6_K at five sixths; with each block's tails behind its words every
+//! other load would cross two lines.)
 //!
 //! So a panel holds the file's bytes, only their order differs: packing is a transposition at the speed of memory, a row's
 //! blocks can be had back, and a byte of a word keeps its meaning. A 32-bit lane of a vector is one row. A lane holds 4

@@ -58,7 +58,7 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
-/// See [`Isa::add_times`]. Left to itself the compiler loads the number once for several products, which costs Zen 4 a fifth of
+/// See [`Isa::add_times`]. Left to itself the compiler loads the number once for several products, which costs Zen 4 a sixth of
 /// the speed of attention.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -76,6 +76,7 @@ fn add_times(mut sum: __m512, v: __m512, x: &f32) -> __m512 {
             options(pure, readonly, nostack, preserves_flags)
         );
     }
+    // Not `out(zmm_reg) _`: that is given the name of another kind of register.
     let _ = product;
     sum
 }
