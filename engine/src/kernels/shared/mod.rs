@@ -1,6 +1,6 @@
 //! Bodies written once over a narrow lane trait, for every instruction set.
 //!
-//! `isa` is that trait; `blocks` says how rows become panels, `rows` multiplies rows as they are in the file, `panel` drives a matmul over them; `steps_256`, `steps_32`
+//! `isa` is that trait; `blocks` says how rows become panels, `rows` multiplies rows as they are in the file, `codebooks` those over codebooks, `panel` drives a matmul over them; `steps_256`, `steps_32`
 //! and `floats` are its kernels, `layouts_256` and `layouts_32` what the panels hold; `backend` makes a backend of an
 //! instruction set.
 // An instruction set that has no SIMD backend yet uses few of these, WebAssembly no kernels for rows.
@@ -9,6 +9,7 @@
 mod attention;
 pub(crate) mod backend;
 mod blocks;
+mod codebooks;
 mod elementwise;
 mod floats;
 pub mod functions;
