@@ -10,11 +10,13 @@
 //! its input counts as its own: the matrix products' int8 rows, and in `attention` keys and values as the cache stores them.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::ControlFlow;
+use std::str::FromStr;
 
 use crate::context::Context;
 use crate::digest::Digest;
+use crate::kernels::NUMERICS_VERSION;
 use crate::model::probe::Probe;
 use crate::{Error, Result};
 
@@ -34,6 +36,41 @@ impl fmt::Display for Place {
         let Place { position, layer, op } = self;
         write!(f, "position {position}, layer {layer}, operation {op}")
     }
+}
+
+/// As it is typed: `POSITION:LAYER:OP`.
+impl FromStr for Place {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (position, rest) = text.split_once(':')?;
+            let (layer, op) = rest.split_once(':')?;
+            Some(Place {
+                position: position.parse().ok()?,
+                layer: layer.parse().ok()?,
+                op: op.to_owned().into(),
+            })
+        };
+        parse().ok_or_else(|| Error::InvalidInput {
+            what: "expected POSITION:LAYER:OP, for instance 0:0:attn_norm".into(),
+        })
+    }
+}
+
+/// What a trace is of, for [`Trace::new`]: all that a number may depend on. `generated` tokens follow the given ones.
+pub fn describe(context: &Context, tokens: &[u32], generated: usize) -> String {
+    let (config, options) = (context.model().config(), context.options());
+    let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
+    format!(
+        "numerics {NUMERICS_VERSION}, {} of {} layers, context {}, cache {}/{}, tokens {} and {generated} more",
+        config.arch,
+        config.layers.len(),
+        options.n_ctx,
+        options.cache_type_k.name(),
+        options.cache_type_v.name(),
+        tokens.join(",")
+    )
 }
 
 /// One operation of one layer.
@@ -79,7 +116,6 @@ impl Trace {
     /// The trace as text: a line that says of what, then a line per position and operation, `position layer operation
     /// width sha256`, so that `diff` shows the first difference.
     pub fn to_text(&self) -> String {
-        use fmt::Write as _;
         let mut text = format!("{HEADER}{}\n", self.run);
         for position in 0..self.positions() {
             for op in &self.ops {
@@ -237,6 +273,24 @@ impl Capture {
     /// The values; none where the place was not met.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// The values as text: a line each, `element bits value`, so that `diff` shows which differ.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] where the place was not met.
+    pub fn to_text(&self) -> Result<String> {
+        if self.values.is_empty() {
+            return Err(Error::InvalidInput {
+                what: format!("there is no {}; a trace lists what there is", self.place),
+            });
+        }
+        let mut text = String::new();
+        for (element, value) in self.values.iter().enumerate() {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{element} {:08x} {value:e}", value.to_bits());
+        }
+        Ok(text)
     }
 }
 

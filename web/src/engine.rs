@@ -14,7 +14,7 @@ use wasm_bindgen::prelude::*;
 use crate::error::{Result, js, with_code};
 use crate::loading::memory_bytes;
 use crate::request::{Prompt, Request};
-use crate::session::{Limits, Session, Step, sampler};
+use crate::session::{Limits, Session, Step, Wanted, sampler};
 use crate::threads;
 
 /// What a model needs beside its weights.
@@ -103,6 +103,8 @@ impl Engine {
             "chat": matches!(self.parts.template, Ok(Some(_))),
             "backend": self.model.backend().name(),
             "threads": self.session.context().team().workers(),
+            "cacheTypeK": options.cache_type_k.name(),
+            "cacheTypeV": options.cache_type_v.name(),
             "weightBytes": self.model.weight_bytes(),
             "cacheBytes": cache,
             "memoryBytes": memory_bytes(),
@@ -177,20 +179,28 @@ impl Engine {
         Ok(step.to_string())
     }
 
-    /// Begins the digest of all logits of these tokens, as `twinfer eval --tokens` prints it.
-    #[wasm_bindgen(js_name = beginDigest)]
-    pub fn begin_digest(&mut self, tokens: Vec<u32>) -> Result<()> {
+    /// Begins to evaluate these tokens, at most `batch` a step (0: as many as fit). `wanted` is `digest` for the digest of all
+    /// logits, as `twinfer eval --tokens` prints it, `trace` for that of every operation, as `--trace-ops` writes it, or the place
+    /// whose values are wanted, as `--trace-values` takes it.
+    #[wasm_bindgen(js_name = beginEvaluation)]
+    pub fn begin_evaluation(&mut self, tokens: Vec<u32>, batch: usize, wanted: &str) -> Result<()> {
         if tokens.is_empty() {
             return Err(with_code("input", "there are no tokens to evaluate"));
         }
-        self.session.begin_digest(tokens);
+        let wanted = match wanted {
+            "digest" => Wanted::Digest,
+            "trace" => Wanted::Trace,
+            place => Wanted::Values(place.parse().map_err(js)?),
+        };
+        let batch = if batch == 0 { usize::MAX } else { batch };
+        self.session.begin_evaluation(tokens, batch, wanted);
         Ok(())
     }
 
-    /// Evaluates the next batch of them; the digest once all are done.
-    #[wasm_bindgen(js_name = digestStep)]
-    pub fn digest_step(&mut self) -> Result<Option<String>> {
-        self.session.digest().map_err(js)
+    /// Evaluates the next step of them; what was wanted once all are done.
+    #[wasm_bindgen(js_name = evaluationStep)]
+    pub fn evaluation_step(&mut self) -> Result<Option<String>> {
+        self.session.evaluate().map_err(js)
     }
 
     /// Begins the model's digest record, as `twinfer verify` prints it, to be held against another one (JSON) if there is one.

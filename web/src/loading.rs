@@ -3,7 +3,7 @@
 use serde_json::json;
 use twinfer_engine::Error;
 use twinfer_engine::chat::ChatTemplate;
-use twinfer_engine::context::ContextOptions;
+use twinfer_engine::context::{CacheType, ContextOptions};
 use twinfer_engine::gguf::{Gguf, GgufSet, Limits, Metadata, Parser, Status, split};
 use twinfer_engine::model::LoadOptions;
 use twinfer_engine::model::loader::{Loader, Span};
@@ -135,8 +135,8 @@ impl Loading {
     }
 
     /// Checks the model and the memory it will take before any data has come: JSON in bytes. `context` of 0 takes what the
-    /// model was trained for, up to 4096.
-    pub fn plan(&mut self, context: usize) -> Result<String> {
+    /// model was trained for, up to 4096. Types of the cached keys and values by name.
+    pub fn plan(&mut self, context: usize, cache_type_k: &str, cache_type_v: &str) -> Result<String> {
         let set = GgufSet::new(std::mem::take(&mut self.headers)).map_err(js)?;
         let options = LoadOptions {
             backend: self.backend.clone(),
@@ -151,6 +151,8 @@ impl Loading {
                 asked => asked,
             },
             n_batch: BATCH,
+            cache_type_k: cache_type(cache_type_k)?,
+            cache_type_v: cache_type(cache_type_v)?,
             ..ContextOptions::default()
         };
         let plan = loader.plan(&self.context).map_err(js)?;
@@ -245,6 +247,19 @@ impl Loading {
         let model = loader.finish().map_err(js)?;
         Engine::new(model, parts)
     }
+}
+
+/// The type of a cache by its name.
+fn cache_type(name: &str) -> Result<CacheType> {
+    let mut types = CacheType::ALL.iter();
+    let found = types.find(|(_, known)| *known == name);
+    found.map(|(ty, _)| *ty).ok_or_else(|| {
+        let names = CacheType::ALL.map(|(_, name)| name).join(", ");
+        with_code(
+            "input",
+            &format!("`{name}` is no type of a cache; there are {names}"),
+        )
+    })
 }
 
 fn text(metadata: &Metadata, key: &str) -> String {

@@ -5,9 +5,11 @@ use std::ops::ControlFlow;
 use twinfer_engine::Result;
 use twinfer_engine::context::{Context, Sequence};
 use twinfer_engine::digest::Digest;
+use twinfer_engine::model::probe::Probe;
 use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, SamplerParams, dry_breakers};
 use twinfer_engine::sample::{MAX_LAST_N, Sampler};
 use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, StreamDecoder, Tokenizer};
+use twinfer_engine::trace::{Capture, Place, Trace, describe};
 
 /// Why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +75,43 @@ pub struct Session {
     sequence: Sequence,
     tokens: Vec<u32>,
     run: Option<Run>,
-    digest: Option<(Digest, Vec<u32>)>,
+    evaluation: Option<Evaluation>,
+}
+
+/// What is wanted of given tokens.
+pub enum Wanted {
+    /// The digest of all logits.
+    Digest,
+    /// The digest of every operation's output.
+    Trace,
+    /// What one operation made of one position.
+    Values(Place),
+}
+
+/// Given tokens under way.
+struct Evaluation {
+    /// Those that are still to be evaluated.
+    rest: Vec<u32>,
+    /// Tokens per step.
+    batch: usize,
+    seen: Seen,
+}
+
+/// What is collected of them.
+enum Seen {
+    Logits(Digest),
+    Operations(Trace),
+    Values(Capture),
+}
+
+impl Probe for Seen {
+    fn op(&mut self, layer: usize, op: &'static str, width: usize, values: &[f32]) {
+        match self {
+            Seen::Logits(_) => {}
+            Seen::Operations(trace) => trace.op(layer, op, width, values),
+            Seen::Values(capture) => capture.op(layer, op, width, values),
+        }
+    }
 }
 
 impl Session {
@@ -84,7 +122,7 @@ impl Session {
             sequence,
             tokens: Vec::new(),
             run: None,
-            digest: None,
+            evaluation: None,
         }
     }
 
@@ -110,7 +148,7 @@ impl Session {
         limits: &Limits,
     ) -> Result<usize> {
         self.run = None;
-        self.digest = None;
+        self.evaluation = None;
         for &token in prompt {
             sampler.accept(token)?;
         }
@@ -207,33 +245,52 @@ impl Session {
         Ok(Some(Step::Token(token, text)))
     }
 
-    /// Begins a digest of the logits of these tokens.
-    pub fn begin_digest(&mut self, tokens: Vec<u32>) {
+    /// Begins to evaluate these tokens, at most `batch` a step.
+    pub fn begin_evaluation(&mut self, tokens: Vec<u32>, batch: usize, wanted: Wanted) {
         self.run = None;
         self.tokens.clear();
         self.sequence = self.context.new_sequence();
-        self.digest = Some((Digest::new(), tokens));
+        let seen = match wanted {
+            Wanted::Digest => Seen::Logits(Digest::new()),
+            Wanted::Trace => Seen::Operations(Trace::new(&describe(&self.context, &tokens, 0))),
+            Wanted::Values(place) => Seen::Values(Capture::new(place)),
+        };
+        self.evaluation = Some(Evaluation {
+            rest: tokens,
+            batch: batch.clamp(1, self.context.options().n_batch),
+            seen,
+        });
     }
 
-    /// Evaluates the next batch of them; the digest once all are done.
-    pub fn digest(&mut self) -> Result<Option<String>> {
-        let Some((mut digest, mut rest)) = self.digest.take() else {
+    /// Evaluates the next step of them; what was wanted, as text, once all are done.
+    pub fn evaluate(&mut self) -> Result<Option<String>> {
+        let Some(mut evaluation) = self.evaluation.take() else {
             return Ok(None);
         };
-        let n = rest.len().min(self.context.options().n_batch);
-        let mut sink = |_: usize, logits: &[f32]| digest.update(logits);
-        let result = self.context.eval_all(&mut self.sequence, &rest[..n], &mut sink);
+        let Evaluation { rest, batch, seen } = &mut evaluation;
+        let n = rest.len().min(*batch);
+        let result = if let Seen::Logits(digest) = seen {
+            let mut sink = |_: usize, logits: &[f32]| digest.update(logits);
+            self.context.eval_all(&mut self.sequence, &rest[..n], &mut sink)
+        } else {
+            self.context
+                .eval_probed(&mut self.sequence, &rest[..n], seen, &mut |_, _| {})
+        };
         if result.is_err() || n == rest.len() {
             // The cache is as it was made; no list of tokens stands for it.
             self.sequence = self.context.new_sequence();
         }
         result?;
         rest.drain(..n);
-        if rest.is_empty() {
-            return Ok(Some(digest.finish()));
+        if !rest.is_empty() {
+            self.evaluation = Some(evaluation);
+            return Ok(None);
         }
-        self.digest = Some((digest, rest));
-        Ok(None)
+        match evaluation.seen {
+            Seen::Logits(digest) => Ok(Some(digest.finish())),
+            Seen::Operations(trace) => Ok(Some(trace.to_text())),
+            Seen::Values(capture) => capture.to_text().map(Some),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { BrowserContext, Page } from 'playwright-core';
@@ -472,39 +472,5 @@ describe('connections and the cache', () => {
     }, MODEL);
     assert.ok(tried.ok, tried.message);
     assert.match(tried.uncached, /storage/);
-  });
-});
-
-describe('digests of the reference models', { skip: existsSync(join(reference, 'models/synthetic')) ? false : 'the reference vectors are not there' }, () => {
-  test('all builds, one and two threads, equal native scalar', async () => {
-    const wrong: string[] = [];
-    // Chromium's part of the matrix that the native tests print: a model a row, a build and its threads a column.
-    const columns = ['native', ...builds.map(([build, threads]) => `${build} ${threads}`)];
-    console.log('digest of all logits'.padEnd(36), columns.map((name) => name.padEnd(9)).join(' '));
-    for (const folder of ['synthetic', 'wide']) {
-      for (const name of readdirSync(join(reference, 'models', folder)).filter((name) => name.endsWith('.gguf'))) {
-        const path = join(reference, 'models', folder, name);
-        const tokens = [1, 5, 9, 13, 200, 7, 33];
-        const expected = native(path, tokens);
-        const row = [expected];
-        for (const [build, threads] of builds) {
-          const found = await page.evaluate(
-            async ([url, build, threads, tokens]) => {
-              const model = await (window as any).twinfer.Model.load(url, { cache: false, build, threads });
-              const digest = (await model.digest(tokens)) as string;
-              model.free();
-              return digest;
-            },
-            [`/reference/models/${folder}/${name}`, build, threads, tokens] as const,
-          ).catch((error: unknown) => String(error));
-          row.push(found);
-          if (found !== expected) {
-            wrong.push(`${name}, build ${build}, ${threads} threads: ${found}`);
-          }
-        }
-        console.log(name.padEnd(36), row.map((digest) => digest.slice(0, 6).padEnd(9)).join(' '));
-      }
-    }
-    assert.deepEqual(wrong, []);
   });
 });

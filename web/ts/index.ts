@@ -6,7 +6,9 @@ export { features, type Features } from './features.js';
 export { Generation, Model } from './model.js';
 export type {
   BuildName,
+  CacheType,
   DigestRecord,
+  EvaluateOptions,
   GenerateOptions,
   GenerationResult,
   LoadOptions,

@@ -128,7 +128,7 @@ async function stream(
         first = null;
       }
     }
-    const plan = JSON.parse(loading.plan(request.contextLength)) as MemoryPlan;
+    const plan = JSON.parse(loading.plan(request.contextLength, request.cacheTypeK, request.cacheTypeV)) as MemoryPlan;
     progress.set({ plan });
 
     let before = 0;

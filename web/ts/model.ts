@@ -6,6 +6,7 @@ import { Host } from './host.js';
 import type { Calls, Event, LoadRequest, PlainSource } from './protocol.js';
 import type {
   DigestRecord,
+  EvaluateOptions,
   GenerateOptions,
   GenerationResult,
   LoadOptions,
@@ -78,8 +79,25 @@ export class Model {
   }
 
   /** SHA-256 of all logits of these tokens: what `twinfer eval --tokens` prints on a server. */
-  digest(tokens: readonly number[], { signal }: { signal?: AbortSignal } = {}): Promise<string> {
-    return this.#host.call('digest', [...tokens], { signal });
+  digest(tokens: readonly number[], options: EvaluateOptions = {}): Promise<string> {
+    return this.#evaluate(tokens, 'digest', options);
+  }
+
+  /**
+   * SHA-256 of what every operation made of each of these tokens: the text that `twinfer eval --tokens … --trace-ops FILE` writes.
+   * Where digests differ, the first line that differs says where a fault is (`--trace-against FILE` finds it).
+   */
+  trace(tokens: readonly number[], options: EvaluateOptions = {}): Promise<string> {
+    return this.#evaluate(tokens, 'trace', options);
+  }
+
+  /** What one operation made of one position, `POSITION:LAYER:OP`: the text that `twinfer eval --trace-values` prints. */
+  traceValues(tokens: readonly number[], place: string, options: EvaluateOptions = {}): Promise<string> {
+    return this.#evaluate(tokens, place, options);
+  }
+
+  #evaluate(tokens: readonly number[], wanted: string, { signal, batchSize }: EvaluateOptions): Promise<string> {
+    return this.#host.call('evaluate', { tokens: [...tokens], batchSize: batchSize ?? 0, wanted }, { signal });
   }
 
   /** The model's digest record: what `twinfer verify` prints, but for the file's hash, which is not known here. */
@@ -123,6 +141,8 @@ async function open(source: ModelSource, options: LoadOptions): Promise<[Host, M
   const request: LoadRequest = {
     source: plain,
     contextLength: options.contextLength ?? 0,
+    cacheTypeK: options.cacheTypeK ?? 'f16',
+    cacheTypeV: options.cacheTypeV ?? 'f16',
     cache: options.cache ?? true,
     backend: options.backend ?? null,
   };

@@ -1,7 +1,7 @@
 // Messages between the page and its workers.
 
 import type { PlainError } from './errors.js';
-import type { BuildName, DigestRecord, LoadProgress, ModelInfo } from './types.js';
+import type { BuildName, CacheType, DigestRecord, LoadProgress, ModelInfo } from './types.js';
 
 /** A source as it crosses: streams stay on the page and send their chunks. */
 export type PlainSource =
@@ -12,6 +12,8 @@ export type PlainSource =
 export interface LoadRequest {
   source: PlainSource;
   contextLength: number;
+  cacheTypeK: CacheType;
+  cacheTypeV: CacheType;
   cache: boolean;
   backend: string | null;
 }
@@ -22,7 +24,8 @@ export interface Calls {
   generate: [Record<string, unknown>, { reason: string; tail: string }];
   tokenize: [{ text: string; addSpecial: boolean; parseSpecial: boolean }, number[]];
   detokenize: [{ tokens: number[]; special: boolean }, string];
-  digest: [number[], string];
+  /** `wanted`: `digest`, `trace`, or the place whose values are wanted. */
+  evaluate: [{ tokens: number[]; batchSize: number; wanted: string }, string];
   record: [string | null, { record: DigestRecord; difference: string | null }];
 }
 

@@ -3,6 +3,9 @@
 /** A build of the engine: one thread, threads over shared memory, or these with the relaxed dot product as well. */
 export type BuildName = 'simd' | 'threads' | 'relaxed';
 
+/** Number format of cached keys or values: `q8_0` takes about half of the memory of `f16`. */
+export type CacheType = 'f16' | 'f32' | 'q8_0';
+
 /** Where a model comes from: a URL, the URLs or files of a split model in order, a file, a stream, a response. */
 export type ModelSource =
   | string
@@ -65,6 +68,10 @@ export interface LoadOptions {
   onProgress?: (progress: LoadProgress) => void;
   /** Positions of the context. Default: what the model was trained for, up to 4096. */
   contextLength?: number;
+  /** Type of the cached keys. Default: `f16`. */
+  cacheTypeK?: CacheType;
+  /** Type of the cached values. Default: `f16`. */
+  cacheTypeV?: CacheType;
   /** Keep files of URLs in this browser's storage. Default: true. */
   cache?: boolean;
   /** An engine backend by name; default: the best one. */
@@ -89,6 +96,8 @@ export interface ModelInfo {
   threads: number;
   /** The build of the engine: `simd` has one thread. */
   build: string;
+  cacheTypeK: CacheType;
+  cacheTypeV: CacheType;
   weightBytes: number;
   cacheBytes: number;
   /** Memory of the engine. */
@@ -175,6 +184,12 @@ export interface DigestRecord {
   /** SHA-256 of all logits. */
   digest: string;
   answers: { prompt: string; digest: string; tokens: number[]; sampled: number; positions: string[] }[];
+}
+
+export interface EvaluateOptions {
+  signal?: AbortSignal;
+  /** Tokens that are computed together, at most. No number depends on it. Default: as many as the engine takes. */
+  batchSize?: number;
 }
 
 export interface RecordOptions {

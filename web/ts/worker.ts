@@ -138,8 +138,8 @@ async function perform(
       const { tokens, special } = argument as Calls['detokenize'][0];
       return engine.detokenize(Uint32Array.from(tokens), special);
     }
-    case 'digest':
-      return digest(engine, argument as number[], signal);
+    case 'evaluate':
+      return evaluate(engine, argument as Calls['evaluate'][0], signal);
     case 'record':
       return record(engine, argument as Calls['record'][0], signal, tell);
   }
@@ -171,10 +171,14 @@ async function generate(
   }
 }
 
-async function digest(engine: Engine, tokens: number[], signal: AbortSignal): Promise<string> {
-  engine.beginDigest(Uint32Array.from(tokens));
+async function evaluate(
+  engine: Engine,
+  { tokens, batchSize, wanted }: Calls['evaluate'][0],
+  signal: AbortSignal,
+): Promise<string> {
+  engine.beginEvaluation(Uint32Array.from(tokens), batchSize, wanted);
   for (;;) {
-    const done = engine.digestStep();
+    const done = engine.evaluationStep();
     if (done !== undefined) {
       return done;
     }

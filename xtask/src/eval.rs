@@ -13,7 +13,8 @@ pub(crate) const TOKENS: &str = "1,2,3";
 
 /// Builds the program and returns its path.
 pub(crate) fn program() -> Result<PathBuf> {
-    run(cargo().args(["build", "--package", "twinfer"]))?;
+    // The same package selection as in the tests: another one would build the engine anew, with other features of its dependencies.
+    run(cargo().args(["build", "--workspace", "--bin", "twinfer"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(root().join(target).join("debug/twinfer"))
 }

@@ -1,35 +1,67 @@
 //! Bounded fuzzing: every target of `fuzz/`, a workspace of its own whose cargo configuration holds the coverage flags.
 
+use std::fs::File;
 use std::num::NonZero;
 use std::path::Path;
+use std::process::Child;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, exists, line};
-use crate::steps::Steps;
 use crate::{debian, root};
 
 /// Inputs that each target tries, from a fixed seed: on a fresh clone the same ones every time, so that a test run fails
 /// by a change and not by chance. A slow machine stops earlier in the same order. To search on, see `fuzz/README.md`.
 const RUNS: u32 = 200_000;
-const MOST_SECONDS: u32 = 40;
+const MOST_SECONDS: u32 = 30;
+/// What the compiler prints meanwhile.
+const OUTPUT: &str = "target/fuzz-build.log";
 /// An input that takes this long is a finding; far more than any takes, for machines that do other things as well.
 const SLOW_SECONDS: u32 = 60;
 
-/// Builds the targets and runs all of them, whatever one finds.
-pub(crate) fn run(steps: &mut Steps) -> Result<()> {
-    let fuzz = root().join("fuzz");
-    if !exists("c++") {
-        debian::install(&["g++"]).context("libFuzzer is built from C++ sources")?;
-    }
-    // Flags from the environment would take the place of the package's own, here and below.
-    steps.run(
-        cargo()
-            .current_dir(&fuzz)
+/// The targets being built, beside what else is done: much of the time goes into one thread of the compiler.
+pub(crate) struct Build {
+    cargo: Child,
+    line: String,
+}
+
+impl Build {
+    pub(crate) fn begin() -> Result<Self> {
+        if !exists("c++") {
+            debian::install(&["g++"]).context("libFuzzer is built from C++ sources")?;
+        }
+        let mut build = cargo();
+        build
+            .current_dir(root().join("fuzz"))
+            // Flags from the environment would take the place of the package's own, here and below.
             .env_remove("RUSTFLAGS")
-            .args(["build", "--release", "--bins"]),
-    )?;
+            .args(["build", "--release", "--bins"]);
+        std::fs::create_dir_all(root().join("target"))?;
+        let cargo = build
+            .stderr(File::create(root().join(OUTPUT))?)
+            .spawn()
+            .context("cargo could not be started")?;
+        let line = line(&build);
+        Ok(Build { cargo, line })
+    }
+
+    /// Waits for its end and shows what it printed.
+    fn end(mut self) -> Result<()> {
+        let status = self.cargo.wait()?;
+        let text = std::fs::read_to_string(root().join(OUTPUT))?;
+        println!("$ {}\n{text}", self.line);
+        if !status.success() {
+            bail!("`{}` failed ({status})", self.line);
+        }
+        Ok(())
+    }
+}
+
+/// Runs all targets, whatever one finds.
+pub(crate) fn run(build: Build) -> Result<()> {
+    let fuzz = root().join("fuzz");
+    build.end()?;
     // A target takes one core: as many at a time as there are.
     let waiting = Mutex::new(targets(&fuzz)?);
     let failed = Mutex::new(Vec::new());

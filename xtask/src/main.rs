@@ -80,7 +80,7 @@ enum Command {
     ///
     /// A failed step does not stop the others; the table at the end shows them all.
     Test {
-        /// Only format, clippy and the native tests.
+        /// Only format, clippy and the native tests without the matrix: under three minutes after a change.
         #[arg(long)]
         quick: bool,
         /// Leave out the browser side: its three wasm modules and the tests in Chromium.

@@ -17,6 +17,8 @@ use crate::{debian, root};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+/// The engine with overflow checks, which the native tests do without.
+const CHECKED: &str = "profile.dev.package.twinfer-engine.overflow-checks=true";
 /// How long rustup may take to install the target, where the network neither answers nor refuses.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(120);
 
@@ -68,6 +70,7 @@ impl Toolchain {
         build
             .args(["build", "--package", "twinfer-tests-wasm", "--target", TARGET])
             .args(["--features", "relaxed-simd"])
+            .args(["--config", CHECKED])
             .env(
                 "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
                 crate::web::SIMD_FLAGS,

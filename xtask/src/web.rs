@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use crate::command::{cargo, command, exists, output, run};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{debian, node, root};
+use crate::{debian, eval, node, root};
 
 /// The most that a module may weigh, compressed as a server would.
 const MOST_COMPRESSED: usize = 1_500_000;
@@ -122,7 +122,7 @@ pub(crate) fn build(options: Options) -> Result<()> {
 pub(crate) fn test(steps: &mut Steps) -> Result<()> {
     let tools = Tools::find()?;
     let chromium = chromium()?;
-    steps.run(cargo().args(["build", "--package", "twinfer"]))?;
+    let twinfer = eval::program()?;
     let tests = root().join("web/tests");
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in tests.read_dir()? {
@@ -136,7 +136,7 @@ pub(crate) fn test(steps: &mut Steps) -> Result<()> {
     node.args(["--test", "--test-reporter=spec", "--test-concurrency=1"])
         .args(files.iter().map(|path| path.strip_prefix(root()).unwrap_or(path)))
         .env("TWINFER_CHROMIUM", chromium)
-        .env("TWINFER", root().join("target/debug/twinfer"));
+        .env("TWINFER", twinfer);
     steps.run_tests(&mut node)
 }
 

@@ -1,7 +1,6 @@
 //! `eval`.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Args;
 use twinfer_engine::trace::Place;
@@ -64,27 +63,5 @@ pub(crate) struct EvalArgs {
 
     /// In place of the report, print what one operation made of one position: element, bits and value, a line each.
     #[arg(long, value_name = "POSITION:LAYER:OP", conflicts_with_all = ["json", "logits", "trace_ops", "trace_against"])]
-    pub(crate) trace_values: Option<PlaceArg>,
-}
-
-/// A row of an operation's output.
-#[derive(Debug, Clone)]
-pub(crate) struct PlaceArg(pub(crate) Place);
-
-impl FromStr for PlaceArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parse = || {
-            let (position, rest) = text.split_once(':')?;
-            let (layer, op) = rest.split_once(':')?;
-            Some(Place {
-                position: position.parse().ok()?,
-                layer: layer.parse().ok()?,
-                op: op.to_owned().into(),
-            })
-        };
-        let place = parse().map(PlaceArg);
-        place.ok_or_else(|| "expected POSITION:LAYER:OP, for instance 0:0:attn_norm".into())
-    }
+    pub(crate) trace_values: Option<Place>,
 }

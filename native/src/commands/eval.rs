@@ -52,13 +52,13 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
     let _pinned = load::pin_caller(global);
     let _guard = interrupt::Guard::new();
     if let Some(place) = &args.trace_values {
-        return trace::values(&mut context, &tokens, args, &place.0);
+        return trace::values(&mut context, &tokens, args, place);
     }
     if let Some(backend) = args.trace_against.as_deref().and_then(trace::backend) {
         return trace::against_backend(global, &file, &mut context, &tokens, args, backend);
     }
     let mut trace = (args.trace_ops.is_some() || args.trace_against.is_some())
-        .then(|| Trace::new(&trace::run(&context, &tokens, args.predict)));
+        .then(|| Trace::new(&twinfer_engine::trace::describe(&context, &tokens, args.predict)));
     let mut sequence = context.new_sequence();
 
     let mut out = args.logits.as_deref().map(NewFile::create).transpose()?;

@@ -9,6 +9,7 @@ import { TestServer } from './server.ts';
 const here = dirname(fileURLToPath(import.meta.url));
 export const root = resolve(here, '../../..');
 export const reference = resolve(root, '../shared/reference');
+export const oracle = join(root, 'tests/oracle/vectors');
 export const demoModel = join(root, 'models/demo/twinfer-demo-q4_k_m.gguf');
 export const screenshots = join(root, 'target/screenshots');
 export const twinfer = process.env.TWINFER ?? join(root, 'target/debug/twinfer');
@@ -16,6 +17,7 @@ export const twinfer = process.env.TWINFER ?? join(root, 'target/debug/twinfer')
 const roots = {
   '/models/': join(root, 'models/demo'),
   '/reference/': reference,
+  '/oracle/': oracle,
   '/generated/': join(root, 'target/web-tests'),
   '/package/': join(root, 'web/dist'),
   '/pages/': join(root, 'web/tests/pages'),

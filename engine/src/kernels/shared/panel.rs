@@ -46,6 +46,22 @@ const PANELS: usize = 2;
 const FILL_WORDS: usize = 72;
 const FILL_TAILS: usize = 64;
 
+/// Does `$body` for every [`Isa::SIDE_BY_SIDE`] vectors of a panel's rows, the first of which is number `$part`. Where those are all of
+/// them there is no loop: the compiler would see that it has one round only after minutes spent on its body.
+macro_rules! by_vectors {
+    ($part:ident of $isa:ty => $body:block) => {
+        if ROWS / <$isa>::ROWS == <$isa>::SIDE_BY_SIDE {
+            let $part = 0;
+            $body
+        } else {
+            for $part in (0..ROWS / <$isa>::ROWS).step_by(<$isa>::SIDE_BY_SIDE) {
+                $body
+            }
+        }
+    };
+}
+pub(super) use by_vectors;
+
 /// The activations of one token that belong to a fill.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {

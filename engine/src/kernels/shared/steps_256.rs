@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
-use super::panel::{Format, ROWS, Row, Scratch, place, stride, sums_of};
+use super::panel::{Format, ROWS, Row, Scratch, by_vectors, place, stride, sums_of};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
 
@@ -123,12 +123,12 @@ impl<L: Layout> Format for Steps256<L> {
 
     #[inline(always)]
     fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
-        for part in (0..ROWS / I::ROWS).step_by(I::SIDE_BY_SIDE) {
+        by_vectors!(part of I => {
             match I::SIDE_BY_SIDE {
                 1 => one_token::<I, L, 1>(isa, blocks, part, x, acc),
                 _ => one_token::<I, L, 2>(isa, blocks, part, x, acc),
             }
-        }
+        });
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
-use super::panel::{Format, ROWS, Row, Scratch, place, stride, sums_of};
+use super::panel::{Format, ROWS, Row, Scratch, by_vectors, place, stride, sums_of};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
 
@@ -107,7 +107,7 @@ impl<L: Layout> Format for Steps32<L> {
     #[inline(always)]
     fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
         let (per_block, side_by_side) = (Self::BLOCK / L::STEP, I::SIDE_BY_SIDE);
-        for first in (0..ROWS / I::ROWS).step_by(side_by_side) {
+        by_vectors!(first of I => {
             let acc = &mut acc[first * I::ROWS..];
             let mut sums = [I::F::splat(0.0); 4];
             unrolled!(p in side_by_side, at most 4 => {
@@ -125,7 +125,7 @@ impl<L: Layout> Format for Steps32<L> {
             unrolled!(p in side_by_side, at most 4 => {
                 isa.store_f(sums[p], &mut acc[p * I::ROWS..]);
             });
-        }
+        });
     }
 
     #[inline(always)]

@@ -1,6 +1,5 @@
 //! `eval --trace-…`: the first operation that differs from another run, and the values that it made.
 
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use twinfer_engine::context::Context;
 use twinfer_engine::gguf::ModelFile;
-use twinfer_engine::kernels::{NUMERICS_VERSION, Storage, select};
+use twinfer_engine::kernels::{Storage, select};
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::trace::{self, Capture, Comparison, Place, Trace};
@@ -18,21 +17,6 @@ use crate::failure::Usage;
 use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
-
-/// What a trace is of: whatever a number may depend on.
-pub(super) fn run(context: &Context, tokens: &[u32], predict: usize) -> String {
-    let (config, options) = (context.model().config(), context.options());
-    let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
-    format!(
-        "numerics {NUMERICS_VERSION}, {} of {} layers, context {}, cache {}/{}, tokens {} and {predict} more",
-        config.arch,
-        config.layers.len(),
-        options.n_ctx,
-        options.cache_type_k.name(),
-        options.cache_type_v.name(),
-        tokens.join(",")
-    )
-}
 
 /// The name, if it is one of a backend.
 pub(super) fn backend(name: &str) -> Option<&str> {
@@ -110,14 +94,7 @@ pub(super) fn values(context: &mut Context, tokens: &[u32], args: &EvalArgs, pla
     if trace::evaluate(context, tokens, &mut capture, &mut |_| goes_on())?.is_break() {
         return interrupt::check();
     }
-    if capture.values().is_empty() {
-        bail!("there is no {place}; `--trace-ops -` lists what there is");
-    }
-    let mut text = String::new();
-    for (element, value) in capture.values().iter().enumerate() {
-        let _ = writeln!(text, "{element} {:08x} {value:e}", value.to_bits());
-    }
-    output::to_stdout(&text)
+    output::to_stdout(&capture.to_text()?)
 }
 
 fn goes_on() -> ControlFlow<()> {
