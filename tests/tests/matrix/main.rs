@@ -9,7 +9,9 @@
 //!   covering design, in which each two values of two factors meet.
 //! - The other models on the scalar backend: four cells with every number of threads and every split.
 //!
-//! Long contexts (spans of attention blocks) are `engine/tests/backends`' subject, the wasm build `wasm_parity`'s.
+//! The browser's cells of the same models and tokens, held to the native scalar backend, are printed by `web/tests/matrix.test.ts`,
+//! in Chromium. Long contexts (spans of attention blocks) are `engine/tests/backends`' subject; planted errors in the wasm backends
+//! are `wasm_parity`'s.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod cells;
