@@ -201,6 +201,7 @@ impl Context {
             options.n_batch,
             options.n_sequences,
             types,
+            team.memory(),
         )?;
         let workspace = Workspace::new(
             &model,
