@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, exists, line};
+use crate::command::{cargo, command, exists, line};
 use crate::{debian, root};
 
 /// Inputs that each target tries, from a fixed seed: on a fresh clone the same ones every time, so that a test run fails
@@ -20,7 +20,8 @@ const OUTPUT: &str = "target/fuzz-build.log";
 /// An input that takes this long is a finding; far more than any takes, for machines that do other things as well.
 const SLOW_SECONDS: u32 = 60;
 
-/// The targets being built, beside what else is done: much of the time goes into one thread of the compiler.
+/// The targets being built, beside what else is done and in the time that it leaves over: the builds before it end in one thread of
+/// the compiler, and the browser's tests mostly wait.
 pub(crate) struct Build {
     cargo: Child,
     line: String,
@@ -31,7 +32,14 @@ impl Build {
         if !exists("c++") {
             debian::install(&["g++"]).context("libFuzzer is built from C++ sources")?;
         }
-        let mut build = cargo();
+        let cargo = cargo();
+        let mut build = if exists("nice") {
+            let mut nice = command("nice");
+            nice.args(["-n", "19"]).arg(cargo.get_program());
+            nice
+        } else {
+            cargo
+        };
         build
             .current_dir(root().join("fuzz"))
             // Flags from the environment would take the place of the package's own, here and below.
