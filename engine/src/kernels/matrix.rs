@@ -32,12 +32,13 @@ pub(crate) struct Shard {
     pub(crate) row_bytes: usize,
     pub(crate) k: usize,
     pub(crate) data: Bytes,
-    /// `data` holds panels of 16 rows in the kernel's layout, the last one padded; else rows as in the file.
+    /// `data` is in the kernel's layout (that of the shared kernels: panels of 16 rows, the last one padded); else rows as in the file.
     pub(crate) packed: bool,
 }
 
 impl Shard {
-    /// GGUF bytes of one row, `row` counted over the whole matrix; only where the shard is not packed.
+    /// GGUF bytes of one row, `row` counted over the whole matrix; only where the shard is not packed, or packed row by
+    /// row.
     pub(crate) fn row(&self, row: usize) -> &[u8] {
         let start = (row - self.rows.start) * self.row_bytes;
         &self.data[start..start + self.row_bytes]

@@ -61,7 +61,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// finite.
     fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool;
 
-    /// `out = x / rms(x) * weight`, over rows of the same length.
+    /// `out = x / rms(x) * weight`, over one row of the weight's length or several.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
     /// `x += y`.
@@ -116,7 +116,7 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     fn grain(&self) -> usize;
 
     /// Computes the tile: for each of its rows (tokens) and columns (outputs) one dot product over k.
-    /// `first_row` is the weight row of the tile's first column.
+    /// `first_row` is the weight row of the tile's first column, counted over the whole matrix.
     fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
 
     /// The rows of a mapped shard in this kernel's own layout; `None` where it has none.

@@ -1,4 +1,4 @@
-//! The integer form that every kernel computes with: a step of weights as `d * (scale * q) - dmin * min`.
+//! The integer form that every kernel computes with: a step of weights as `(d * scale) * q - dmin * min`.
 //!
 //! ```text
 //!   weight   0 ....... 15 | 16 ...... 31 | ... | 240 ..... 255
@@ -32,7 +32,7 @@
 
 use super::{GgmlType, fp4, iq, iq4, k, legacy, tiny};
 
-/// Up to 256 weights as scaled integers: weight `i` is `d * (scale[i / 16] * q[i]) - dmin * min[i / 16]`.
+/// Up to 256 weights as scaled integers: weight `i` is `(d * scale[i / 16]) * q[i] - dmin * min[i / 16]`.
 ///
 /// Only the first [`step_len`] weights of the type, and their groups, hold anything; the rest keeps what was there before.
 /// `q` is never -128 but in q8_0, whose files may hold that byte (no quantizer writes it).

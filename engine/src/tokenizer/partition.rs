@@ -34,7 +34,8 @@ struct Occurrence {
 }
 
 impl Specials {
-    /// All control, unknown and user-defined tokens of `vocabulary`.
+    /// All control, unknown and user-defined tokens of `vocabulary`, but for those that are no text: they could be found
+    /// only within a character, and a text is not cut there.
     pub(super) fn new(vocabulary: &Vocabulary) -> Self {
         let mut specials = Self {
             trie: Trie::new(),
@@ -43,7 +44,9 @@ impl Specials {
         for id in 0..vocabulary.len() as u32 {
             let attributes = vocabulary.attributes(id);
             let text = vocabulary.text(id).unwrap_or_default();
-            if attributes.any(Attributes::CONTROL | Attributes::UNKNOWN | Attributes::USER_DEFINED) {
+            let special =
+                attributes.any(Attributes::CONTROL | Attributes::UNKNOWN | Attributes::USER_DEFINED);
+            if special && std::str::from_utf8(text).is_ok() {
                 specials.trie.insert(text, id);
                 specials.longest = specials.longest.max(text.len().min(LONGEST_KEY));
             }

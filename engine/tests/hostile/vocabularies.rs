@@ -242,6 +242,37 @@ fn a_space_that_byte_pairs_do_not_put() {
     assert_eq!(streamed, " a b");
 }
 
+/// Found by fuzzing: an added token whose bytes begin or end within a character of the text.
+#[test]
+fn added_tokens_that_are_no_text() {
+    use twinfer_engine::gguf::Metadata;
+    use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+    let text = "x\u{2581}y\u{2581}z";
+    let added: [&[u8]; 3] = [b"\x96\x81y", b"y\xe2", b"\x96"];
+    for model in ["llama", "gpt2"] {
+        for kind in [3, 4] {
+            let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| format!("<0x{byte:02X}>").into()).collect();
+            let mut kinds = vec![6; 256];
+            tokens.extend(added.iter().map(|token| token.to_vec()));
+            kinds.extend([kind; 3]);
+            let mut m = Metadata::new();
+            m.insert("tokenizer.ggml.model", Value::String(model.into()));
+            m.insert("tokenizer.ggml.tokens", strings(&tokens));
+            m.insert("tokenizer.ggml.token_type", ints(kinds));
+            m.insert("tokenizer.ggml.merges", strings::<&str>(&[]));
+            let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+            for parse_special in [false, true] {
+                let options = EncodeOptions {
+                    add_special: false,
+                    parse_special,
+                };
+                let ids = tokenizer.encode(text, options).unwrap();
+                assert!(ids.iter().all(|id| !(256..259).contains(id)), "{ids:?}");
+            }
+        }
+    }
+}
+
 /// Tokens of many lengths that overlap everywhere in the text: time is bounded by the text times the longest of them.
 #[test]
 fn added_tokens_that_overlap() {
