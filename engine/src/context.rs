@@ -201,7 +201,6 @@ impl Context {
             options.n_batch,
             options.n_sequences,
             types,
-            team.memory(),
         )?;
         let workspace = Workspace::new(
             &model,

@@ -15,10 +15,10 @@ use crate::{debian, root};
 /// by a change and not by chance. A slow machine stops earlier in the same order. To search on, see `fuzz/README.md`.
 const RUNS: u32 = 200_000;
 const MOST_SECONDS: u32 = 30;
-/// What the compiler prints meanwhile.
-const OUTPUT: &str = "target/fuzz-build.log";
 /// An input that takes this long is a finding; far more than any takes, for machines that do other things as well.
 const SLOW_SECONDS: u32 = 60;
+/// What the compiler prints while the targets are built.
+const OUTPUT: &str = "target/fuzz-build.log";
 
 /// The targets being built, beside what else is done and in the time that it leaves over: the builds before it end in one thread of
 /// the compiler, and the browser's tests mostly wait.

@@ -9,13 +9,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::Pod;
 use crossbeam_queue::ArrayQueue;
 
 use super::config::Config;
 use crate::kernels::{BLOCK, Backend, KvBlock, KvData, MAX_HEAD_DIM, q8_page_len};
-use crate::memory::{self, Memory};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Positions behind a window that stay in the cache, so that a rollback of that many finds what it needs.
 const ROLLBACK: usize = BLOCK;
@@ -74,11 +72,12 @@ pub(crate) enum Store {
 
 impl Store {
     /// `pages` pages of vectors of `dim`.
-    fn new(ty: CacheType, pages: usize, dim: usize, memory: &dyn Memory) -> Result<Self> {
+    fn new(ty: CacheType, pages: usize, dim: usize) -> Result<Self> {
+        const WHAT: &str = "the cache of keys and values (a shorter context needs less)";
         Ok(match ty {
-            CacheType::F32 => Store::F32(numbers::<f32>(pages, dim, memory)?),
-            CacheType::F16 => Store::F16(numbers::<u16>(pages, dim, memory)?),
-            CacheType::Q8_0 => Store::Q8(numbers::<u8>(pages, dim, memory)?),
+            CacheType::F32 => Store::F32(memory::zero_rows(WHAT, pages, f32::page_len(dim))?),
+            CacheType::F16 => Store::F16(memory::zero_rows(WHAT, pages, u16::page_len(dim))?),
+            CacheType::Q8_0 => Store::Q8(memory::zero_rows(WHAT, pages, u8::page_len(dim))?),
         })
     }
 
@@ -89,14 +88,6 @@ impl Store {
             Store::Q8(v) => KvData::Q8(&v[of::<u8>(page, dim)]),
         }
     }
-}
-
-/// Memory of `pages` pages of vectors of `dim`. A long context reads all of it for every token, a head after the other.
-fn numbers<T: Stored + Pod>(pages: usize, dim: usize, memory: &dyn Memory) -> Result<Vec<T>> {
-    const WHAT: &str = "the cache of keys and values (a shorter context needs less)";
-    let numbers: Vec<T> = memory::zero_rows(WHAT, pages, T::page_len(dim))?;
-    memory.advise(bytemuck::cast_slice(&numbers));
-    Ok(numbers)
 }
 
 /// Elements of a page.
@@ -315,7 +306,6 @@ impl CachePool {
         n_batch: usize,
         n_sequences: usize,
         (k, v): (CacheType, CacheType),
-        memory: &dyn Memory,
     ) -> Result<Self> {
         let limit = isize::MAX as u64;
         let bytes = cache_bytes(config, n_ctx, n_batch, n_sequences, (k, v))?;
@@ -336,8 +326,8 @@ impl CachePool {
                 let all = layer.n_kv_heads * pages;
                 Ok(LayerCache {
                     group,
-                    k: Store::new(k, all, dim_k, memory)?,
-                    v: Store::new(v, all, dim_v, memory)?,
+                    k: Store::new(k, all, dim_k)?,
+                    v: Store::new(v, all, dim_v)?,
                     dim_k,
                     dim_v,
                     pages,
