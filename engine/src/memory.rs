@@ -7,13 +7,18 @@ use bytemuck::allocation::try_zeroed_vec;
 use crate::gguf::Bytes;
 use crate::{Error, Result};
 
-/// Where a platform puts packed weights: natively pages of its own choice, in the browser the heap.
+/// Where a platform puts packed weights (natively pages of its own choice, in the browser the heap), and what it does for other
+/// large memory.
 pub trait Memory: Send + Sync + std::fmt::Debug {
     /// `len` zeros that start at a multiple of [`ALIGNMENT`]. Whoever writes to a page first places it.
     ///
     /// # Errors
     /// [`Error::Memory`] where there is not so much.
     fn zeroed(&self, len: usize) -> Result<Box<dyn Buffer>>;
+
+    /// Told of much memory of the heap that nobody has written to yet and that is used all over: a platform may ask for larger
+    /// pages.
+    fn advise(&self, _: &[u8]) {}
 }
 
 /// Where every [`Buffer`] starts: at a cache line.

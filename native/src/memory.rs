@@ -1,4 +1,4 @@
-//! Memory that the engine is lent: files mapped, and pages for packed weights.
+//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a step's buffers.
 //!
 //! ```text
 //!   packed weights    [ matrix | matrix | matrix |      free      ]  one reservation of 256 MiB or more, at a multiple of
@@ -143,6 +143,13 @@ impl Memory for Pages {
             start,
             len,
         }))
+    }
+
+    fn advise(&self, memory: &[u8]) {
+        if self.huge && memory.len() >= HUGE_PAGE {
+            // Where the system has none, small pages do.
+            let _ = system::use_huge_pages(memory);
+        }
     }
 }
 

@@ -13,8 +13,9 @@ use super::weights::{Layer, Linear};
 use crate::context::{Mask, Output, Row, Value};
 use crate::kernels::shared::functions::tanh;
 use crate::kernels::{ActBuffer, ActFormat, Activation, Activations, Backend};
+use crate::memory::{self, Memory};
 use crate::team::{Team, Tile};
-use crate::{Error, Result, memory};
+use crate::{Error, Result};
 
 /// Rows of logits that are computed at once.
 const HEAD_ROWS: usize = 16;
@@ -65,10 +66,16 @@ impl Workspace {
         model: &Model,
         (m, n_ctx, workers): (usize, usize, usize),
         cache_type_k: CacheType,
+        memory: &dyn Memory,
     ) -> Result<Self> {
         const WHAT: &str = "the buffers of a step (a smaller batch needs less)";
         let config = &model.config;
-        let rows = |width: usize| memory::zero_rows::<f32>(WHAT, m, width);
+        // A matrix' tile of outputs is a few numbers of many rows: with small pages each row is a miss of address translation.
+        let rows = |width: usize| {
+            let rows: Vec<f32> = memory::zero_rows(WHAT, m, width)?;
+            memory.advise(bytemuck::cast_slice(&rows));
+            Ok::<_, Error>(rows)
+        };
         let widest =
             |f: &dyn Fn(&super::config::LayerConfig) -> usize| config.layers.iter().map(f).max().unwrap_or(0);
         let attended = widest(&|l| l.n_heads * config.head_dim_v);

@@ -52,10 +52,12 @@ impl<I: Isa> Op<I> for Quantize<'_> {
                     let at = part * I::ROWS;
                     isa.store_i8(isa.load_f(&x[at..]).mul(r), &mut q[at..]);
                 }
-                *sum = 0;
+                // In a register: where each addition may change what is read next, it is a loop of bytes.
+                let mut of_q = 0;
                 for q in q {
-                    *sum += i16::from(*q);
+                    of_q += i16::from(*q);
                 }
+                *sum = of_q;
             }
         }
         true

@@ -9,10 +9,11 @@
 //! against some vectors of rows, as the registers allow:
 //!
 //! ```text
-//!   for up to 256 tokens                 sums of floats wait in an array of [token][row]
+//!   for up to 512 tokens                 sums of floats wait in an array of [token][row]
 //!     for panels, as many as a tile is high
 //!       for each fill along k            unpack -> bytes, scales as factors, d
 //!         for tokens by I::TOKENS        tile: I::PARTS vectors x I::TOKENS tokens in registers
+//!                                        after the last fill: its sums to where they are shown
 //! ```
 
 use std::marker::PhantomData;
@@ -30,7 +31,7 @@ use crate::{Error, Result};
 pub(super) const ROWS: usize = 16;
 
 /// Tokens whose sums are kept at a time.
-const TOKENS: usize = 256;
+const TOKENS: usize = 512;
 
 /// Bytes of a file that are packed before their memory is given back.
 const RELEASE: usize = 1 << 20;
@@ -490,7 +491,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self, isa: I) {
+    fn run(mut self, isa: I) {
         let m = self.tokens.len();
         let source = Source::<F>::new(self.weight);
         let inputs = Inputs::<F>::new(self.x);
@@ -513,39 +514,73 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                     blocks = n;
                 }
                 let inputs = inputs.fill(i);
+                // What has its last sum is shown at once: a row of outputs is far from the next one, and the writes of a few
+                // are done while the next tile computes.
+                let shown = (i + 1 == source.fills()).then(|| first..end.min(first + high));
                 let mut t = 0;
-                while t + I::TOKENS <= m {
-                    for part in (0..parts).step_by(I::PARTS) {
-                        let x = (&inputs, self.tokens.start + t);
-                        let acc = &mut sums[t * stride..];
-                        tile::<I, F>(isa, &scratch, (part, I::TOKENS), blocks, x, acc);
-                    }
-                    t += I::TOKENS;
+                macro_rules! tiles_of {
+                    ($tokens:expr) => {
+                        while t + $tokens <= m {
+                            if let Some(panels) = &shown {
+                                self.announce(isa, panels.clone(), t..t + $tokens);
+                            }
+                            for part in (0..parts).step_by(I::PARTS) {
+                                let x = (&inputs, self.tokens.start + t);
+                                let acc = &mut sums[t * stride..];
+                                tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc);
+                            }
+                            if let Some(panels) = &shown {
+                                self.show(panels.clone(), t..t + $tokens, stride, sums);
+                            }
+                            t += $tokens;
+                        }
+                    };
                 }
-                // What is left over goes by twos, then alone.
-                while I::TOKENS > 2 && t + 2 <= m {
-                    for part in (0..parts).step_by(I::PARTS) {
-                        let x = (&inputs, self.tokens.start + t);
-                        let acc = &mut sums[t * stride..];
-                        tile::<I, F>(isa, &scratch, (part, 2), blocks, x, acc);
-                    }
-                    t += 2;
+                tiles_of!(I::TOKENS);
+                // What is left over goes by fours and twos, then alone.
+                if I::TOKENS > 4 {
+                    tiles_of!(4);
                 }
-                for t in t..m {
+                if I::TOKENS > 2 {
+                    tiles_of!(2);
+                }
+                let rest = t..m;
+                for t in rest.clone() {
                     let x = [inputs.row(self.tokens.start + t)];
                     for part in 0..parts {
                         let acc = &mut sums[t * stride..];
                         F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
                     }
                 }
-            }
-            for i in 0..high.min(end - first) {
-                let (lanes, columns) = shown(first + i, &self.rows);
-                for t in 0..m {
-                    let sums = &sums[t * stride + i * ROWS..];
-                    let out = &mut self.out.row(self.tokens.start + t)[columns.clone()];
-                    show(sums, &lanes, out);
+                if let Some(panels) = shown {
+                    self.show(panels, rest, stride, sums);
                 }
+            }
+        }
+    }
+}
+
+impl<F> Tokens<'_, '_, '_, F> {
+    /// Hints that the outputs of some tokens will be written soon.
+    #[inline(always)]
+    fn announce<I: Isa>(&mut self, isa: I, panels: Range<usize>, tokens: Range<usize>) {
+        let columns = shown(panels.start, &self.rows).1;
+        for t in tokens {
+            let out = &self.out.row(self.tokens.start + t)[columns.start..];
+            for panel in 0..panels.len() {
+                isa.prefetch(bytemuck::cast_slice(out), panel * ROWS * size_of::<f32>());
+            }
+        }
+    }
+
+    /// Copies the sums of some tokens to where they are shown.
+    #[inline(always)]
+    fn show(&mut self, panels: Range<usize>, tokens: Range<usize>, stride: usize, sums: &[f32]) {
+        for (i, panel) in panels.enumerate() {
+            let (lanes, columns) = shown(panel, &self.rows);
+            for t in tokens.clone() {
+                let out = &mut self.out.row(self.tokens.start + t)[columns.clone()];
+                show(&sums[t * stride + i * ROWS..], &lanes, out);
             }
         }
     }
@@ -572,6 +607,7 @@ fn tile<I: Isa, F: Format>(
         (2, 2) => of!(2, 2),
         (2, 3) => of!(2, 3),
         (2, 4) => of!(2, 4),
+        (2, 6) => of!(2, 6),
         // A size without a tile of its own goes in the smallest ones.
         _ => {
             for t in 0..tokens {

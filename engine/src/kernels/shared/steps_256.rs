@@ -323,16 +323,17 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
             }
         });
     }
-    let mut msum = [[isa.zero(); P]; M];
-    if L::MIN {
-        add_pairs::<I, L, P, M>(isa, &pairs, &sums_of_x, &mut msum);
-    }
+    // One vector of rows after the other: the sums of the minima of both are more than there are registers beside those of the groups.
     for p in 0..P {
+        let mut msum = [[isa.zero()]; M];
+        if L::MIN {
+            add_pairs::<I, L, 1, M>(isa, &[pairs[p]], &sums_of_x, &mut msum);
+        }
         let (panel, row) = place::<I>(part + p);
         let d = isa.load_f(&scratch[panel].d[row * I::ROWS..]);
         let dmin = isa.load_f(&scratch[panel].dmin[row * I::ROWS..]);
         for t in 0..M {
-            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][p]));
+            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][0]));
             let acc = &mut acc[sums_of::<I>(t, part + p)..];
             isa.store_f(isa.load_f(acc).add(step), acc);
         }

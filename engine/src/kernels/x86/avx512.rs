@@ -94,7 +94,7 @@ impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     const ROWS: usize = 16;
     const PARTS: usize = 2;
-    const TOKENS: usize = 4;
+    const TOKENS: usize = 6;
     const SIDE_BY_SIDE: usize = 1;
     const BIAS: i32 = 128;
     const WIDE_GROUPS: bool = true;
