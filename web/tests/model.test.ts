@@ -327,6 +327,18 @@ describe('faults', () => {
     assert.deepEqual(wrong, []);
   });
 
+  test('a browser that is slow to give a lock is no end of a worker', async () => {
+    await context.route('**/worker.js', async (route) => {
+      const script = await (await route.fetch()).text();
+      const slow =
+        'const request = navigator.locks.request.bind(navigator.locks);' +
+        'navigator.locks.request = async (...all) => { await new Promise((then) => setTimeout(then, 500)); return request(...all); };';
+      await route.fulfill({ contentType: 'text/javascript', body: `${slow}\n${script}`, headers: { 'cross-origin-embedder-policy': 'require-corp' } });
+    });
+    const tried = await tryLoad(MODEL, { cache: false });
+    assert.ok(tried.ok, tried.message);
+  });
+
   test('a worker that ends amid an answer rejects it, and the model can be loaded again', async () => {
     await page.evaluate(async (url) => {
       const w = window as any;

@@ -59,9 +59,20 @@ addEventListener('message', (message: MessageEvent<ToWorker>) => {
   }
 });
 
+/** Takes a lock for as long as this worker lives: the page waits for it and so learns of every end, also one without an event. */
+function hold(lock: string): Promise<void> {
+  return new Promise((held) => {
+    const forever = () => {
+      held();
+      return new Promise<void>(() => undefined);
+    };
+    // Without locks, or where the page may not use them, it does not wait for this one either.
+    (navigator.locks?.request(lock, forever) ?? Promise.reject()).catch(held);
+  });
+}
+
 async function start(request: ToWorker & { type: 'start' }): Promise<void> {
-  // Held as long as this worker lives: the page waits for it and so learns of every end, also one without an event.
-  void navigator.locks?.request(request.lock, () => new Promise<void>(() => undefined));
+  const held = hold(request.lock);
   try {
     build = request.build;
     threads = request.threads;
@@ -69,6 +80,8 @@ async function start(request: ToWorker & { type: 'start' }): Promise<void> {
     // Before the page starts the team's other workers, which ask for their part in it.
     wasm.startTeam(threads);
     const shared = threads > 1;
+    // Not before: the page would get the lock that it waits for, and take this worker for dead.
+    await held;
     send({ type: 'ready', module: shared ? wasm.module : null, memory: shared ? wasm.memory : null });
   } catch (error) {
     send({ type: 'dead', message: lastPanic || toPlain(error).message });
