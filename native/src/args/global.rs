@@ -44,9 +44,9 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true)]
     pub(crate) mlock: bool,
 
-    /// Huge pages for weights: fewer misses of address translation. auto asks for them for packed weights; on asks for
-    /// them for mapped files as well (few file systems have them) and says what it got; off leaves them to the system's
-    /// setting.
+    /// Huge pages for weights: fewer misses of address translation. auto asks for them for packed weights and for the
+    /// buffers of a step; on asks for them for mapped files as well (few file systems have them) and says what it got;
+    /// off leaves them to the system's setting.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", num_args = 0..=1, require_equals = true,
           default_missing_value = "on")]
     pub(crate) huge_pages: HugePages,
