@@ -80,6 +80,7 @@ impl<'a> Packed<'a> {
         Blocks {
             words: &self.bytes[words..words + n * F::WORDS * WORD],
             tails: &self.bytes[tails..tails + n * F::TAILS * TAIL],
+            ahead: &[],
         }
     }
 }
@@ -106,9 +107,22 @@ pub(super) const fn group<F: Format>() -> usize {
 pub(super) struct Blocks<'a> {
     pub(super) words: &'a [u8],
     pub(super) tails: &'a [u8],
+    /// The bytes that will be needed after these, where they are to be read early ([`Isa::read_early`]); else none.
+    pub(super) ahead: &'a [u8],
 }
 
 impl<'a> Blocks<'a> {
+    /// Has share `i` of `n` of what comes next brought along.
+    #[inline(always)]
+    pub(super) fn read_early<I: Isa>(&self, isa: I, i: usize, n: usize) {
+        if I::READS_EARLY {
+            let lines = self.ahead.len() / WORD;
+            if let Some(share) = self.ahead.get(lines * i / n * WORD..lines * (i + 1) / n * WORD) {
+                isa.read_early(share);
+            }
+        }
+    }
+
     /// Part `part` of block `i`: the rows that one vector covers.
     #[inline(always)]
     pub(super) fn part<I: Isa, F: Format>(self, i: usize, part: usize) -> Part<'a> {

@@ -74,6 +74,7 @@ impl<T: Float> Format for Floats<T> {
             sums[part] = isa.load_f(&acc[part * I::ROWS..]);
         }
         for (k, x) in x.x[..n].iter().enumerate() {
+            blocks.read_early(isa, k, n);
             for part in 0..parts {
                 let w = T::load(isa, &blocks.part::<I, Self>(k, part));
                 sums[part] = isa.add_times(sums[part], w, x);

@@ -36,6 +36,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
 
     /// There is no [`Isa::prefetch`].
     const READS_EARLY: bool = false;
+    /// One token goes through blocks of 256 weights line by line, in loops: see [`super::lines_256`]. For four rows a vector.
+    const BY_LINES: bool = false;
     /// Group accumulators of unsigned weights are 32-bit sums; those of signed weights always are.
     const WIDE_GROUPS: bool;
 
@@ -102,6 +104,16 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::X;
     /// The same for [`Isa::dot_signed`].
     fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> Self::SignedX;
+    /// [`Isa::activations`] of a quad whose number is known only where the code runs.
+    #[inline(always)]
+    fn activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::X {
+        self.activations(quads, i)
+    }
+    /// [`Isa::signed_activations`] of such a quad.
+    #[inline(always)]
+    fn signed_activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::SignedX {
+        self.signed_activations(quads, i)
+    }
     /// `acc` plus, per lane, 4 unsigned weights (at most 127) times 4 activations (-127..=127). `acc` is a *group
     /// accumulator*: zero at first, at most [`group_quads`] additions, read by [`Isa::add_group`].
     fn dot(self, acc: Self::V, w: Self::V, x: Self::X) -> Self::V;
@@ -124,6 +136,19 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn splat16(self, v: i16) -> Self::V;
     /// `acc + a[0] * x[0] + a[1] * x[1]` per lane.
     fn dot_pairs(self, acc: Self::V, a: Self::V, x: [i16; 2]) -> Self::V;
+
+    /// `acc` plus the products of the four bytes of each lane, zero-extended, with four numbers.
+    #[inline(always)]
+    fn add_minima(self, acc: Self::V, bytes: Self::V, x: &[[i16; 2]; 2]) -> Self::V {
+        let acc = self.dot_pairs(acc, self.pairs(bytes, 0), x[0]);
+        self.dot_pairs(acc, self.pairs(bytes, 1), x[1])
+    }
+    /// `acc` minus the products of the four bytes of each lane, sign-extended, with four numbers and `1 << shift`, shift below 8.
+    #[inline(always)]
+    fn sub_offsets(self, acc: Self::V, bytes: Self::V, shift: u32, x: &[[i16; 2]; 2]) -> Self::V {
+        let acc = self.dot_pairs(acc, self.pairs_negated(bytes, 0, shift), x[0]);
+        self.dot_pairs(acc, self.pairs_negated(bytes, 1, shift), x[1])
+    }
 
     /// 32-bit integers to floats, rounded to nearest even.
     fn to_f(self, v: Self::V) -> Self::F;

@@ -56,6 +56,8 @@ impl<const FIVE: bool> Layout for Q45K<FIVE> {
     const MAX: i32 = if FIVE { 31 } else { 15 };
     const SIGNED_SCALES: bool = false;
     const SHARED: usize = 2;
+    // Of a word with fifth bits each quad takes another.
+    const ROLLED: bool = !FIVE;
     const MIN: bool = true;
 
     #[inline(always)]
@@ -177,6 +179,8 @@ impl Layout for Q3K {
     const MAX: i32 = 7;
     const SHARED: usize = 4;
     const OFFSET_SHIFT: Option<u32> = Some(2);
+    // Of a word with top bits each quad takes another.
+    const ROLLED: bool = false;
     const SIGNED_SCALES: bool = true;
 
     #[inline(always)]

@@ -36,10 +36,6 @@ const TOKENS: usize = 512;
 /// Bytes of a file that are packed before their memory is given back.
 const RELEASE: usize = 1 << 20;
 
-/// Fills whose bytes are read early together: see [`Isa::read_early`]. Measured: one at a time is 10 % slower, more than four no
-/// longer stay in a core's first cache.
-const EARLY: usize = 2;
-
 /// Panels that one tile can be high.
 const PANELS: usize = 2;
 
@@ -263,11 +259,11 @@ impl<'a, F: Format> Source<'a, F> {
         }
     }
 
-    /// Of all packed bytes as many as [`EARLY`] fills take, from the same number of fills behind block `first` of a panel on;
-    /// unless the weights end before that.
+    /// Of all packed bytes those of the fill behind the one that begins with block `first` of a panel, which may be the next panel's;
+    /// none where the weights end.
     #[inline(always)]
     fn ahead(&self, bytes: &'a [u8], panel: usize, first: usize) -> &'a [u8] {
-        let len = EARLY * F::FILL * blocks::block_bytes::<F>();
+        let len = F::FILL * blocks::block_bytes::<F>();
         let start = panel * self.weight.row_bytes * ROWS + first * blocks::block_bytes::<F>() + len;
         bytes.get(start..start + len).unwrap_or_default()
     }
@@ -303,6 +299,7 @@ impl<'a, F: Format> Source<'a, F> {
                 Blocks {
                     words: &buffer.words[..n * F::WORDS * WORD],
                     tails: &buffer.tails[..n * F::TAILS * TAIL],
+                    ahead: &[],
                 }
             }
         };
@@ -406,11 +403,11 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
                 let (first, n) = source.blocks_of(i);
-                if I::READS_EARLY && i.is_multiple_of(EARLY) {
-                    isa.read_early(source.ahead(bytes, number, first));
+                let mut blocks = panel.some::<F>(first, n);
+                if I::READS_EARLY {
+                    blocks.ahead = source.ahead(bytes, number, first);
                 }
-                let x = inputs.fill(i).row(self.token);
-                F::one_token(isa, panel.some::<F>(first, n), n, &x, &mut acc);
+                F::one_token(isa, blocks, n, &inputs.fill(i).row(self.token), &mut acc);
             }
             self.show(number, &acc);
         }

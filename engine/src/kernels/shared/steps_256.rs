@@ -1,5 +1,5 @@
 //! The kernels for blocks of 256 weights with integer scales per group of 16 or 32; the layouts are in
-//! [`super::layouts_256`].
+//! [`super::layouts_256`]. One token in a browser goes another way through them: [`super::lines_256`].
 //!
 //! Per group: the dot products of its quads (4 consecutive k) are added up, multiplied by the group's scale and added to
 //! the step's sum. Weights that are stored with an offset (q + 32) begin that sum with `- offset * sum of scale * group sum
@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use super::blocks::{Blocks, Part, Sources, unpack_steps};
 use super::functions::Lanes;
 use super::isa::{Isa, add_quad, group_quads, unrolled};
+use super::lines_256;
 use super::panel::{Format, ROWS, Row, Scratch, by_vectors, place, stride, sums_of};
 use crate::kernels::ActFormat;
 use crate::quant::GgmlType;
@@ -39,6 +40,8 @@ pub(super) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const SHARED: usize;
     /// See [`Layout::SHARED`]. At most 8.
     const RUN: usize = 8;
+    /// Bits are taken from their words in the same way for all quads that are a multiple of `SHARED * RUN` apart.
+    const ROLLED: bool = true;
     /// There are minima.
     const MIN: bool = false;
 
@@ -59,21 +62,21 @@ pub(super) trait Layout: std::fmt::Debug + Send + Sync + 'static {
 }
 
 /// What follows from a layout on an instruction set.
-struct Shape<I, L>(PhantomData<(I, L)>);
+pub(super) struct Shape<I, L>(PhantomData<(I, L)>);
 
 impl<I: Isa, L: Layout> Shape<I, L> {
     /// Groups of a block.
-    const GROUPS: usize = 256 / L::GROUP;
+    pub(super) const GROUPS: usize = 256 / L::GROUP;
     /// Quads of a group.
-    const QUADS: usize = L::GROUP / 4;
+    pub(super) const QUADS: usize = L::GROUP / 4;
     /// Quads whose products may be added up before the group's scale is applied.
-    const TOGETHER: usize = if L::SIGNED || group_quads::<I>(L::MAX) > Self::QUADS {
+    pub(super) const TOGETHER: usize = if L::SIGNED || group_quads::<I>(L::MAX) > Self::QUADS {
         Self::QUADS
     } else {
         group_quads::<I>(L::MAX)
     };
     /// What stored weights are too large by, as a shift.
-    const OFFSET: Option<u32> = match L::OFFSET_SHIFT {
+    pub(super) const OFFSET: Option<u32> = match L::OFFSET_SHIFT {
         None if L::SIGNED && I::BIAS != 0 => Some(I::BIAS.trailing_zeros()),
         shift => shift,
     };
@@ -85,7 +88,7 @@ pub(super) struct Steps256<L>(PhantomData<L>);
 
 /// Group sums of x by twos.
 #[inline(always)]
-fn sums_by_twos<'a, L: Layout>(x: &Row<'a>) -> &'a [[i16; 2]] {
+pub(super) fn sums_by_twos<'a, L: Layout>(x: &Row<'a>) -> &'a [[i16; 2]] {
     if L::GROUP == 16 {
         x.block.sums.as_chunks().0
     } else {
@@ -123,7 +126,11 @@ impl<L: Layout> Format for Steps256<L> {
 
     #[inline(always)]
     fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
+        if I::BY_LINES && L::ROLLED {
+            return lines_256::one_token::<I, L>(isa, blocks, x, acc);
+        }
         by_vectors!(part of I => {
+            blocks.read_early(isa, part / I::SIDE_BY_SIDE, ROWS / I::ROWS / I::SIDE_BY_SIDE);
             match I::SIDE_BY_SIDE {
                 1 => one_token::<I, L, 1>(isa, blocks, part, x, acc),
                 _ => one_token::<I, L, 2>(isa, blocks, part, x, acc),
@@ -153,7 +160,7 @@ impl<L: Layout> Format for Steps256<L> {
 
 /// The sum of a step as the contract rounds it.
 #[inline(always)]
-fn float_step<I: Isa, L: Layout>(
+pub(super) fn float_step<I: Isa, L: Layout>(
     isa: I,
     dx: f32,
     (d, isum): (I::F, I::V),

@@ -113,6 +113,7 @@ impl<L: Layout> Format for Steps32<L> {
             unrolled!(p in side_by_side, at most 4 => {
                 sums[p] = isa.load_f(&acc[p * I::ROWS..]);
             });
+            blocks.read_early(isa, first / side_by_side, ROWS / I::ROWS / side_by_side);
             for i in 0..n {
                 unrolled!(p in side_by_side, at most 4 => {
                     let block = blocks.part::<I, Self>(i, first + p);

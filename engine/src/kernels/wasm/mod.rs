@@ -104,6 +104,27 @@ fn repeat(v: v128, i: usize) -> v128 {
     }
 }
 
+/// Quad `i` in every lane: an instruction for the address and a load, which take no part of what computes with vectors.
+#[inline(always)]
+fn quad(quads: &[[i8; 4]], i: usize) -> v128 {
+    let quad = &quads[i];
+    // SAFETY: a reference to four bytes; any alignment will do.
+    unsafe { v128_load32_splat(quad.as_ptr().cast()) }
+}
+
+/// Four numbers, in every lane the first and third, and the second and fourth: for the bytes of [`wide`].
+#[inline(always)]
+fn even_and_odd(x: &[[i16; 2]; 2]) -> [v128; 2] {
+    let four: &[i16] = x.as_flattened();
+    // SAFETY: a reference to eight bytes; any alignment will do.
+    let four = unsafe { v128_load64_splat(four.as_ptr().cast()) };
+    let four = i16x8_shuffle::<0, 2, 1, 3, 4, 6, 5, 7>(four, four);
+    [
+        i32x4_shuffle::<0, 0, 0, 0>(four, four),
+        i32x4_shuffle::<1, 1, 1, 1>(four, four),
+    ]
+}
+
 impl<const RELAXED: bool> Isa for Wasm<RELAXED>
 where
     Self: Run,
@@ -112,10 +133,11 @@ where
     const ROWS: usize = 4;
     const PARTS: usize = 2;
     const TOKENS: usize = 2;
-    // Two need more registers than there are, and were no faster in Chromium.
+    // Of steps of 32 weights: two need more registers than there are, and were no faster in Chromium.
     const SIDE_BY_SIDE: usize = 1;
     const BIAS: i32 = 128;
     const READS_EARLY: bool = true;
+    const BY_LINES: bool = true;
     const WIDE_GROUPS: bool = false;
 
     type V = v128;
@@ -259,6 +281,16 @@ where
     }
 
     #[inline(always)]
+    fn activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::X {
+        <Self as Run>::spread(quad(quads, i))
+    }
+
+    #[inline(always)]
+    fn signed_activations_at(self, quads: &[[i8; 4]], i: usize) -> [v128; 2] {
+        wide(quad(quads, i))
+    }
+
+    #[inline(always)]
     fn dot(self, acc: v128, w: v128, x: Self::X) -> v128 {
         i16x8_add(acc, <Self as Run>::pairs(w, x))
     }
@@ -338,6 +370,20 @@ where
     fn dot_pairs(self, acc: v128, a: v128, x: [i16; 2]) -> v128 {
         let x = i32x4_splat(i32::from(x[0] as u16) | i32::from(x[1]) << 16);
         i32x4_add(acc, i32x4_dot_i16x8(a, x))
+    }
+
+    #[inline(always)]
+    fn add_minima(self, acc: v128, bytes: v128, x: &[[i16; 2]; 2]) -> v128 {
+        let ([even, odd], x) = (unsigned_wide(bytes), even_and_odd(x));
+        let acc = i32x4_add(acc, i32x4_dot_i16x8(even, x[0]));
+        i32x4_add(acc, i32x4_dot_i16x8(odd, x[1]))
+    }
+
+    #[inline(always)]
+    fn sub_offsets(self, acc: v128, bytes: v128, shift: u32, x: &[[i16; 2]; 2]) -> v128 {
+        let ([even, odd], x) = (wide(bytes), even_and_odd(x));
+        let sum = i32x4_add(i32x4_dot_i16x8(even, x[0]), i32x4_dot_i16x8(odd, x[1]));
+        i32x4_sub(acc, i32x4_shl(sum, shift))
     }
 
     #[inline(always)]
@@ -475,6 +521,8 @@ pub(super) trait Run: Copy + Send + Sync + std::fmt::Debug + 'static + Sized {
     type X: Copy;
     /// Quad `i % 4` of four, in every lane.
     fn activations(four: v128, i: usize) -> Self::X;
+    /// A quad that is in every lane already.
+    fn spread(quad: v128) -> Self::X;
     /// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, or other sums of two of a lane's products; w is unsigned and at most
     /// 127.
     fn pairs(w: v128, x: Self::X) -> v128;
@@ -492,6 +540,11 @@ impl Run for Wasm<false> {
     fn activations(four: v128, i: usize) -> [v128; 2] {
         let [even, odd] = wide(four);
         [repeat(even, i), repeat(odd, i)]
+    }
+
+    #[inline(always)]
+    fn spread(quad: v128) -> [v128; 2] {
+        wide(quad)
     }
 
     #[inline(always)]
@@ -513,6 +566,11 @@ impl Run for Wasm<true> {
     #[inline(always)]
     fn activations(four: v128, i: usize) -> v128 {
         repeat(four, i)
+    }
+
+    #[inline(always)]
+    fn spread(quad: v128) -> v128 {
+        quad
     }
 
     #[inline(always)]

@@ -1,0 +1,169 @@
+//! One token times blocks of 256 weights, where a second compiler stands between this code and the processor
+//! ([`Isa::BY_LINES`]): a line of memory, one word of all 16 rows, at a time, in loops that stay loops.
+//!
+//! [`super::steps_256`] writes a block's quads out one after the other, for one vector of rows. In a browser that has three costs,
+//! and this form avoids each:
+//!
+//! - A sum that is used once is moved to its use, with all that leads to it. The loads stay where they are: their results wait on
+//!   the stack. What goes around in a loop stays in its registers.
+//! - An activation is put into all lanes, and a constant made of two instructions or three, for each vector of rows anew. Here
+//!   once for four.
+//! - There is no prefetch. Processors find out by themselves which lines are needed next, but they do so for each instruction
+//!   that reads, and remember some dozens of these. A block written out has hundreds; here all lines ahead are read by few.
+//!
+//! ```text
+//!   for each vector of rows        scales -> factors [group][vector], sums of the offsets
+//!   for each bundle                quads that take their bits from the same words, two runs of them at a time
+//!     a share of the next block is read
+//!     for each line                4 vectors, 8 sums of groups in registers
+//!     the sums times their factors
+//!   for each vector of rows        minima, one step in floats
+//! ```
+
+// Indices name registers here: several arrays are walked by the same number.
+#![allow(clippy::needless_range_loop)]
+
+use std::hint::black_box;
+use std::marker::PhantomData;
+
+use super::blocks::Blocks;
+use super::functions::Lanes;
+use super::isa::{Isa, unrolled};
+use super::panel::{ROWS, Row};
+use super::steps_256::{Layout, Shape, Steps256, float_step, sums_by_twos};
+
+/// Vectors of a panel's rows: [`Isa::BY_LINES`] is for instruction sets with as many.
+const PARTS: usize = 4;
+
+/// How a block is walked.
+struct Walk<I, L>(PhantomData<(I, L)>);
+
+impl<I: Isa, L: Layout> Walk<I, L> {
+    /// Bundles of a block.
+    const BUNDLES: usize = 64 / (L::SHARED * L::RUN);
+    /// Runs taken at a time: the sums of more of them are more than there are registers.
+    const RUNS: usize = if L::SHARED < 2 { L::SHARED } else { 2 };
+    /// Times that a bundle is gone through.
+    const TURNS: usize = L::SHARED / Self::RUNS;
+    /// Lines whose products are added up before the groups' factors are applied.
+    const TOGETHER: usize = if Shape::<I, L>::TOGETHER < L::RUN {
+        Shape::<I, L>::TOGETHER
+    } else {
+        L::RUN
+    };
+    /// How often a run is cut by that.
+    const CUTS: usize = L::RUN / Self::TOGETHER;
+    /// Shares in which the next block is read.
+    const SHARES: usize = Self::BUNDLES * Self::TURNS * Self::CUTS;
+}
+
+/// One block of all rows.
+struct Block<'a, I: Isa> {
+    isa: I,
+    blocks: Blocks<'a>,
+    quads: &'a [[i8; 4]],
+    /// Factors of the groups.
+    factors: [[I::V; PARTS]; 16],
+}
+
+/// Numbers below `n`, a power of two, which the compiler shall not know: it would write the loop out. The mask tells it at least
+/// that no index is out of range, and which bits of an index are zero.
+#[inline(always)]
+fn numbers(n: usize) -> impl Iterator<Item = usize> {
+    (0..black_box(n)).map(move |i| i & (n - 1))
+}
+
+/// Adds the products of one block with one token to the sums of its 16 rows.
+#[inline(always)]
+pub(super) fn one_token<I: Isa, L: Layout>(isa: I, blocks: Blocks<'_>, x: &Row<'_>, acc: &mut [f32; ROWS]) {
+    let fours_of_sums: &[[[i16; 2]; 2]] = sums_by_twos::<L>(x).as_chunks().0;
+    let mut block = Block {
+        isa,
+        blocks,
+        quads: &x.block.q,
+        factors: [[isa.zero(); PARTS]; 16],
+    };
+    let mut isum = [isa.zero(); PARTS];
+    for p in numbers(PARTS) {
+        let scales = L::scales(isa, &blocks.part::<I, Steps256<L>>(0, p));
+        if let Some(shift) = Shape::<I, L>::OFFSET {
+            unrolled!(v in Shape::<I, L>::GROUPS / 4, at most 4 => {
+                isum[p] = isa.sub_offsets(isum[p], scales[v], shift, &fours_of_sums[v]);
+            });
+        }
+        unrolled!(g in Shape::<I, L>::GROUPS, at most 16 => {
+            block.factors[g][p] = isa.factor(scales[g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
+        });
+    }
+    // Apart from the array above, whose places are chosen by a number: these are registers.
+    let mut sums = isum;
+    for b in numbers(Walk::<I, L>::BUNDLES) {
+        block.bundle::<L>(b, &mut sums);
+    }
+    let isum = sums;
+    for p in numbers(PARTS) {
+        let part = blocks.part::<I, Steps256<L>>(0, p);
+        let mut msum = isa.zero();
+        if L::MIN {
+            let mins = L::mins(isa, &part);
+            unrolled!(v in Shape::<I, L>::GROUPS / 4, at most 4 => {
+                msum = isa.add_minima(msum, mins[v], &fours_of_sums[v]);
+            });
+        }
+        let (d, dmin) = (L::d(isa, &part), L::dmin(isa, &part));
+        let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
+        let acc = &mut acc[p * I::ROWS..];
+        isa.store_f(isa.load_f(acc).add(step), acc);
+    }
+}
+
+impl<I: Isa> Block<'_, I> {
+    /// Adds the products of bundle `b` to the step's sums.
+    #[inline(always)]
+    fn bundle<L: Layout>(&self, b: usize, sums: &mut [I::V; PARTS]) {
+        let (isa, first) = (self.isa, b * L::SHARED * L::RUN);
+        unrolled!(turn in Walk::<I, L>::TURNS, at most 4 => {
+            for cut in numbers(Walk::<I, L>::CUTS) {
+                let share = (b * Walk::<I, L>::TURNS + turn) * Walk::<I, L>::CUTS + cut;
+                self.blocks.read_early(isa, share, Walk::<I, L>::SHARES);
+                let mut groups = [[isa.zero(); PARTS]; 2];
+                let start = cut * Walk::<I, L>::TOGETHER;
+                if Walk::<I, L>::TOGETHER > 2 {
+                    for i in numbers(Walk::<I, L>::TOGETHER) {
+                        self.line::<L>(first, turn, start + i, &mut groups);
+                    }
+                } else {
+                    unrolled!(i in Walk::<I, L>::TOGETHER, at most 4 => {
+                        self.line::<L>(first, turn, start + i, &mut groups);
+                    });
+                }
+                for run in 0..Walk::<I, L>::RUNS {
+                    let quad = first + (turn + run * Walk::<I, L>::TURNS) * L::RUN + start;
+                    // The mask changes nothing but tells the compiler that there is no such group.
+                    let factors = &self.factors[(quad / Shape::<I, L>::QUADS) & 15];
+                    for p in 0..PARTS {
+                        sums[p] = isa.add_scaled(sums[p], groups[run][p], factors[p], L::SIGNED);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Adds the products of quad `i` of the runs of this turn to the sums of their groups.
+    #[inline(always)]
+    fn line<L: Layout>(&self, first: usize, turn: usize, i: usize, groups: &mut [[I::V; PARTS]; 2]) {
+        let isa = self.isa;
+        for p in 0..PARTS {
+            let part = self.blocks.part::<I, Steps256<L>>(0, p);
+            for run in 0..Walk::<I, L>::RUNS {
+                let quad = first + (turn + run * Walk::<I, L>::TURNS) * L::RUN + i;
+                let (w, sum) = (L::quad(isa, &part, quad), &mut groups[run][p]);
+                *sum = if L::SIGNED {
+                    isa.dot_signed(*sum, w, isa.signed_activations_at(self.quads, quad))
+                } else {
+                    isa.dot(*sum, w, isa.activations_at(self.quads, quad))
+                };
+            }
+        }
+    }
+}
