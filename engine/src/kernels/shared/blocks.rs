@@ -116,6 +116,7 @@ impl<'a> Blocks<'a> {
     #[inline(always)]
     pub(super) fn read_early<I: Isa>(&self, isa: I, i: usize, n: usize) {
         if I::READS_EARLY {
+            // Of a length that is found where the code runs: reads that the compiler wrote out made a model a fifth slower.
             let lines = self.ahead.len() / WORD;
             if let Some(share) = self.ahead.get(lines * i / n * WORD..lines * (i + 1) / n * WORD) {
                 isa.read_early(share);
