@@ -76,8 +76,8 @@ pub struct KvBlock<'a> {
     pub v: KvData<'a>,
     /// Width of a value.
     pub dim_v: usize,
-    /// The keys of the block that will be wanted next, where that is known: memory is told of them.
-    pub next: Option<KvData<'a>>,
+    /// Keys and values of the block that will be wanted next, where that is known: memory is told of them.
+    pub next: Option<(KvData<'a>, KvData<'a>)>,
 }
 
 /// Numbers of a cache page as stored.

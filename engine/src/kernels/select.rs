@@ -31,9 +31,9 @@ pub fn known() -> &'static [Known] {
         #[cfg(target_arch = "x86_64")]
         {
             all.push(Known {
-                name: x86::Avx512::NAME,
-                backend: x86::Avx512::detect().map(backend),
-                lacking: x86::Avx512::lacking(),
+                name: x86::Avx512::<false>::NAME,
+                backend: x86::Avx512::<false>::detect().map(backend),
+                lacking: x86::Avx512::<false>::lacking(),
             });
             all.push(Known {
                 name: x86::Avx2::<true>::NAME,

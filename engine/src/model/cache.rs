@@ -217,7 +217,10 @@ impl LayerCache {
             k: self.k.page(place(page), self.dim_k),
             v: self.v.page(place(page), self.dim_v),
             dim_v: self.dim_v,
-            next: next.map(|page| self.k.page(place(page), self.dim_k)),
+            next: next.map(|page| {
+                let page = place(page);
+                (self.k.page(page, self.dim_k), self.v.page(page, self.dim_v))
+            }),
         }
     }
 }

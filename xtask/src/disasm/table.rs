@@ -96,7 +96,7 @@ const fn attention(width: Width, name: &'static str, symbols: &'static str) -> R
         symbols,
         hot: ("vcvtph2ps", width),
         least: 16,
-        with: &["vmulps", "vaddps", "prefetcht0"],
+        with: &["vmulps", "vaddps", "prefetcht1"],
         without: &[],
     }
 }
@@ -247,6 +247,11 @@ pub(super) const RULES: &[Rule] = &[
         Width::Zmm,
         "avx512 attention",
         "*::avx512::enter::<*::attention::Attend>",
+    ),
+    attention(
+        Width::Zmm,
+        "avx512 attention, numbers in registers",
+        "*::avx512::enter_splat::<*::attention::Attend>",
     ),
     attention(
         Width::Ymm,

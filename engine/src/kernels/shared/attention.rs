@@ -9,8 +9,8 @@
 //!   merge     o = o * a + acc * b, from the registers
 //! ```
 //!
-//! While scores are computed, memory is told of the block's values, and of the next block's keys meanwhile: text that is written
-//! behind a long context reads it all once a token.
+//! While scores are computed, memory is told of the next block's keys, and of its values while values are added up: text that is
+//! written behind a long context reads it all once a token.
 //!
 //! A tile of several passes widens the block's half-precision numbers once; a small one reads them as they are. Values in
 //! q8_0 are always widened, keys in q8_0 never.
@@ -22,8 +22,8 @@
 
 use std::ops::Range;
 
-use super::functions::{Lanes, exp, sum16, tanh};
-use super::isa::{Isa, Op, add_quad, unrolled};
+use super::functions::{Lanes, exp, tanh};
+use super::isa::{Isa, Op, add_quad, sum_lanes, unrolled};
 use crate::kernels::scalar::attention as scalar;
 use crate::kernels::{BLOCK, KvBlock, KvData, Partials, QuantizedQueries, Queries};
 
@@ -109,7 +109,7 @@ impl<'a> Ahead<'a> {
     fn announce<I: Isa>(self, isa: I, step: usize) {
         // Written out, as a loop within a hot loop costs more than it does.
         unrolled!(i in self.share, at most 4 => {
-            isa.prefetch(self.bytes, (step * self.share + i) * 64);
+            isa.prefetch_l2(self.bytes, (step * self.share + i) * 64);
         });
     }
 }
@@ -181,22 +181,15 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
             }
             let mut first = token * queries.group;
             let last = end * queries.group;
-            // Only the first pass reads from memory; many passes compute for longer than memory takes; values in q8_0 were read
-            // when they were widened.
-            let (mut values, mut next) = (&[][..], &[][..]);
-            if token == 0 && !widen {
-                next = block.next.map_or(&[][..], KvData::bytes);
-                if !matches!(block.v, KvData::Q8(_)) {
-                    values = block.v.bytes();
-                }
-            }
+            // Only the first pass reads from memory, and many passes compute for longer than memory takes.
+            let next = block.next.filter(|_| token == 0 && !widen);
             let mut pass = Pass {
                 queries,
                 visible,
                 k,
                 v,
                 dim_v: block.dim_v,
-                ahead: (values, next),
+                next: next.map_or((&[][..], &[][..]), |(k, v)| (k.bytes(), v.bytes())),
                 sum: &mut sum,
             };
             while I::QUERIES >= 6 && first + 6 <= last {
@@ -263,8 +256,8 @@ struct Pass<'a, 'b> {
     k: Keys<'a>,
     v: Values<'a>,
     dim_v: usize,
-    /// What the first pass announces: this block's values and the next one's keys.
-    ahead: (&'a [u8], &'a [u8]),
+    /// What the first pass announces: the next block's keys and values.
+    next: (&'a [u8], &'a [u8]),
     sum: &'a mut Partials<'b>,
 }
 
@@ -276,20 +269,24 @@ impl Pass<'_, '_> {
         let visible: [&Range<usize>; Q] =
             std::array::from_fn(|i| &self.visible[(first + i) / self.queries.group]);
         let mut p = [[0.0f32; BLOCK]; Q];
-        let (values, next) = std::mem::take(&mut self.ahead);
+        let (next_k, next_v) = std::mem::take(&mut self.next);
         match self.k {
-            Keys::F32(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), values, &mut p),
-            Keys::F16(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), values, &mut p),
+            Keys::F32(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), next_k, &mut p),
+            Keys::F16(k) => scores::<I, _, Q>(isa, &q, plain(k, BLOCK), next_k, &mut p),
             Keys::Q8(k) => {
                 let dim = self.queries.dim_k;
                 let q = std::array::from_fn(|i| self.queries.quantized.query(first + i, dim));
-                scores_q8::<I, Q>(isa, &q, k, dim, &mut p);
+                scores_q8::<I, Q>(isa, &q, (k, dim), next_k, &mut p);
             }
         }
         // Softmax states of the block, in lanes.
         let (mut m, mut l) = ([0.0f32; 16], [0.0f32; 16]);
+        // All maxima first: each is the end of a chain of operations, which the others' fill.
         for i in 0..Q {
-            (m[i], l[i]) = softmax(isa, self.queries, visible[i], &mut p[i]);
+            m[i] = scale(isa, self.queries, visible[i], &mut p[i]);
+        }
+        for i in 0..Q {
+            l[i] = exponentials(isa, visible[i], m[i], &mut p[i]);
         }
         let (a, b, empty) = join::<I, Q>(isa, &mut self.sum.part(first..first + Q), (&m, &l));
         // A position that another query of the pass sees and this one does not has p = +0.0 here. Adding 0 * v moves no
@@ -300,7 +297,7 @@ impl Pass<'_, '_> {
         }
         let o = &mut self.sum.o[first * self.dim_v..(first + Q) * self.dim_v];
         let merge = Merged { a, b, empty };
-        let seen = (seen, next);
+        let seen = (seen, next_v);
         match self.v {
             Values::F32(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
             Values::F16(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
@@ -312,17 +309,17 @@ fn plain<T>(numbers: &[T], width: usize) -> Plain<'_, T> {
     Plain { numbers, width }
 }
 
-/// `score[j] = sum of q[d] * k[d][j]` for all 64 positions. Announces `values`.
+/// `score[j] = sum of q[d] * k[d][j]` for all 64 positions. Announces `next`, the next block's keys.
 #[inline(always)]
 fn scores<I: Isa, R: Rows, const Q: usize>(
     isa: I,
     q: &[&[f32]; Q],
     k: R,
-    values: &[u8],
+    next: &[u8],
     score: &mut [[f32; BLOCK]; Q],
 ) {
     let dim = q[0].len();
-    let ahead = Ahead::new(values, dim * (BLOCK / (WIDE * I::ROWS)));
+    let ahead = Ahead::new(next, dim * (BLOCK / (WIDE * I::ROWS)));
     let q: [&[f32]; Q] = std::array::from_fn(|i| &q[i][..dim]);
     let mut at = 0;
     while at < BLOCK {
@@ -350,12 +347,13 @@ fn scores<I: Isa, R: Rows, const Q: usize>(
 fn scores_q8<I: Isa, const Q: usize>(
     isa: I,
     q: &[QuantizedQueries<'_>; Q],
-    page: &[u8],
-    dim: usize,
+    (page, dim): (&[u8], usize),
+    next: &[u8],
     score: &mut [[f32; BLOCK]; Q],
 ) {
     // Integer and float accumulators share the registers.
     const N: usize = WIDE / 2;
+    let ahead = Ahead::new(next, dim / 4 * (BLOCK / (N * I::ROWS)));
     let (quants, scales) = page.split_at(BLOCK * dim);
     let bytes: [&[[i8; 4]]; Q] = std::array::from_fn(|i| &q[i].q.as_chunks::<4>().0[..dim / 4]);
     let mut at = 0;
@@ -368,7 +366,9 @@ fn scores_q8<I: Isa, const Q: usize>(
                 let sums = [q[i].sums[2 * step], q[i].sums[2 * step + 1]];
                 isum[i] = [isa.dot_pairs(isa.zero(), isa.splat16(-I::BIAS as i16), sums); N];
             }
+            let first = at / (N * I::ROWS) * (dim / 4) + step * 8;
             unrolled!(quad in 8, at most 8 => {
+                ahead.announce(isa, first + quad);
                 let k = &quants[((step * 8 + quad) * BLOCK + at) * 4..][..N * I::ROWS * 4];
                 let mut keys = [isa.zero(); N];
                 for n in 0..N {
@@ -396,22 +396,22 @@ fn scores_q8<I: Isa, const Q: usize>(
     }
 }
 
-/// Scores to `p = exp(score - m)`, +0.0 where not visible; (m, l).
+/// Where the visible positions begin and end, if some are not.
 #[inline(always)]
-fn softmax<I: Isa>(
-    isa: I,
-    queries: &Queries<'_>,
-    visible: &Range<usize>,
-    p: &mut [f32; BLOCK],
-) -> (f32, f32) {
+fn ends<I: Isa>(visible: &Range<usize>) -> Option<(I::F, I::F)> {
+    (visible.len() < BLOCK).then(|| (I::F::splat(visible.start as f32), I::F::splat(visible.end as f32)))
+}
+
+/// Scales and caps scores, those of positions that are not visible to minus infinity; the largest, m.
+#[inline(always)]
+fn scale<I: Isa>(isa: I, queries: &Queries<'_>, visible: &Range<usize>, score: &mut [f32; BLOCK]) -> f32 {
     let lowest = I::F::splat(f32::NEG_INFINITY);
-    let ends =
-        (visible.len() < BLOCK).then(|| (I::F::splat(visible.start as f32), I::F::splat(visible.end as f32)));
+    let ends = ends::<I>(visible);
     let scale = I::F::splat(queries.scale);
     let mut max = lowest;
     for v in 0..BLOCK / I::ROWS {
         let at = v * I::ROWS;
-        let mut s = isa.load_f(&p[at..]).mul(scale);
+        let mut s = isa.load_f(&score[at..]).mul(scale);
         if let Some(cap) = queries.softcap {
             let cap = I::F::splat(cap);
             s = cap.mul(tanh(s.div(cap)));
@@ -419,10 +419,16 @@ fn softmax<I: Isa>(
         if let Some(ends) = ends {
             s = select(isa, at, ends, s, lowest);
         }
-        isa.store_f(s, &mut p[at..]);
+        isa.store_f(s, &mut score[at..]);
         max = isa.max_f(max, s);
     }
-    let m = isa.max_lane(max) + 0.0;
+    isa.max_lane(max) + 0.0
+}
+
+/// Scores to `p = exp(score - m)`, +0.0 where not visible; their sum, l.
+#[inline(always)]
+fn exponentials<I: Isa>(isa: I, visible: &Range<usize>, m: f32, p: &mut [f32; BLOCK]) -> f32 {
+    let ends = ends::<I>(visible);
     let max = I::F::splat(m);
     let parts = 16 / I::ROWS;
     let mut partial = [I::F::splat(0.0); 4];
@@ -435,12 +441,8 @@ fn softmax<I: Isa>(
         partial[v % parts] = partial[v % parts].add(e);
         isa.store_f(e, &mut p[at..]);
     }
-    let mut lanes = [0.0f32; 16];
-    for part in 0..parts {
-        isa.store_f(partial[part], &mut lanes[part * I::ROWS..]);
-    }
-    // From here the sum has the shape of a sum of 16 numbers: +0.0 + e is e, an exponential is never -0.0.
-    (m, sum16(16, |i| lanes[i]))
+    // Here too the sum has the shape of a sum of 16 numbers: +0.0 + e is e, an exponential is never -0.0.
+    sum_lanes(isa, &partial)
 }
 
 /// Lane by lane `shown` where the position is visible, else `hidden`; the vector of positions that starts at `at`.
@@ -487,7 +489,8 @@ fn join<I: Isa, const Q: usize>(
     (a, b, empty)
 }
 
-/// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there. Announces the next block's keys.
+/// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there. Announces `next`, the next block's
+/// values.
 #[inline(always)]
 fn weigh<I: Isa, R: Rows, const Q: usize>(
     isa: I,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::attention::{Attend, Merge, ToHalves};
 use super::elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
-use super::floats::{Bf16, F16, F32, Floats};
+use super::floats::{Bf16, F16, F32, Float, Floats};
 use super::isa::Isa;
 use super::limits::{Exercise, Peak};
 use super::panel::Panels;
@@ -44,9 +44,9 @@ fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
         GgmlType::IQ4_NL => Panels::<I, Steps32<l32::Iq4Nl>>::kernel(isa),
         GgmlType::MXFP4 => Panels::<I, Steps32<l32::Mxfp4>>::kernel(isa),
         GgmlType::NVFP4 => Panels::<I, Steps32<l32::Nvfp4>>::kernel(isa),
-        GgmlType::F32 => Panels::<I, Floats<F32>>::kernel(isa),
-        GgmlType::F16 => Panels::<I, Floats<F16>>::kernel(isa),
-        GgmlType::BF16 => Panels::<I, Floats<Bf16>>::kernel(isa),
+        GgmlType::F32 => floats::<I, F32>(isa),
+        GgmlType::F16 => floats::<I, F16>(isa),
+        GgmlType::BF16 => floats::<I, Bf16>(isa),
         _ if !ty.is_weight() => {
             return Err(Error::UnsupportedType {
                 id: ty.id(),
@@ -57,6 +57,13 @@ fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
         _ if step_len(ty) == 256 => Panels::<I, Steps256<l256::Int8>>::kernel(isa),
         _ => Panels::<I, Steps32<l32::Int8>>::kernel(isa),
     })
+}
+
+fn floats<I: Isa, T: Float>(isa: I) -> &'static dyn MatmulKernel {
+    match isa.floats() {
+        Some(isa) => Panels::<_, Floats<T>>::kernel(isa),
+        None => Panels::<_, Floats<T>>::kernel(isa),
+    }
 }
 
 impl<I: Peak> Backend for Simd<I> {
@@ -108,13 +115,17 @@ impl<I: Peak> Backend for Simd<I> {
         sum: &mut Partials<'_>,
         scratch: &mut [f32],
     ) {
-        self.0.run(Attend {
+        let op = Attend {
             queries,
             visible,
             block,
             sum: sum.reborrow(),
             scratch,
-        });
+        };
+        match self.0.floats() {
+            Some(isa) => isa.run(op),
+            None => self.0.run(op),
+        }
     }
 
     fn merge(&self, sum: &mut Partials<'_>, later: &Partials<'_>) {

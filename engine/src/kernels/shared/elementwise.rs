@@ -3,8 +3,8 @@
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
-use super::functions::{Lanes, gelu, inverse_rms, silu, sum16};
-use super::isa::{Isa, Op};
+use super::functions::{Lanes, gelu, inverse_rms, silu};
+use super::isa::{Isa, Op, sum_lanes};
 use crate::kernels::scalar::elementwise as scalar;
 use crate::kernels::{Activation, RopeKind};
 
@@ -97,15 +97,20 @@ fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f32 {
             lanes[part] = lanes[part].add(x.mul(x));
         }
     }
-    let mut partial = [0.0f32; 16];
-    for part in 0..16 / I::ROWS {
-        isa.store_f(lanes[part], &mut partial[part * I::ROWS..]);
-    }
-    for (partial, x) in partial.iter_mut().zip(rest) {
-        *partial += x * x;
+    if !rest.is_empty() {
+        let mut partial = [0.0f32; 16];
+        for part in 0..16 / I::ROWS {
+            isa.store_f(lanes[part], &mut partial[part * I::ROWS..]);
+        }
+        for (partial, x) in partial.iter_mut().zip(rest) {
+            *partial += x * x;
+        }
+        for part in 0..16 / I::ROWS {
+            lanes[part] = isa.load_f(&partial[part * I::ROWS..]);
+        }
     }
     // From here the sum has the shape of a sum of 16 numbers: +0.0 + p is p, a square is never -0.0.
-    sum16(16, |i| partial[i])
+    sum_lanes(isa, &lanes)
 }
 
 pub(super) struct Gate<'a> {

@@ -50,6 +50,14 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// The same for [`Isa::dot_signed`].
     type SignedX: Copy;
 
+    /// The same instructions and numbers for work that is mostly products of floats.
+    type Floats: Isa;
+    /// [`Isa::Floats`] where this processor is faster with it.
+    #[inline(always)]
+    fn floats(self) -> Option<Self::Floats> {
+        None
+    }
+
     /// Runs `op` with the instruction set enabled.
     fn run<O: Op<Self>>(self, op: O) -> O::Output;
 
@@ -186,6 +194,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn max_f(self, a: Self::F, b: Self::F) -> Self::F;
     /// The largest lane, NaNs left out; the sign of a zero is anyone's.
     fn max_lane(self, v: Self::F) -> f32;
+    /// The sum of all lanes: of those of the lower and the upper half, lane by lane, then of that sum's halves, down to one.
+    fn sum_lane(self, v: Self::F) -> f32;
     /// `ROWS` signed bytes as floats.
     fn load_i8(self, bytes: &[u8]) -> Self::F;
     /// Writes `ROWS` numbers in half precision, rounded to nearest even. False if one is not finite then.
@@ -295,6 +305,16 @@ pub(crate) fn add_quad<I: Isa, const P: usize>(
             sums[p] = isa.settle(isa.dot(sums[p], w[p], x));
         }
     }
+}
+
+/// The sum of 16 numbers in the vectors that they fill, as the tree of [`super::functions::sum16`].
+#[inline(always)]
+pub(crate) fn sum_lanes<I: Isa>(isa: I, v: &[I::F; 4]) -> f32 {
+    isa.sum_lane(match 16 / I::ROWS {
+        1 => v[0],
+        2 => v[0].add(v[1]),
+        _ => v[0].add(v[2]).add(v[1].add(v[3])),
+    })
 }
 
 /// How many dot products of unsigned weights up to `max` may be added up in one group accumulator of an instruction set: a

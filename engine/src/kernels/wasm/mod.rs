@@ -144,6 +144,7 @@ where
     type F = F;
     type X = <Self as Run>::X;
     type SignedX = [v128; 2];
+    type Floats = Self;
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -477,6 +478,12 @@ where
             }
         }
         max
+    }
+
+    #[inline(always)]
+    fn sum_lane(self, v: F) -> f32 {
+        let [a, b, c, d] = lanes(v.0).map(f32::from_bits);
+        (a + c) + (b + d)
     }
 
     #[inline(always)]

@@ -30,10 +30,12 @@ use crate::team::Tile;
 pub(in crate::kernels) struct Avx2<const VNNI: bool>(());
 
 isa! {
-    Avx2<false>, enter: "avx2" "f16c"
+    ["avx2" "f16c"]
+    Avx2<false>, enter
 }
 isa! {
-    Avx2<true>, enter_vnni: "avx2" "f16c" "avxvnni"
+    ["avx2" "f16c" "avxvnni"]
+    Avx2<true>, enter_vnni
 }
 
 /// Eight floats. Private: made only by the methods of [`Avx2`], whose existence proves the instructions.
@@ -81,6 +83,7 @@ where
     type F = F;
     type X = __m256i;
     type SignedX = __m256i;
+    type Floats = Self;
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -423,6 +426,15 @@ where
             let v = _mm_max_ps(_mm256_castps256_ps128(v.0), _mm256_extractf128_ps::<1>(v.0));
             let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        })
+    }
+
+    #[inline(always)]
+    fn sum_lane(self, v: F) -> f32 {
+        op!({
+            let v = _mm_add_ps(_mm256_castps256_ps128(v.0), _mm256_extractf128_ps::<1>(v.0));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
         })
     }
 

@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::{Enter, isa};
 use crate::kernels::Activations;
@@ -14,12 +15,30 @@ use crate::kernels::shared::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i1
 use crate::kernels::shared::rows;
 use crate::team::Tile;
 
-/// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later).
+/// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`] puts the
+/// number into a register.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::kernels) struct Avx512(());
+pub(in crate::kernels) struct Avx512<const SPLAT: bool>(());
 
 isa! {
-    Avx512, enter: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx2" "f16c"
+    ["avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx2" "f16c"]
+    Avx512<false>, enter;
+    Avx512<true>, enter_splat
+}
+
+/// Whether a number that goes from memory to all lanes of a register takes a multiplier's or an adder's place: on Zen 4 (AMD's
+/// family 25), which computes with 512 bits in two halves.
+fn splats_cost() -> bool {
+    static COST: OnceLock<bool> = OnceLock::new();
+    *COST.get_or_init(|| {
+        let vendor = __cpuid(0);
+        let family = __cpuid(1).eax >> 8;
+        [vendor.ebx, vendor.edx, vendor.ecx]
+            .map(u32::to_le_bytes)
+            .as_flattened()
+            == b"AuthenticAMD"
+            && (family & 0xf) + (family >> 12 & 0xff) == 25
+    })
 }
 
 /// Sixteen floats. Private: made only by the methods of [`Avx512`], whose existence proves the instructions.
@@ -58,8 +77,8 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
-/// See [`Isa::add_times`]. Left to itself the compiler loads the number once for several products, which costs Zen 4 a sixth of
-/// the speed of attention.
+/// `sum + v * x`, the number a part of the multiplication. Left to itself the compiler loads it once for several products, which
+/// costs Zen 4 a sixth of the speed of attention.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add_times(mut sum: __m512, v: __m512, x: &f32) -> __m512 {
@@ -90,7 +109,10 @@ fn settle(mut v: __m512i) -> __m512i {
     v
 }
 
-impl Isa for Avx512 {
+impl<const SPLAT: bool> Isa for Avx512<SPLAT>
+where
+    Self: Enter,
+{
     const NAME: &'static str = "avx512";
     const ROWS: usize = 16;
     const PARTS: usize = 2;
@@ -103,6 +125,13 @@ impl Isa for Avx512 {
     type F = F;
     type X = __m512i;
     type SignedX = __m512i;
+    type Floats = Avx512<true>;
+
+    #[inline(always)]
+    fn floats(self) -> Option<Avx512<true>> {
+        // The same features: `self` proves them.
+        (!SPLAT && !splats_cost()).then_some(Avx512(()))
+    }
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -377,7 +406,11 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn add_times(self, sum: F, v: F, x: &f32) -> F {
-        F(op!(add_times(sum.0, v.0, x)))
+        if SPLAT {
+            sum.add(v.mul(F::splat(*x)))
+        } else {
+            F(op!(add_times(sum.0, v.0, x)))
+        }
     }
 
     #[inline(always)]
@@ -393,6 +426,16 @@ impl Isa for Avx512 {
             let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        })
+    }
+
+    #[inline(always)]
+    fn sum_lane(self, v: F) -> f32 {
+        op!({
+            let v = _mm256_add_ps(_mm512_castps512_ps256(v.0), _mm512_extractf32x8_ps::<1>(v.0));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
         })
     }
 
@@ -422,7 +465,10 @@ impl Isa for Avx512 {
     }
 }
 
-impl Rows for Avx512 {
+impl<const SPLAT: bool> Rows for Avx512<SPLAT>
+where
+    Self: Enter,
+{
     #[inline(always)]
     fn load_row(self, v: &[i8]) -> __m512i {
         let v = &v[..64];
@@ -615,5 +661,35 @@ impl Lanes for F {
             bits,
             _mm512_set1_epi32(0x3f80_0000)
         ))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of the two forms runs depends on the processor; both must give the numbers of the other tests.
+    #[test]
+    fn both_forms_of_add_times_round_twice() {
+        let Some(isa) = Avx512::<false>::detect() else {
+            return;
+        };
+        let v: [f32; 16] = std::array::from_fn(|i| (i as f32 - 7.5) * 1.000_1e3);
+        let sums: [f32; 16] = std::array::from_fn(|i| 1.0 / (i as f32 + 3.0));
+        for x in [0.0, -0.0, 1.0, -1.234_567e-3, 7.7e11, f32::MIN_POSITIVE] {
+            let mut got = [[0.0; 16]; 2];
+            let [memory, register] = &mut got;
+            isa.store_f(isa.add_times(isa.load_f(&sums), isa.load_f(&v), &x), memory);
+            let splat = Avx512::<true>(());
+            splat.store_f(
+                splat.add_times(splat.load_f(&sums), splat.load_f(&v), &x),
+                register,
+            );
+            for got in got {
+                for i in 0..16 {
+                    assert_eq!(got[i].to_bits(), (sums[i] + v[i] * x).to_bits(), "{x} {i}");
+                }
+            }
+        }
     }
 }

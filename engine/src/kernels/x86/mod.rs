@@ -22,9 +22,15 @@ pub(super) trait Enter: Sized {
         Self: Isa;
 }
 
-/// A type that stands for an instruction set: one list of features for its detection and for the function that uses it.
+/// A type that stands for an instruction set: one list of features for its detection and for the function that uses it. Others that
+/// stand for the same instructions may follow.
 macro_rules! isa {
-    ($name:ty, $enter:ident: $($feature:tt)+) => {
+    ($features:tt $name:ty, $enter:ident $(; $same:ty, $enter_same:ident)*) => {
+        isa!(@detect $features $name);
+        isa!(@enter $features $name, $enter);
+        $(isa!(@enter $features $same, $enter_same);)*
+    };
+    (@detect [$($feature:tt)+] $name:ty) => {
         impl $name {
             /// The value, where this machine has every feature.
             pub(in crate::kernels) fn detect() -> Option<Self> {
@@ -40,7 +46,8 @@ macro_rules! isa {
                 lacking
             }
         }
-
+    };
+    (@enter [$($feature:tt)+] $name:ty, $enter:ident) => {
         impl Enter for $name {
             #[inline(always)]
             fn enter<O: Op<Self>>(self, op: O) -> O::Output {

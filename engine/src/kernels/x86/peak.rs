@@ -201,7 +201,7 @@ where
     }
 }
 
-impl Peak for Avx512 {
+impl Peak for Avx512<false> {
     type Sums = [__m512i; 4];
 
     #[inline(always)]
