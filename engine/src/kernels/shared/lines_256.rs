@@ -45,14 +45,8 @@ impl<I: Isa, L: Layout> Walk<I, L> {
     const RUNS: usize = if L::SHARED < 2 { L::SHARED } else { 2 };
     /// Times that a bundle is gone through.
     const TURNS: usize = L::SHARED / Self::RUNS;
-    /// Lines whose products are added up before the groups' factors are applied.
-    const TOGETHER: usize = if Shape::<I, L>::TOGETHER < L::RUN {
-        Shape::<I, L>::TOGETHER
-    } else {
-        L::RUN
-    };
-    /// How often a run is cut by that.
-    const CUTS: usize = L::RUN / Self::TOGETHER;
+    /// How often a run is cut, as no more products may be added up before the groups' factors are applied.
+    const CUTS: usize = L::RUN / Shape::<I, L>::OF_RUN;
     /// Shares in which the next block is read.
     const SHARES: usize = Self::BUNDLES * Self::TURNS * Self::CUTS;
 }
@@ -70,6 +64,7 @@ struct Block<'a, I: Isa> {
 /// that no index is out of range, and which bits of an index are zero.
 #[inline(always)]
 fn numbers(n: usize) -> impl Iterator<Item = usize> {
+    assert!(n.is_power_of_two());
     (0..black_box(n)).map(move |i| i & (n - 1))
 }
 
@@ -127,13 +122,13 @@ impl<I: Isa> Block<'_, I> {
                 let share = (b * Walk::<I, L>::TURNS + turn) * Walk::<I, L>::CUTS + cut;
                 self.blocks.read_early(isa, share, Walk::<I, L>::SHARES);
                 let mut groups = [[isa.zero(); PARTS]; 2];
-                let start = cut * Walk::<I, L>::TOGETHER;
-                if Walk::<I, L>::TOGETHER > 2 {
-                    for i in numbers(Walk::<I, L>::TOGETHER) {
+                let start = cut * Shape::<I, L>::OF_RUN;
+                if Shape::<I, L>::OF_RUN > 2 {
+                    for i in numbers(Shape::<I, L>::OF_RUN) {
                         self.line::<L>(first, turn, start + i, &mut groups);
                     }
                 } else {
-                    unrolled!(i in Walk::<I, L>::TOGETHER, at most 4 => {
+                    unrolled!(i in Shape::<I, L>::OF_RUN, at most 4 => {
                         self.line::<L>(first, turn, start + i, &mut groups);
                     });
                 }

@@ -75,6 +75,12 @@ impl<I: Isa, L: Layout> Shape<I, L> {
     } else {
         group_quads::<I>(L::MAX)
     };
+    /// The same, at most as many as a run has.
+    pub(super) const OF_RUN: usize = if Self::TOGETHER < L::RUN {
+        Self::TOGETHER
+    } else {
+        L::RUN
+    };
     /// What stored weights are too large by, as a shift.
     pub(super) const OFFSET: Option<u32> = match L::OFFSET_SHIFT {
         None if L::SIGNED && I::BIAS != 0 => Some(I::BIAS.trailing_zeros()),
@@ -199,11 +205,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
     let q = &x.block.q;
     // Quads that share words are taken together, so that each word is loaded once and kept no longer than needed.
     let bundle = L::SHARED * L::RUN;
-    let together = if Shape::<I, L>::TOGETHER < L::RUN {
-        Shape::<I, L>::TOGETHER
-    } else {
-        L::RUN
-    };
+    let together = Shape::<I, L>::OF_RUN;
     unrolled!(b in 64 / bundle, at most 8 => {
         unrolled!(c in L::RUN / together, at most 8 => {
             let mut sums = [[isa.zero(); P]; 4];
