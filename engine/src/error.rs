@@ -20,6 +20,16 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// One of a split model's files is at fault.
+    #[error("part {} of {count}: {error}", part + 1)]
+    Part {
+        /// Index of the file, from 0.
+        part: usize,
+        /// Number of files.
+        count: usize,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
     /// A required metadata key is absent.
     #[error("metadata key `{key}` is missing: {why}")]
     MissingKey {

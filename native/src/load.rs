@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use twinfer_engine::Error;
 use twinfer_engine::context::{Context, ContextOptions};
-use twinfer_engine::gguf::{Bytes, ModelFile, split};
+use twinfer_engine::gguf::{Bytes, Gguf, ModelFile, split};
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::tokenizer::Tokenizer;
@@ -57,10 +58,34 @@ pub(crate) fn open(path: &Path) -> Result<ModelFile> {
         .iter()
         .map(|path| memory::map(path))
         .collect::<Result<Vec<_>>>()?;
-    ModelFile::from_parts(bytes).with_context(|| format!("`{}`", path.display()))
+    ModelFile::from_parts(bytes).map_err(|error| at_fault(error, path, &parts))
 }
 
-/// The files of the model that `path` belongs to: itself, or all parts of the split model that it is a part of.
+/// The error with the file that it was found in.
+fn at_fault(error: Error, path: &Path, parts: &[PathBuf]) -> anyhow::Error {
+    let (error, path) = match error {
+        Error::Part { part, error, .. } => (*error, parts.get(part).map_or(path, PathBuf::as_path)),
+        error => (error, path),
+    };
+    let name = path.file_name().and_then(|name| name.to_str());
+    let piece = name.and_then(|name| Some((name, split::raw_piece_of(name)?)));
+    let context = match piece {
+        Some((name, whole)) => format!(
+            "`{}` is by its name a piece of `{whole}`: join all pieces in their order first, as in \
+             `cat {name} ... > {whole}`",
+            path.display()
+        ),
+        None if path.extension().is_some_and(|e| e == "safetensors") => format!(
+            "`{}` is by its name a safetensors file: convert the model to GGUF first",
+            path.display()
+        ),
+        None => format!("`{}`", path.display()),
+    };
+    anyhow::Error::new(error).context(context)
+}
+
+/// The files of the model that `path` belongs to: itself, or all parts of the split model that it is a part of. A model of
+/// one file may have the name of a part.
 fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(split) = name.and_then(split::parse_name) else {
@@ -69,6 +94,9 @@ fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
     let parts: Vec<PathBuf> = split.parts().map(|name| path.with_file_name(name)).collect();
     for (i, part) in parts.iter().enumerate() {
         if !part.exists() {
+            if is_whole(path) {
+                return Ok(vec![path.into()]);
+            }
             bail!(
                 "part {} of {} is missing: `{}`; put all parts into one directory",
                 i + 1,
@@ -78,6 +106,12 @@ fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(parts)
+}
+
+/// Whether the file says that it is no part of a split model; false where it cannot be read.
+fn is_whole(path: &Path) -> bool {
+    let header = memory::map(path).ok().map(|bytes| Gguf::parse(&bytes));
+    matches!(header, Some(Ok(header)) if split::split_count(&header).is_ok_and(|count| count == 1))
 }
 
 /// The number of workers.
@@ -192,6 +226,7 @@ pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>>
     let model = Model::load(file, &options, &mut |done, total| progress.set(done, total))
         .with_context(|| format!("`{}`", display_name(global)))?;
     drop((progress, pinned));
+    notes(global, model.notes());
     resident::settle(global, &model.weight_data())?;
     if global.verbose {
         note(&format!(
@@ -221,7 +256,17 @@ pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>>
 
 /// The tokenizer of a file.
 pub(crate) fn tokenizer(global: &GlobalArgs, file: &ModelFile) -> Result<Tokenizer> {
-    Tokenizer::from_metadata(file.metadata()).with_context(|| format!("`{}`", display_name(global)))
+    let tokenizer =
+        Tokenizer::from_metadata(file.metadata()).with_context(|| format!("`{}`", display_name(global)))?;
+    notes(global, tokenizer.notes());
+    Ok(tokenizer)
+}
+
+/// What a file holds that was left out of account.
+fn notes(global: &GlobalArgs, notes: &[String]) {
+    for text in notes.iter().filter(|_| !global.quiet) {
+        note(&format!("note: {text}"));
+    }
 }
 
 /// The context's size: what was asked for, or what the model was trained with up to [`DEFAULT_CTX`].

@@ -129,8 +129,10 @@ def gelu_tanh(x):
 
 
 def linear(w, name, x):
-    """`x` times the matrix `name`.weight, plus `name`.bias where the file has one."""
+    """`x` times the matrix `name`.weight, times `name`.scale and plus `name`.bias where the file has them."""
     y = x @ w[name + ".weight"].T
+    if name + ".scale" in w:
+        y = y * w[name + ".scale"]
     return y + w[name + ".bias"] if name + ".bias" in w else y
 
 

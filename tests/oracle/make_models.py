@@ -32,7 +32,7 @@ def growing(n, first, last):
 
 
 # What every model has unless it says otherwise. `keys` are metadata keys below the architecture's name.
-DEFAULTS = dict(n_layer=2, n_embd=N_EMBD, n_ff=N_FF, n_head=4, n_head_kv=2, key_length=None, tied=False, bias=(),
+DEFAULTS = dict(n_layer=2, n_embd=N_EMBD, n_ff=N_FF, n_head=4, n_head_kv=2, key_length=None, tied=False, bias=(), scale=(),
                 fused_qkv=False, n_rot=None, freq_base=10000.0, context_length=512, tensors={}, keys={}, n_ctx=256, n_tokens=36,
                 post_norm=(0.5, 1.1))
 
@@ -69,6 +69,9 @@ MODELS = {
                                                    "rope.scaling.attn_factor": 1.2}),
     "llama-bias": dict(arch="llama", about="biases on q, k, v, o and the feed-forward matrices",
                        bias=("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")),
+    "llama-scale": dict(arch="llama", about="a scale beside every matrix, biases on q and o",
+                        bias=("attn_q", "attn_output"),
+                        scale=("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")),
     "llama-arrays": dict(arch="llama", about="head counts and feed_forward_length as arrays", arrays=True, tied=True),
     "llama-fused-qkv": dict(arch="llama", about="attn_qkv instead of attn_q, attn_k, attn_v; with bias", fused_qkv=True,
                             bias=("attn_qkv",)),
@@ -166,6 +169,8 @@ def tensors(m, rng):
             layer["post_ffw_norm.weight"] = vector(n_embd, *m["post_norm"])
         for name in m["bias"]:
             layer[name + ".bias"] = vector(layer[name + ".weight"].shape[0], -0.7, 0.7)
+        for name in m["scale"]:
+            layer[name + ".scale"] = vector(1, 0.6, 1.4)
         out.update({f"blk.{i}.{name}": value for name, value in layer.items()})
     out["output_norm.weight"] = vector(n_embd, 0.7, 1.3)
     if not m["tied"]:

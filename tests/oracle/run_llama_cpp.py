@@ -231,7 +231,8 @@ def sensitivity(model, config, weights, tokens, reference):
         return float(np.abs(ideal.forward(c, w, tokens, n_ctx) - reference).max())
 
     out = {name: moved(weights, changes) for name, changes in switches.items()}
-    groups = {"no q and k norms": "_norm.weight", "no biases": ".bias", "no frequency factors": "rope_f"}
+    groups = {"no q and k norms": "_norm.weight", "no biases": ".bias", "no scales": ".scale",
+              "no frequency factors": "rope_f"}
     for name, part in groups.items():
         fits = (lambda k: ("attn_q" in k or "attn_k" in k) and part in k) if "norms" in name else (lambda k: part in k)
         if any(map(fits, weights)):

@@ -57,6 +57,16 @@ impl Engine {
         self.parts.tokenizer.as_ref().map_err(|error| js(error.clone()))
     }
 
+    /// What the file holds that was left out of account, a sentence each.
+    fn notes(&self) -> Vec<&String> {
+        let tokenizer = self
+            .parts
+            .tokenizer
+            .iter()
+            .flat_map(|tokenizer| tokenizer.notes());
+        self.model.notes().iter().chain(tokenizer).collect()
+    }
+
     fn prompt(&self, prompt: &Prompt, now: CivilTime) -> Result<Vec<u32>> {
         match prompt {
             Prompt::Tokens(ids) => Ok(ids.clone()),
@@ -109,6 +119,7 @@ impl Engine {
             "cacheBytes": cache,
             "memoryBytes": memory_bytes(),
             "numericsVersion": NUMERICS_VERSION,
+            "notes": self.notes(),
         })
         .to_string()
     }

@@ -103,6 +103,8 @@ export interface ModelInfo {
   /** Memory of the engine. */
   memoryBytes: number;
   numericsVersion: number;
+  /** What the file holds that was left out of account, a sentence each; empty for nearly every model. */
+  notes: string[];
 }
 
 export interface Message {

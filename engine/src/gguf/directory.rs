@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::magic::MAGIC;
 use super::{Limits, Metadata, Parser};
 use crate::quant::GgmlType;
 use crate::{Error, Result};
@@ -99,6 +100,12 @@ impl TensorInfo {
     /// Number of rows: the product of all dimensions but the first. Fits, for the product of all of them does.
     pub fn n_rows(&self) -> usize {
         self.shape.iter().skip(1).product()
+    }
+
+    /// Whether it is a matrix of `n` rows of `k`. Dimensions of 1 behind those two change nothing; files have them.
+    pub fn is_matrix(&self, n: usize, k: usize) -> bool {
+        let dimension = |i: usize| self.shape.get(i).copied().unwrap_or(1);
+        dimension(0) == k && dimension(1) == n && self.shape.iter().skip(2).all(|&d| d == 1)
     }
 
     /// Number of weights.
@@ -244,6 +251,16 @@ impl Gguf {
             .iter()
             .map(TensorInfo::end)
             .fold(self.header_len, u64::max)
+    }
+
+    /// Whether another GGUF file begins where this one ends, in a file that holds `bytes`.
+    pub(super) fn is_followed_by_another(&self, bytes: &[u8]) -> bool {
+        let end = self.data_end();
+        let padded = end.checked_next_multiple_of(self.alignment).unwrap_or(end);
+        [end, padded].into_iter().any(|end| {
+            let rest = usize::try_from(end).ok().and_then(|end| bytes.get(end..));
+            rest.is_some_and(|rest| rest.starts_with(&MAGIC))
+        })
     }
 }
 

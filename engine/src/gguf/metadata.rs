@@ -242,6 +242,23 @@ impl Metadata {
             .ok_or_else(|| Self::wrong(key, "an unsigned integer", value))
     }
 
+    /// An integer of any width, signed or not; `None` where the key is absent.
+    pub fn opt_int(&self, key: &str) -> Result<Option<i128>> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        match *value {
+            Value::I8(v) => Ok(Some(v.into())),
+            Value::I16(v) => Ok(Some(v.into())),
+            Value::I32(v) => Ok(Some(v.into())),
+            Value::I64(v) => Ok(Some(v.into())),
+            _ => match value.as_u64() {
+                Some(v) => Ok(Some(v.into())),
+                None => Err(Self::wrong(key, "an integer", value)),
+            },
+        }
+    }
+
     /// A finite float (f32, or f64 that is rounded); `None` where the key is absent.
     pub fn opt_f32(&self, key: &str) -> Result<Option<f32>> {
         let Some(value) = self.get(key) else {

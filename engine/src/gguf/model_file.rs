@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Bytes, Gguf, GgufSet, Limits, Metadata, TensorInfo};
+use super::{Bytes, Gguf, GgufSet, Limits, Metadata, TensorInfo, split};
 use crate::{Error, Result};
 
 /// A model whose files are at hand as bytes: mapped, read or embedded. Cheap to clone in its bytes, not in its headers.
@@ -30,8 +30,14 @@ impl ModelFile {
     pub fn with_limits(parts: Vec<Bytes>, limits: Limits) -> Result<Self> {
         let headers = parts
             .iter()
-            .map(|part| Gguf::parse_with(part, limits))
+            .enumerate()
+            .map(|(i, part)| {
+                Gguf::parse_with(part, limits).map_err(|error| split::in_part(i, parts.len(), error))
+            })
             .collect::<Result<Vec<_>>>()?;
+        if let ([part], [header]) = (parts.as_slice(), headers.as_slice()) {
+            check_not_joined(header, part)?;
+        }
         Ok(ModelFile {
             set: GgufSet::new(headers)?,
             data: Data::Parts(parts),
@@ -101,4 +107,20 @@ impl ModelFile {
             _ => Err(outside("its data is beyond the address space")),
         }
     }
+}
+
+/// Refuses the parts of a split model that were joined with `cat`: the first one's header is found, the others' tensors
+/// are not.
+fn check_not_joined(header: &Gguf, bytes: &[u8]) -> Result<()> {
+    let count = split::split_count(header)?;
+    if count == 1 || !header.is_followed_by_another(bytes) {
+        return Ok(());
+    }
+    Err(Error::InvalidInput {
+        what: format!(
+            "the {count} parts of a split model were joined with `cat`, which makes no readable file; give the parts \
+             as they were (NAME-00001-of-{count:05}.gguf and so on, in one directory), or join them with \
+             `llama-gguf-split --merge`"
+        ),
+    })
 }

@@ -34,7 +34,7 @@ use crate::quant::GgmlType;
 use crate::team::{Team, Tile};
 
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
-pub const NUMERICS_VERSION: u32 = 1;
+pub const NUMERICS_VERSION: u32 = 2;
 
 /// One way to compute. All methods give the same bits on every backend.
 pub trait Backend: Send + Sync + std::fmt::Debug {

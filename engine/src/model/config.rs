@@ -43,6 +43,8 @@ pub struct Config {
     pub ropes: Vec<Rope>,
     /// Per layer.
     pub layers: Vec<LayerConfig>,
+    /// Blocks in the file: the layers, and behind them those that predict tokens further ahead, which are not run.
+    pub n_blocks: usize,
     /// Which tensors a layer has.
     pub tensors: TensorLayout,
 }
@@ -62,13 +64,15 @@ pub struct LayerConfig {
     pub rope: usize,
 }
 
-/// Which norms a family's layers have, beyond the ones that all have.
+/// Which tensors a family has beyond those that all have.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TensorLayout {
     /// `attn_q_norm` and `attn_k_norm`, per head.
     pub qk_norm: bool,
     /// `post_attention_norm` and `post_ffw_norm`, before the residual is added.
     pub post_norm: bool,
+    /// `output.bias` may be there.
+    pub output_bias: bool,
 }
 
 impl Config {
@@ -77,6 +81,9 @@ impl Config {
     /// # Errors
     /// Unsupported architecture, missing keys, values out of range.
     pub fn from_file(file: &ModelFile) -> Result<Self> {
+        if let Some(error) = no_model(file.metadata()) {
+            return Err(error);
+        }
         let name = file.metadata().str("general.architecture")?;
         let family = arch::find(name)?;
         let keys = Keys {
@@ -92,15 +99,22 @@ impl Config {
     pub(crate) fn common(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
         let metadata = keys.metadata;
         let n_embd = keys.size("embedding_length", MAX_WIDTH)?;
-        let n_layers = keys.size("block_count", MAX_LAYERS)?;
+        let n_blocks = keys.size("block_count", MAX_LAYERS)?;
+        let n_layers = match keys.opt_u32("nextn_predict_layers")?.unwrap_or(0) as usize {
+            n if n < n_blocks => n_blocks - n,
+            n => {
+                let expected = format!("fewer than block_count, {n_blocks}");
+                return Err(keys.wrong("nextn_predict_layers", &expected, &n.to_string()));
+            }
+        };
         let heads = keys
-            .per_layer("attention.head_count", n_layers)?
+            .per_layer("attention.head_count", n_blocks)?
             .ok_or_else(|| keys.missing("attention.head_count"))?;
         let kv_heads = keys
-            .per_layer("attention.head_count_kv", n_layers)?
+            .per_layer("attention.head_count_kv", n_blocks)?
             .unwrap_or_else(|| heads.clone());
         let n_ff = keys
-            .per_layer("feed_forward_length", n_layers)?
+            .per_layer("feed_forward_length", n_blocks)?
             .ok_or_else(|| keys.missing("feed_forward_length"))?;
         if keys.opt_u32("expert_count")?.unwrap_or(0) > 0 {
             return Err(Error::UnsupportedArchitecture {
@@ -153,6 +167,7 @@ impl Config {
             activation: Activation::Silu,
             ropes: Vec::new(),
             layers,
+            n_blocks,
             tensors: TensorLayout::default(),
         };
         config.check(keys)?;
@@ -223,6 +238,39 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Says what a GGUF file is that goes with a model and is none itself.
+fn no_model(metadata: &Metadata) -> Option<Error> {
+    let text = |key| metadata.opt_str(key).ok().flatten();
+    let (key, found) = if text("general.architecture") == Some("clip") {
+        (
+            "general.architecture",
+            "`clip`: this file encodes pictures or sounds for a model (mmproj)",
+        )
+    } else if text("general.type") == Some("adapter") || text("adapter.type").is_some() {
+        (
+            "general.type",
+            "`adapter`: this file is a LoRA, which changes a model",
+        )
+    } else if text("general.type") == Some("imatrix") || metadata.get("imatrix.chunk_count").is_some() {
+        (
+            "general.type",
+            "`imatrix`: this file has statistics for quantizing a model",
+        )
+    } else if text("general.architecture") == Some("controlvector") {
+        (
+            "general.architecture",
+            "`controlvector`: this file steers a model",
+        )
+    } else {
+        return None;
+    };
+    Some(Error::Metadata {
+        key: key.into(),
+        expected: "a model that writes text".into(),
+        found: found.into(),
+    })
 }
 
 /// Number of tokens: the vocabulary's length, which the embedding must agree with.

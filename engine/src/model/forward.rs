@@ -432,9 +432,14 @@ impl Ops<'_> {
 }
 
 impl Linear {
-    /// A tile of the product, and its part of the bias.
+    /// A tile of the product, scaled, and its part of the bias.
     fn apply(&self, x: &Activations<'_>, tile: &mut Tile<'_>) {
         self.weight.matmul(x, tile);
+        if let Some(scale) = self.scale {
+            for row in 0..tile.rows() {
+                tile.row(row).iter_mut().for_each(|y| *y *= scale);
+            }
+        }
         if let Some(bias) = &self.bias {
             let bias = &bias[tile.columns()];
             for row in 0..tile.rows() {

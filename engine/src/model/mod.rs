@@ -1,7 +1,7 @@
 //! A model: configuration from metadata, weights bound by name, and the forward pass.
 //!
 //! Reading order: [`config`] (what a model is), [`arch`] (one file per family: how its metadata and tensor names become
-//! a configuration), [`weights`] (binding with shape checks), [`loader`] (the same from a stream), [`rope`], [`cache`], then
+//! a configuration), [`weights`] (binding with shape checks), `unused` (what no layer asked for), [`loader`] (the same from a stream), [`rope`], [`cache`], then
 //! `forward`, the whole pass in one file, and `attention`, how its one step that is not row by row is split.
 
 pub mod arch;
@@ -12,6 +12,7 @@ mod forward;
 pub mod loader;
 pub mod probe;
 pub mod rope;
+mod unused;
 pub mod weights;
 
 pub(crate) use forward::{Step, Workspace};
@@ -47,7 +48,7 @@ impl Model {
     ///
     /// # Errors
     /// Unsupported architecture or tensor type, missing or unusable metadata, missing tensors, shapes that differ from
-    /// the hyperparameters.
+    /// the hyperparameters, tensors that the architecture has no use for.
     pub fn load(file: &ModelFile, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         Self::load_for(
             select::choose(options.backend.as_deref())?,
@@ -81,6 +82,11 @@ impl Model {
             weights,
             backend,
         })
+    }
+
+    /// What of the file was left out because no logit depends on it, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.weights.notes
     }
 
     /// What the model is.

@@ -1,17 +1,22 @@
 //! Weights bound by name: every tensor's type and shape checked against the configuration.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 use super::config::Config;
+use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{Backend, PackedMatrix, Storage};
 use crate::team::Team;
 use crate::{Error, Result, quant};
 
-/// A matrix with its optional bias: y = W x, then + b in one addition. The model computes with nothing else.
+/// A matrix with its optional scale and bias: y = W x, then * s in one product, then + b in one addition. The model
+/// computes with nothing else.
 #[derive(Debug)]
 pub(crate) struct Linear {
     pub(crate) weight: PackedMatrix,
+    /// Of the whole product; what files with NVFP4 weights keep beside them.
+    pub(crate) scale: Option<f32>,
     pub(crate) bias: Option<Vec<f32>>,
 }
 
@@ -24,6 +29,8 @@ pub(crate) struct Weights {
     pub(crate) output: Linear,
     /// The output matrix is the embedding.
     tied: bool,
+    /// What of the file was left out, a sentence each.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Weights of one layer.
@@ -67,6 +74,9 @@ impl Matrices for FromFile<'_> {
 
 impl Weights {
     /// Binds all tensors that the configuration asks for. Vectors are read from `file`.
+    ///
+    /// # Errors
+    /// `Tensor` naming one that is missing, that has another type or shape, or that the architecture has no use for.
     pub(crate) fn bind(
         file: &ModelFile,
         config: &Config,
@@ -82,6 +92,7 @@ impl Weights {
         let binder = Binder {
             file,
             matrices,
+            bound: RefCell::default(),
             done: Cell::new(0),
             total: file
                 .tensors()
@@ -94,22 +105,33 @@ impl Weights {
         let output = if tied {
             Linear {
                 weight: embedding.clone(),
+                scale: None,
                 bias: None,
             }
         } else {
-            binder.linear("output", config.n_vocab, n_embd)?
+            Linear {
+                weight: binder.matrix("output.weight", config.n_vocab, n_embd)?,
+                scale: binder.scale("output")?,
+                bias: match config.tensors.output_bias {
+                    true => binder.bias("output", config.n_vocab)?,
+                    false => None,
+                },
+            }
         };
         let mut layers = Vec::new();
         for i in 0..n_layers {
             layers.push(binder.layer(config, i)?);
         }
+        let output_norm = binder.vector("output_norm.weight", n_embd)?;
+        let notes = unused::account(file, config, &binder.bound.take())?;
         binder.advance(u64::MAX);
         Ok(Weights {
             embedding,
             layers,
-            output_norm: vector(file, "output_norm.weight", n_embd)?,
+            output_norm,
             output,
             tied,
+            notes,
         })
     }
 
@@ -137,6 +159,8 @@ const EMBEDDING: &str = "token_embd.weight";
 struct Binder<'a> {
     file: &'a ModelFile,
     matrices: &'a dyn Matrices,
+    /// Names of the tensors that the model uses.
+    bound: RefCell<HashSet<String>>,
     /// Bytes bound so far, of all tensors' bytes.
     done: Cell<u64>,
     total: u64,
@@ -148,7 +172,7 @@ impl Binder<'_> {
         let layer = &config.layers[i];
         let n_embd = config.n_embd;
         let name = |suffix: &str| format!("blk.{i}.{suffix}");
-        let norm = |suffix: &str, n| vector(self.file, &name(&format!("{suffix}.weight")), n);
+        let norm = |suffix: &str, n| self.vector(&name(&format!("{suffix}.weight")), n);
         let (q, k, v) = (
             layer.n_heads * config.head_dim_k,
             layer.n_kv_heads * config.head_dim_k,
@@ -233,11 +257,12 @@ impl Binder<'_> {
         self.file.tensor(name).map_or(0, TensorInfo::n_rows)
     }
 
-    /// `NAME.weight`, n x k, and `NAME.bias` where the file has it.
+    /// `NAME.weight`, n x k, with `NAME.scale` and `NAME.bias` where the file has them.
     fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), n, k)?;
         Ok(Linear {
             weight,
+            scale: self.scale(name)?,
             bias: self.bias(name, n)?,
         })
     }
@@ -246,7 +271,7 @@ impl Binder<'_> {
     fn fused<const N: usize>(&self, name: &str, rows: [usize; N], k: usize) -> Result<[Linear; N]> {
         let n = rows.iter().sum();
         let whole = self.matrix(&format!("{name}.weight"), n, k)?;
-        let bias = self.bias(name, n)?;
+        let (scale, bias) = (self.scale(name)?, self.bias(name, n)?);
         let mut parts = Vec::with_capacity(N);
         let mut start = 0;
         for n in rows {
@@ -254,6 +279,7 @@ impl Binder<'_> {
             let bias = bias.as_ref().map(|b| b[range.clone()].to_vec());
             parts.push(Linear {
                 weight: whole.view(range)?,
+                scale,
                 bias,
             });
             start += n;
@@ -265,14 +291,39 @@ impl Binder<'_> {
 
     fn bias(&self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
         let name = format!("{name}.bias");
-        self.has(&name).then(|| vector(self.file, &name, n)).transpose()
+        self.has(&name).then(|| self.vector(&name, n)).transpose()
+    }
+
+    /// `NAME.scale`, one number, where the file has it. `NAME.input_scale` beside it is what others need who round
+    /// activations to four bits with a fixed scale; here a scale is computed for each step of a row.
+    fn scale(&self, name: &str) -> Result<Option<f32>> {
+        self.bound.borrow_mut().insert(format!("{name}.input_scale"));
+        let name = format!("{name}.scale");
+        if !self.has(&name) {
+            return Ok(None);
+        }
+        let scale = self.vector(&name, 1)?[0];
+        if !scale.is_finite() {
+            return Err(Error::Tensor {
+                tensor: name,
+                what: format!("expected a finite factor, found {scale}"),
+            });
+        }
+        Ok(Some(scale))
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let values = vector(self.file, name, len)?;
+        self.bound.borrow_mut().insert(name.into());
+        Ok(values)
     }
 
     fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
-        if info.row_len() != k || info.n_rows() != n || info.shape.len() > 2 {
+        if !info.is_matrix(n, k) {
             return Err(shape(name, &format!("[{k}, {n}]"), info));
         }
+        self.bound.borrow_mut().insert(name.into());
         let matrix = self.matrices.matrix(info).map_err(|e| in_tensor(name, e))?;
         self.advance(info.bytes);
         Ok(matrix)

@@ -14,8 +14,8 @@
 //! `regex` and the Unicode tables come from crates.
 //!
 //! # Where it differs from llama.cpp
-//! - A special id outside the vocabulary is an error, not a warning. `gpt2` has no default BOS and EOS (llama.cpp
-//!   takes id 11, Falcon's).
+//! - `gpt2` has no default BOS and EOS (llama.cpp takes id 11, Falcon's), so a file that asks for a BOS without naming
+//!   one gets none.
 //! - Decoding does not "clean up" spaces before punctuation: what was encoded comes back.
 //! - [`Tokenizer::decode`] takes the space that SPM puts before a text from the first printing token even after a
 //!   BOS.
@@ -112,9 +112,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `MissingKey` or `Metadata` naming the key that is missing or cannot be used: no or too few tokens, scores
-    /// or types, a special id outside the vocabulary, `add_bos_token` without a BOS. `Tokenizer` for a model
-    /// or pre-tokenizer that is not known (the message lists those that are). `Limit` for entries or texts
-    /// that are too long.
+    /// or types, a special id that is no integer. `Tokenizer` for a model or pre-tokenizer that is not known (the
+    /// message lists those that are). `Limit` for entries or texts that are too long.
     pub fn from_metadata(m: &Metadata) -> Result<Self> {
         let model_name = m.str(MODEL)?;
         let pre = match m.opt_str(PRE)? {
@@ -149,8 +148,7 @@ impl Tokenizer {
             }
             (None, "bert") => {
                 let defaults = SpecialIds {
-                    // BERT's CLS stands where others have BOS
-                    bos: m.opt_u32("tokenizer.ggml.cls_token_id")?.or(Some(101)),
+                    cls: Some(101),
                     unk: Some(100),
                     sep: Some(102),
                     pad: Some(0),
@@ -189,16 +187,14 @@ impl Tokenizer {
         };
 
         let bos_by_kind = bpe.is_none_or(|definition| definition.add_bos);
-        let add_bos = match m.opt_bool("tokenizer.ggml.add_bos_token")? {
-            _ if is_gemma4 => vocabulary.special.bos.is_some(),
-            Some(add) => {
-                require(add, vocabulary.special.bos, "add_bos_token", "bos_token_id")?;
-                add
-            }
-            None => bos_by_kind && vocabulary.special.bos.is_some(),
-        };
-        let add_eos = m.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-        require(add_eos, vocabulary.special.eos, "add_eos_token", "eos_token_id")?;
+        // What the file has no token for cannot be added, whatever it asks for.
+        let add_bos = vocabulary.special.bos.is_some()
+            && match m.opt_bool("tokenizer.ggml.add_bos_token")? {
+                _ if is_gemma4 => true,
+                stated => stated.unwrap_or(bos_by_kind),
+            };
+        let add_eos =
+            m.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false) && vocabulary.special.eos.is_some();
         let add_space_prefix = m
             .opt_bool("tokenizer.ggml.add_space_prefix")?
             .unwrap_or(bpe.is_none() && !bert);
@@ -370,6 +366,11 @@ impl Tokenizer {
         self.add_space_prefix
     }
 
+    /// What the file states and cannot be meant, a sentence each: special ids outside the vocabulary. They count as absent.
+    pub fn notes(&self) -> &[String] {
+        &self.vocabulary.notes
+    }
+
     /// `tokenizer.ggml.model`.
     pub fn model_name(&self) -> &str {
         &self.model_name
@@ -455,14 +456,4 @@ fn unknown_pre_tokenizer(name: &str) -> Error {
             known.join(", ")
         ),
     }
-}
-
-fn require(add: bool, id: Option<u32>, add_key: &str, id_key: &str) -> Result<()> {
-    if add && id.is_none() {
-        return Err(Error::MissingKey {
-            key: format!("tokenizer.ggml.{id_key}"),
-            why: format!("tokenizer.ggml.{add_key} is true"),
-        });
-    }
-    Ok(())
 }

@@ -105,6 +105,8 @@ pub(super) struct Vocabulary {
     printed: Vec<u8>,
     printed_ends: Vec<u32>,
     pub(super) special: SpecialIds,
+    /// What was left out of account, a sentence each.
+    pub(super) notes: Vec<String>,
 }
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -196,12 +198,12 @@ const END: &[&str] = &[
 const ALWAYS_SHOWN: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
 impl Vocabulary {
-    /// Reads entries, scores, types and special ids; `defaults` holds the ids of the model kind, of which those
-    /// outside the vocabulary are dropped.
+    /// Reads entries, scores, types and special ids; `defaults` holds the ids of the model kind. An id outside the
+    /// vocabulary counts as absent: a default without a word, one that the file states with a note.
     ///
     /// # Errors
-    /// `MissingKey` or `Metadata` naming the key: no tokens, arrays shorter than the tokens, a special id
-    /// outside the vocabulary, a byte token that is not `<0xXX>`. `Limit` for an entry that is too long.
+    /// `MissingKey` or `Metadata` naming the key: no tokens, arrays shorter than the tokens, a special id that is no
+    /// integer, a byte token that is not `<0xXX>`. `Limit` for an entry that is too long.
     pub(super) fn read(m: &Metadata, spelling: Spelling, defaults: SpecialIds) -> Result<Self> {
         let entries = m.opt_strings(TOKENS)?.ok_or_else(|| Error::MissingKey {
             key: TOKENS.into(),
@@ -226,13 +228,15 @@ impl Vocabulary {
             texts.push(text)?;
         }
         let n = texts.len();
+        let mut notes = Vec::new();
         let mut vocabulary = Self {
             scores: read_scores(m, n)?,
             attributes: read_types(m, n)?,
-            special: read_special_ids(m, n, defaults)?,
+            special: read_special_ids(m, n, defaults, &mut notes)?,
             texts,
             printed: Vec::new(),
             printed_ends: Vec::with_capacity(n),
+            notes,
         };
         vocabulary.recognise_special();
         vocabulary.apply_strip_rules(m)?;
@@ -467,6 +471,7 @@ fn read_scores(m: &Metadata, n: usize) -> Result<Vec<f32>> {
     let scores = match m.get(SCORES) {
         None => return Ok(Vec::new()),
         Some(Value::Array(Array::F32(scores))) => scores.clone(),
+        Some(Value::Array(Array::F64(scores))) => scores.iter().map(|&score| score as f32).collect(),
         Some(_) => m
             .opt_ints(SCORES)?
             .unwrap_or_default()
@@ -480,28 +485,43 @@ fn read_scores(m: &Metadata, n: usize) -> Result<Vec<f32>> {
     Ok(scores)
 }
 
-fn read_special_ids(m: &Metadata, n: usize, defaults: SpecialIds) -> Result<SpecialIds> {
+/// The special ids that the file states, else the defaults. Files are in use whose ids lie outside the vocabulary
+/// (4294967295 or -1 for "none", an EOS one past the end); such an id counts as absent, and the note says so.
+fn read_special_ids(
+    m: &Metadata,
+    n: usize,
+    defaults: SpecialIds,
+    notes: &mut Vec<String>,
+) -> Result<SpecialIds> {
     // of two spellings the later one wins: deprecated ones stand first ("seperator" is what files have)
-    let id = |names: &[&str], default: Option<u32>| {
+    let mut id = |names: &[&str], default: Option<u32>| {
         let mut id = default.filter(|&id| (id as usize) < n);
         for name in names {
             let key = format!("tokenizer.ggml.{name}_token_id");
-            match m.opt_u32(&key)? {
-                Some(found) if found as usize >= n => {
-                    return Err(Error::Metadata {
-                        key,
-                        expected: format!("a token id below the vocabulary's size, {n}"),
-                        found: found.to_string(),
-                    });
+            let Some(stated) = m.opt_int(&key)? else {
+                continue;
+            };
+            match u32::try_from(stated) {
+                Ok(stated) if (stated as usize) < n => id = Some(stated),
+                _ => {
+                    let instead = match id {
+                        Some(id) => format!("{id} is taken"),
+                        None => "the model has no such token".into(),
+                    };
+                    notes.push(format!(
+                        "`{key}` is {stated}, outside the vocabulary of {n} tokens: {instead}"
+                    ));
                 }
-                Some(found) => id = Some(found),
-                None => {}
             }
         }
-        Ok(id)
+        Ok::<_, Error>(id)
     };
+    let cls = id(&["cls"], defaults.cls)?;
+    // `bert` has its CLS where others have BOS.
+    let bos = if defaults.cls.is_some() { cls } else { defaults.bos };
+    let cls = cls.filter(|_| m.get("tokenizer.ggml.cls_token_id").is_some());
     Ok(SpecialIds {
-        bos: id(&["bos"], defaults.bos)?,
+        bos: id(&["bos"], bos)?,
         eos: id(&["eos"], defaults.eos)?,
         eot: id(&["eot"], defaults.eot)?,
         eom: id(&["eom"], defaults.eom)?,
@@ -509,7 +529,7 @@ fn read_special_ids(m: &Metadata, n: usize, defaults: SpecialIds) -> Result<Spec
         sep: id(&["separator", "seperator"], defaults.sep)?,
         pad: id(&["padding"], defaults.pad)?,
         mask: id(&["mask"], defaults.mask)?,
-        cls: id(&["cls"], defaults.cls)?,
+        cls,
         fim_pre: id(&["prefix", "fim_pre"], defaults.fim_pre)?,
         fim_suf: id(&["suffix", "fim_suf"], defaults.fim_suf)?,
         fim_mid: id(&["middle", "fim_mid"], defaults.fim_mid)?,

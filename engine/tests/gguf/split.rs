@@ -27,7 +27,13 @@ fn load(parts: &[File]) -> Result<ModelFile, Error> {
 }
 
 fn message(parts: &[File]) -> String {
-    load(parts).expect_err("a bad set").to_string()
+    message_of(parts.iter().map(File::bytes).collect())
+}
+
+fn message_of(parts: Vec<Vec<u8>>) -> String {
+    ModelFile::from_parts(parts.into_iter().map(Bytes::from_vec).collect())
+        .expect_err("a bad set")
+        .to_string()
 }
 
 #[test]
@@ -84,27 +90,112 @@ fn one_file_is_a_set_of_one() {
 fn parts_that_do_not_fit() {
     let (a, b, c) = (part(0, 3, 3), part(1, 3, 3), part(2, 3, 3));
     assert!(message(&[]).contains("at least one file"));
-    assert!(message(std::slice::from_ref(&a)).contains("split into 3 files, but 1 are given"));
-    assert!(message(std::slice::from_ref(&b)).contains("split into 3 files, but 1 are given"));
+    let alone = |part: &File, no: usize| {
+        let message = message(std::slice::from_ref(part));
+        assert!(
+            message.contains(&format!("it is part {no} of a model that is split into 3 files")),
+            "{message}"
+        );
+        assert!(
+            message.contains("NAME-00001-of-00003.gguf to NAME-00003-of-00003.gguf"),
+            "{message}"
+        );
+    };
+    alone(&a, 1);
+    alone(&b, 2);
     assert!(message(&[a.clone(), b.clone()]).contains("split into 3 files, but 2 are given"));
-    assert!(message(&[a.clone(), c.clone(), b.clone()]).contains("file 2 of the model holds part 3"));
-    assert!(message(&[b.clone(), a.clone(), c.clone()]).contains("file 1 of the model holds part 2"));
-    assert!(message(&[a.clone(), b.clone(), b.clone()]).contains("file 3 of the model holds part 2"));
+    let swapped = message(&[a.clone(), c.clone(), b.clone()]);
     assert!(
-        message(&[a.clone(), b.clone(), part(2, 4, 3)]).contains("split into 4 files, the first file says 3")
+        swapped.starts_with("part 2 of 3: it says that it is part 3 of 3: it was renamed"),
+        "{swapped}"
     );
-    assert!(message(&[part(0, 3, 4), b.clone(), c.clone()]).contains("split.tensors.count"));
+    assert!(
+        message(&[b.clone(), a.clone(), c.clone()]).starts_with("part 1 of 3: it says that it is part 2")
+    );
+    assert!(
+        message(&[a.clone(), b.clone(), b.clone()]).starts_with("part 3 of 3: it says that it is part 2")
+    );
+    assert!(
+        message(&[a.clone(), b.clone(), part(2, 4, 3)])
+            .contains("part 3 of 3: it says that it is part 3 of 4")
+    );
+    let total = message(&[part(0, 3, 4), b.clone(), c.clone()]);
+    assert!(
+        total.contains("hold 3 tensors together, the first one says 4 (`split.tensors.count`)"),
+        "{total}"
+    );
     let again = c.clone().tensor("t0", &[32], 24, 32).data(64);
     assert!(
         message(&[part(0, 3, 4), b.clone(), again])
-            .contains("tensor `t0`: it is in file 1 and again in file 3")
+            .starts_with("part 3 of 3: tensor `t0`: it is in part 1 as well")
     );
     let plain = file().tensor("t1", &[32], 24, 0).data(32);
-    assert!(message(&[a.clone(), plain, c.clone()]).contains("split into 1 files"));
+    assert!(message(&[a.clone(), plain, c.clone()]).starts_with("part 2 of 3: it is a model of one file"));
     let huge = file().u32("split.count", u32::MAX);
-    assert!(message(&[huge]).contains("but 1 are given"));
+    assert!(message(&[huge]).contains("split into 4294967295 files"));
     let not_a_number = file().text("split.count", "3");
     assert!(message(&[not_a_number]).contains("`split.count`: expected an unsigned integer"));
+}
+
+#[test]
+fn the_damaged_part_is_named() {
+    let parts = [part(0, 3, 3), part(1, 3, 3), part(2, 3, 3)].map(|part| part.bytes());
+    for damaged in 0..3 {
+        for keep in [0, 3, 10, parts[damaged].len() - 1] {
+            let mut parts = parts.clone();
+            parts[damaged].truncate(keep);
+            let message = message_of(parts.into());
+            assert!(
+                message.starts_with(&format!("part {} of 3: ", damaged + 1)),
+                "{message}"
+            );
+        }
+    }
+    // A model of one file has no parts to name.
+    let mut whole = file().tensor("t", &[32], 24, 0).data(32).bytes();
+    whole.truncate(20);
+    assert!(!message_of(vec![whole]).contains("part"));
+}
+
+#[test]
+fn parts_joined_with_cat_are_recognised() {
+    let parts = [part(0, 3, 3), part(1, 3, 3), part(2, 3, 3)].map(|part| part.bytes());
+    for joined in [parts.concat(), parts[..2].concat(), parts[1..].concat()] {
+        let message = message_of(vec![joined]);
+        assert!(
+            message.contains("joined with `cat`") && message.contains("--merge"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn raw_pieces_are_told_by_their_names() {
+    for (name, whole) in [
+        ("m.gguf.part1of2", "m.gguf"),
+        ("m.Q8_0.gguf.part2of12", "m.Q8_0.gguf"),
+        ("m.gguf-split-a", "m.gguf"),
+        ("m.gguf-split-b", "m.gguf"),
+        ("m.gguf.part-a", "m.gguf"),
+        ("m.gguf.part_ab", "m.gguf"),
+        ("m.gguf.aa", "m.gguf"),
+        ("m.gguf.001", "m.gguf"),
+        ("m.gguf.part01", "m.gguf"),
+        ("m.gguf.part", ""),
+        ("M.GGUF.Part1of2", "M.GGUF"),
+        ("m.gguf.1of3", "m.gguf"),
+        ("m.gguf-00001-of-00003", "m.gguf"),
+        ("m.gguf", ""),
+        ("m-00001-of-00003.gguf", ""),
+        ("m.gguf.bak", ""),
+        ("m.gguf.old", ""),
+        ("m.gguf.gz", ""),
+        ("m.gguf.tmp", ""),
+        ("m.part1of2", ""),
+        ("", ""),
+    ] {
+        assert_eq!(split::raw_piece_of(name).unwrap_or_default(), whole, "{name}");
+    }
 }
 
 #[test]
@@ -113,17 +204,26 @@ fn parts_of_different_models() {
     assert!(load(&[a.clone(), part(1, 2, 2).text("general.architecture", "llama")]).is_ok());
     assert!(load(&[a.clone(), part(1, 2, 2).u32("llama.block_count", 3)]).is_ok());
     assert!(load(&[a.clone(), part(1, 2, 2).text("general.name", "part two")]).is_ok());
-    let other = part(1, 2, 2).text("general.architecture", "qwen2");
-    assert!(
-        message(&[a.clone(), other])
-            .contains("\"llama\", as in the first file, found string \"qwen2\" in file 2")
+    let refused = |other: File, what: &str| {
+        let message = message(&[a.clone(), other]);
+        assert!(
+            message.starts_with("part 2 of 2: it is a part of another model"),
+            "{message}"
+        );
+        assert!(message.contains(what), "{message}");
+    };
+    refused(
+        part(1, 2, 2).text("general.architecture", "qwen2"),
+        "string \"qwen2\" here and string \"llama\" in part 1",
     );
-    let other = part(1, 2, 2).u32("llama.block_count", 4);
-    assert!(
-        message(&[a.clone(), other]).contains("expected u32 3, as in the first file, found u32 4 in file 2")
+    refused(
+        part(1, 2, 2).u32("llama.block_count", 4),
+        "u32 4 here and u32 3 in part 1",
     );
-    let other = part(1, 2, 2).u32("llama.rope.dimension_count", 4);
-    assert!(message(&[a, other]).contains("no such key"));
+    refused(
+        part(1, 2, 2).u32("llama.rope.dimension_count", 4),
+        "absent in part 1",
+    );
 }
 
 #[test]

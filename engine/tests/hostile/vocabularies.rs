@@ -52,19 +52,26 @@ fn special_ids() {
         for key in keys {
             let key = format!(":{key}_token_id");
             for value in [
-                Value::U32(48),
-                Value::U32(99_999),
-                Value::U32(u32::MAX),
-                Value::U64(1 << 32),
-                Value::I32(-1),
                 Value::F32(1.0),
                 Value::String("1".into()),
+                Value::Bool(true),
+                Value::Array(Array::I32(vec![1])),
             ] {
                 let what = format!("{key} = {}", value.describe());
                 base.clone().set(&key, value).refused(&what, &key[1..]);
                 count += 1;
             }
-            base.clone().set(&key, Value::U32(47)).accepted(&key);
+            // An id outside the vocabulary counts as absent.
+            for value in [
+                Value::U32(47),
+                Value::U32(48),
+                Value::U32(99_999),
+                Value::U32(u32::MAX),
+                Value::U64(1 << 32),
+                Value::I32(-1),
+            ] {
+                base.clone().set(&key, value).accepted(&key);
+            }
         }
         for key in [":add_bos_token", ":add_eos_token", ":add_space_prefix"] {
             for value in [Value::U32(1), Value::String("true".into())] {

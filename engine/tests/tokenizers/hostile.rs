@@ -54,13 +54,8 @@ fn what_cannot_be_used_is_refused_by_name() {
         "fim_pre",
         "eom",
     ] {
-        for id in [
-            Value::U32(265),
-            Value::U32(u32::MAX),
-            Value::I32(-1),
-            Value::U64(1 << 32),
-        ] {
-            let key = format!("{key}_token_id");
+        let key = format!("{key}_token_id");
+        for id in [Value::F32(1.0), Value::String("1".into())] {
             refused(with(small("llama"), &key, id), &format!("`tokenizer.ggml.{key}`"));
         }
     }
@@ -75,9 +70,6 @@ fn what_cannot_be_used_is_refused_by_name() {
         with(small("llama"), "tokens", strings(&[&[b'x'; 5000]])),
         "over the limit: 5000",
     );
-    let add = |key: &str| with(small("gpt2"), key, Value::Bool(true));
-    refused(add("add_bos_token"), "tokenizer.ggml.bos_token_id");
-    refused(add("add_eos_token"), "tokenizer.ggml.eos_token_id");
     refused(
         with(small("llama"), "add_bos_token", Value::U8(1)),
         "tokenizer.ggml.add_bos_token",
@@ -87,6 +79,86 @@ fn what_cannot_be_used_is_refused_by_name() {
         no_merges.insert(key, value.clone());
     }
     refused(no_merges, "tokenizer.ggml.merges");
+}
+
+#[test]
+fn special_ids_outside_the_vocabulary_count_as_absent() {
+    let plain = Tokenizer::from_metadata(&small("llama")).unwrap();
+    assert!(plain.notes().is_empty());
+    let text = "abab <s> ab</s>";
+    for key in [
+        "bos",
+        "eos",
+        "eot",
+        "eom",
+        "unknown",
+        "separator",
+        "seperator",
+        "padding",
+        "mask",
+        "cls",
+        "prefix",
+        "suffix",
+        "middle",
+        "fim_pre",
+        "fim_suf",
+        "fim_mid",
+        "fim_pad",
+        "fim_rep",
+        "fim_sep",
+    ] {
+        for id in [
+            Value::U32(265),
+            Value::U32(u32::MAX),
+            Value::I32(-1),
+            Value::I64(i64::MIN),
+            Value::U64(u64::MAX),
+        ] {
+            let described = id.describe();
+            let m = with(small("llama"), &format!("{key}_token_id"), id);
+            let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+            let [note] = tokenizer.notes() else {
+                panic!("{key} = {described}: {:?}", tokenizer.notes());
+            };
+            assert!(
+                note.contains(&format!("`tokenizer.ggml.{key}_token_id`")),
+                "{note}"
+            );
+            let specials = |t: &Tokenizer| {
+                (
+                    t.bos(),
+                    t.eos(),
+                    t.eot(),
+                    t.unk(),
+                    t.pad(),
+                    t.sep(),
+                    t.mask(),
+                    t.fim(),
+                )
+            };
+            assert_eq!(specials(&tokenizer), specials(&plain), "{key} = {described}");
+            assert_eq!(tokenizer.end_tokens(), plain.end_tokens(), "{key} = {described}");
+            assert_eq!(
+                tokenizer.encode(text, PARSED).unwrap(),
+                plain.encode(text, PARSED).unwrap()
+            );
+        }
+    }
+    // Of two spellings the one that can be meant counts.
+    let m = with(small("llama"), "seperator_token_id", Value::U32(7));
+    let m = with(m, "separator_token_id", Value::U32(u32::MAX));
+    assert_eq!(Tokenizer::from_metadata(&m).unwrap().sep(), Some(7));
+}
+
+#[test]
+fn what_the_file_has_no_token_for_is_not_added() {
+    for key in ["add_bos_token", "add_eos_token"] {
+        let m = with(small("gpt2"), key, Value::Bool(true));
+        let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+        assert!(!tokenizer.add_bos() && !tokenizer.add_eos());
+        let ids = |options| tokenizer.encode("abab ab", options).unwrap();
+        assert_eq!(ids(PARSED), ids(PLAIN));
+    }
 }
 
 #[test]

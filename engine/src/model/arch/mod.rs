@@ -50,7 +50,7 @@ pub(crate) fn find(name: &str) -> Result<&'static Family> {
         .iter()
         .find(|f| f.name == name)
         .ok_or_else(|| Error::UnsupportedArchitecture {
-            found: name.chars().take(64).collect(),
+            found: name.chars().take(64).flat_map(char::escape_debug).collect(),
             supported: names(),
         })
 }
