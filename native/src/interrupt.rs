@@ -12,21 +12,26 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
 static INSTALL: Once = Once::new();
 
+/// From here on a Ctrl-C that ends the process removes unfinished files first.
+pub(crate) fn install() {
+    INSTALL.call_once(|| {
+        // Without a handler Ctrl-C ends the process, which is right as well.
+        let _ = ctrlc::set_handler(|| {
+            let again = REQUESTED.swap(true, Ordering::SeqCst);
+            if again || GUARDS.load(Ordering::SeqCst) == 0 {
+                failure::exit_interrupted();
+            }
+        });
+    });
+}
+
 /// While one exists, Ctrl-C is a request, not an end.
 #[derive(Debug)]
 pub(crate) struct Guard(());
 
 impl Guard {
     pub(crate) fn new() -> Self {
-        INSTALL.call_once(|| {
-            // Without a handler Ctrl-C ends the process, which is right as well.
-            let _ = ctrlc::set_handler(|| {
-                let again = REQUESTED.swap(true, Ordering::SeqCst);
-                if again || GUARDS.load(Ordering::SeqCst) == 0 {
-                    failure::exit_interrupted();
-                }
-            });
-        });
+        install();
         REQUESTED.store(false, Ordering::SeqCst);
         GUARDS.fetch_add(1, Ordering::SeqCst);
         Guard(())
