@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::args::ParseError;
@@ -54,6 +55,19 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     // Nowhere is left to complain where stderr is closed.
     let _ = crate::output::to_stderr(&format!("error: {}", one_line(&format!("{error:#}"))));
     ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
+}
+
+/// A file that cannot be opened or read. A name that is no text and that no file has is a damaged argument rather than a
+/// missing file.
+pub(crate) fn no_file(path: &Path, verb: &str, error: io::Error) -> anyhow::Error {
+    let what = format!("cannot {verb} `{}`", path.display());
+    if error.kind() == io::ErrorKind::NotFound && path.to_str().is_none() {
+        return Usage(format!(
+            "{what}: its name is not UTF-8 text, and there is no such file"
+        ))
+        .into();
+    }
+    anyhow::Error::new(error).context(what)
 }
 
 /// Prints help and versions as they are, and what is wrong with a command line as one line.
@@ -129,13 +143,7 @@ fn is_slip(typed: &str, tip: &str) -> bool {
 
 /// Text of the command line or a file with nothing in it that ends a line or that a terminal would obey.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\r' | '\t' => ' ',
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
-            c => c,
-        })
-        .collect()
+    crate::output::printable(&text.replace(['\n', '\r', '\t'], " "))
 }
 
 /// Ends the process as after Ctrl-C, from a place that cannot return.

@@ -20,7 +20,7 @@ use twinfer_engine::Error;
 use twinfer_engine::gguf::{Bytes, Owner};
 use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
 
-use crate::system;
+use crate::{failure, system};
 
 /// Size of a huge page on x86-64.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -32,7 +32,7 @@ const RESERVATION: usize = 256 << 20;
 pub(crate) fn map(path: &Path) -> Result<Bytes> {
     let shown = path.display();
     // Before it is opened: opening a FIFO waits for somebody to write to it.
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot open `{shown}`"))?;
+    let metadata = std::fs::metadata(path).map_err(|error| failure::no_file(path, "open", error))?;
     if metadata.is_dir() {
         bail!("`{shown}` is a directory; give the .gguf file in it");
     }

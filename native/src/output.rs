@@ -25,8 +25,14 @@ pub(crate) fn to_stderr(line: &str) -> io::Result<()> {
 }
 
 /// Writes a note to stderr. That it cannot be written is no reason to fail.
-pub(crate) fn note(line: &str) {
-    let _ = to_stderr(line);
+pub(crate) fn note(text: &str) {
+    let _ = to_stderr(&printable(text));
+}
+
+/// Text with nothing in it that a terminal would obey, but for line ends: names of files and tensors can hold anything.
+pub(crate) fn printable(text: &str) -> String {
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    text.replace(obeyed, "\u{fffd}")
 }
 
 /// Prints a JSON value, indented, with a line end.
@@ -60,7 +66,7 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
             .context("cannot read stdin")?;
         return Ok(bytes);
     }
-    std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
+    std::fs::read(path).map_err(|error| crate::failure::no_file(path, "read", error))
 }
 
 /// As [`read_bytes`], for text. A byte order mark at its start goes: editors of Windows write it, and it is no part of the
