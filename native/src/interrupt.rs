@@ -1,6 +1,9 @@
 //! Ctrl-C. Where a command can stop in good order it holds a [`Guard`] and asks [`requested`] between steps; anywhere
 //! else, and at the second press, the process ends at once.
 
+#[cfg(unix)]
+mod unix;
+
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,7 +15,7 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
 static INSTALL: Once = Once::new();
 
-/// From here on a Ctrl-C that ends the process removes unfinished files first.
+/// From here on unfinished files are removed before Ctrl-C or the system ends the process.
 pub(crate) fn install() {
     INSTALL.call_once(|| {
         // Without a handler Ctrl-C ends the process, which is right as well.
@@ -22,6 +25,8 @@ pub(crate) fn install() {
                 failure::exit_interrupted();
             }
         });
+        #[cfg(unix)]
+        unix::install();
     });
 }
 

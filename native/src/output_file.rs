@@ -239,9 +239,12 @@ impl Temporary {
     fn create(target: &Path, existing: Option<&Metadata>) -> Result<(Self, File)> {
         // From here on Ctrl-C has something to remove.
         interrupt::install();
-        let Some(name) = target.file_name() else {
+        let (Some(name), Some(directory)) = (target.file_name(), target.parent()) else {
             bail!("this names a directory; add a file's name");
         };
+        if !directory.as_os_str().is_empty() && !fs::exists(directory)? {
+            bail!("the directory `{}` does not exist", directory.display());
+        }
         let name: String = name.to_string_lossy().chars().take(NAME_KEPT).collect();
         let mut paths = unfinished();
         for attempt in 0u32.. {
@@ -261,10 +264,6 @@ impl Temporary {
                     return Ok((temporary, file));
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    let directory = target.parent().unwrap_or(Path::new(""));
-                    bail!("the directory `{}` does not exist", directory.display());
-                }
                 Err(error) => {
                     return Err(error)
                         .with_context(|| format!("no new file can be made at `{}`", path.display()));
