@@ -120,7 +120,7 @@ impl<'a> Walk<'a> {
             } else if arg.is_short() && !arg.is_negative_number() {
                 self.short(text, raw.peek_os(&cursor))?
             } else {
-                self.positional(text);
+                self.positional(text)?;
                 Next::Argument
             };
             match takes_next {
@@ -145,16 +145,48 @@ impl<'a> Walk<'a> {
         });
     }
 
-    fn positional(&mut self, text: &OsStr) {
+    fn positional(&mut self, text: &OsStr) -> Result<(), Usage> {
+        self.refuse_other_dashes(text)?;
         if self.subcommand.is_none() {
             self.subcommand = text.to_str().and_then(|name| self.cli.find_subcommand(name));
+            if self.subcommand.is_none()
+                && let Some(what) = text.to_str().and_then(table::command_elsewhere)
+            {
+                return Err(Usage(format!("there is no command `{}`: {what}", text.display())));
+            }
             self.stray |= self.subcommand.is_none() && is_model(text);
-            return self.keep(text);
+            self.keep(text);
+            return Ok(());
         }
         self.out.push(Token {
             text: text.into(),
             positional: true,
         });
+        Ok(())
+    }
+
+    /// Word processors and web pages make dashes longer: `–n` looks like an option and is none.
+    fn refuse_other_dashes(&self, text: &OsStr) -> Result<(), Usage> {
+        const DASHES: [char; 5] = ['\u{2010}', '\u{2011}', '\u{2013}', '\u{2014}', '\u{2212}'];
+        let Some(typed) = text.to_str().filter(|typed| typed.starts_with(DASHES)) else {
+            return Ok(());
+        };
+        let name = typed.trim_start_matches(|c| c == '-' || DASHES.contains(&c));
+        let mut letters = name.chars();
+        let one = letters.next().filter(|_| letters.next().is_none());
+        let (short, long) = (format!("-{name}"), format!("--{name}"));
+        let meant = if one.is_some_and(|letter| self.own_short(letter).is_some())
+            || table::find(self.command(), &short).is_some()
+        {
+            short
+        } else if self.own_long(name).is_some() || table::find(self.command(), &long).is_some() {
+            long
+        } else {
+            return Ok(());
+        };
+        Err(Usage(format!(
+            "{typed}: this begins with a dash that is no hyphen, perhaps from a web page; type {meant}"
+        )))
     }
 
     /// The name of the command, `""` before it was given.
@@ -226,13 +258,23 @@ impl<'a> Walk<'a> {
 
     fn short(&mut self, text: &OsStr, next: Option<&OsStr>) -> Result<Next, Usage> {
         if let Some(typed) = text.to_str() {
+            let (typed, value) = match typed.split_once('=') {
+                Some((name, value)) => (name, Some(OsStr::new(value))),
+                None => (typed, None),
+            };
             let several = typed.chars().count() > 2;
             let own = typed.chars().nth(1).and_then(|letter| self.own_short(letter));
             // Of one letter, an option of this program goes before; of several, no one means `-n gl` by `-ngl`.
             if (several || own.is_none())
                 && let Some(habit) = table::find(self.command(), typed)
             {
-                return self.follow(habit, typed, None, next);
+                return self.follow(habit, typed, value, next);
+            }
+            // Nor `-t emp` by `-temp`.
+            let name = typed.trim_start_matches('-').replace('_', "-");
+            if several && let Some(arg) = self.own_long(&name) {
+                self.notes.push(format!("{typed} is --{name} here"));
+                return Ok(self.take(arg, &name, value));
             }
         }
         self.keep(text);
@@ -414,6 +456,8 @@ mod tests {
             &["run", "--huge-pages", "Once"],
             &["bench", "-p", "16,32", "-n", "4", "-r", "2", "-d", "0"],
             &["eval", "-p", "x", "-b", "4"],
+            &["run", "-n=5", "-pOnce", "-rpc."],
+            &["run", "\u{2014}Hola, dijo."],
             &["frobnicate"],
             &["run", "--tem", "1", "x"],
             &[],
@@ -448,6 +492,7 @@ mod tests {
         assert_becomes(&["run", "-ngl", "99", "x"], &["run", "x"], 1);
         assert_becomes(&["run", "-ngl", "all", "x"], &["run", "x"], 1);
         assert_becomes(&["run", "-ngl", "x"], &["run", "x"], 1);
+        assert_becomes(&["run", "-ngl=99", "x"], &["run", "x"], 1);
         assert_becomes(&["run", "--n_gpu_layers=9", "x"], &["run", "x"], 1);
         assert_becomes(&["run", "-fa", "on", "x"], &["run", "x"], 1);
         assert_becomes(&["run", "-fa", "x"], &["run", "x"], 1);
@@ -481,6 +526,11 @@ mod tests {
             &["run", "-ctk", "q8_0", "-ctv", "-x", "y"],
             &["run", "--cache-type-k", "q8_0", "--cache-type-v", "-x", "y"],
             2,
+        );
+        assert_becomes(
+            &["run", "-temp", "0", "-top_k=1", "-prompt", "x"],
+            &["run", "--temp", "0", "--top-k=1", "--prompt", "x"],
+            3,
         );
         assert_becomes(&["chat", "-sys", "-ngl"], &["chat", "--system", "-ngl"], 1);
         assert_becomes(
@@ -530,6 +580,11 @@ mod tests {
             (&["chat", "-p", "x"], "run --chat"),
             (&["-m", "m.gguf", "-p", "x"], "no command"),
             (&["m.gguf"], "no command"),
+            (&["server", "-m", "m.gguf"], "serve-demo"),
+            (&["pull", "llama3"], "-m FILE"),
+            (&["run", "\u{2013}n", "5", "x"], "type -n"),
+            (&["run", "\u{2013}ngl", "5", "x"], "type -ngl"),
+            (&["run", "\u{2014}temp", "5", "x"], "type --temp"),
         ] {
             assert_refused(line, says);
         }

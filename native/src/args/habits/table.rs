@@ -68,6 +68,28 @@ pub(super) fn all() -> impl Iterator<Item = &'static Habit> {
         .flatten()
 }
 
+/// Commands of other programs, and what does the same here.
+#[rustfmt::skip] // a table
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (&["server", "serve", "api"],
+     "no server of an API is a part of this program; `twinfer serve-demo` serves the page that runs models in the browser"),
+    (&["pull", "download"],
+     "nothing is downloaded here; download the .gguf file yourself and give it with -m FILE"),
+    (&["cli", "main", "generate", "complete", "completion"], "`twinfer run` continues a prompt, `twinfer chat` converses"),
+    (&["convert"], "llama.cpp's convert_hf_to_gguf.py makes .gguf files; `twinfer quantize` makes them smaller"),
+    (&["info", "show", "dump", "metadata"], "`twinfer inspect FILE` shows what a file holds"),
+    (&["ppl"], "`twinfer perplexity -f FILE` measures how well a model predicts a text"),
+    (&["list", "ls"], "models are files, given with -m FILE; `twinfer inspect FILE` shows what one holds"),
+];
+
+/// What does here what a command of another program does.
+pub(super) fn command_elsewhere(name: &str) -> Option<&'static str> {
+    ELSEWHERE
+        .iter()
+        .find(|(names, _)| names.contains(&name))
+        .map(|(_, what)| *what)
+}
+
 const TEXT: &[&str] = &["run", "chat"];
 
 #[rustfmt::skip] // a table
