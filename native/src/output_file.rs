@@ -24,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::interrupt;
+use crate::{interrupt, system};
 
 /// Links that are followed one after the other; as many as Linux follows.
 const MAX_LINKS: usize = 40;
@@ -93,6 +93,10 @@ impl OutputFile {
                             _ => "--force replaces it",
                         }
                     );
+                }
+                if existing.is_some() && system::is_mount_point(&target) {
+                    // As containers have single files of the host. Said now: the step that fails is the last.
+                    bail!("a file is mounted there, and no other can take its place; write to another name");
                 }
                 let (temporary, file) = Temporary::create(&target, existing.as_ref())?;
                 (file, Some((temporary, target)))

@@ -28,7 +28,7 @@ pub(super) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<()> {
     for part in load::part_paths(&args.input)? {
         if same_file(&part, &args.output) {
             bail!(
-                "OUT is the model to read itself (`{}`); write to another name",
+                "IN and OUT are the same file (`{}`); write to another name",
                 part.display()
             );
         }

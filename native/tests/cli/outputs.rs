@@ -387,6 +387,25 @@ fn a_full_disk_is_reported_at_the_last_flush() {
 }
 
 #[test]
+fn a_file_that_is_mounted_is_refused_at_once() {
+    let directory = Directory::new("mounted");
+    let (source, target) = (directory.file("source"), directory.file("target"));
+    fs::write(&source, "old").unwrap();
+    fs::write(&target, "").unwrap();
+    if !system("mount", &["--bind", &source, &target]) {
+        println!("left out: this user mounts no file");
+        return;
+    }
+    let run = twinfer(&writing(WRITERS[0], &target));
+    let kept = fs::read(&target).unwrap();
+    assert!(system("umount", &[&target]));
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("mounted"), "{}", run.err);
+    assert_eq!(kept, b"old");
+    assert_eq!(directory.names(), ["source", "target"]);
+}
+
+#[test]
 fn ctrl_c_leaves_nothing() {
     let directory = Directory::new("interrupt");
     let out = directory.file("out.f32");
@@ -446,7 +465,7 @@ fn the_model_to_read_is_not_written_to() {
             let args = [&["quantize", input.as_str(), output.as_str(), "q8_0"][..], force].concat();
             let run = twinfer(&args);
             assert_eq!(run.code, 1);
-            assert!(run.err.contains("the model to read itself"), "{}", run.err);
+            assert!(run.err.contains("are the same file"), "{}", run.err);
         }
     }
     assert!(fs::read(&model).unwrap() == fs::read(MODEL).unwrap());
