@@ -58,16 +58,28 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 /// A file that cannot be opened or read. A name that is no text and that no file has is a damaged argument rather than a
-/// missing file.
+/// missing file; for others that no file has, there may be advice.
 pub(crate) fn no_file(path: &Path, verb: &str, error: io::Error) -> anyhow::Error {
     let what = format!("cannot {verb} `{}`", path.display());
-    if error.kind() == io::ErrorKind::NotFound && path.to_str().is_none() {
+    if error.kind() != io::ErrorKind::NotFound {
+        return anyhow::Error::new(error).context(what);
+    }
+    let Some(name) = path.to_str() else {
         return Usage(format!(
             "{what}: its name is not UTF-8 text, and there is no such file"
         ))
         .into();
-    }
-    anyhow::Error::new(error).context(what)
+    };
+    let advice = if name == "-" {
+        "stdin is not read here; give a file"
+    } else if name.starts_with("~/") {
+        "the shell did not replace ~, which it does only at the beginning of a word: put a space before it"
+    } else if name.contains("://") {
+        "nothing is downloaded here; download the file yourself and give its name"
+    } else {
+        return anyhow::Error::new(error).context(what);
+    };
+    anyhow::anyhow!("{what}: there is no such file; {advice}")
 }
 
 /// Prints help and versions as they are, and what is wrong with a command line as one line.

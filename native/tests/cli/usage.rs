@@ -95,6 +95,13 @@ fn bad_input_gets_one_clear_line() {
             "cannot open `/no/such/file`",
         ),
         (&["run", "-m", &folder, "x"], 1, "is a directory"),
+        (&["run", "-m", "-", "x"], 1, "stdin is not read here"),
+        (&["run", "--model=~/no-model", "x"], 1, "did not replace ~"),
+        (
+            &["run", "-m", "https://example.com/m.gguf", "x"],
+            1,
+            "nothing is downloaded here",
+        ),
         (&["run", "-m", &not_a_model, "x"], 1, "not a valid GGUF file"),
         (&["inspect", &empty], 1, "not a valid GGUF file"),
         (&["inspect", &part], 1, "part 1 of 3 is missing"),
