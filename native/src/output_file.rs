@@ -120,6 +120,14 @@ impl OutputFile {
         self.replaces.is_some()
     }
 
+    /// Who closes our stdout has what they wanted, and that is no failure; another pipe was named to get all of it.
+    fn explained(&self, error: io::Error) -> io::Error {
+        if error.kind() == ErrorKind::BrokenPipe && !self.is_stdout {
+            return io::Error::other("its reader closed it before the end");
+        }
+        error
+    }
+
     /// Ends the output: all of it is written, and a regular file has its name.
     pub(crate) fn commit(mut self) -> Result<()> {
         let done = self.finish();
@@ -127,7 +135,7 @@ impl OutputFile {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.out.flush()?;
+        self.flush()?;
         let Some((temporary, target)) = self.replaces.take() else {
             return Ok(());
         };
@@ -139,11 +147,13 @@ impl OutputFile {
 
 impl Write for OutputFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes)
+        let written = self.out.write(bytes);
+        written.map_err(|error| self.explained(error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        let flushed = self.out.flush();
+        flushed.map_err(|error| self.explained(error))
     }
 }
 

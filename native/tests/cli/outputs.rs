@@ -75,6 +75,18 @@ fn a_fifo_is_written_through() {
         assert_eq!(directory.names(), ["fifo.gguf", "plain.gguf"]);
         fs::remove_file(&fifo).unwrap();
     }
+    // Who named it wants all of it: a reader that goes away is a failure, as it is none for stdout.
+    let fifo = directory.file("fifo.gguf");
+    assert!(system("mkfifo", &[&fifo]));
+    let reader = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || File::open(fifo).unwrap().read_exact(&mut [0; 10]).unwrap()
+    });
+    let run = twinfer(&writing(WRITERS[0], &fifo));
+    reader.join().unwrap();
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("reader closed it"), "{}", run.err);
+    fs::remove_file(&fifo).unwrap();
     // What is written there cannot be read again.
     let fifo = directory.file("fifo.gguf");
     assert!(system("mkfifo", &[&fifo]));
