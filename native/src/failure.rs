@@ -122,11 +122,12 @@ pub(crate) fn report_usage(error: ParseError) -> ExitCode {
 /// Takes those tips out that are farther from what was typed than a slip of the fingers.
 fn remove_far_tips(error: &mut clap::Error) {
     use clap::error::{ContextKind as Kind, ContextValue as Context};
-    // A tip on another command's option of the same name is no guess; it names both.
     for (typed, suggested) in [
         (Kind::InvalidArg, Kind::SuggestedArg),
         (Kind::InvalidSubcommand, Kind::SuggestedSubcommand),
         (Kind::InvalidValue, Kind::SuggestedValue),
+        // An option of a command that follows, as in "'run --prompt' exists".
+        (Kind::InvalidArg, Kind::Suggested),
     ] {
         let Some(Context::String(typed)) = error.get(typed).cloned() else {
             continue;
@@ -136,6 +137,16 @@ fn remove_far_tips(error: &mut clap::Error) {
             Some(Context::String(tip)) if near(&tip) => Context::String(tip),
             Some(Context::Strings(tips)) if tips.iter().any(near) => {
                 Context::Strings(tips.into_iter().filter(near).collect())
+            }
+            Some(Context::StyledStrs(mut tips)) => {
+                tips.retain(|tip| {
+                    let tip = tip.to_string();
+                    tip.split('\'')
+                        .filter_map(|quoted| quoted.rsplit(' ').next())
+                        .filter(|word| word.starts_with("--"))
+                        .all(|word| is_slip(&typed, word))
+                });
+                Context::StyledStrs(tips)
             }
             _ => continue,
         };

@@ -186,6 +186,8 @@ fn tips_are_not_far_fetched() {
         (&["run", "--no-such-thing", "x"], None),
         (&["run", "--pfx", "x"], None),
         (&["infer"], None),
+        (&["--promt", "x", "run"], Some("'run --prompt'")),
+        (&["--logit", "x", "run"], None),
     ] {
         let run = twinfer(args);
         assert_eq!(run.code, 2, "{args:?}");
