@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
+
+use crate::args::ParseError;
 
 /// Stopped by Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -34,11 +37,14 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+fn error_is_closed_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
 /// Prints the error and gives its exit code. A reader that closed our stdout has what it wanted: no error.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let closed_pipe = |e: &(dyn std::error::Error + 'static)| {
-        e.downcast_ref::<io::Error>()
-            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        e.downcast_ref::<io::Error>().is_some_and(error_is_closed_pipe)
     };
     if error.chain().any(closed_pipe) {
         return ExitCode::SUCCESS;
@@ -46,21 +52,51 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(INTERRUPTED);
     }
-    let line = format!("{error:#}").replace(['\n', '\r'], " ");
     // Nowhere is left to complain where stderr is closed.
-    let _ = crate::output::to_stderr(&format!("error: {line}"));
+    let _ = crate::output::to_stderr(&format!("error: {}", one_line(&format!("{error:#}"))));
     ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
 }
 
+/// A file that cannot be opened or read. A name that is no text and that no file has is a damaged argument rather than a
+/// missing file; for others that no file has, there may be advice.
+pub(crate) fn no_file(path: &Path, verb: &str, error: io::Error) -> anyhow::Error {
+    let what = format!("cannot {verb} `{}`", path.display());
+    if error.kind() != io::ErrorKind::NotFound {
+        return anyhow::Error::new(error).context(what);
+    }
+    let Some(name) = path.to_str() else {
+        return Usage(format!(
+            "{what}: its name is not UTF-8 text, and there is no such file"
+        ))
+        .into();
+    };
+    let advice = if name == "-" {
+        "stdin is not read here; give a file"
+    } else if name.starts_with("~/") {
+        "the shell did not replace ~, which it does only at the beginning of a word: put a space before it"
+    } else if name.contains("://") {
+        "nothing is downloaded here; download the file yourself and give its name"
+    } else {
+        return anyhow::Error::new(error).context(what);
+    };
+    anyhow::anyhow!("{what}: there is no such file; {advice}")
+}
+
 /// Prints help and versions as they are, and what is wrong with a command line as one line.
-pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn report_usage(error: ParseError) -> ExitCode {
     use clap::error::ErrorKind;
+    let (mut error, command) = match error {
+        ParseError::Usage(usage) => return report(&usage.into()),
+        ParseError::Clap { error, command } => (error, command),
+    };
     let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if !error.use_stderr() || error.kind() == help {
-        // Where the reader has gone, nobody misses it.
-        let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        return match error.print() {
+            Err(error) if !error_is_closed_pipe(&error) => report(&error.into()),
+            _ => ExitCode::from(if error.use_stderr() { USAGE } else { 0 }),
+        };
     }
+    remove_far_tips(&mut error);
     let text = error.render().to_string();
     let lines = text
         .lines()
@@ -75,22 +111,95 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
         }
         line.push_str(part);
     }
-    let _ = crate::output::to_stderr(&format!("{line}; see `{} --help`", command_in(std::env::args())));
+    let program = match command {
+        Some(name) => format!("twinfer {name}"),
+        None => "twinfer".into(),
+    };
+    let _ = crate::output::to_stderr(&format!("{}; see `{program} --help`", one_line(&line)));
     ExitCode::from(USAGE)
 }
 
-/// The command that the arguments name, for the hint where its help is.
-fn command_in(args: impl Iterator<Item = String>) -> String {
-    use clap::CommandFactory as _;
-    let cli = crate::args::Cli::command();
-    let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
-    match args.skip(1).find(|arg| names.contains(&arg.as_str())) {
-        Some(name) => format!("twinfer {name}"),
-        None => "twinfer".into(),
+/// Takes those tips out that are farther from what was typed than a slip of the fingers.
+fn remove_far_tips(error: &mut clap::Error) {
+    use clap::error::{ContextKind as Kind, ContextValue as Context};
+    for (typed, suggested) in [
+        (Kind::InvalidArg, Kind::SuggestedArg),
+        (Kind::InvalidSubcommand, Kind::SuggestedSubcommand),
+        (Kind::InvalidValue, Kind::SuggestedValue),
+        // An option of a command that follows, as in "'run --prompt' exists".
+        (Kind::InvalidArg, Kind::Suggested),
+    ] {
+        let Some(Context::String(typed)) = error.get(typed).cloned() else {
+            continue;
+        };
+        let near = |tip: &String| is_slip(&typed, tip);
+        let kept = match error.remove(suggested) {
+            Some(Context::String(tip)) if near(&tip) => Context::String(tip),
+            Some(Context::Strings(tips)) if tips.iter().any(near) => {
+                Context::Strings(tips.into_iter().filter(near).collect())
+            }
+            Some(Context::StyledStrs(mut tips)) => {
+                tips.retain(|tip| {
+                    let tip = tip.to_string();
+                    tip.split('\'')
+                        .filter_map(|quoted| quoted.rsplit(' ').next())
+                        .filter(|word| word.starts_with("--"))
+                        .all(|word| is_slip(&typed, word))
+                });
+                Context::StyledStrs(tips)
+            }
+            _ => continue,
+        };
+        error.insert(suggested, kept);
     }
+}
+
+/// Whether two names are at most two letters apart: wrong, missing, too many, or in each other's place.
+fn is_slip(typed: &str, tip: &str) -> bool {
+    let name = |text: &str| -> String {
+        let name = text.trim_start_matches('-');
+        // What is the option's value, in what was typed and in a tip such as `--stop <TEXT>`.
+        name.split(['=', ' ']).next().unwrap_or_default().to_string()
+    };
+    strsim::damerau_levenshtein(&name(typed), &name(tip)) <= 2
+}
+
+/// Text of the command line or a file with nothing in it that ends a line or that a terminal would obey.
+fn one_line(text: &str) -> String {
+    crate::output::printable(&text.replace(['\n', '\r', '\t'], " "))
 }
 
 /// Ends the process as after Ctrl-C, from a place that cannot return.
 pub(crate) fn exit_interrupted() -> ! {
+    let _held = crate::output_file::remove_unfinished();
     std::process::exit(i32::from(INTERRUPTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tips_are_slips() {
+        for (typed, tip) in [
+            ("--tem", "--temp"),
+            ("--sede=5", "--seed"),
+            ("rnu", "run"),
+            ("--stpo", "--stop <TEXT>"),
+        ] {
+            assert!(is_slip(typed, tip), "{typed} {tip}");
+        }
+        for (typed, tip) in [
+            ("--prompt", "--populate"),
+            ("--chat-template", "--temp"),
+            ("--no-mmap", "--top-nsigma"),
+        ] {
+            assert!(!is_slip(typed, tip), "{typed} {tip}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        assert_eq!(one_line("a\nb\x1b[31m\u{9b}c"), "a b\u{fffd}[31m\u{fffd}c");
+    }
 }

@@ -35,6 +35,9 @@ struct Aligned<T: ?Sized>(T);
 /// cache no machine should reserve unasked.
 const DEFAULT_CTX: usize = 4096;
 
+/// Tokens up to which the memory of a context is computed.
+const LARGEST_COUNTED_CTX: usize = u32::MAX as usize;
+
 /// The model's name for messages: its path, or that it is the built-in one.
 pub(crate) fn display_name(global: &GlobalArgs) -> String {
     match &global.model {
@@ -86,7 +89,7 @@ fn at_fault(error: Error, path: &Path, parts: &[PathBuf]) -> anyhow::Error {
 
 /// The files of the model that `path` belongs to: itself, or all parts of the split model that it is a part of. A model of
 /// one file may have the name of a part.
-fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(split) = name.and_then(split::parse_name) else {
         return Ok(vec![path.into()]);
@@ -116,7 +119,7 @@ fn is_whole(path: &Path) -> bool {
 
 /// The number of workers.
 pub(crate) fn threads(global: &GlobalArgs) -> usize {
-    global.threads.unwrap_or_else(|| machine().default_threads())
+    global.threads().unwrap_or_else(|| machine().default_threads())
 }
 
 /// The machine, read once.
@@ -297,13 +300,19 @@ pub(crate) fn context(
         cache_type_k: global.cache_type_k.into(),
         cache_type_v: global.cache_type_v.into(),
     };
-    let bytes = Context::cache_bytes(model, &options)?;
+    // What is beyond any memory is beyond what can be counted in pages as well: there the least that it needs is said.
+    let counted = ContextOptions {
+        n_ctx: n_ctx.min(LARGEST_COUNTED_CTX),
+        ..options.clone()
+    };
+    let bytes = Context::cache_bytes(model, &counted)?;
     if let Some(free) = available_memory()
         && bytes > free
     {
         let mib = |n: u64| n >> 20;
         return Err(anyhow!(
-            "a context of {n_ctx} tokens needs {} MiB, {} MiB of memory are free; choose a smaller --ctx-size",
+            "a context of {n_ctx} tokens needs {}{} MiB, {} MiB of memory are free; choose a smaller --ctx-size",
+            if counted.n_ctx < n_ctx { "more than " } else { "" },
             mib(bytes),
             mib(free)
         ));

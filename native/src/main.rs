@@ -9,7 +9,9 @@ mod limits;
 mod load;
 mod memory;
 mod output;
+mod output_file;
 mod progress;
+mod prompt;
 #[cfg(test)]
 mod reference;
 mod resident;
@@ -19,14 +21,17 @@ mod topology;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let result = match args::Cli::try_parse() {
-        Ok(cli) => commands::dispatch(&cli),
-        Err(error) => return failure::report_usage(&error),
+    let (cli, notes) = match args::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => return failure::report_usage(error),
     };
-    match result {
+    if cli.global.verbose {
+        notes
+            .iter()
+            .for_each(|line| output::note(&format!("note: {line}")));
+    }
+    match commands::dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

@@ -20,7 +20,7 @@ use twinfer_engine::Error;
 use twinfer_engine::gguf::{Bytes, Owner};
 use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
 
-use crate::system;
+use crate::{failure, system};
 
 /// Size of a huge page on x86-64.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -31,13 +31,17 @@ const RESERVATION: usize = 256 << 20;
 /// Maps a file.
 pub(crate) fn map(path: &Path) -> Result<Bytes> {
     let shown = path.display();
-    let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
-    let metadata = file
-        .metadata()
-        .with_context(|| format!("cannot open `{shown}`"))?;
+    // Before it is opened: opening a FIFO waits for somebody to write to it.
+    let metadata = std::fs::metadata(path).map_err(|error| failure::no_file(path, "open", error))?;
     if metadata.is_dir() {
         bail!("`{shown}` is a directory; give the .gguf file in it");
     }
+    if !metadata.is_file() {
+        bail!(
+            "`{shown}` is not a regular file; models are mapped into memory, so write it to a file and give that"
+        );
+    }
+    let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
     if metadata.len() == 0 {
         // There is nothing to map; the parser says what is missing.
         return Ok(Bytes::from_static(&[]));

@@ -1,18 +1,22 @@
-//! stdout for results, stderr for everything else, files for what `-o` names. Writing to a closed pipe is an error that
-//! [`crate::failure::report`] understands, never a panic, so nothing here uses `println!`.
+//! stdout for results, stderr for everything else, and what is read from files or stdin. Writing to a closed pipe is an
+//! error that [`crate::failure::report`] understands, never a panic, so nothing here uses `println!`.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 /// Writes to stdout and flushes.
 pub(crate) fn to_stdout(text: &str) -> Result<()> {
+    bytes_to_stdout(text.as_bytes())
+}
+
+/// As [`to_stdout`], for bytes that need not be text.
+pub(crate) fn bytes_to_stdout(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")
 }
 
 /// Writes a line to stderr.
@@ -21,8 +25,14 @@ pub(crate) fn to_stderr(line: &str) -> io::Result<()> {
 }
 
 /// Writes a note to stderr. That it cannot be written is no reason to fail.
-pub(crate) fn note(line: &str) {
-    let _ = to_stderr(line);
+pub(crate) fn note(text: &str) {
+    let _ = to_stderr(&printable(text));
+}
+
+/// Text with nothing in it that a terminal would obey, but for line ends: names of files and tensors can hold anything.
+pub(crate) fn printable(text: &str) -> String {
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    text.replace(obeyed, "\u{fffd}")
 }
 
 /// Prints a JSON value, indented, with a line end.
@@ -46,79 +56,6 @@ pub(crate) fn json_f64(value: f64) -> serde_json::Value {
     }
 }
 
-/// A file that appears under its name only when it is complete.
-#[derive(Debug)]
-pub(crate) struct NewFile {
-    out: Option<BufWriter<File>>,
-    path: PathBuf,
-    partial: PathBuf,
-}
-
-impl NewFile {
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        if path.is_dir() {
-            bail!("cannot write `{}`: it is a directory", path.display());
-        }
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".partial");
-        let partial = path.with_file_name(name);
-        let file = File::create(&partial).with_context(|| format!("cannot write `{}`", path.display()))?;
-        Ok(Self {
-            out: Some(BufWriter::with_capacity(1 << 20, file)),
-            path: path.into(),
-            partial,
-        })
-    }
-
-    /// Gives the file its name.
-    pub(crate) fn commit(mut self) -> Result<()> {
-        let path = self.path.clone();
-        let failed = || format!("cannot write `{}`", path.display());
-        if let Some(mut out) = self.out.take() {
-            out.flush().with_context(failed)?;
-        }
-        std::fs::rename(&self.partial, &self.path).with_context(failed)
-    }
-}
-
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.out {
-            Some(out) => out.write(bytes),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.out {
-            Some(out) => out.flush(),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        // Taken by `commit`; what is still here was not finished.
-        if self.out.take().is_some() {
-            let _ = std::fs::remove_file(&self.partial);
-        }
-    }
-}
-
-/// Where `-o` points: a file, or stdout for `-`.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    if path == Path::new("-") {
-        let mut out = io::stdout().lock();
-        out.write_all(bytes)?;
-        return Ok(out.flush()?);
-    }
-    let mut file = NewFile::create(path)?;
-    file.write_all(bytes)
-        .with_context(|| format!("cannot write `{}`", path.display()))?;
-    file.commit()
-}
-
 /// All bytes of a file, or of stdin for `-`.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     if path == Path::new("-") {
@@ -129,18 +66,49 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
             .context("cannot read stdin")?;
         return Ok(bytes);
     }
-    std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
+    std::fs::read(path).map_err(|error| crate::failure::no_file(path, "read", error))
 }
 
-/// As [`read_bytes`], for text.
+/// As [`read_bytes`], for text. A byte order mark at its start goes: editors of Windows write it, and it is no part of the
+/// text.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read_bytes(path)?).map_err(|error| {
+    text_of(path, read_bytes(path)?)
+}
+
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    const BOM: char = '\u{feff}';
+    let utf_16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let mut text = String::from_utf8(bytes).map_err(|error| {
         let name = if path == Path::new("-") {
             "stdin".into()
         } else {
             format!("`{}`", path.display())
         };
+        if utf_16 {
+            return anyhow::anyhow!(
+                "{name} is UTF-16 text, and UTF-8 is read here; convert it: iconv -f UTF-16 -t UTF-8"
+            );
+        }
         let at = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{name} is not UTF-8 text (at byte {at}); convert it first, for instance with iconv")
-    })
+    })?;
+    if text.starts_with(BOM) {
+        text.drain(..BOM.len_utf8());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_begins_after_its_byte_order_mark() {
+        let text = |bytes: &[u8]| text_of(Path::new("t.txt"), bytes.to_vec());
+        assert_eq!(text(b"\xef\xbb\xbfOnce").unwrap(), "Once");
+        assert_eq!(text(b"Once\xef\xbb\xbf").unwrap(), "Once\u{feff}");
+        assert_eq!(text(b"").unwrap(), "");
+        assert!(text(b"\xff\xfeO\0").unwrap_err().to_string().contains("UTF-16"));
+        assert!(text(b"On\xe9").unwrap_err().to_string().contains("at byte 2"));
+    }
 }

@@ -34,7 +34,30 @@ fn generate() -> String {
         let mut command = command.clone().term_width(WIDTH);
         section(&name, command.render_help().to_string());
     }
+    out.push_str(
+        "\n## Options of llama.cpp\n\nWhat becomes of options that llama.cpp's tools have and these commands do not. With \
+         `-v` a note says\nwhat was left out. Underscores in long options are read as dashes.\n\n",
+    );
+    for sentence in crate::args::habit_sentences() {
+        item(&mut out, &sentence);
+    }
     out
+}
+
+/// An item of a list, in lines of at most [`WIDTH`] columns.
+fn item(out: &mut String, text: &str) {
+    let mut column = 1;
+    out.push('-');
+    for word in text.split(' ') {
+        if column + 1 + word.len() > WIDTH {
+            out.push_str("\n ");
+            column = 1;
+        }
+        out.push(' ');
+        out.push_str(word);
+        column += 1 + word.len();
+    }
+    out.push('\n');
 }
 
 #[test]

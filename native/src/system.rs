@@ -8,7 +8,9 @@ mod platform;
 #[path = "system/other.rs"]
 mod platform;
 
-pub(crate) use platform::{affinity, lock, memlock_limit, populate, set_affinity, use_huge_pages};
+pub(crate) use platform::{
+    affinity, is_mount_point, lock, memlock_limit, populate, set_affinity, use_huge_pages,
+};
 
 /// The number in kibibytes of a line like `AnonHugePages:     2048 kB`, in bytes.
 pub(crate) fn field(text: &str, name: &str) -> Option<u64> {

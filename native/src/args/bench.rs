@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::OutputArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   twinfer bench -m model.gguf
@@ -85,6 +87,9 @@ pub(crate) struct BenchArgs {
     /// The report's form, md or json; with --shape also the file (.gguf) to make. May be given twice.
     #[arg(short, long, value_name = "md|json|FILE", value_parser = output)]
     pub(crate) output: Vec<BenchOutput>,
+
+    #[command(flatten)]
+    pub(crate) out: OutputArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

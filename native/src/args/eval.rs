@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use twinfer_engine::trace::Place;
 
+use super::OutputArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   twinfer eval -m model.gguf --tokens 1,403,407
@@ -30,14 +32,18 @@ pub(crate) struct EvalArgs {
     pub(crate) tokens: Vec<u32>,
 
     /// Text to tokenize in place of --tokens, with the special tokens that the model asks for.
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
+
+    /// Read \n, \t, \r, \\, \", \' and \xHH in --prompt as the characters that they stand for.
+    #[arg(short, long, requires = "prompt")]
+    pub(crate) escape: bool,
 
     /// After the tokens, go on greedily for N tokens; their logits count as well.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 0)]
     pub(crate) predict: usize,
 
-    /// Write all logits as little-endian f32, one row per position.
+    /// Write all logits as little-endian f32, one row per position. -: to stdout, in place of the report.
     #[arg(long, value_name = "FILE")]
     pub(crate) logits: Option<PathBuf>,
 
@@ -64,4 +70,7 @@ pub(crate) struct EvalArgs {
     /// In place of the report, print what one operation made of one position: element, bits and value, a line each.
     #[arg(long, value_name = "POSITION:LAYER:OP", conflicts_with_all = ["json", "logits", "trace_ops", "trace_against"])]
     pub(crate) trace_values: Option<Place>,
+
+    #[command(flatten)]
+    pub(crate) out: OutputArgs,
 }

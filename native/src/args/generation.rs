@@ -8,10 +8,10 @@ use twinfer_engine::sample::{SamplerKind, SamplerParams, parse_samplers, parse_s
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct GenerationArgs {
-    /// Tokens to generate at most. -1: until the model ends or the context is full.
+    /// Tokens to generate at most. -1, and -2 as well: until the model ends or the context is full.
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true,
-          value_parser = clap::value_parser!(i64).range(-1..))]
-    pub(crate) predict: Option<i64>,
+          value_parser = clap::value_parser!(i64).range(-2..))]
+    predict: Option<i64>,
 
     /// Temperature. 0: always the most likely token.
     #[arg(long, alias = "temperature", value_name = "T", default_value_t = 0.8)]
@@ -146,6 +146,11 @@ fn logit_bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 impl GenerationArgs {
+    /// Tokens at most; `None` for as many as fit.
+    pub(crate) fn predict(&self) -> Option<usize> {
+        self.predict.and_then(|n| usize::try_from(n).ok())
+    }
+
     /// The sampler's parameters but for what needs the model: breakers, the context size, the end tokens' bias.
     pub(crate) fn sampler_params(&self, seed: u32) -> Result<SamplerParams> {
         let params = SamplerParams {

@@ -22,9 +22,9 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "WHERE", default_value = "auto")]
     pub(crate) weights: WeightsArg,
 
-    /// Worker threads. Default: the physical cores that this process may use.
-    #[arg(short, long, global = true, value_name = "N", value_parser = threads)]
-    pub(crate) threads: Option<usize>,
+    /// Worker threads. Default, and 0 and -1: the physical cores that this process may use.
+    #[arg(short, long, global = true, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    threads: Option<Threads>,
 
     /// Keep each worker on a CPU of its own: one per physical core, SMT siblings only where there are more workers than
     /// cores. Default: where workers take every core that this process may use and no control group limits its time.
@@ -58,7 +58,8 @@ pub(crate) struct GlobalArgs {
     pub(crate) seed: i64,
 
     /// Context size in tokens. 0: what the model was trained with, at most 4096.
-    #[arg(short, long, global = true, value_name = "N", default_value_t = 0)]
+    #[arg(short, long, global = true, value_name = "N", default_value = "0", allow_negative_numbers = true,
+          value_parser = ctx_size)]
     pub(crate) ctx_size: usize,
 
     /// Type of the cached keys.
@@ -79,6 +80,14 @@ pub(crate) struct GlobalArgs {
 }
 
 impl GlobalArgs {
+    /// The number of workers that was asked for.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        match self.threads {
+            Some(Threads::These(n)) => Some(n),
+            Some(Threads::Automatic) | None => None,
+        }
+    }
+
     /// --pin, --no-pin, or neither.
     pub(crate) fn pinning(&self) -> Option<bool> {
         match (self.pin, self.no_pin) {
@@ -131,9 +140,22 @@ impl From<WeightsArg> for Storage {
     }
 }
 
-fn threads(text: &str) -> Result<usize, String> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Threads {
+    Automatic,
+    These(usize),
+}
+
+fn threads(text: &str) -> Result<Threads, String> {
     match text.parse() {
-        Ok(n @ 1..=1024) => Ok(n),
-        _ => Err("expected a number from 1 to 1024".into()),
+        Ok(0 | -1) => Ok(Threads::Automatic),
+        Ok(n @ 1..=1024i64) => Ok(Threads::These(n as usize)),
+        _ if text.contains(',') => Err("expected one number from 1 to 1024: run it once for each".into()),
+        _ => Err("expected a number from 1 to 1024, or 0 for all cores".into()),
     }
+}
+
+fn ctx_size(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "expected a number of tokens, 0 for the model's own".into())
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::OutputArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   twinfer inspect model.gguf
@@ -32,4 +34,7 @@ pub(crate) struct InspectArgs {
     /// Where --dump-tensor writes; `-` is stdout.
     #[arg(short, long, value_name = "FILE", requires = "dump_tensor")]
     pub(crate) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) out: OutputArgs,
 }

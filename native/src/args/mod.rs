@@ -7,7 +7,9 @@ mod doctor;
 mod eval;
 mod generation;
 mod global;
+mod habits;
 mod inspect;
+mod output;
 mod perplexity;
 mod quantize;
 mod render_template;
@@ -22,16 +24,22 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use generation::GenerationArgs;
 pub(crate) use global::{GlobalArgs, HugePages};
+#[cfg(test)]
+pub(crate) use habits::sentences as habit_sentences;
 pub(crate) use inspect::InspectArgs;
+pub(crate) use output::OutputArgs;
 pub(crate) use perplexity::PerplexityArgs;
 pub(crate) use quantize::QuantizeArgs;
 pub(crate) use render_template::RenderTemplateArgs;
-pub(crate) use run::{ChatArgs, RunArgs};
+pub(crate) use run::{ChatArgs, RunArgs, Source};
 pub(crate) use serve_demo::ServeDemoArgs;
 pub(crate) use tokenize::{DetokenizeArgs, TokenizeArgs};
 pub(crate) use verify::VerifyArgs;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use crate::failure::Usage;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,7 +52,9 @@ Examples:
   twinfer run --help                           every command explains itself
 
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong command line, 130 Ctrl-C.
-Text goes to stdout; progress, timings and errors go to stderr.";
+Text goes to stdout; progress, timings and errors go to stderr.
+Options of llama.cpp are known: those that make no difference here (-ngl, -fa, --jinja, --no-mmap and others) are
+left out, and -v says so; others say what to do.";
 
 /// Runs language models from GGUF files on the CPU: the same answer, bit for bit, on every backend.
 #[derive(Debug, Parser)]
@@ -56,6 +66,31 @@ pub(crate) struct Cli {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// A command line that could not be read.
+#[derive(Debug)]
+pub(crate) enum ParseError {
+    Clap {
+        error: clap::Error,
+        /// The command that was named.
+        command: Option<String>,
+    },
+    Usage(Usage),
+}
+
+/// Reads the arguments, the program's name first, and gives what was done to them in sentences.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>), ParseError> {
+    let mut command = Cli::command();
+    let canonical = habits::canonical(&mut command, args).map_err(ParseError::Usage)?;
+    let name = canonical.command;
+    let clap = |error| ParseError::Clap {
+        error,
+        command: name.clone(),
+    };
+    let mut matches = command.try_get_matches_from_mut(canonical.args).map_err(clap)?;
+    let cli = Cli::from_arg_matches_mut(&mut matches).map_err(clap)?;
+    Ok((cli, canonical.notes))
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::OutputArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   twinfer quantize model-f16.gguf model-q4_k_m.gguf q4_k_m
@@ -18,11 +20,15 @@ pub(crate) struct QuantizeArgs {
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
 
-    /// The file to write.
+    /// The file to write; `-` is stdout. A device or a FIFO is written to, a symbolic link is followed, a file is replaced
+    /// when all of the new one is written.
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
 
     /// The type or mix to write.
     #[arg(value_name = "MIX")]
     pub(crate) mix: String,
+
+    #[command(flatten)]
+    pub(crate) out: OutputArgs,
 }

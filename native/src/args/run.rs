@@ -1,10 +1,11 @@
 //! `run` and `chat`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::GenerationArgs;
+use crate::failure::Usage;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -12,6 +13,7 @@ Examples:
   twinfer run -m model.gguf --temp 0 -n 100 \"The capital of France is\"
   twinfer run -m model.gguf -f prompt.txt --seed 7 > answer.txt
   git diff | twinfer run -m model.gguf -f -
+  twinfer run -m model.gguf -e -p \"Q: Why is the sky blue?\\nA:\"
 
 The prompt is given to the model as it is; for a model that was trained to converse,
 `twinfer chat` (or `run --chat`) puts it into the model's chat template.";
@@ -20,19 +22,34 @@ The prompt is given to the model as it is; for a model that was trained to conve
 #[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
 pub(crate) struct RunArgs {
     /// The text to continue; `-` reads it from stdin.
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
-    pub(crate) prompt: Option<String>,
+    #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "file"])]
+    text: Option<String>,
+
+    /// The same, for a text that begins with a dash.
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        conflicts_with = "file"
+    )]
+    prompt: Option<String>,
 
     /// Read the prompt from a file, but for its last line end; `-` is stdin.
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    file: Option<PathBuf>,
+
+    /// Read \n, \t, \r, \\, \", \' and \xHH in the prompt, in --system and in --stop as the characters that they stand
+    /// for. llama.cpp does so unless told otherwise; here a text is taken as it is.
+    #[arg(short, long)]
+    pub(crate) escape: bool,
 
     /// Put the prompt into the model's chat template, as one message of the user.
     #[arg(long)]
     pub(crate) chat: bool,
 
     /// With --chat: the system message.
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
     /// Print the generated text alone, not the prompt before it.
@@ -49,6 +66,35 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) generation: GenerationArgs,
+}
+
+/// Where a prompt comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source<'a> {
+    Text(&'a str),
+    /// `-` is stdin.
+    File(&'a Path),
+}
+
+impl RunArgs {
+    /// The prompt's source.
+    pub(crate) fn source(&self) -> Result<Source<'_>, Usage> {
+        if self.system.is_some() && !self.chat {
+            return Err(Usage(
+                "--system is a message of the chat template: add --chat, or put its text into the prompt"
+                    .into(),
+            ));
+        }
+        match (self.text.as_deref().or(self.prompt.as_deref()), &self.file) {
+            (Some("-"), _) => Ok(Source::File(Path::new("-"))),
+            (Some(text), _) => Ok(Source::Text(text)),
+            (None, Some(file)) => Ok(Source::File(file)),
+            (None, None) => Err(Usage(
+                "there is no prompt: give a text, -f FILE, or `-` to read stdin; see `twinfer run --help`"
+                    .into(),
+            )),
+        }
+    }
 }
 
 const CHAT_EXAMPLES: &str = "\

@@ -1,8 +1,10 @@
 //! `tokenize` and `detokenize`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+
+use super::Source;
 
 const TOKENIZE_EXAMPLES: &str = "\
 Examples:
@@ -10,17 +12,33 @@ Examples:
   twinfer tokenize -m model.gguf --no-special --json < book.txt
   twinfer tokenize -m model.gguf --json \"Hello\" | twinfer detokenize -m model.gguf
 
-Text is taken byte for byte: a line break at the end of stdin is tokenized as well.";
+Text is taken byte for byte, but for a byte order mark at its start: a line break at the end of stdin is
+tokenized as well.";
 
 #[derive(Debug, Args)]
 #[command(after_help = TOKENIZE_EXAMPLES)]
 pub(crate) struct TokenizeArgs {
     /// The text. Default: stdin.
-    pub(crate) text: Option<String>,
+    #[arg(conflicts_with = "prompt")]
+    text: Option<String>,
+
+    /// The same, for a text that begins with a dash.
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        conflicts_with = "file"
+    )]
+    prompt: Option<String>,
+
+    /// Read \n, \t, \r, \\, \", \' and \xHH in the text as the characters that they stand for.
+    #[arg(short, long)]
+    pub(crate) escape: bool,
 
     /// Read the text from a file; `-` is stdin.
     #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
-    pub(crate) file: Option<PathBuf>,
+    file: Option<PathBuf>,
 
     /// The ids as one JSON array.
     #[arg(long)]
@@ -42,6 +60,17 @@ pub(crate) struct TokenizeArgs {
     /// Read special tokens written out in the text as plain text.
     #[arg(long)]
     pub(crate) no_parse_special: bool,
+}
+
+impl TokenizeArgs {
+    /// The text's source.
+    pub(crate) fn source(&self) -> Source<'_> {
+        match (self.text.as_deref().or(self.prompt.as_deref()), &self.file) {
+            (Some(text), _) => Source::Text(text),
+            (None, Some(file)) => Source::File(file),
+            (None, None) => Source::File(Path::new("-")),
+        }
+    }
 }
 
 const DETOKENIZE_EXAMPLES: &str = "\

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use report::Report;
+use synthetic::Synthetic;
 use twinfer_engine::context::Context;
 use twinfer_engine::gguf::{Bytes, ModelFile};
 use twinfer_engine::model::Model;
@@ -21,6 +22,7 @@ use crate::args::{BenchArgs, BenchOutput, GlobalArgs, ReportFormat};
 use crate::failure::Usage;
 use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
 use crate::output::{self, note};
+use crate::output_file::OutputFile;
 use crate::progress::Progress;
 use crate::{interrupt, load};
 
@@ -106,6 +108,9 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
         }
     }
     if let Some(name) = &args.preset {
+        if target.is_some() {
+            return Err(Usage("-o FILE.gguf goes with --shape, not with --preset".into()).into());
+        }
         return preset::run(global, args, preset::find(name)?, format);
     }
     if target.is_some() && args.shape.is_none() {
@@ -124,11 +129,17 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
 
     let (name, file) = match &args.shape {
         None => (load::display_name(global), load::model_file(global)?),
-        Some(shape) => made_up(global, shape, &args.mix, target)?,
+        Some(shape) => match target {
+            None => made_up(global, shape, &args.mix)?,
+            Some(path) => {
+                let name = write_made_up(global, shape, args, path, !tests.is_empty())?;
+                if tests.is_empty() {
+                    return Ok(());
+                }
+                (name, load::open(path)?)
+            }
+        },
     };
-    if tests.is_empty() {
-        return Ok(());
-    }
     let model = load::model(global, &file)?;
     let mut context = context_for(global, &model, &tests, args.batch_size)?;
     let _pinned = load::pin_caller(global);
@@ -163,32 +174,53 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
     }
 }
 
-/// A model of random weights, in memory or as a file, and its name.
-fn made_up(
+/// A model of random weights, described, and its name.
+fn random_model(
     global: &GlobalArgs,
     shape: &str,
     mix: &str,
-    target: Option<&Path>,
-) -> Result<(String, ModelFile)> {
+    vocabulary: bool,
+) -> Result<(String, Synthetic)> {
     let shape = shapes::find(shape)?;
     load::init_pool(global)?;
     // The same weights each time, unless others are asked for: speeds do not depend on them.
     let seed = u32::try_from(global.seed).unwrap_or(0);
     let name = format!("{} {mix} (random weights)", shape.name);
-    let model = synthetic::Synthetic::new(shape, mix, seed, target.is_some())?;
-    let Some(path) = target else {
-        let bytes = model.in_memory(global.quiet)?;
-        return Ok((name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?));
-    };
-    model.write_file(path, global.quiet)?;
+    Ok((name, Synthetic::new(shape, mix, seed, vocabulary)?))
+}
+
+/// A model of random weights in memory, and its name.
+fn made_up(global: &GlobalArgs, shape: &str, mix: &str) -> Result<(String, ModelFile)> {
+    let (name, model) = random_model(global, shape, mix, false)?;
+    let bytes = model.in_memory(global.quiet)?;
+    Ok((name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?))
+}
+
+/// Writes a model of random weights, which is `measured` after that or not, and gives its name.
+fn write_made_up(
+    global: &GlobalArgs,
+    shape: &str,
+    args: &BenchArgs,
+    path: &Path,
+    measured: bool,
+) -> Result<String> {
+    let (name, model) = random_model(global, shape, &args.mix, true)?;
+    let file = OutputFile::create(path, args.out.read_only())?;
+    if measured && !file.is_regular() {
+        bail!(
+            "`{}` is no regular file: it can be written to, but not measured afterwards; leave the tests out with -p 0 -n 0",
+            path.display()
+        );
+    }
+    model.write_file(path, file, global.quiet)?;
     if !global.quiet {
         note(&format!(
             "random weights of {} written to `{}`",
-            shape.name,
+            shape,
             path.display()
         ));
     }
-    Ok((name, load::open(path)?))
+    Ok(name)
 }
 
 /// A context that all tests fit into.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::args::{ChatArgs, GlobalArgs};
 use crate::generate::{self, End, Limits, Session};
 use crate::output::{self, note};
+use crate::output_file::{ReadOnly, write_whole};
 use crate::{load, template};
 use conversation::Conversation;
 use editor::{Editor, Input};
@@ -53,6 +54,10 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
         let line = match editor.read()? {
             Input::Line(line) => line,
             Input::Cancelled => continue,
+            Input::Refused(why) => {
+                note(&why);
+                continue;
+            }
             Input::End => break,
         };
         let text = line.trim();
@@ -89,7 +94,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
                 // Penalties look at this conversation only; the random numbers go on.
                 sampler.clear_history();
                 let limits = Limits {
-                    predict: args.generation.predict.and_then(|n| usize::try_from(n).ok()),
+                    predict: args.generation.predict(),
                     stop: &[],
                     special: false,
                     at_start: true,
@@ -187,7 +192,7 @@ fn execute(command: &str, conversation: &mut Conversation, session: &Session) ->
             let path = file("save")?;
             let mut json = serde_json::to_string_pretty(&conversation.to_json())?;
             json.push('\n');
-            output::write_whole(path, json.as_bytes())?;
+            write_whole(path, json.as_bytes(), ReadOnly::RefuseAlways)?;
             note(&format!("saved to `{}`", path.display()));
         }
         "load" => {

@@ -1,6 +1,5 @@
 //! `detokenize`: ids to text.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -22,9 +21,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DetokenizeArgs) -> Result<()> {
         return output::to_stdout(&format!("{}\n", serde_json::to_string(&text)?));
     }
     // Bytes, not text: tokens may be parts of characters.
-    let mut out = std::io::stdout().lock();
-    out.write_all(&bytes)?;
-    Ok(out.flush()?)
+    output::bytes_to_stdout(&bytes)
 }
 
 /// Numbers separated by white space or commas, with or without the brackets of a JSON array.

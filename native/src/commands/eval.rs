@@ -4,7 +4,7 @@ mod trace;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -15,9 +15,11 @@ use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use twinfer_engine::trace::Trace;
 
 use crate::args::{EvalArgs, GlobalArgs};
-use crate::output::{self, NewFile, json_f32};
+use crate::failure::Usage;
+use crate::output::{self, json_f32};
+use crate::output_file::OutputFile;
 use crate::progress::Progress;
-use crate::{interrupt, load};
+use crate::{interrupt, load, prompt};
 
 /// Logits per position in the report.
 const TOP: usize = 10;
@@ -26,24 +28,45 @@ const TOP: usize = 10;
 type Best = Vec<(u32, f32)>;
 
 pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
+    if args.logits.is_some() && args.logits == args.trace_ops {
+        return Err(Usage("--logits and --trace-ops name the same file; give each its own".into()).into());
+    }
     let file = load::model_file(global)?;
     // Ids need no vocabulary: a model without one can be evaluated.
     let tokenizer = Tokenizer::from_metadata(file.metadata());
     let mut tokens = match &args.prompt {
-        Some(prompt) => {
+        Some(text) => {
+            let text = if args.escape {
+                prompt::unescape(text)?
+            } else {
+                prompt::note_unread_escapes(global, text);
+                text.clone()
+            };
             let options = EncodeOptions {
                 add_special: true,
                 parse_special: true,
             };
-            load::tokenizer(global, &file)?.encode(prompt, options)?
+            prompt::tokens(global, &load::tokenizer(global, &file)?, &text, options)?
         }
         None => args.tokens.clone(),
     };
     if tokens.is_empty() {
         bail!("there are no tokens to evaluate; give --tokens 1,2,3 or a --prompt that is not empty");
     }
+    // Before the work: a name that cannot be written to is no reason to compute anything.
+    let create = |path: &Option<PathBuf>| {
+        path.as_deref()
+            .map(|path| OutputFile::create(path, args.out.read_only()))
+            .transpose()
+    };
+    let mut logits_out = create(&args.logits)?;
+    let trace_out = create(&args.trace_ops)?;
+    let in_place_of_report = [&logits_out, &trace_out]
+        .into_iter()
+        .flatten()
+        .any(OutputFile::is_stdout);
     let model = load::model(global, &file)?;
-    let total = tokens.len() + args.predict;
+    let total = tokens.len().saturating_add(args.predict);
     let n_ctx = load::context_size(global, &model);
     if total > n_ctx && global.ctx_size != 0 {
         bail!("{total} tokens do not fit into --ctx-size {n_ctx}");
@@ -61,7 +84,6 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
         .then(|| Trace::new(&twinfer_engine::trace::describe(&context, &tokens, args.predict)));
     let mut sequence = context.new_sequence();
 
-    let mut out = args.logits.as_deref().map(NewFile::create).transpose()?;
     let mut digest = Digest::new();
     let mut positions: Vec<Best> = Vec::new();
     let mut written = Ok(());
@@ -70,7 +92,7 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
         digest.update(logits);
         positions.push(best(logits));
         progress.add(1);
-        if let (Some(out), Ok(())) = (&mut out, &written) {
+        if let (Some(out), Ok(())) = (&mut logits_out, &written) {
             let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
             written = out.write_all(&bytes);
         }
@@ -97,18 +119,20 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
         interrupt::check()?;
     }
     written.context("cannot write the logits")?;
-    out.map_or(Ok(()), NewFile::commit)?;
+    logits_out.map_or(Ok(()), OutputFile::commit)?;
     drop(progress);
     if let Some(trace) = &trace {
         if let Some(path) = &args.trace_against {
             return trace::against_file(trace, Path::new(path));
         }
-        if let Some(path) = &args.trace_ops {
-            output::write_whole(path, trace.to_text().as_bytes())?;
-            if path == Path::new("-") {
-                return Ok(());
-            }
+        if let Some(mut out) = trace_out {
+            out.write_all(trace.to_text().as_bytes())
+                .context("cannot write the trace")?;
+            out.commit()?;
         }
+    }
+    if in_place_of_report {
+        return Ok(());
     }
 
     let sha256 = digest.finish();

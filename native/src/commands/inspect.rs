@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -9,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use twinfer_engine::gguf::{Array, ModelFile, TensorInfo, Value};
 
 use crate::args::{GlobalArgs, InspectArgs};
-use crate::output::NewFile;
+use crate::output_file::{OutputFile, ReadOnly};
 use crate::{load, output};
 
 /// Array elements and characters that are shown without `--full`.
@@ -22,7 +23,7 @@ pub(super) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<()> {
         None => load::model_file(global)?,
     };
     if let (Some(name), Some(path)) = (&args.dump_tensor, &args.output) {
-        return dump(&file, name, path);
+        return dump(&file, name, path, args.out.read_only());
     }
     if args.json {
         return output::json(&as_json(&file, args.full));
@@ -30,7 +31,7 @@ pub(super) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<()> {
     output::to_stdout(&as_text(&file, args.full))
 }
 
-fn dump(file: &ModelFile, name: &str, path: &Path) -> Result<()> {
+fn dump(file: &ModelFile, name: &str, path: &Path, read_only: ReadOnly) -> Result<()> {
     let tensor = file.tensor(name).ok_or_else(|| unknown_tensor(file, name))?;
     let bytes = file.tensor_bytes(name)?;
     let k = tensor.row_len();
@@ -38,17 +39,7 @@ fn dump(file: &ModelFile, name: &str, path: &Path) -> Result<()> {
     if row_bytes == 0 {
         return Err(anyhow!("tensor `{name}` has no rows"));
     }
-    let to_stdout = path == Path::new("-");
-    let mut stdout = std::io::stdout().lock();
-    let mut new_file = if to_stdout {
-        None
-    } else {
-        Some(NewFile::create(path)?)
-    };
-    let out: &mut dyn std::io::Write = match &mut new_file {
-        Some(file) => file,
-        None => &mut stdout,
-    };
+    let mut out = OutputFile::create(path, read_only)?;
     let mut values = vec![0.0f32; k];
     let mut row_out = Vec::with_capacity(k * 4);
     for row in bytes.chunks_exact(row_bytes) {
@@ -60,8 +51,7 @@ fn dump(file: &ModelFile, name: &str, path: &Path) -> Result<()> {
         out.write_all(&row_out)
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
-    out.flush()?;
-    new_file.map_or(Ok(()), NewFile::commit)
+    out.commit()
 }
 
 /// The nearest names help more than "not found": those that begin alike.

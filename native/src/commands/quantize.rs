@@ -11,7 +11,8 @@ use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION}
 
 use crate::args::{GlobalArgs, QuantizeArgs};
 use crate::failure::Usage;
-use crate::output::{NewFile, note};
+use crate::output::note;
+use crate::output_file::OutputFile;
 use crate::progress::Progress;
 use crate::{interrupt, load};
 
@@ -24,18 +25,24 @@ pub(super) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<()> {
     }
     let mix = find_mix(&args.mix)?;
     let file = load::open(&args.input)?;
-    if same_file(&args.input, &args.output) {
-        bail!("IN and OUT are the same file; write to another name");
+    for part in load::part_paths(&args.input)? {
+        if same_file(&part, &args.output) {
+            bail!(
+                "IN and OUT are the same file (`{}`); write to another name",
+                part.display()
+            );
+        }
     }
     load::init_pool(global)?;
     let model = mix_model(&file).with_context(|| format!("`{}`", args.input.display()))?;
     let specs: Vec<TensorSpec> = file.tensors().map(|tensor| target(tensor, mix, &model)).collect();
     warn_of_quantized(global, &file, &specs);
 
+    // Before the guard: Ctrl-C ends the wait for a reader of a FIFO.
+    let out = OutputFile::create(&args.output, args.out.read_only())?;
     let _guard = interrupt::Guard::new();
     let start = Instant::now();
     let failed = || format!("cannot write `{}`", args.output.display());
-    let out = NewFile::create(&args.output)?;
     let mut writer = Writer::new(out, &metadata(&file, mix), &specs).with_context(failed)?;
     let weights: u64 = file.tensors().map(|t| t.n_elements() as u64).sum();
     let mut progress = Progress::new("quantizing", weights, global.quiet);

@@ -1,15 +1,13 @@
 //! `run`: continue a prompt.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use twinfer_engine::tokenizer::EncodeOptions;
 
-use crate::args::{GlobalArgs, RunArgs};
-use crate::failure::Interrupted;
+use crate::args::{GlobalArgs, RunArgs, Source};
+use crate::failure::{Interrupted, Usage};
 use crate::generate::{self, End, Limits, Session};
 use crate::output::{self, note};
-use crate::{load, template};
+use crate::{load, prompt, template};
 
 /// Rows of a step while a prompt is read.
 const N_BATCH: usize = 512;
@@ -23,22 +21,27 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     };
     // Wrong settings are reported before a large model is loaded.
     args.generation.sampler_params(seed)?;
-    let text = prompt(args)?;
+    let text = text(global, args)?;
+    let escaped = |text: &str| read(args, text);
+    let stop: Vec<String> = args
+        .stop
+        .iter()
+        .map(|text| escaped(text))
+        .collect::<Result<_, _>>()?;
+    let system = args.system.as_deref().map(escaped).transpose()?;
 
     let file = load::model_file(global)?;
     let tokenizer = load::tokenizer(global, &file)?;
     let ids = if args.chat {
         let template = template::load(global, &file, None)?;
-        let messages = template::messages(args.system.as_deref(), &text);
+        let messages = template::messages(system.as_deref(), &text);
         template::prompt_ids(&template, &tokenizer, &messages)?
     } else {
-        tokenizer.encode(
-            &text,
-            EncodeOptions {
-                add_special: true,
-                parse_special: true,
-            },
-        )?
+        let options = EncodeOptions {
+            add_special: true,
+            parse_special: true,
+        };
+        prompt::tokens(global, &tokenizer, &text, options)?
     };
     if ids.is_empty() {
         bail!("the prompt is empty, and this model has no begin token to start from; write a prompt");
@@ -75,8 +78,8 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         print(&text)?;
     }
     let limits = Limits {
-        predict: args.generation.predict.and_then(|n| usize::try_from(n).ok()),
-        stop: &args.stop,
+        predict: args.generation.predict(),
+        stop: &stop,
         special: args.special,
         at_start: args.chat || text.is_empty(),
     };
@@ -102,21 +105,33 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
 
 /// The prompt. Of a file or stdin the last line end goes: editors and `echo` put it there, and the model would go on
 /// after it instead of going on with the line.
-fn prompt(args: &RunArgs) -> Result<String> {
-    let read = |path: &Path| {
-        let mut text = output::read_text(path)?;
-        if text.ends_with('\n') {
-            text.pop();
-            if text.ends_with('\r') {
-                text.pop();
+fn text(global: &GlobalArgs, args: &RunArgs) -> Result<String> {
+    let text = match args.source()? {
+        Source::Text(text) => {
+            if !args.escape {
+                prompt::note_unread_escapes(global, text);
             }
+            text.to_string()
         }
-        Ok(text)
+        Source::File(path) => {
+            let mut text = output::read_text(path)?;
+            if text.ends_with('\n') {
+                text.pop();
+                if text.ends_with('\r') {
+                    text.pop();
+                }
+            }
+            text
+        }
     };
-    match (&args.prompt, &args.file) {
-        (Some(prompt), _) if prompt == "-" => read(Path::new("-")),
-        (Some(prompt), _) => Ok(prompt.clone()),
-        (None, Some(file)) => read(file),
-        (None, None) => Ok(String::new()),
+    Ok(read(args, &text)?)
+}
+
+/// The text, with its escape sequences read where that was asked for.
+fn read(args: &RunArgs, text: &str) -> Result<String, Usage> {
+    if args.escape {
+        prompt::unescape(text)
+    } else {
+        Ok(text.into())
     }
 }

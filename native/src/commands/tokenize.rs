@@ -1,25 +1,25 @@
 //! `tokenize`: text to ids.
 
-use std::path::Path;
-
 use anyhow::Result;
 use twinfer_engine::tokenizer::EncodeOptions;
 
-use crate::args::{GlobalArgs, TokenizeArgs};
-use crate::{load, output};
+use crate::args::{GlobalArgs, Source, TokenizeArgs};
+use crate::{load, output, prompt};
 
 pub(super) fn run(global: &GlobalArgs, args: &TokenizeArgs) -> Result<()> {
     let tokenizer = load::tokenizer(global, &load::model_file(global)?)?;
-    let text = match (&args.text, &args.file) {
-        (Some(text), _) => text.clone(),
-        (None, Some(file)) => output::read_text(file)?,
-        (None, None) => output::read_text(Path::new("-"))?,
+    let mut text = match args.source() {
+        Source::Text(text) => text.to_string(),
+        Source::File(path) => output::read_text(path)?,
     };
+    if args.escape {
+        text = prompt::unescape(&text)?;
+    }
     let options = EncodeOptions {
         add_special: !args.no_special && !args.no_add_special,
         parse_special: !args.no_special && !args.no_parse_special,
     };
-    let ids = tokenizer.encode(&text, options)?;
+    let ids = prompt::tokens(global, &tokenizer, &text, options)?;
     if args.json {
         return output::to_stdout(&format!("{}\n", serde_json::to_string(&ids)?));
     }

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)] // advice on memory that a slice borrows
 
 use std::io;
+use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mm::Advice;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -42,6 +44,12 @@ fn advise(bytes: &[u8], advice: Advice) -> io::Result<()> {
     // SAFETY: the pages hold at least `bytes`, so they are mapped; neither of the two kinds of advice given here changes
     // what memory holds or who may access it.
     Ok(unsafe { rustix::mm::madvise(start, len, advice) }?)
+}
+
+/// Whether something is mounted on this name: no other file can take it.
+pub(crate) fn is_mount_point(path: &Path) -> bool {
+    statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS)
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Brings memory in for reading, now.

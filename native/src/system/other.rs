@@ -1,6 +1,7 @@
 //! Systems on which nothing of this is done.
 
 use std::io;
+use std::path::Path;
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
@@ -9,6 +10,11 @@ fn unsupported<T>() -> io::Result<T> {
 /// CPUs that the calling thread may run on.
 pub(crate) fn affinity() -> Option<Vec<usize>> {
     None
+}
+
+/// Whether something is mounted on this name.
+pub(crate) fn is_mount_point(_: &Path) -> bool {
+    false
 }
 
 /// Restricts the calling thread to some CPUs.

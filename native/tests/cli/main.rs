@@ -3,8 +3,12 @@
 
 mod doctor;
 mod first_run;
+mod habits;
+mod hostile;
 mod loading;
 mod models;
+#[cfg(unix)]
+mod outputs;
 mod support;
 mod text;
 mod usage;

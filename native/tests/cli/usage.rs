@@ -45,10 +45,11 @@ fn bad_input_gets_one_clear_line() {
     std::fs::write(&not_utf8, b"caf\xe9").unwrap();
     let part = directory.file("m-00002-of-00003.gguf");
     let folder = directory.file("");
+    let unused = directory.file("unused");
 
     let cases: &[(&[&str], i32, &str)] = &[
         (&["frobnicate"], 2, "unrecognized subcommand 'frobnicate'"),
-        (&["run"], 2, "<PROMPT>; see `twinfer run --help`"),
+        (&["run"], 2, "`-` to read stdin; see `twinfer run --help`"),
         (&["run", "--tem", "1", "x"], 2, "'--temp'"),
         (
             &["run", "--temp", "-1", "x"],
@@ -78,7 +79,7 @@ fn bad_input_gets_one_clear_line() {
             1,
             "outside the vocabulary",
         ),
-        (&["run", "--threads", "0", "x"], 2, "from 1 to 1024"),
+        (&["run", "--threads", "1025", "x"], 2, "from 1 to 1024"),
         (&["run", "--seed", "-2", "x"], 2, "-1..=4294967295"),
         (&["run", "--cache-type-k", "q5_1", "x"], 2, "f16, f32"),
         (&["run", "--backend", "abacus", "x"], 1, "`abacus`"),
@@ -94,17 +95,18 @@ fn bad_input_gets_one_clear_line() {
             "cannot open `/no/such/file`",
         ),
         (&["run", "-m", &folder, "x"], 1, "is a directory"),
+        (&["run", "-m", "-", "x"], 1, "stdin is not read here"),
+        (&["run", "--model=~/no-model", "x"], 1, "did not replace ~"),
+        (
+            &["run", "-m", "https://example.com/m.gguf", "x"],
+            1,
+            "nothing is downloaded here",
+        ),
         (&["run", "-m", &not_a_model, "x"], 1, "not a valid GGUF file"),
         (&["inspect", &empty], 1, "not a valid GGUF file"),
         (&["inspect", &part], 1, "part 1 of 3 is missing"),
         (
-            &[
-                "inspect",
-                "--dump-tensor",
-                "blk.0.attn_x.weight",
-                "-o",
-                "/dev/null",
-            ],
+            &["inspect", "--dump-tensor", "blk.0.attn_x.weight", "-o", &unused],
             1,
             "similar: blk.0.attn_",
         ),
@@ -129,12 +131,12 @@ fn bad_input_gets_one_clear_line() {
             "q4_k_m",
         ),
         (
-            &["quantize", "/no/such/file", "/dev/null", "q4_k_m"],
+            &["quantize", "/no/such/file", &unused, "q4_k_m"],
             1,
             "cannot open",
         ),
         (
-            &["quantize", &not_a_model, "/dev/null", "q4_z"],
+            &["quantize", &not_a_model, &unused, "q4_z"],
             1,
             "there is no type or mix `q4_z`",
         ),
@@ -163,6 +165,7 @@ fn bad_input_gets_one_clear_line() {
         assert_eq!(run.err.lines().count(), 1, "{args:?}: {}", run.err);
         assert!(run.out.is_empty(), "{args:?} wrote to stdout");
     }
+    assert!(!std::fs::exists(&unused).unwrap());
     println!("bad input: {} cases, one line each", cases.len());
 }
 

@@ -88,7 +88,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let (name, file) = match &global.model {
         Some(_) => (load::display_name(global), load::model_file(global)?),
-        None => made_up(global, preset.shape, preset.mix, None)?,
+        None => made_up(global, preset.shape, preset.mix)?,
     };
     let tests = [
         Test {

@@ -15,7 +15,7 @@ use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION}
 use super::shapes::Shape;
 use super::vocabulary;
 use crate::commands::quantize::find_mix;
-use crate::output::NewFile;
+use crate::output_file::OutputFile;
 use crate::progress::Progress;
 use crate::{interrupt, system};
 
@@ -81,10 +81,9 @@ impl Synthetic {
         self.write(Vec::with_capacity(capacity), quiet)
     }
 
-    /// Makes the model as a file.
-    pub(super) fn write_file(&self, path: &Path, quiet: bool) -> Result<()> {
+    /// Makes the model as a file. `path` is for messages.
+    pub(super) fn write_file(&self, path: &Path, file: OutputFile, quiet: bool) -> Result<()> {
         let failed = || format!("cannot write `{}`", path.display());
-        let file = NewFile::create(path)?;
         self.write(file, quiet).with_context(failed)?.commit()
     }
 

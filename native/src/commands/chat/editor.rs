@@ -1,7 +1,7 @@
 //! Reading what the person types: line editing, several lines, history. Where stdin is not a terminal, each line of it is
 //! a question.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{BufRead as _, ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -33,6 +33,8 @@ pub(super) enum Input {
     Line(String),
     /// Ctrl-C: the line was given up.
     Cancelled,
+    /// A line that is not text, and what is wrong with it.
+    Refused(String),
     /// Ctrl-D, or the end of stdin.
     End,
 }
@@ -78,12 +80,17 @@ impl Editor {
 
     pub(super) fn read(&mut self) -> Result<Input> {
         let Some(lines) = &mut self.lines else {
-            let mut line = String::new();
-            let n = std::io::stdin()
-                .lock()
-                .read_line(&mut line)
-                .context("cannot read stdin as UTF-8 text")?;
-            return Ok(if n == 0 { Input::End } else { Input::Line(line) });
+            let mut line = Vec::new();
+            let mut stdin = std::io::stdin().lock();
+            stdin.read_until(b'\n', &mut line).context("cannot read stdin")?;
+            return Ok(match String::from_utf8(line) {
+                Ok(line) if line.is_empty() => Input::End,
+                Ok(line) => Input::Line(line),
+                Err(error) => Input::Refused(format!(
+                    "this line is not UTF-8 text (at byte {}) and was left out",
+                    error.utf8_error().valid_up_to()
+                )),
+            });
         };
         match lines.readline(PROMPT) {
             Ok(line) => {
@@ -93,6 +100,10 @@ impl Editor {
             }
             Err(ReadlineError::Interrupted) => Ok(Input::Cancelled),
             Err(ReadlineError::Eof) => Ok(Input::End),
+            // The cursor stands where the typing ended.
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => Ok(Input::Refused(
+                "\nthis line is not UTF-8 text and was left out; does the terminal send UTF-8?".into(),
+            )),
             Err(error) => Err(error).context("cannot read from the terminal"),
         }
     }
