@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::GenerationArgs;
+use super::{GenerationArgs, TemplateArgs};
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -34,6 +34,10 @@ pub(crate) struct RunArgs {
     /// With --chat: the system message.
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub(crate) system: Option<String>,
+
+    /// With --chat.
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     /// Print the generated text alone, not the prompt before it.
     #[arg(long)]
@@ -67,9 +71,8 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// Chat template (Jinja) in place of the model's own.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) template: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     /// Do not read or write the history of typed lines.
     #[arg(long)]

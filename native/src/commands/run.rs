@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use twinfer_engine::tokenizer::EncodeOptions;
 
 use crate::args::{GlobalArgs, RunArgs};
-use crate::failure::Interrupted;
+use crate::failure::{Interrupted, Usage};
 use crate::generate::{self, End, Limits, Session};
 use crate::output::{self, note};
 use crate::{load, template};
@@ -22,13 +22,19 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         _ => generate::seed(global),
     };
     // Wrong settings are reported before a large model is loaded.
+    if let (false, Some(option)) = (args.chat, args.template.given()) {
+        return Err(Usage(format!(
+            "{option} needs --chat: `run` gives the prompt to the model as it is"
+        ))
+        .into());
+    }
     args.generation.sampler_params(seed)?;
     let text = prompt(args)?;
 
     let file = load::model_file(global)?;
     let tokenizer = load::tokenizer(global, &file)?;
     let ids = if args.chat {
-        let template = template::load(global, &file, None)?;
+        let template = template::load(global, &file, &args.template)?;
         let messages = template::messages(args.system.as_deref(), &text);
         template::prompt_ids(&template, &tokenizer, &messages)?
     } else {

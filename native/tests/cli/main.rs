@@ -6,6 +6,7 @@ mod first_run;
 mod loading;
 mod models;
 mod support;
+mod templates;
 mod text;
 mod usage;
 mod verify;
