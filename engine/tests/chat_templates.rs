@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use twinfer_engine::Error;
-use twinfer_engine::chat::{CHATML, ChatTemplate, CivilTime, Inputs};
-use twinfer_engine::gguf::{Array, Metadata, Value as GgufValue};
+use twinfer_engine::chat::{CHATML, ChatTemplate, CivilTime, Inputs, Templates};
+use twinfer_engine::gguf::{Metadata, Value as GgufValue};
 
 const NOW: CivilTime = CivilTime {
     year: 2026,
@@ -320,38 +320,110 @@ fn lists_of_the_template_itself_can_grow() {
     assert!(render("{% set _ = messages[0].pop('role') %}", &variables).is_err());
 }
 
+/// The templates of a file with these texts by key.
+fn templates(entries: &[(&str, &str)]) -> Templates {
+    let mut metadata = Metadata::new();
+    for (key, text) in entries {
+        metadata.insert(*key, GgufValue::String((*text).into()));
+    }
+    Templates::from_metadata(&metadata).expect("texts")
+}
+
 #[test]
 fn templates_of_a_model_file() {
-    let mut metadata = Metadata::new();
-    assert!(ChatTemplate::from_metadata(&metadata, None).unwrap().is_none());
-    metadata.insert(
-        "tokenizer.chat_template",
-        GgufValue::String("{{ bos_token }}{{ messages[0].content }}".into()),
-    );
-    metadata.insert(
-        "tokenizer.chat_template.tool_use",
-        GgufValue::String("tools".into()),
-    );
-    metadata.insert(
-        "tokenizer.chat_templates",
-        GgufValue::Array(Array::Strings(vec![(*b"tool_use").into()])),
-    );
+    let file = templates(&[
+        (
+            "tokenizer.chat_template",
+            "{{ bos_token }}{{ messages[0].content }}",
+        ),
+        ("tokenizer.chat_template.tool_use", "tools"),
+        ("tokenizer.chat_template.broken", "{{"),
+        ("tokenizer.chat_template_of_another_kind", "no"),
+    ]);
     let messages = json!([{"role": "user", "content": "hi"}]);
     let inputs = Inputs::chat(messages, true, NOW).with("bos_token", "<s>");
-    let render = |variant| {
-        ChatTemplate::from_metadata(&metadata, variant)
+    let render = |file: &Templates, name, tools| {
+        file.choose(name, tools)
             .unwrap()
             .unwrap()
             .render(&inputs)
+            .unwrap()
     };
-    assert_eq!(render(None).unwrap(), "<s>hi");
-    assert_eq!(render(Some("tool_use")).unwrap(), "tools");
-    assert_eq!(ChatTemplate::variants(&metadata).unwrap(), ["tool_use"]);
+    assert_eq!(render(&file, None, false), "<s>hi");
+    assert_eq!(render(&file, None, true), "tools");
+    assert_eq!(render(&file, Some("tool_use"), false), "tools");
+    assert_eq!(render(&file, Some("default"), true), "<s>hi");
+    assert_eq!(
+        file.names().collect::<Vec<_>>(),
+        ["default", "tool_use", "broken"]
+    );
+    assert!(file.choose(Some("broken"), false).is_err());
+    let unknown = file.choose(Some("rag"), false).unwrap_err().to_string();
+    assert!(
+        unknown.contains("`rag`") && unknown.contains("default, tool_use, broken"),
+        "{unknown}"
+    );
+
+    // Without a variant for tools, and with named ones only.
+    let plain = templates(&[("tokenizer.chat_template", "plain")]);
+    assert_eq!(render(&plain, None, true), "plain");
+    let named = templates(&[
+        ("tokenizer.chat_template.tool_use", "tools"),
+        ("tokenizer.chat_template.rag", "rag"),
+    ]);
+    let error = named.choose(None, false).unwrap_err().to_string();
+    assert!(error.contains("tool_use, rag"), "{error}");
+    assert_eq!(render(&named, None, true), "tools");
+
+    // An empty one is none.
+    for blank in ["", " \n\t"] {
+        let none = templates(&[("tokenizer.chat_template", blank)]);
+        assert!(none.is_empty() && none.choose(None, true).unwrap().is_none());
+        let named = templates(&[
+            ("tokenizer.chat_template", "plain"),
+            ("tokenizer.chat_template.tool_use", blank),
+        ]);
+        assert_eq!(render(&named, None, true), "plain");
+    }
+
     let chatml = ChatTemplate::new(CHATML).unwrap().render(&inputs).unwrap();
     assert_eq!(chatml, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+    let mut metadata = Metadata::new();
+    assert!(Templates::from_metadata(&metadata).unwrap().is_empty());
     metadata.insert("tokenizer.chat_template", GgufValue::U32(1));
-    let error = ChatTemplate::from_metadata(&metadata, None).unwrap_err();
+    let error = Templates::from_metadata(&metadata).unwrap_err();
     assert!(error.to_string().contains("tokenizer.chat_template"), "{error}");
+}
+
+#[test]
+fn corners_that_users_met() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/cases"));
+    if !folder.is_dir() {
+        println!("corners of Jinja: left out, {} is not there", folder.display());
+        return;
+    }
+    for (name, expected) in [
+        ("jinja-sort-equal-none", "[None, None][{'a': None}, {'a': None}]"),
+        ("jinja-sort-missing-attribute", "u,v"),
+        ("jinja-minus-bool", "-101"),
+        ("jinja-random", "only"),
+    ] {
+        let source = std::fs::read_to_string(folder.join(format!("{name}.jinja"))).unwrap();
+        // The files end with a newline, which Jinja drops.
+        assert_eq!(render(&source, &json!({})).unwrap(), expected, "{name}");
+    }
+}
+
+#[test]
+fn random_choices_are_the_same_in_every_rendering() {
+    let source =
+        "{% for i in range(40) %}{{ ['a', 'b', 'c']|random }}{% endfor %}{{ 'xyz'|random }}{{ []|random }}";
+    let first = render(source, &json!({})).unwrap();
+    assert_eq!(render(source, &json!({})).unwrap(), first);
+    assert!(["a", "b", "c"].iter().all(|item| first.contains(item)), "{first}");
+    assert_eq!(first.len(), 41);
+    assert!(render("{{ {'a': 1}|random }}", &json!({})).is_err());
+    assert!(render("{{ none|random }}", &json!({})).is_err());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use twinfer_engine::chat::{ChatTemplate, CivilTime, prompt_ids};
+use twinfer_engine::chat::{CivilTime, Inputs, Templates, prompt_ids};
 use twinfer_engine::context::{CacheType, Context, ContextOptions};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
@@ -20,7 +20,7 @@ use crate::threads;
 /// What a model needs beside its weights.
 pub(crate) struct Parts {
     pub(crate) tokenizer: twinfer_engine::Result<Tokenizer>,
-    pub(crate) template: twinfer_engine::Result<Option<ChatTemplate>>,
+    pub(crate) templates: Templates,
     pub(crate) ty: String,
     pub(crate) context: ContextOptions,
 }
@@ -67,19 +67,28 @@ impl Engine {
         self.model.notes().iter().chain(tokenizer).collect()
     }
 
-    fn prompt(&self, prompt: &Prompt, now: CivilTime) -> Result<Vec<u32>> {
-        match prompt {
+    fn prompt(&self, request: &Request, now: CivilTime) -> Result<Vec<u32>> {
+        match &request.prompt {
             Prompt::Tokens(ids) => Ok(ids.clone()),
             Prompt::Text(text) => self.encode(text, true, true),
             Prompt::Messages(messages) => {
-                let template = self.parts.template.as_ref().map_err(|e| js(e.clone()))?;
-                let template = template.as_ref().ok_or_else(|| {
+                let tools = request.tools.as_ref().filter(|tools| **tools != json!([]));
+                let chosen = self
+                    .parts
+                    .templates
+                    .choose(request.chat_template_name.as_deref(), tools.is_some());
+                let template = chosen.map_err(js)?.ok_or_else(|| {
                     with_code(
                         "template",
                         "the model has no chat template; give it a text to continue",
                     )
                 })?;
-                prompt_ids(template, self.tokenizer()?, messages.clone(), now).map_err(js)
+                let inputs = Inputs::chat(messages.clone(), true, now);
+                let inputs = match tools {
+                    Some(tools) => inputs.with("tools", tools.clone()),
+                    None => inputs,
+                };
+                prompt_ids(&template, self.tokenizer()?, inputs).map_err(js)
             }
         }
     }
@@ -110,7 +119,9 @@ impl Engine {
             "vocabulary": config.n_vocab,
             "embeddingLength": config.n_embd,
             "layers": config.layers.len(),
-            "chat": matches!(self.parts.template, Ok(Some(_))),
+            // A template that does not parse is no reason to refuse texts.
+            "chat": matches!(self.parts.templates.choose(None, false), Ok(Some(_))),
+            "chatTemplates": self.parts.templates.names().collect::<Vec<_>>(),
             "backend": self.model.backend().name(),
             "threads": self.session.context().team().workers(),
             "cacheTypeK": options.cache_type_k.name(),
@@ -135,11 +146,11 @@ impl Engine {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Begins a generation; `now` in seconds since 1970 is what the template may print. JSON: the prompt's tokens, and how
-    /// many of them the cache holds already.
+    /// Begins a generation; `now`, in seconds since 1970 by the clock on the wall, is what the template may print.
+    /// JSON: the prompt's tokens, and how many of them the cache holds already.
     pub fn begin(&mut self, request: &str, now: f64) -> Result<String> {
         let request = Request::parse(request)?;
-        let prompt = self.prompt(&request.prompt, CivilTime::from_unix_seconds(now as i64))?;
+        let prompt = self.prompt(&request, CivilTime::from_unix_seconds(now as i64))?;
         let n_ctx = self.parts.context.n_ctx;
         if prompt.is_empty() {
             return Err(with_code(

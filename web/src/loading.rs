@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use twinfer_engine::Error;
-use twinfer_engine::chat::ChatTemplate;
+use twinfer_engine::chat::Templates;
 use twinfer_engine::context::{CacheType, ContextOptions};
 use twinfer_engine::gguf::{Gguf, GgufSet, Limits, Metadata, Parser, Status, split};
 use twinfer_engine::model::LoadOptions;
@@ -232,15 +232,11 @@ impl Loading {
             .loader
             .ok_or_else(|| with_code("input", "the model was not planned yet"))?;
         let header = loader.set().parts().first();
-        let template = ChatTemplate::from_metadata(loader.set().metadata(), None);
-        // A template that does not parse is no reason to refuse texts; one that is no text is a damaged file.
-        if let Err(error @ Error::Metadata { .. }) = template {
-            return Err(js(error));
-        }
+        let templates = Templates::from_metadata(loader.set().metadata()).map_err(js)?;
         let parts = Parts {
             // The vocabulary lives in the tokenizer from here on; the headers go with the loader.
             tokenizer: Tokenizer::from_metadata(loader.set().metadata()),
-            template,
+            templates,
             ty: header.map(common_type).unwrap_or_default(),
             context: self.context,
         };

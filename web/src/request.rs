@@ -20,6 +20,10 @@ pub enum Prompt {
 #[derive(Debug)]
 pub struct Request {
     pub prompt: Prompt,
+    /// With messages: the tools that the model may call, as templates take them.
+    pub tools: Option<Value>,
+    /// With messages: which of the model's templates, by name.
+    pub chat_template_name: Option<String>,
     /// Tokens at most.
     pub max_tokens: Option<usize>,
     pub stop: Vec<String>,
@@ -29,7 +33,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads `{prompt | messages | tokens, max_tokens, stop, ignore_eos, seed, temp, top_k, ...}`.
+    /// Reads `{prompt | messages | tokens, tools, chat_template_name, max_tokens, stop, ignore_eos, seed, temp, top_k, ...}`.
     pub fn parse(text: &str) -> Result<Self> {
         let value: Value =
             serde_json::from_str(text).map_err(|error| wrong("the request", &error.to_string()))?;
@@ -39,6 +43,8 @@ impl Request {
         let mut prompt = None;
         let mut request = Request {
             prompt: Prompt::Text(String::new()),
+            tools: None,
+            chat_template_name: None,
             max_tokens: None,
             stop: Vec::new(),
             ignore_eos: false,
@@ -65,6 +71,15 @@ impl Request {
         }
         request.prompt =
             prompt.ok_or_else(|| wrong("the request", "it has no prompt, messages or tokens"))?;
+        let conversation = matches!(request.prompt, Prompt::Messages(_));
+        for (name, given) in [
+            ("tools", request.tools.is_some()),
+            ("chat_template_name", request.chat_template_name.is_some()),
+        ] {
+            if given && !conversation {
+                return Err(wrong(name, "it is for messages, which are not given"));
+            }
+        }
         Ok(request)
     }
 
@@ -72,6 +87,13 @@ impl Request {
         let p = &mut self.sampling;
         match name {
             "prompt" | "messages" | "tokens" => {}
+            "tools" => {
+                if !value.is_array() {
+                    return Err(wrong(name, "expected a list of tools"));
+                }
+                self.tools = Some(value.clone());
+            }
+            "chat_template_name" => self.chat_template_name = Some(string(name, value)?),
             "max_tokens" => self.max_tokens = Some(whole(name, value)?),
             "stop" => self.stop = strings(name, value)?,
             "ignore_eos" => {

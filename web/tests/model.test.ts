@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { BrowserContext, Page } from 'playwright-core';
 import { demoModel, harness, open, reference, root, twinfer, type World } from './support/browser.ts';
@@ -165,6 +165,36 @@ describe('loading', () => {
 });
 
 describe('generating', () => {
+  const named = resolve(root, '../shared/cases/template-tool_use-variant.gguf');
+  test('of the named chat templates, tools choose theirs, or an option', { skip: existsSync(named) ? false : `${named} is not there` }, async () => {
+    const out = await page.evaluate(async (bytes) => {
+      const { Model } = (window as any).twinfer;
+      const model = await Model.load(new File([Uint8Array.from(bytes)], 'named.gguf'), { threads: 1 });
+      const tools = [{ type: 'function', function: { name: 'f', parameters: {} } }];
+      const tokens = async (options: object) => {
+        const answer = model.generate([{ role: 'user', content: 'a' }], { temp: 0, maxTokens: 1, ...options });
+        return (await answer.result).promptTokens as number;
+      };
+      const code = (options: object) => tokens(options).then(String, (error: { code: string }) => error.code);
+      const counts = [
+        await tokens({}),
+        await tokens({ tools: [] }),
+        await tokens({ tools }),
+        await tokens({ chatTemplateName: 'tool_use' }),
+        await tokens({ tools, chatTemplateName: 'default' }),
+      ];
+      const unknown = await code({ chatTemplateName: 'rag' });
+      const names = model.info.chatTemplates;
+      model.free();
+      return { counts, unknown, names };
+    }, [...readFileSync(named)]);
+    // The variant writes `TU:` where the plain one writes `D:`, and `[f]` for the tool; every character is a token.
+    const [plain] = out.counts;
+    assert.deepEqual(out.counts.map((count) => count - plain), [0, 0, 4, 1, 0]);
+    assert.equal(out.unknown, 'template');
+    assert.deepEqual(out.names, ['default', 'tool_use']);
+  });
+
   test('tokens stream with text; greedy is repeatable; tokens and text agree', async () => {
     const out = await page.evaluate(async (url) => {
       const { Model } = (window as any).twinfer;

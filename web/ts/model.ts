@@ -215,7 +215,7 @@ export class Generation implements AsyncIterable<Piece> {
   #settled = false;
 
   constructor(host: Host, prompt: Record<string, unknown>, options: GenerateOptions) {
-    const { signal, onPrompt, maxTokens, stop, ignoreEos, ...sampling } = options;
+    const { signal, onPrompt, tools, chatTemplateName, maxTokens, stop, ignoreEos, ...sampling } = options;
     const outer = () => this.#controller.abort();
     if (signal?.aborted) {
       outer();
@@ -225,6 +225,8 @@ export class Generation implements AsyncIterable<Piece> {
       ...prompt,
       ...sampling,
       seed: sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0],
+      tools,
+      chat_template_name: chatTemplateName,
       max_tokens: maxTokens,
       stop,
       ignore_eos: ignoreEos,

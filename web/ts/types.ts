@@ -92,6 +92,8 @@ export interface ModelInfo {
   layers: number;
   /** Whether the model has a chat template, so that `generate` takes messages. */
   chat: boolean;
+  /** The names of its templates: `default`, and those that the model names, such as `tool_use`. */
+  chatTemplates: string[];
   backend: string;
   threads: number;
   /** The build of the engine: `simd` has one thread. */
@@ -144,6 +146,10 @@ export interface SamplingOptions {
 
 export interface GenerateOptions extends SamplingOptions {
   signal?: AbortSignal;
+  /** With messages: the tools that the model may call, as its template takes them. */
+  tools?: readonly object[];
+  /** With messages: which of `info.chatTemplates`. Default: `tool_use` where tools are given and the model has it. */
+  chatTemplateName?: string;
   /** Tokens at most; default: until the model ends or the context is full. */
   maxTokens?: number;
   /** Texts that end the answer; they are not given out. */

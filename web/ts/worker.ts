@@ -158,13 +158,20 @@ async function perform(
   }
 }
 
+/** The clock on the wall here, as the seconds since 1970 that such a clock would show in UTC. */
+function wallClock(): number {
+  const now = new Date();
+  const date = [now.getFullYear(), now.getMonth(), now.getDate()] as const;
+  return Date.UTC(...date, now.getHours(), now.getMinutes(), now.getSeconds()) / 1000;
+}
+
 async function generate(
   engine: Engine,
   request: Record<string, unknown>,
   signal: AbortSignal,
   tell: (event: Event) => void,
 ): Promise<Calls['generate'][1]> {
-  const { promptTokens, cachedTokens } = JSON.parse(engine.begin(JSON.stringify(request), Date.now() / 1000)) as {
+  const { promptTokens, cachedTokens } = JSON.parse(engine.begin(JSON.stringify(request), wallClock())) as {
     promptTokens: number;
     cachedTokens: number;
   };

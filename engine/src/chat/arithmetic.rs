@@ -1,4 +1,5 @@
-//! `+` and `*` as Python has them, in place of the engine's, whose results for lists are lazy views.
+//! `+`, `*`, `~` and the signs as Python has them, in place of the engine's, whose results for lists are lazy views,
+//! whose signs refuse a bool, and whose floats print in another way.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
@@ -36,6 +37,44 @@ pub(super) fn sum(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, E
 /// `a * b * …`.
 pub(super) fn product(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     fold(state, args, multiply)
+}
+
+/// `a ~ b ~ …`.
+pub(super) fn concat(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    let mut text = String::new();
+    for operand in args.positional() {
+        text.push_str(&filters::str_of(state, operand)?);
+    }
+    Ok(Value::from(text))
+}
+
+/// `-a`.
+pub(super) fn negative(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    signed(args, '-', |int| int.checked_neg(), |float| -float)
+}
+
+/// `+a`.
+pub(super) fn positive(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    signed(args, '+', Some, |float| float)
+}
+
+fn signed(
+    args: &Args<'_>,
+    sign: char,
+    whole: fn(i128) -> Option<i128>,
+    fraction: fn(f64) -> f64,
+) -> Result<Value, Error> {
+    let value = args.req(0, "operand")?;
+    match (whole_number(value), float(value)) {
+        (Some(int), _) => whole(int)
+            .map(int_value)
+            .ok_or_else(|| error("the number is too large")),
+        (None, Some(float)) => Ok(Value::from(fraction(float))),
+        (None, None) => Err(error(format!(
+            "bad operand type for unary {sign}: '{}'",
+            type_name(value)
+        ))),
+    }
 }
 
 fn fold(

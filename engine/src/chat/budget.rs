@@ -1,4 +1,4 @@
-//! The work of one rendering that the engine's fuel does not see.
+//! What one rendering keeps: the work that the engine's fuel does not see, and its random numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
@@ -15,12 +15,14 @@ pub(super) const BUDGET_NAME: &str = "_tw_budget";
 #[derive(Debug)]
 pub(super) struct Budget {
     left: AtomicU64,
+    drawn: AtomicU64,
 }
 
 impl Budget {
     pub(super) fn new(units: u64) -> Arc<Self> {
         Arc::new(Self {
             left: AtomicU64::new(units),
+            drawn: AtomicU64::new(0),
         })
     }
 
@@ -38,6 +40,15 @@ impl Budget {
         } else {
             Ok(())
         }
+    }
+
+    /// The next number of a fixed random sequence (Steele, Lea, Flood: SplitMix64, with the seed 0).
+    pub(super) fn draw(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.drawn.fetch_add(STEP, Atomic::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
 
     /// The budget of the rendering that `state` belongs to.

@@ -68,12 +68,23 @@ fn list_of(value: &Value) -> Option<&Seq> {
 /// The order of two values; `None` where one is not a number.
 fn order(state: &State<'_, '_>, operator: &str, a: &Value, b: &Value) -> Result<Option<Ordering>, Error> {
     let number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
+    if let Some((left, right)) = list_of(a)
+        .zip(list_of(b))
+        .filter(|(a, b)| a.is_tuple() == b.is_tuple())
+    {
+        // The first items that differ decide.
+        let (left, right) = (left.items(), right.items());
+        for (a, b) in left.iter().zip(right.iter()) {
+            state.consume_fuel(1)?;
+            if !equal(state, a, b)? {
+                return order(state, operator, a, b);
+            }
+        }
+        return Ok(Some(left.len().cmp(&right.len())));
+    }
     let comparable = match (number(a), number(b)) {
         (true, true) => true,
-        _ if a.as_str().is_some() => b.as_str().is_some(),
-        _ => list_of(a)
-            .zip(list_of(b))
-            .is_some_and(|(a, b)| a.is_tuple() == b.is_tuple()),
+        _ => a.as_str().is_some() && b.as_str().is_some(),
     };
     if !comparable {
         return Err(error(format!(
@@ -88,6 +99,22 @@ fn order(state: &State<'_, '_>, operator: &str, a: &Value, b: &Value) -> Result<
         return Ok(None);
     }
     Ok(Some(a.cmp(b)))
+}
+
+/// The order of two sort keys by `<`: the values by turns, as Python compares lists, in which equal values are never
+/// asked which is less.
+pub(super) fn order_keys(state: &State<'_, '_>, a: &[Value], b: &[Value]) -> Result<Ordering, Error> {
+    for (a, b) in a.iter().zip(b) {
+        if !equal(state, a, b)? {
+            return less_or_greater(state, a, b);
+        }
+    }
+    Ok(a.len().cmp(&b.len()))
+}
+
+/// The order of two values by `<`; what is neither less nor greater is equal for a sort.
+pub(super) fn less_or_greater(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Ordering, Error> {
+    Ok(order(state, "<", a, b)?.unwrap_or(Ordering::Equal))
 }
 
 fn contains(state: &State<'_, '_>, value: &Value, container: &Value) -> Result<bool, Error> {

@@ -1,12 +1,13 @@
 //! Rewrites the tokens of one tag; [`super::rewrite`] says into what, and why.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::{Error, Result};
 
 use super::functions::{
-    ADD, CALL, COMPARE, CYCLE, DICT, ITERATE, LIST, MULTIPLY, SETTLE, SETTLE_ATTRIBUTE, TUPLE,
+    ADD, CALL, COMPARE, CONCAT, CYCLE, DICT, ITERATE, LIST, MULTIPLY, NEGATIVE, POSITIVE, SETTLE,
+    SETTLE_ATTRIBUTE, TUPLE,
 };
 use super::lexer::{Kind, Token, fail};
 use super::methods::{ITEM, SLICE};
@@ -228,6 +229,7 @@ impl Tag<'_> {
     /// Rewrites the expression in `range`.
     pub(super) fn expression(&mut self, range: Range<usize>, variadic: &HashSet<String>) -> Result<()> {
         let first = range.start;
+        self.signs(range.clone(), first);
         self.arithmetic(range.clone(), first);
         let mut open = vec![Bracket::new(usize::MAX, false)];
         for i in range.clone() {
@@ -261,9 +263,7 @@ impl Tag<'_> {
                 }
                 (Kind::Operator, operator) => {
                     innermost.chain += 1;
-                    if operator == "+" && !behind_value {
-                        self.tokens[i].text = Some(String::new());
-                    } else if operator == "%" && i > first && self.tokens[i - 1].kind == Kind::Text {
+                    if operator == "%" && i > first && self.tokens[i - 1].kind == Kind::Text {
                         self.printf(i, range.end);
                     }
                 }
@@ -303,6 +303,64 @@ impl Tag<'_> {
         Ok(())
     }
 
+    /// Rewrites the signs: `-x.y|f` becomes `_tw_neg(x.y)|f`. A number keeps its `-`.
+    fn signs(&mut self, range: Range<usize>, first: usize) {
+        let mut closing = HashMap::new();
+        let mut open = Vec::new();
+        for i in range.clone() {
+            match self.word(&self.tokens[i]) {
+                "(" | "[" | "{" => open.push(i),
+                ")" | "]" | "}" => closing.extend(open.pop().map(|start| (start, i))),
+                _ => {}
+            }
+        }
+        // From the right, so that the call for the inner one of two signs comes inside of the other's.
+        let mut inner = None;
+        for i in range.clone().rev() {
+            let function = match self.word(&self.tokens[i]) {
+                "-" => NEGATIVE,
+                "+" => POSITIVE,
+                _ => continue,
+            };
+            if self.tokens[i].kind != Kind::Operator || i > first && self.ends_value(i - 1, first) {
+                continue;
+            }
+            let end = match inner {
+                Some((sign, end)) if sign == i + 1 => end,
+                _ => self.operand_end(i + 1, range.end, &closing),
+            };
+            inner = Some((i, end));
+            let number = end == i + 2 && self.tokens[i + 1].kind == Kind::Number;
+            if end > i + 1 && !(number && function == NEGATIVE) {
+                self.tokens[i].text = Some(format!("{function}("));
+                self.tokens[end - 1].after.push(')');
+            }
+        }
+    }
+
+    /// Where an operand that begins at `start` ends: one value, and its attributes, subscripts and calls.
+    fn operand_end(&self, start: usize, end: usize, closing: &HashMap<usize, usize>) -> usize {
+        let mut i = start;
+        while i < end {
+            let token = &self.tokens[i];
+            let word = self.word(token);
+            match token.kind {
+                Kind::Operator if matches!(word, "[" | "(") || word == "{" && i == start => {
+                    // One that is not closed is the parser's to report.
+                    match closing.get(&i) {
+                        Some(close) => i = close + 1,
+                        None => return start,
+                    }
+                }
+                Kind::Operator if word == "." && i > start => i += 2,
+                Kind::Operator => break,
+                _ if i > start => break,
+                _ => i += 1,
+            }
+        }
+        i.min(end)
+    }
+
     /// Rewrites the sums and products among the tokens of one bracket's inside, `range`: a run of `a + b + c`
     /// becomes one call, and so does what precedes a run.
     fn arithmetic(&mut self, range: Range<usize>, first: usize) {
@@ -315,6 +373,7 @@ impl Tag<'_> {
             &["+", "-", "~"],
             MULTIPLY,
         );
+        self.calls_for(&range, first, "~", &["~"], &["+", "-"], CONCAT);
         self.calls_for(&range, first, "+", &["+", "-"], &[], ADD);
         self.comparisons(&range, first);
     }

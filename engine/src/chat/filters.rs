@@ -9,6 +9,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::args::Args;
 use super::budget::Budget;
+use super::comparison::{less_or_greater, order_keys};
 use super::json;
 use super::methods;
 use super::repr::to_str;
@@ -20,7 +21,7 @@ use super::value::{Dict, Generator, Seq, check_key, error, type_name};
 /// A filter: the value is the first argument.
 type Filter = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FILTERS: [(&str, Filter); 56] = [
+const FILTERS: [(&str, Filter); 57] = [
     ("abs", scalar_filters::abs),
     ("attr", attr),
     ("batch", batch),
@@ -54,6 +55,7 @@ const FILTERS: [(&str, Filter); 56] = [
     ("max", |state, args| extreme(state, args, Ordering::Greater)),
     ("min", |state, args| extreme(state, args, Ordering::Less)),
     ("pprint", pprint),
+    ("random", random),
     ("reject", |state, args| choose(state, args, false, false)),
     ("rejectattr", |state, args| choose(state, args, true, false)),
     ("replace", scalar_filters::replace),
@@ -227,32 +229,6 @@ fn pay_for_sort(state: &State<'_, '_>, n: usize) -> Result<(), Error> {
     state.consume_fuel(n.saturating_mul(u64::from(n.max(1).ilog2()) + 2))
 }
 
-/// Values that Python cannot order are an error there; the order here is total but says so.
-fn check_comparable<'a>(values: impl Iterator<Item = &'a Value>) -> Result<(), Error> {
-    let mut seen: Option<&Value> = None;
-    for value in values {
-        let kind = |value: &Value| match value.kind() {
-            ValueKind::Bool => ValueKind::Number,
-            kind => kind,
-        };
-        let ordered = !matches!(
-            kind(value),
-            ValueKind::None | ValueKind::Map | ValueKind::Undefined
-        );
-        match seen {
-            Some(first) if kind(first) != kind(value) || !ordered => {
-                return Err(error(format!(
-                    "'<' not supported between instances of '{}' and '{}'",
-                    type_name(value),
-                    type_name(first)
-                )));
-            }
-            _ => seen = Some(value),
-        }
-    }
-    Ok(())
-}
-
 // ------------------------------------------------------------------------------------------- any value
 
 fn default(_: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -337,6 +313,30 @@ fn last(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         return Ok(seq.items().last().cloned().unwrap_or(Value::UNDEFINED));
     }
     Ok(iterate(state, value)?.pop().unwrap_or(Value::UNDEFINED))
+}
+
+/// One of the items; the same ones are chosen in every rendering, so that a prompt can be had again.
+fn random(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
+    args.accept(1, &[])?;
+    let value = input(args)?;
+    let sequence = value.as_str().is_some()
+        || value.is_undefined()
+        || value
+            .downcast_object_ref::<Seq>()
+            .is_some_and(|seq| !seq.is_view())
+        || value
+            .downcast_object_ref::<Dict>()
+            .is_some_and(|dict| dict.entries().is_empty());
+    if !sequence {
+        return Err(args.fail(&format!(
+            "a list, tuple or string is needed, not '{}'",
+            type_name(value)
+        )));
+    }
+    let items = iterate(state, value)?;
+    let drawn = Budget::of(state)?.draw();
+    let at = drawn.checked_rem(items.len() as u64).unwrap_or(0);
+    Ok(items.get(at as usize).cloned().unwrap_or(Value::UNDEFINED))
 }
 
 fn list(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -455,23 +455,27 @@ fn choose(
     generator(state, out)
 }
 
-/// Sorts `(key, item)` by key, stable in either direction as Python's `sorted`.
-fn sort_by_key(
+/// Sorts `(key, item)` by key, stable in either direction as Python's `sorted`. What cannot be ordered is an error,
+/// whichever two values it is.
+fn sort_by_key<K>(
     state: &State<'_, '_>,
-    mut keyed: Vec<(Vec<Value>, Value)>,
+    mut keyed: Vec<(K, Value)>,
     reverse: bool,
+    order: fn(&State<'_, '_>, &K, &K) -> Result<Ordering, Error>,
 ) -> Result<Vec<Value>, Error> {
     pay_for_sort(state, keyed.len())?;
-    let columns = keyed.first().map_or(0, |(key, _)| key.len());
-    for column in 0..columns {
-        check_comparable(keyed.iter().filter_map(|(key, _)| key.get(column)))?;
+    let mut failure = None;
+    keyed.sort_by(|(a, _), (b, _)| {
+        let (a, b) = if reverse { (b, a) } else { (a, b) };
+        order(state, a, b).unwrap_or_else(|error| {
+            failure.get_or_insert(error);
+            Ordering::Equal
+        })
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(keyed.into_iter().map(|(_, item)| item).collect()),
     }
-    if reverse {
-        keyed.sort_by(|a, b| b.0.cmp(&a.0));
-    } else {
-        keyed.sort_by(|a, b| a.0.cmp(&b.0));
-    }
-    Ok(keyed.into_iter().map(|(_, item)| item).collect())
 }
 
 fn sort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
@@ -487,7 +491,7 @@ fn sort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
         },
         None => vec![Attribute::new(None, None)],
     };
-    let mut keyed = Vec::new();
+    let mut keyed: Vec<(Vec<Value>, Value)> = Vec::new();
     for item in iterate(state, input(args)?)? {
         let key = attributes
             .iter()
@@ -495,7 +499,9 @@ fn sort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
             .collect::<Result<_, _>>()?;
         keyed.push((key, item));
     }
-    let sorted = sort_by_key(state, keyed, args.flag(1, "reverse", false))?;
+    // Here jinja2 compares lists of the attributes, in the other filters the values themselves.
+    let reverse = args.flag(1, "reverse", false);
+    let sorted = sort_by_key(state, keyed, reverse, |state, a, b| order_keys(state, a, b))?;
     new_list(state, sorted)
 }
 
@@ -506,7 +512,11 @@ fn dictsort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
         return Err(args.fail(&format!("a mapping is needed, not '{}'", type_name(value))));
     };
     let case_sensitive = args.flag(1, "case_sensitive", false);
-    let by_value = match args.opt_str(2, "by")?.unwrap_or("key") {
+    let by_value = match args
+        .opt(2, "by")
+        .map_or(Some("key"), Value::as_str)
+        .unwrap_or_default()
+    {
         "key" => false,
         "value" => true,
         _ => return Err(args.fail("you can only sort by either \"key\" or \"value\"")),
@@ -516,9 +526,9 @@ fn dictsort(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> 
     for (key, value) in dict.entries().iter() {
         let by = if by_value { value } else { key };
         let pair = Seq::tuple(&budget, vec![key.clone(), value.clone()])?;
-        keyed.push((vec![folded(by.clone(), case_sensitive)], pair));
+        keyed.push((folded(by.clone(), case_sensitive), pair));
     }
-    let sorted = sort_by_key(state, keyed, args.flag(3, "reverse", false))?;
+    let sorted = sort_by_key(state, keyed, args.flag(3, "reverse", false), less_or_greater)?;
     new_list(state, sorted)
 }
 
@@ -528,11 +538,11 @@ fn groupby(state: &mut State<'_, '_>, args: &Args<'_>) -> Result<Value, Error> {
     let case_sensitive = args.flag(3, "case_sensitive", false);
     let mut keyed = Vec::new();
     for item in iterate(state, input(args)?)? {
-        keyed.push((vec![folded(attribute.of(&item)?, case_sensitive)], item));
+        keyed.push((folded(attribute.of(&item)?, case_sensitive), item));
     }
     let budget = Budget::of(state)?;
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
-    for item in sort_by_key(state, keyed, false)? {
+    for item in sort_by_key(state, keyed, false, less_or_greater)? {
         let real = attribute.of(&item)?;
         let key = folded(real.clone(), case_sensitive);
         match groups.last_mut() {
@@ -572,10 +582,7 @@ fn extreme(state: &mut State<'_, '_>, args: &Args<'_>, wanted: Ordering) -> Resu
         let key = folded(attribute.of(&item)?, case_sensitive);
         let better = match &best {
             None => true,
-            Some((champion, _)) => {
-                check_comparable([champion, &key].into_iter())?;
-                key.cmp(champion) == wanted
-            }
+            Some((champion, _)) => less_or_greater(state, &key, champion)? == wanted,
         };
         if better {
             best = Some((key, item));

@@ -26,6 +26,12 @@ pub(super) const NOW_NAME: &str = "_tw_now";
 pub(super) const ADD: &str = "_tw_add";
 /// `*` of its arguments.
 pub(super) const MULTIPLY: &str = "_tw_mul";
+/// `~` between its arguments.
+pub(super) const CONCAT: &str = "_tw_concat";
+/// `-` before its argument.
+pub(super) const NEGATIVE: &str = "_tw_neg";
+/// `+` before its argument.
+pub(super) const POSITIVE: &str = "_tw_pos";
 /// A chain of comparisons: the operators in one string, then the operands.
 pub(super) const COMPARE: &str = "_tw_compare";
 /// Makes a list of its arguments.
@@ -47,10 +53,11 @@ pub(super) const CALL: &str = "_tw_call";
 
 type Function = fn(&mut State<'_, '_>, &Args<'_>) -> Result<Value, Error>;
 
-const FUNCTIONS: [(&str, Function); 18] = [
+const FUNCTIONS: [(&str, Function); 21] = [
     (ADD, arithmetic::sum),
     (CALL, call),
     (COMPARE, comparison::chain),
+    (CONCAT, arithmetic::concat),
     (CYCLE, cycle),
     (DICT, dict_literal),
     (ITERATE, walkable),
@@ -58,6 +65,8 @@ const FUNCTIONS: [(&str, Function); 18] = [
         Seq::list(&Budget::of(state)?, args.positional().to_vec())
     }),
     (MULTIPLY, arithmetic::product),
+    (NEGATIVE, arithmetic::negative),
+    (POSITIVE, arithmetic::positive),
     (SETTLE, |state, args| {
         settle(&Budget::of(state)?, args.req(0, "value")?.clone())
     }),

@@ -9,8 +9,8 @@
 //! every value and of the output are bounded; what exceeds a bound is an error.
 //!
 //! Known to differ from Python: other templates cannot be loaded (`include`, `import`, `extends`); the conversions `%r`,
-//! `!r`, `*` and nested fields of the two format languages are errors, as are the filters `wordwrap`, `urlize`,
-//! `striptags` and `random`; `%` formats where its left side is a string literal; a container that another one holds
+//! `!r`, `*` and nested fields of the two format languages are errors, as are the filters `wordwrap`, `urlize` and
+//! `striptags`; `random` chooses the same in every rendering; `%` formats where its left side is a string literal; a container that another one holds
 //! cannot be changed (Hugging Face's sandbox lets none be changed).
 
 mod args;
@@ -31,6 +31,7 @@ mod scalar_filters;
 mod strings;
 mod time;
 mod value;
+mod variants;
 
 use std::io;
 
@@ -42,7 +43,7 @@ use self::budget::Budget;
 pub use self::prompt::{prompt_ids, special_texts};
 use self::repr::write_str;
 pub use self::time::CivilTime;
-use crate::gguf::Metadata;
+pub use self::variants::Templates;
 use crate::{Error, Result};
 
 /// The most a template may print.
@@ -124,27 +125,6 @@ impl ChatTemplate {
         env.add_template_owned(NAME, source)
             .map_err(|error| template_error(&error))?;
         Ok(Self { env })
-    }
-
-    /// The template of a model file: `tokenizer.chat_template`, or `tokenizer.chat_template.NAME` for a named
-    /// variant such as `tool_use`. `None` where the file has none; a value that is not a string is an error.
-    pub fn from_metadata(metadata: &Metadata, variant: Option<&str>) -> Result<Option<Self>> {
-        let key = match variant {
-            Some(variant) => format!("tokenizer.chat_template.{variant}"),
-            None => "tokenizer.chat_template".to_owned(),
-        };
-        metadata.opt_str(&key)?.map(Self::new).transpose()
-    }
-
-    /// The names of a model file's template variants (`tokenizer.chat_templates`); usually none.
-    pub fn variants(metadata: &Metadata) -> Result<Vec<String>> {
-        let names = metadata
-            .opt_strings("tokenizer.chat_templates")?
-            .unwrap_or_default();
-        Ok(names
-            .iter()
-            .map(|name| String::from_utf8_lossy(name).into_owned())
-            .collect())
     }
 
     /// Renders a conversation. Errors: [`Error::Template`] with the line for what Jinja or the template itself

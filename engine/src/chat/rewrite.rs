@@ -17,7 +17,8 @@
 //! | `loop.cycle(a)` | `_tw_cycle(loop, a)` | the engine's divides by the number of arguments |
 //! | `generation`, `block` | `with` | a scope, and nothing more without a trainer or a parent template |
 //! | `raw` | a string | the engine drops the newline after the tag |
-//! | `+x` | `x` | no such operator |
+//! | `a ~ b` | `_tw_concat(a, b)` | Python's `str()` |
+//! | `-x`, `+x` | `_tw_neg(x)`, `_tw_pos(x)` | the sign of a bool; no operator `+` |
 //! | macros that use `varargs`, `kwargs` | two more parameters, called by `_tw_call` | the engine lacks them |
 //!
 //! Here also are the limits on the shape of a template: the engine's parser and compiler recurse over chains of

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
-use twinfer_engine::chat::ChatTemplate;
+use twinfer_engine::chat::Templates;
 use twinfer_engine::context::{CacheType, Context, ContextOptions};
 use twinfer_engine::gguf::{Bytes, ModelFile};
 use twinfer_engine::model::{LoadOptions, Model};
@@ -27,7 +27,8 @@ pub(crate) fn load_and_evaluate(bytes: Vec<u8>, cache: CacheType) -> Result<Vec<
     let at = |stage: Stage| move |error: Error| (stage, error);
     let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes)]).map_err(at(Stage::File))?;
     let tokenizer = Tokenizer::from_metadata(file.metadata()).map_err(at(Stage::Tokenizer))?;
-    let template = ChatTemplate::from_metadata(file.metadata(), None).map_err(at(Stage::Template))?;
+    let templates = Templates::from_metadata(file.metadata()).map_err(at(Stage::Template))?;
+    let template = templates.choose(None, false).map_err(at(Stage::Template))?;
     let model = Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).map_err(at(Stage::Model))?;
     drop((file, template));
     let options = ContextOptions {

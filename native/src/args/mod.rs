@@ -15,6 +15,7 @@ mod quantize;
 mod render_template;
 mod run;
 mod serve_demo;
+mod template;
 mod tokenize;
 mod verify;
 
@@ -33,6 +34,7 @@ pub(crate) use quantize::QuantizeArgs;
 pub(crate) use render_template::RenderTemplateArgs;
 pub(crate) use run::{ChatArgs, RunArgs, Source};
 pub(crate) use serve_demo::ServeDemoArgs;
+pub(crate) use template::TemplateArgs;
 pub(crate) use tokenize::{DetokenizeArgs, TokenizeArgs};
 pub(crate) use verify::VerifyArgs;
 

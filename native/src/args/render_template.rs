@@ -1,8 +1,8 @@
 //! `render-template`.
 
-use std::path::PathBuf;
-
 use clap::Args;
+
+use super::TemplateArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,15 +16,10 @@ bos_token, eos_token and whatever else the template reads; or just the array of 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RenderTemplateArgs {
-    /// Template file (Jinja). Default: the model's own.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) template: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     /// The variables: a JSON file, `-` for stdin, or the JSON itself.
     #[arg(long, value_name = "JSON", default_value = "-")]
     pub(crate) input: String,
-
-    /// The time that the template is told, as in 2026-01-02T03:04:05. Default: now, in UTC.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) now: Option<String>,
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::GenerationArgs;
+use super::{GenerationArgs, TemplateArgs};
 use crate::failure::Usage;
 
 const RUN_EXAMPLES: &str = "\
@@ -51,6 +51,10 @@ pub(crate) struct RunArgs {
     /// With --chat: the system message.
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
+
+    /// With --chat.
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     /// Print the generated text alone, not the prompt before it.
     #[arg(long)]
@@ -113,9 +117,8 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// Chat template (Jinja) in place of the model's own.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) template: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     /// Do not read or write the history of typed lines.
     #[arg(long)]

@@ -34,7 +34,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
     args.generation.sampler_params(seed)?;
     let file = load::model_file(global)?;
     let tokenizer = load::tokenizer(global, &file)?;
-    let template = template::load(global, &file, args.template.as_deref())?;
+    let template = template::load(global, &file, &args.template)?;
     let model = load::model(global, &file)?;
     let n_ctx = load::context_size(global, &model);
     let context = load::context(global, &model, n_ctx, N_BATCH)?;

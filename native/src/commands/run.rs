@@ -20,6 +20,12 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         _ => generate::seed(global),
     };
     // Wrong settings are reported before a large model is loaded.
+    if let (false, Some(option)) = (args.chat, args.template.given()) {
+        return Err(Usage(format!(
+            "{option} needs --chat: `run` gives the prompt to the model as it is"
+        ))
+        .into());
+    }
     args.generation.sampler_params(seed)?;
     let text = text(global, args)?;
     let escaped = |text: &str| read(args, text);
@@ -33,7 +39,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     let file = load::model_file(global)?;
     let tokenizer = load::tokenizer(global, &file)?;
     let ids = if args.chat {
-        let template = template::load(global, &file, None)?;
+        let template = template::load(global, &file, &args.template)?;
         let messages = template::messages(system.as_deref(), &text);
         template::prompt_ids(&template, &tokenizer, &messages)?
     } else {

@@ -10,6 +10,7 @@ mod models;
 #[cfg(unix)]
 mod outputs;
 mod support;
+mod templates;
 mod text;
 mod usage;
 mod verify;
