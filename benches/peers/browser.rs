@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use twinfer_benches::machine::{Machine, root};
 use twinfer_benches::statistics::median;
 
+use crate::report::paragraph;
 use crate::{run, setup};
 
 /// Pinned, so that results of different days compare.
@@ -112,15 +113,18 @@ fn markdown(machine: &Machine, options: &Options<'_>, report: &Value) -> Result<
         .and_then(|samples| samples.iter().find(|s| s["engine"] == "twinfer"))
         .and_then(|s| s["build"].as_str())
         .context("nothing was measured")?;
-    let mut out = format!(
-        "Machine: {}.\n\n{}, {} threads, {} rounds in turn; twinfer: {build}; wllama {}. tok/s are medians; a ratio is the median of \
-         the rounds' ratios.\n\n| {} | twinfer | wllama | ratio |\n|---|---:|---:|---:|\n",
-        machine.line(),
+    let mut out = paragraph(&format!("Machine: {}.", machine.line()));
+    out += &paragraph(&format!(
+        "{}, {} threads, {} rounds in turn; twinfer: {build}; wllama {}. tok/s are medians; a ratio is the median of the rounds' \
+         ratios.",
         report["browser"].as_str().unwrap_or("browser"),
         options.threads,
         options.rounds,
         report["wllama"].as_str().unwrap_or(options.wllama),
-        options.name,
+    ));
+    out += &format!(
+        "| {} | twinfer | wllama | ratio |\n|---|---:|---:|---:|\n",
+        options.name
     );
     let tokens = |what| median(&values(report, "twinfer", what)).unwrap_or(0.0);
     for (what, name, count) in [

@@ -67,7 +67,6 @@ impl Settings {
     pub(crate) fn cache_bytes(&self) -> f64 {
         match self.cache_type.as_str() {
             "q8_0" => 34.0 / 32.0,
-            "f32" => 4.0,
             _ => 2.0,
         }
     }

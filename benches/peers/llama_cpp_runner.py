@@ -17,7 +17,7 @@ import time
 import llama_cpp as ll
 
 BATCH, MICRO_BATCH = 2048, 512
-CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
+CACHE_TYPES = {"f16": 1, "q8_0": 8}
 
 
 def token(i, n_vocab):
@@ -120,7 +120,6 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--test", required=True, help="pp512, tg128, tg64@d4096 or logits")
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--flash-attention", type=int, choices=(0, 1), default=1)
     parser.add_argument("--cache-type", choices=CACHE_TYPES, default="f16")
     parser.add_argument("--states", help="directory that keeps filled caches between processes")
@@ -156,11 +155,10 @@ def main():
         timed = session.prompt if kind == "pp" else session.write
         # Faults pages in, makes the graph, wakes the threads.
         timed(depth, min(n, MICRO_BATCH if kind == "pp" else 4))
-        for _ in range(args.repetitions):
-            session.cut(depth)
-            start = time.perf_counter()
-            timed(depth, n)
-            report["seconds"].append(time.perf_counter() - start)
+        session.cut(depth)
+        start = time.perf_counter()
+        timed(depth, n)
+        report["seconds"].append(time.perf_counter() - start)
     report["load_seconds"] = session.load_seconds
     report["system_info"] = ll.llama_print_system_info().decode()
     # Which buffers the weights went to tells whether they were repacked.

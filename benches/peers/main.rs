@@ -402,7 +402,7 @@ impl Rounds<'_> {
     }
 }
 
-/// The lines above the table.
+/// The paragraphs above the table.
 fn head(
     machine: &Machine,
     settings: &Settings,
@@ -419,7 +419,7 @@ fn head(
         }
     };
     let limits = &state.results.limits;
-    let mut lines = vec![
+    let mut paragraphs = vec![
         format!("Machine: {}.", machine.line()),
         format!(
             "{} threads, cache {}, {rounds} rounds in turn, load average {}. tok/s are medians; a ratio is the median of the \
@@ -446,15 +446,36 @@ fn head(
             .filter_map(|a| a["logits"]["least_correlation"].as_f64())
             .fold(1.0, |least, c| if c < least { c } else { least });
         let version = report["version"].as_str().unwrap_or("unknown version");
-        let info = report["system_info"]
-            .as_str()
-            .unwrap_or_default()
-            .trim_end_matches(['|', ' ', '\n']);
-        lines.push(format!(
-            "{}: {version}; its logits and twinfer's correlate by at least {least:.4}. {info}",
+        let features = features_of(report["system_info"].as_str().unwrap_or_default());
+        paragraphs.push(format!(
+            "{}: {version}; its logits and twinfer's correlate by at least {least:.4}. Built with {features}.",
             engine.name()
         ));
     }
-    // Lines of one paragraph each.
-    lines.into_iter().flat_map(|line| [line, String::new()]).collect()
+    paragraphs
+}
+
+/// The names that llama.cpp's system information says it was built with: `CPU : SSE3 = 1 | AVX = 1 |` gives `SSE3, AVX`.
+fn features_of(system_info: &str) -> String {
+    let names: Vec<&str> = system_info
+        .split(['|', ':'])
+        .filter_map(|part| part.trim().strip_suffix("= 1"))
+        .map(str::trim_end)
+        .collect();
+    if names.is_empty() {
+        return "no feature that it names".into();
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_names_that_are_switched_on() {
+        let info = "CPU : SSE3 = 1 | AVX = 0 | AVX512_VNNI = 1 | REPACK = 1 | ";
+        assert_eq!(features_of(info), "SSE3, AVX512_VNNI, REPACK");
+        assert_eq!(features_of(""), "no feature that it names");
+    }
 }

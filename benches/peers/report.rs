@@ -40,7 +40,7 @@ pub(crate) struct Results {
     pub(crate) models: Vec<ModelOnDisk>,
     pub(crate) measurements: Vec<Measurement>,
     pub(crate) limits: Vec<Beside>,
-    /// Lines above the table: machine, settings, versions.
+    /// Paragraphs above the table: machine, settings, versions.
     pub(crate) head: Vec<String>,
     /// Bytes per number in the cache.
     pub(crate) cache_bytes: f64,
@@ -109,8 +109,8 @@ impl Results {
         let number = |value: Option<f64>| value.map_or_else(|| "–".into(), significant);
         let percent =
             |value: Option<f64>| value.map_or_else(|| "–".into(), |v| format!("{:.0} %", v * 100.0));
-        let mut out: String = self.head.iter().map(|line| format!("{line}\n")).collect();
-        out += "\n| model | test |";
+        let mut out: String = self.head.iter().map(|text| paragraph(text)).collect();
+        out += "| model | test |";
         for name in &self.engines {
             out += &format!(" {name} |");
         }
@@ -185,6 +185,14 @@ impl Results {
         };
         std::fs::write(document, text).with_context(|| format!("cannot write {}", document.display()))
     }
+}
+
+/// A paragraph of Markdown with the empty line behind it, in lines as wide as those of the project's documents.
+pub(crate) fn paragraph(text: &str) -> String {
+    let options = textwrap::Options::new(120)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, options) + "\n\n"
 }
 
 /// Writes a table to `path` and the values beside it, as `.json`.
@@ -270,6 +278,19 @@ mod tests {
                 .contains("| llama-3.2-1b q4_k_m | tg64 | 20.0 | – | – | 50 % | – |")
         );
         assert_eq!(results.json()["measurements"].as_array().unwrap().len(), 9);
+    }
+
+    #[test]
+    fn paragraphs_above_the_table_are_wrapped() {
+        let mut results = results();
+        let features = "AVX-512F, ".repeat(30);
+        results.head = vec![format!("Machine: {features}end."), "2 threads.".into()];
+        let text = results.markdown();
+        assert!(text.contains("end.\n\n2 threads.\n\n| model |"), "{text}");
+        let prose = || text.lines().filter(|line| !line.starts_with('|'));
+        assert!(prose().all(|line| line.len() <= 120), "{text}");
+        // Broken between names, never at a hyphen.
+        assert_eq!(prose().filter(|line| line.ends_with("AVX-512F,")).count(), 2);
     }
 
     #[test]

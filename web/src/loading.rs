@@ -1,7 +1,6 @@
 //! A model on its way in: headers, the memory plan, then the data piece by piece.
 
 use serde_json::json;
-use twinfer_engine::Error;
 use twinfer_engine::chat::Templates;
 use twinfer_engine::context::{CacheType, ContextOptions};
 use twinfer_engine::gguf::{Gguf, GgufSet, Limits, Metadata, Parser, Status, split};

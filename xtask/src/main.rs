@@ -13,7 +13,7 @@ mod test;
 mod wasm;
 mod web;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,10 +67,9 @@ enum Command {
         filter: Option<String>,
     },
     /// Check the compiled kernels: intended instructions, no calls in hot loops, nothing that would change a number.
+    ///
+    /// The program that is looked at is built in target/disasm.
     Disasm {
-        /// A program to look at, built with `-C symbol-mangling-version=v0`. Default: one is built in target/disasm.
-        #[arg(long, value_name = "FILE")]
-        binary: Option<PathBuf>,
         /// Print the hot loops of the kernels whose names contain this, such as "avx512 q4_k".
         #[arg(long, value_name = "PART")]
         show: Option<String>,
@@ -119,7 +118,7 @@ fn main() -> ExitCode {
         Command::Emulate { minutes, filter } => qemu::find()
             .and_then(|()| qemu::run())
             .and_then(|()| emulate::emulate(Duration::from_secs(60 * minutes), filter.as_deref())),
-        Command::Disasm { binary, show } => disasm::check(binary, show.as_deref()),
+        Command::Disasm { show } => disasm::check(show.as_deref()),
         Command::Web { toolchain, keep_wasm } => web::build(web::Options { toolchain, keep_wasm }),
         Command::WebTest => return test::web(),
         Command::Test {

@@ -57,7 +57,7 @@ pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
         Err(why) => steps.leave_out("detection", &format!("{why:#}")),
     }
     if disasm::applies() {
-        steps.step("disassembly", |_| disasm::check(None, None));
+        steps.step("disassembly", |_| disasm::check(None));
     } else {
         steps.leave_out("disassembly", "the table speaks of x86-64 Linux programs");
     }

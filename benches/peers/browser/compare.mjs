@@ -1,8 +1,7 @@
 // twinfer and wllama in the same Chromium, in turn, on the same model: `cargo peers --browser` starts it.
 //
-//   node compare.mjs --model FILE --threads 2 --prompt 128 --decode 32 --rounds 3
+//   node compare.mjs --model FILE --threads 2 --rounds 3 --chromium FILE
 //                    --tools DIR (whose node_modules has playwright-core and @wllama/wllama) --twinfer DIR (the package)
-//                    [--chromium FILE] [--engines twinfer,wllama]
 //
 // Prints one JSON object; progress goes to stderr. Each measurement has a browser of its own.
 
@@ -17,16 +16,18 @@ import { parseArgs } from 'node:util';
 const { values: args } = parseArgs({
   options: {
     model: { type: 'string' },
-    threads: { type: 'string', default: '2' },
-    prompt: { type: 'string', default: '128' },
-    decode: { type: 'string', default: '32' },
-    rounds: { type: 'string', default: '3' },
+    threads: { type: 'string' },
+    rounds: { type: 'string' },
     tools: { type: 'string' },
     twinfer: { type: 'string' },
-    chromium: { type: 'string', default: '/usr/bin/chromium' },
-    engines: { type: 'string', default: 'twinfer,wllama' },
+    chromium: { type: 'string' },
   },
 });
+/** Tokens of the prompt, and tokens written. */
+const PROMPT = 128;
+const DECODE = 32;
+const ENGINES = ['twinfer', 'wllama'];
+
 const number = (name) => {
   const value = Number(args[name]);
   if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} wants a number above 0`);
@@ -107,15 +108,13 @@ const version = async (directory) => {
 };
 
 const model = '/model.gguf';
-const decode = number('decode');
-const { result: prompt } = await inPage('promptOf', { model, tokens: number('prompt') });
+const { result: prompt } = await inPage('promptOf', { model, tokens: PROMPT });
 const samples = [];
-const engines = args.engines.split(',');
 const report = { wllama: await version(join(modules, '@wllama/wllama')), threads: number('threads'), samples };
 for (let round = 0; round < number('rounds'); round++) {
-  for (const engine of round % 2 ? [...engines].reverse() : engines) {
-    const contextLength = number('prompt') + decode + 64;
-    const { result, browser } = await inPage(engine, { model, threads: report.threads, prompt, decode, contextLength });
+  for (const engine of round % 2 ? [...ENGINES].reverse() : ENGINES) {
+    const options = { model, threads: report.threads, prompt, decode: DECODE, contextLength: PROMPT + DECODE + 64 };
+    const { result, browser } = await inPage(engine, options);
     report.browser = `Chromium ${browser}`;
     const sample = {
       ...result,

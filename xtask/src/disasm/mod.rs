@@ -23,13 +23,9 @@ pub(crate) fn applies() -> bool {
     cfg!(all(target_arch = "x86_64", target_os = "linux"))
 }
 
-/// Builds the program, unless one is given, and checks it. With `show`, prints the hot loops of the rules whose names contain
-/// it.
-pub(crate) fn check(binary: Option<PathBuf>, show: Option<&str>) -> Result<()> {
-    let binary = match binary {
-        Some(binary) => binary,
-        None => build()?,
-    };
+/// Builds the program and checks it. With `show`, prints the hot loops of the rules whose names contain it.
+pub(crate) fn check(show: Option<&str>) -> Result<()> {
+    let binary = build()?;
     let failed = || format!("cannot read {}", binary.display());
     let bytes = std::fs::read(&binary).with_context(failed)?;
     let file = object::File::parse(&*bytes).with_context(failed)?;
