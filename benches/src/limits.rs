@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use twinfer_engine::kernels::limits::{Done, PATTERNS, Work};
+use twinfer_engine::kernels::peak::{Done, PATTERNS, Work};
 use twinfer_engine::kernels::select;
 
 /// The two limits for a number of threads.

@@ -1,7 +1,7 @@
 //! Scalar mathematics of the numerics contract: the pinned pure-Rust `libm`, in f64, rounded once by the caller.
 //!
 //! Everything that is not a plain IEEE operation goes through here or through the polynomials of
-//! [`crate::kernels::shared::functions`]; the system's libm differs between platforms and versions.
+//! [`crate::kernels::functions`]; the system's libm differs between platforms and versions.
 
 /// `base` to the power `exponent`.
 pub fn pow(base: f64, exponent: f64) -> f64 {

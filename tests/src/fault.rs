@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use twinfer_engine::Result;
 use twinfer_engine::gguf::Bytes;
 use twinfer_engine::kernels::{
-    Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, limits,
+    Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, peak,
 };
 use twinfer_engine::quant::GgmlType;
 use twinfer_engine::team::Team;
@@ -181,7 +181,7 @@ impl Backend for Faulty {
         finite
     }
 
-    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done {
+    fn exercise(&self, work: &peak::Work<'_>) -> peak::Done {
         self.inner.exercise(work)
     }
 }

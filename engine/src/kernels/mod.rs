@@ -3,20 +3,29 @@
 //! The [`scalar`] backend defines every number (`docs/numerics.md`); another backend is a faster way to the same bits.
 //! [`select`] is the only file that names all of them.
 //!
+//! The SIMD backends are one, over many instruction sets: `isa` has a list of intrinsics for each, `simd` the operations and which
+//! kernel a type gets, `panel` the matrix product over weights in panels, `rows` that over a file's rows. A unit that multiplies whole
+//! tiles (AMX) is another way through a matrix product, beside `panel`: it would be `tiles`.
+//!
 //! Shapes, in all of this module: m tokens, n outputs, k depth. Activations are rows of k, weights rows of k (one per
 //! output), results rows of n.
 
 mod activations;
 mod attention;
-pub mod limits;
+mod backend;
+pub mod functions;
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+mod isa;
 mod matrix;
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+mod panel;
+pub mod peak;
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+mod rows;
 pub mod scalar;
 pub mod select;
-pub mod shared;
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-mod wasm;
-#[cfg(target_arch = "x86_64")]
-mod x86;
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+mod simd;
 
 pub(crate) use activations::ActBuffer;
 pub use activations::{ActFormat, Activations, Operand, QuantizedBlock, QuantizedRows};
@@ -24,124 +33,9 @@ pub(crate) use attention::q8_page_len;
 pub use attention::{
     BLOCK, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries, SPAN, attend_scratch,
 };
+pub(crate) use backend::MatmulKernel;
+pub use backend::{Activation, Backend, RopeKind, Storage};
 pub use matrix::PackedMatrix;
-
-use std::ops::Range;
-
-use crate::Result;
-use crate::gguf::Bytes;
-use crate::quant::GgmlType;
-use crate::team::{Team, Tile};
 
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
 pub const NUMERICS_VERSION: u32 = 2;
-
-/// One way to compute. All methods give the same bits on every backend.
-pub trait Backend: Send + Sync + std::fmt::Debug {
-    /// The name `--backend` takes.
-    fn name(&self) -> &'static str;
-
-    /// Makes a weight matrix of `n` rows of `k` ready to compute with, from GGUF bytes.
-    ///
-    /// `team` does the packing where `storage` asks for it.
-    ///
-    /// # Errors
-    /// If the type is not a weight type or the bytes do not fit the shape.
-    fn pack(
-        &self,
-        ty: GgmlType,
-        n: usize,
-        k: usize,
-        bytes: Bytes,
-        storage: Storage,
-        team: &Team,
-    ) -> Result<PackedMatrix>;
-
-    /// Quantizes one row to int8: `q` (k), `d` (one per step), `sums` (one per 16 values). False if a value is not
-    /// finite.
-    fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool;
-
-    /// `out = x / rms(x) * weight`, over one row of the weight's length or several.
-    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
-
-    /// `x += y`.
-    fn add(&self, x: &mut [f32], y: &[f32]);
-
-    /// `gate = f(gate) * up`.
-    fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]);
-
-    /// Rotates the first `2 * cos.len()` values of `head` by the angles given as cosines and sines.
-    fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]);
-
-    /// A tile of queries against one block of the cache: each block's softmax state is made from zero and joined to `sum`,
-    /// which covers earlier positions. `visible` has per token the range of positions within the block that it sees; a
-    /// token with an empty one takes no part. `scratch` is [`attend_scratch`] long.
-    fn attend(
-        &self,
-        queries: &Queries<'_>,
-        visible: &[Range<usize>],
-        block: &KvBlock<'_>,
-        sum: &mut Partials<'_>,
-        scratch: &mut [f32],
-    );
-
-    /// Joins `later`, which is not changed, to `sum`, which covers earlier positions.
-    fn merge(&self, sum: &mut Partials<'_>, later: &Partials<'_>);
-
-    /// Rounds to half precision, to nearest even. False if a number is not finite then.
-    fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool;
-
-    /// Does work of a known size at this backend's peak rate: for measuring the machine.
-    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done;
-}
-
-/// Where weights lie. The numbers are the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Storage {
-    /// What is fastest to compute with: packed where the backend has a layout for the type.
-    #[default]
-    Auto,
-    /// Copied once into the backend's layout. Types without one, and the scalar backend, stay mapped.
-    Packed,
-    /// The file's bytes as they are: nothing is copied, kernels unpack as they go.
-    Mapped,
-}
-
-/// A matrix kernel: what a [`PackedMatrix`] carries.
-pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
-    /// The form of the activations that it multiplies with.
-    fn format(&self) -> ActFormat;
-
-    /// Rows of the weight per indivisible unit of work.
-    fn grain(&self) -> usize;
-
-    /// Computes the tile: for each of its rows (tokens) and columns (outputs) one dot product over k.
-    /// `first_row` is the weight row of the tile's first column, counted over the whole matrix.
-    fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
-
-    /// The rows of a mapped shard in this kernel's own layout; `None` where it has none.
-    fn pack(&self, _mapped: &matrix::Shard, _team: &Team) -> Result<Option<Vec<matrix::Shard>>> {
-        Ok(None)
-    }
-
-    /// The canonical decode of one row.
-    fn decode_row(&self, weight: &matrix::Shard, row: usize, out: &mut [f32]) -> Result<()>;
-}
-
-/// The gate function of a feed-forward block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// The tanh form of GELU.
-    Gelu,
-}
-
-/// How the rotated pairs lie in a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RopeKind {
-    /// Pairs (2i, 2i + 1): GGUF's llama family, whose q and k rows are permuted for it.
-    Interleaved,
-    /// Pairs (i, i + d/2): "neox".
-    Halves,
-}

@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 use super::Backend;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::isa::wasm::Wasm;
+#[cfg(target_arch = "x86_64")]
+use super::isa::x86;
 use super::scalar::Scalar;
 #[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
-use super::shared::{backend::backend, isa::Isa};
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-use super::wasm::Wasm;
-#[cfg(target_arch = "x86_64")]
-use super::x86;
+use super::{isa::Isa, simd::backend};
 use crate::{Error, Result};
 
 /// A backend that this build knows.

@@ -11,7 +11,7 @@ use super::config::Config;
 use super::probe::Probe;
 use super::weights::{Layer, Linear};
 use crate::context::{Mask, Output, Row, Value};
-use crate::kernels::shared::functions::tanh;
+use crate::kernels::functions::tanh;
 use crate::kernels::{ActBuffer, ActFormat, Activation, Activations, Backend};
 use crate::memory::{self, Memory};
 use crate::team::{Team, Tile};

@@ -1,6 +1,6 @@
 //! The operations beside matrix products, with random and extreme inputs.
 
-use twinfer_engine::kernels::limits::{PAGE, PATTERNS, Work};
+use twinfer_engine::kernels::peak::{PAGE, PATTERNS, Work};
 use twinfer_engine::kernels::{Activation, Backend, RopeKind, select};
 
 use crate::{Random, assert_same, backends, reduced};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::kernels::shared::functions::{exp, sum16, tanh};
+use crate::kernels::functions::{exp, sum16, tanh};
 use crate::kernels::{BLOCK, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries};
 
 /// A number of a cache page, all of which are finite.

@@ -1,6 +1,6 @@
 //! Scalar definitions of activation quantization, norms, gates and rotation.
 
-use crate::kernels::shared::functions::{ROUND, gelu, inverse_rms, silu, sum16};
+use crate::kernels::functions::{ROUND, gelu, inverse_rms, silu, sum16};
 use crate::kernels::{Activation, RopeKind};
 
 /// Below this magnitude (2^-110) a step is all zero: 127 / a stays finite and d never becomes a denormal's reciprocal.

@@ -6,7 +6,7 @@ mod matmul;
 
 use std::ops::Range;
 
-use super::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, limits};
+use super::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, peak};
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
@@ -72,7 +72,7 @@ impl Backend for Scalar {
         attention::to_halves(x, out)
     }
 
-    fn exercise(&self, work: &limits::Work<'_>) -> limits::Done {
-        limits::plainly(work)
+    fn exercise(&self, work: &peak::Work<'_>) -> peak::Done {
+        peak::plainly(work)
     }
 }

@@ -9,12 +9,14 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Blocks, Part, Sources, unpack_steps};
-use super::functions::Lanes;
-use super::isa::{Isa, add_quad, group_quads, unrolled};
 use super::lines_256;
-use super::panel::{Format, ROWS, Row, Scratch, by_vectors, place, stride, sums_of};
+use super::one_token::by_vectors;
+use super::packing::{Sources, unpack_steps};
+use super::token_tiles::{Scratch, place, stride, sums_of};
+use super::{Blocks, Format, Part, ROWS, Row};
 use crate::kernels::ActFormat;
+use crate::kernels::functions::Lanes;
+use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
 use crate::quant::GgmlType;
 
 /// What a block holds, vector by vector.

@@ -1,5 +1,5 @@
 //! WebAssembly: 128-bit vectors, with or without the relaxed dot product. The intrinsics that
-//! [`Isa`](super::shared::isa::Isa) is made of, and nothing else: the kernels are in `shared`.
+//! [`Isa`] is made of, and nothing else: the kernels are elsewhere.
 //!
 //! What a module contains is decided when it is built: a browser refuses a module with instructions that it does not know.
 //! `-C target-feature=+simd128` brings `wasm-simd128`; the crate's feature `relaxed-simd` brings `wasm-relaxed` as well. The
@@ -18,18 +18,19 @@
 //! All unsafe code of these backends is here: loads and stores that stay inside the slice that is checked first.
 #![allow(unsafe_code)]
 
+mod peak;
+
 use std::arch::wasm32::*;
 
 use half::f16;
 
-use super::limits::{Done, LINE};
-use super::shared::functions::Lanes;
-use super::shared::isa::{Isa, Op, Panel, bytes_to_i16, lane_shuffle};
-use super::shared::limits::Peak;
+use crate::kernels::functions::Lanes;
+use crate::kernels::isa::{Isa, Op, Panel, bytes_to_i16, lane_shuffle};
+use crate::kernels::peak::LINE;
 
 /// Vectors of 128 bits. Any module that holds this code runs only where they are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wasm<const RELAXED: bool>;
+pub(in crate::kernels) struct Wasm<const RELAXED: bool>;
 
 /// Four floats.
 #[derive(Clone, Copy)]
@@ -519,7 +520,9 @@ fn lanes(v: v128) -> [u32; 4] {
 }
 
 /// What differs between the two backends.
-pub(super) trait Run: Copy + Send + Sync + std::fmt::Debug + 'static + Sized {
+pub(in crate::kernels) trait Run:
+    Copy + Send + Sync + std::fmt::Debug + 'static + Sized
+{
     /// [`Isa::run`].
     fn run<O: Op<Self>>(self, op: O) -> O::Output
     where
@@ -583,70 +586,6 @@ impl Run for Wasm<true> {
     #[inline(always)]
     fn pairs(w: v128, x: v128) -> v128 {
         i16x8_relaxed_dot_i8x16_i7x16(x, w)
-    }
-}
-
-impl<const RELAXED: bool> Peak for Wasm<RELAXED>
-where
-    Self: Isa<V = v128, F = F>,
-{
-    type Sums = [v128; 4];
-
-    #[inline(always)]
-    fn sums(self) -> Self::Sums {
-        [u32x4_splat(0); 4]
-    }
-
-    #[inline(always)]
-    fn add_line<const NARROW: bool>(self, sums: &mut Self::Sums, line: &[u8; LINE]) {
-        for (sum, part) in sums.iter_mut().zip(line.as_chunks::<16>().0) {
-            *sum = i32x4_add(*sum, load(part));
-        }
-    }
-
-    #[inline(always)]
-    fn total(self, sums: Self::Sums) -> u32 {
-        sums.into_iter()
-            .flat_map(lanes)
-            .fold(0, |total, lane| total.wrapping_add(lane))
-    }
-
-    #[inline(always)]
-    fn dots(self, rounds: usize) -> Done {
-        let mut sums = [u32x4_splat(0); 4];
-        for _ in 0..rounds {
-            // Looked at anew in each round, so that nothing is computed in advance.
-            let w = std::hint::black_box(u8x16_splat(3));
-            for sum in &mut sums {
-                let mut group = u32x4_splat(0);
-                for _ in 0..8 {
-                    group = self.dot(group, w, self.activations(&[[5; 4]; 4], 0));
-                }
-                *sum = self.add_group(*sum, group, false);
-            }
-        }
-        Done {
-            operations: (rounds * 4 * 8 * 16) as u64,
-            checksum: self.total(sums).into(),
-        }
-    }
-
-    #[inline(always)]
-    fn multiply_adds(self, rounds: usize) -> Done {
-        let mut sums = [F(f32x4_splat(0.0)); 8];
-        for _ in 0..rounds {
-            let a = F(std::hint::black_box(f32x4_splat(0.5)));
-            for sum in &mut sums {
-                *sum = sum.add(a.mul(F(f32x4_splat(2.0))));
-            }
-        }
-        Done {
-            operations: (rounds * 8 * 4) as u64,
-            checksum: sums
-                .iter()
-                .flat_map(|sum| lanes(sum.0))
-                .fold(0, |total, lane| total + f32::from_bits(lane) as u64),
-        }
     }
 }
 

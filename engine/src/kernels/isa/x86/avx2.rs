@@ -18,10 +18,10 @@ use std::ops::Range;
 
 use super::{Enter, isa};
 use crate::kernels::Activations;
+use crate::kernels::functions::Lanes;
+use crate::kernels::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
 use crate::kernels::matrix::Shard;
-use crate::kernels::shared::functions::Lanes;
-use crate::kernels::shared::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
-use crate::kernels::shared::rows;
+use crate::kernels::rows;
 use crate::team::Tile;
 
 /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder Lake, Zen 5

@@ -16,11 +16,14 @@
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
+mod codebooks;
+
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::codebooks::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Points};
-use super::isa::{Op, Rows, unrolled};
+use codebooks::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Points};
+
+use crate::kernels::isa::{Op, Rows, unrolled};
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, QuantizedRows};
 use crate::quant::GgmlType;

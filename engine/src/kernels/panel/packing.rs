@@ -1,38 +1,16 @@
-//! How the blocks of 16 rows become a panel, and how a kernel looks at it.
-//!
-//! ```text
-//!   file, row r     block 0 | block 1 | ...            a block: 32-bit words w0 w1 ..., and what is no whole word (tails)
-//!
-//!   panel           group 0 | group 1 | ...                  a group: as many blocks as a fill has, at least two
-//!     group         words of its block 0 | words of block 1 | ... | tails of block 0 | tails of block 1 | ...
-//!     words         w0 of rows 0 .. 15 (64 bytes) | w1 of rows 0 .. 15 | ...
-//!     tails         16 bits of rows 0 .. 15 (32 bytes), for each tail of the block
-//! ```
-//!
-//! By groups every word begins at a cache line, and memory is read in one run. (With all tails behind all words one token of Q4_0
-//! came from memory at little more than half the speed, of Q8_0 and Q6_K at five sixths; with each block's tails behind its words every
-//! other load would cross two lines.)
-//!
-//! So a panel holds the file's bytes, only their order differs: packing is a transposition at the speed of memory, a row's
-//! blocks can be had back, and a byte of a word keeps its meaning. A 32-bit lane of a vector is one row. A lane holds 4
-//! consecutive k of its row in each of its bit fields, which is what a 4-byte dot product wants; the formats' own order
-//! happens to allow it for every type that has a layout.
+//! Packing: the rows of a file to panels, and back.
 
 use std::marker::PhantomData;
 
-use super::isa::{Isa, Op, Panel};
-use super::panel::{Format, ROWS};
+use super::{Blocks, Format, ROWS, TAIL, WORD, block_bytes, group, panel_bytes};
+use crate::kernels::isa::{Isa, Op, Panel};
 use crate::kernels::matrix::Shard;
 use crate::quant::{self, GgmlType, Step};
+use crate::team::Team;
+use crate::{Error, Result};
 
-/// Bytes of a word of 16 rows.
-pub(super) const WORD: usize = 4 * ROWS;
-/// Bytes of a tail of 16 rows.
-pub(super) const TAIL: usize = 2 * ROWS;
-
-/// Bytes by which the reading of packed weights is announced ahead of its use: what a core's share of the memory sends while
-/// one line is on its way, and some more. Measured on a Zen 5: half of it is up to 15 % slower, twice of it no faster on the whole.
-const AHEAD: usize = 8 << 10;
+/// Bytes of a file that are packed before their memory is given back.
+const RELEASE: usize = 1 << 20;
 
 /// GGUF bytes of a panel's rows.
 pub(super) struct Sources<'a> {
@@ -56,148 +34,45 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// A whole packed panel.
-#[derive(Clone, Copy)]
-pub(super) struct Packed<'a> {
-    bytes: &'a [u8],
-    /// Blocks of a row.
-    blocks: usize,
-}
-
-impl<'a> Packed<'a> {
-    pub(super) fn new(bytes: &'a [u8], blocks: usize) -> Self {
-        Packed { bytes, blocks }
-    }
-
-    /// Blocks `first .. first + n`, which belong to one group.
-    #[inline(always)]
-    pub(super) fn some<F: Format>(self, first: usize, n: usize) -> Blocks<'a> {
-        let start = first / group::<F>() * group::<F>();
-        let words = start * block_bytes::<F>() + (first - start) * F::WORDS * WORD;
-        let in_group = group::<F>().min(self.blocks - start);
-        let tails =
-            start * block_bytes::<F>() + in_group * F::WORDS * WORD + (first - start) * F::TAILS * TAIL;
-        Blocks {
-            words: &self.bytes[words..words + n * F::WORDS * WORD],
-            tails: &self.bytes[tails..tails + n * F::TAILS * TAIL],
-            ahead: &[],
-        }
-    }
-}
-
-/// Bytes of a whole panel of `blocks` blocks: a multiple of a cache line, so that every panel begins at one.
-pub(super) fn panel_bytes<F: Format>(blocks: usize) -> Option<usize> {
-    blocks
-        .checked_mul(block_bytes::<F>())?
-        .checked_next_multiple_of(64)
-}
-
-/// Bytes of a block of 16 rows.
-pub(super) const fn block_bytes<F: Format>() -> usize {
-    F::WORDS * WORD + F::TAILS * TAIL
-}
-
-/// Blocks of a group.
-pub(super) const fn group<F: Format>() -> usize {
-    if F::FILL < 2 { 2 } else { F::FILL }
-}
-
-/// Some blocks of a panel.
-#[derive(Clone, Copy)]
-pub(super) struct Blocks<'a> {
-    pub(super) words: &'a [u8],
-    pub(super) tails: &'a [u8],
-    /// The bytes that will be needed after these, where they are to be read early ([`Isa::read_early`]); else none.
-    pub(super) ahead: &'a [u8],
-}
-
-impl<'a> Blocks<'a> {
-    /// Has share `i` of `n` of what comes next brought along.
-    #[inline(always)]
-    pub(super) fn read_early<I: Isa>(&self, isa: I, i: usize, n: usize) {
-        if I::READS_EARLY {
-            // Of a length that is found where the code runs: reads that the compiler wrote out made a model a fifth slower.
-            let lines = self.ahead.len() / WORD;
-            if let Some(share) = self.ahead.get(lines * i / n * WORD..lines * (i + 1) / n * WORD) {
-                isa.read_early(share);
+/// The rows of a mapped shard as panels, in memory of their own.
+pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, team: &Team) -> Result<Shard> {
+    let (blocks, n) = (mapped.k / F::BLOCK, mapped.rows.len());
+    let too_large = || Error::Limit {
+        what: "bytes of a packed matrix".into(),
+        found: u64::MAX,
+        limit: isize::MAX as u64,
+    };
+    let panel_bytes = panel_bytes::<F>(blocks).ok_or_else(too_large)?;
+    let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
+    let mut memory = team.memory().zeroed(bytes)?;
+    team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
+        let mut released = panels.start;
+        for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
+            let rows = Sources::new(mapped, panel);
+            let group = group::<F>();
+            let groups = out.chunks_mut(group * block_bytes::<F>());
+            for (first, out) in (0..blocks).step_by(group).zip(groups) {
+                let n = group.min(blocks - first);
+                let (words, tails) = out.split_at_mut(n * F::WORDS * WORD);
+                F::fill(isa, mapped.ty, &rows, (first, n), words, tails);
+            }
+            // What was read is given back soon, so that the model is never in memory twice.
+            let source = mapped.row_bytes * ROWS;
+            let done = panel + 1;
+            if (done - released) * source >= RELEASE || done == panels.end {
+                mapped.data.release(released * source..done * source);
+                released = done;
             }
         }
-    }
-
-    /// Part `part` of block `i`: the rows that one vector covers.
-    #[inline(always)]
-    pub(super) fn part<I: Isa, F: Format>(self, i: usize, part: usize) -> Part<'a> {
-        let (word, tail) = (F::WORDS * WORD, F::TAILS * TAIL);
-        // The lengths are known where the code is compiled, so that no access below is checked.
-        let words = if word == 0 {
-            &[]
-        } else {
-            &self.words[i * word + part * 4 * I::ROWS..][..word - WORD + 4 * I::ROWS]
-        };
-        let tails = if tail == 0 {
-            &[]
-        } else {
-            &self.tails[i * tail + part * 2 * I::ROWS..][..tail - TAIL + 2 * I::ROWS]
-        };
-        Part { words, tails }
-    }
-}
-
-/// One block of a panel, for the rows that one vector covers.
-pub(super) struct Part<'a> {
-    words: &'a [u8],
-    tails: &'a [u8],
-}
-
-impl Part<'_> {
-    /// Word `w` of each row.
-    #[inline(always)]
-    pub(super) fn word<I: Isa>(&self, isa: I, w: usize) -> I::V {
-        isa.load(&self.words[w * WORD..])
-    }
-
-    /// Announces the words that lie [`AHEAD`] of these: call `i` of `calls` for them all. Memory is asked for little by little,
-    /// as a burst of requests would hold up the loads behind it. Every vector of the rows has a share of the words, this one
-    /// that of number `part`: together they ask for each line once.
-    #[inline(always)]
-    pub(super) fn announce<I: Isa, F: Format>(&self, isa: I, (i, calls): (usize, usize), part: usize) {
-        let parts = ROWS / I::ROWS;
-        let share = F::WORDS.div_ceil(parts);
-        let words = &self.words[..1];
-        for w in i * share / calls..(i + 1) * share / calls {
-            isa.prefetch(words, AHEAD + part * WORD + w * parts * WORD);
-        }
-    }
-
-    /// Words `w .. w + 4`.
-    #[inline(always)]
-    pub(super) fn four_words<I: Isa>(&self, isa: I, w: usize) -> [I::V; 4] {
-        // Written out: a closure might not be inlined, and then would not have the instruction set.
-        [
-            self.word(isa, w),
-            self.word(isa, w + 1),
-            self.word(isa, w + 2),
-            self.word(isa, w + 3),
-        ]
-    }
-
-    /// Word `w` of each row as a float.
-    #[inline(always)]
-    pub(super) fn f32_word<I: Isa>(&self, isa: I, w: usize) -> I::F {
-        isa.load_f32(&self.words[w * WORD..])
-    }
-
-    /// Tail `i` of each row, a half-precision number.
-    #[inline(always)]
-    pub(super) fn f16_tail<I: Isa>(&self, isa: I, i: usize) -> I::F {
-        isa.load_f16(&self.tails[i * TAIL..])
-    }
-
-    /// Tail `i` of each row, a bfloat16 number.
-    #[inline(always)]
-    pub(super) fn bf16_tail<I: Isa>(&self, isa: I, i: usize) -> I::F {
-        isa.load_bf16(&self.tails[i * TAIL..])
-    }
+    })?;
+    Ok(Shard {
+        rows: mapped.rows.clone(),
+        ty: mapped.ty,
+        row_bytes: panel_bytes / ROWS,
+        k: mapped.k,
+        data: memory.freeze()?,
+        packed: true,
+    })
 }
 
 /// Writes blocks `first .. first + n` of the rows as a panel has them.

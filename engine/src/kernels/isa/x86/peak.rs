@@ -11,8 +11,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Avx2, Avx512, Enter};
-use crate::kernels::limits::{Done, LINE};
-use crate::kernels::shared::limits::Peak;
+use crate::kernels::peak::simd::Peak;
+use crate::kernels::peak::{Done, LINE};
 
 /// An intrinsic, as in the modules beside this one.
 macro_rules! op {

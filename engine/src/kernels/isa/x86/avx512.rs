@@ -9,10 +9,10 @@ use std::sync::OnceLock;
 
 use super::{Enter, isa};
 use crate::kernels::Activations;
+use crate::kernels::functions::Lanes;
+use crate::kernels::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
 use crate::kernels::matrix::Shard;
-use crate::kernels::shared::functions::Lanes;
-use crate::kernels::shared::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
-use crate::kernels::shared::rows;
+use crate::kernels::rows;
 use crate::team::Tile;
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`] puts the

@@ -1,12 +1,12 @@
-//! The types over codebooks (IQ1, IQ2, IQ3) for [`super::rows`]: indices name points of 4 or 8 weights, signs and group factors
+//! The types over codebooks (IQ1, IQ2, IQ3) for [`super`]: indices name points of 4 or 8 weights, signs and group factors
 //! lie beside them.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 
-use super::isa::{Rows, unrolled};
-use super::rows::{Kind256, repeat_at, u16_at, u32_at, u64_at};
+use super::{Kind256, repeat_at, u16_at, u32_at, u64_at};
+use crate::kernels::isa::{Rows, unrolled};
 use crate::quant::{grids, iq1_m_d, iq1_m_scales};
 
 /// What 64 weights of a codebook type are made of.

@@ -8,11 +8,11 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Blocks, Part};
-use super::functions::Lanes;
-use super::isa::Isa;
-use super::panel::{Format, ROWS, Row, Scratch, place, stride, sums_of};
+use super::token_tiles::{Scratch, place, stride, sums_of};
+use super::{Blocks, Format, Part, ROWS, Row};
 use crate::kernels::ActFormat;
+use crate::kernels::functions::Lanes;
+use crate::kernels::isa::Isa;
 use crate::quant::GgmlType;
 
 /// A float type.

@@ -4,6 +4,9 @@
 //! [`Done::operations`] by the time. [`Done::checksum`] depends on every operation, so that none can be optimised away, and
 //! is the same on every backend per operation, so that a test can see that all of them were done.
 
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+pub(super) mod simd;
+
 /// A piece of work.
 #[derive(Debug, Clone, Copy)]
 pub enum Work<'a> {

@@ -1,6 +1,6 @@
 //! Panel layouts of the types with blocks of 256 weights and integer scales per 16 or 32 of them.
 //!
-//! A panel block is the 16 blocks of its rows with their 32-bit words interleaved (see [`super::blocks`]), so a word's
+//! A panel block is the 16 blocks of its rows with their 32-bit words interleaved (see [`super`]), so a word's
 //! number here is its place in the file's block. Bits of a word, per byte:
 //!
 //! ```text
@@ -19,9 +19,9 @@
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
-use super::blocks::Part;
-use super::isa::Isa;
+use super::Part;
 use super::steps_256::Layout;
+use crate::kernels::isa::Isa;
 use crate::quant::{GgmlType, IQ4_VALUES};
 
 /// `bits` (a mask within a byte) of `v`, moved from bit `from` to bit `to`.
@@ -272,7 +272,7 @@ pub(super) fn table<I: Isa>(isa: I, values: &[i8; 16], codes: I::V) -> I::V {
 }
 
 /// The form of types without a layout of their own: words 0..64 quads, a byte per weight; 64..68 scales of groups of 16;
-/// 68 d as f32. [`super::blocks`] fills it step by step.
+/// 68 d as f32. [`super`] fills it step by step.
 #[derive(Debug)]
 pub(super) struct Int8;
 

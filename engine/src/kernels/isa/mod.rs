@@ -6,10 +6,15 @@
 
 use std::ops::Range;
 
-use super::functions::Lanes;
 use crate::kernels::Activations;
+use crate::kernels::functions::Lanes;
 use crate::kernels::matrix::Shard;
 use crate::team::Tile;
+
+#[cfg(target_arch = "wasm32")]
+pub(super) mod wasm;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86;
 
 /// Work that runs with the instruction set enabled. `run` must be `#[inline(always)]`, as everything it calls.
 pub(crate) trait Op<I: Isa> {
@@ -217,7 +222,7 @@ pub(crate) struct Panel<'a> {
 }
 
 impl<'a> Panel<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Panel {
             bytes,
             row: bytes.len() / 16,
@@ -226,7 +231,7 @@ impl<'a> Panel<'a> {
 
     /// All bytes.
     #[inline(always)]
-    pub(super) fn bytes(&self) -> &'a [u8] {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 

@@ -1,5 +1,5 @@
 //! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`] is made of, and nothing else:
-//! the kernels are in `shared`.
+//! the kernels are elsewhere.
 //!
 //! All unsafe code of these backends is here: an intrinsic may run only where the machine has it, which the value of the
 //! type proves ([`isa!`]: detection alone makes one), and loads and stores stay inside the slice that is checked first.
@@ -9,13 +9,13 @@ mod avx2;
 mod avx512;
 mod peak;
 
-pub(super) use avx2::Avx2;
-pub(super) use avx512::Avx512;
+pub(in crate::kernels) use avx2::Avx2;
+pub(in crate::kernels) use avx512::Avx512;
 
-use super::shared::isa::{Isa, Op};
+use super::{Isa, Op};
 
 /// Runs work with an instruction set enabled.
-pub(super) trait Enter: Sized {
+pub(in crate::kernels) trait Enter: Sized {
     /// Runs `op` in a function whose features are those of the instruction set.
     fn enter<O: Op<Self>>(self, op: O) -> O::Output
     where

@@ -1,7 +1,7 @@
 //! [`Work`] on an instruction set: what [`Peak`] must offer, and the patterns of reading, written once.
 
-use super::isa::{Isa, Op};
-use crate::kernels::limits::{Done, LINE, PAGE, Work, sum_words};
+use super::{Done, LINE, PAGE, Work, sum_words};
+use crate::kernels::isa::{Isa, Op};
 
 /// The peak rates of an instruction set. All methods are `#[inline(always)]`.
 pub(crate) trait Peak: Isa {
@@ -21,7 +21,7 @@ pub(crate) trait Peak: Isa {
 }
 
 /// Some work, to be run with the instruction set enabled.
-pub(super) struct Exercise<'a>(pub(super) &'a Work<'a>);
+pub(in crate::kernels) struct Exercise<'a>(pub(in crate::kernels) &'a Work<'a>);
 
 impl<I: Peak> Op<I> for Exercise<'_> {
     type Output = Done;

@@ -1,6 +1,6 @@
 //! Panel layouts of the types with one float scale per 32 (NVFP4: 16) weights.
 //!
-//! A panel block is the 16 blocks of its rows with their 32-bit words interleaved (see [`super::blocks`]), from the word
+//! A panel block is the 16 blocks of its rows with their 32-bit words interleaved (see [`super`]), from the word
 //! stated here on.
 //!
 //! ```text
@@ -17,10 +17,10 @@
 
 use half::f16;
 
-use super::blocks::Part;
-use super::isa::Isa;
+use super::Part;
 use super::layouts_256::{moved, table};
 use super::steps_32::Layout;
+use crate::kernels::isa::Isa;
 use crate::quant::{self, FP4_VALUES, GgmlType, IQ4_VALUES};
 
 /// Nibble of quad `i`, words from `first` on, `words` of them per step.

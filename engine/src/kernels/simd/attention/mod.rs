@@ -20,11 +20,18 @@
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
+mod cached;
+mod merge;
+
 use std::ops::Range;
 
-use super::functions::{Lanes, exp, tanh};
-use super::isa::{Isa, Op, add_quad, sum_lanes, unrolled};
-use crate::kernels::scalar::attention as scalar;
+pub(super) use cached::ToHalves;
+use cached::{Rows, dequantize, plain, widened};
+pub(super) use merge::Merge;
+use merge::{Merged, join};
+
+use crate::kernels::functions::{Lanes, exp, tanh};
+use crate::kernels::isa::{Isa, Op, add_quad, sum_lanes, unrolled};
 use crate::kernels::{BLOCK, KvBlock, KvData, Partials, QuantizedQueries, Queries};
 
 /// Vectors side by side in a pass.
@@ -39,52 +46,6 @@ const POSITIONS: [f32; BLOCK] = {
     }
     positions
 };
-
-/// Rows of numbers as the cache holds them: keys by d, values by position.
-trait Rows: Copy {
-    /// N vectors of row `row`, from number `at` on.
-    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N];
-    fn get(self, row: usize, at: usize) -> f32;
-}
-
-/// Rows of `width` numbers.
-#[derive(Clone, Copy)]
-struct Plain<'a, T> {
-    numbers: &'a [T],
-    width: usize,
-}
-
-impl Rows for Plain<'_, f32> {
-    #[inline(always)]
-    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
-        let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
-        let mut out = [I::F::splat(0.0); N];
-        for n in 0..N {
-            out[n] = isa.load_f(&numbers[n * I::ROWS..]);
-        }
-        out
-    }
-    #[inline(always)]
-    fn get(self, row: usize, at: usize) -> f32 {
-        self.numbers[row * self.width + at]
-    }
-}
-
-impl Rows for Plain<'_, u16> {
-    #[inline(always)]
-    fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
-        let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
-        let mut out = [I::F::splat(0.0); N];
-        for n in 0..N {
-            out[n] = isa.load_halves(&numbers[n * I::ROWS..]);
-        }
-        out
-    }
-    #[inline(always)]
-    fn get(self, row: usize, at: usize) -> f32 {
-        half::f16::from_bits(self.numbers[row * self.width + at]).to_f32_const()
-    }
-}
 
 /// Memory of which some lines are announced at each step of a loop.
 #[derive(Clone, Copy)]
@@ -212,43 +173,6 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
     }
 }
 
-/// Halves as floats: whole vectors, as a block has 64 positions.
-#[inline(always)]
-fn widened<'a, I: Isa>(isa: I, from: &[u16], to: &'a mut [f32]) -> &'a [f32] {
-    for (from, to) in from.as_chunks::<16>().0.iter().zip(to.as_chunks_mut::<16>().0) {
-        for part in 0..16 / I::ROWS {
-            let at = part * I::ROWS;
-            isa.store_f(isa.load_halves(&from[at..]), &mut to[at..]);
-        }
-    }
-    to
-}
-
-/// A page of values in q8_0 as floats; `scales` is room for its scales.
-#[inline(always)]
-fn dequantize<I: Isa>(isa: I, page: &[u8], scales: &mut [f32], to: &mut [f32]) {
-    let (quants, halves) = page.split_at(to.len());
-    let scales = &mut scales[..to.len() / 32];
-    for (from, to) in halves
-        .chunks_exact(2 * I::ROWS)
-        .zip(scales.chunks_exact_mut(I::ROWS))
-    {
-        isa.store_f(isa.load_f16(from), to);
-    }
-    for ((from, to), scale) in quants
-        .as_chunks::<32>()
-        .0
-        .iter()
-        .zip(to.as_chunks_mut::<32>().0)
-        .zip(scales)
-    {
-        let scale = I::F::splat(*scale);
-        for at in (0..32).step_by(I::ROWS) {
-            isa.store_f(isa.load_i8(&from[at..]).mul(scale), &mut to[at..]);
-        }
-    }
-}
-
 /// What all passes over a block share.
 struct Pass<'a, 'b> {
     queries: &'a Queries<'b>,
@@ -303,10 +227,6 @@ impl Pass<'_, '_> {
             Values::F16(v) => weigh::<I, _, Q>(isa, &p, plain(v, self.dim_v), self.dim_v, seen, &merge, o),
         }
     }
-}
-
-fn plain<T>(numbers: &[T], width: usize) -> Plain<'_, T> {
-    Plain { numbers, width }
 }
 
 /// `score[j] = sum of q[d] * k[d][j]` for all 64 positions. Announces `next`, the next block's keys.
@@ -452,43 +372,6 @@ fn select<I: Isa>(isa: I, at: usize, (start, end): (I::F, I::F), shown: I::F, hi
     position.less(end, position.less(start, hidden, shown), hidden)
 }
 
-/// Factors of a merge, per query: `o = o * a + later * b`, or `later` where nothing was seen before.
-struct Merged {
-    a: [f32; 16],
-    b: [f32; 16],
-    empty: [bool; 16],
-}
-
-/// Joins the states (m, l) of Q queries to `sum`'s, queries in lanes; the factors for o.
-#[inline(always)]
-fn join<I: Isa, const Q: usize>(
-    isa: I,
-    sum: &mut Partials<'_>,
-    (m2, l2): (&[f32; 16], &[f32; 16]),
-) -> ([f32; 16], [f32; 16], [bool; 16]) {
-    let (mut m1, mut l1, mut empty) = ([0.0f32; 16], [0.0f32; 16], [false; 16]);
-    m1[..Q].copy_from_slice(&sum.m[..Q]);
-    l1[..Q].copy_from_slice(&sum.l[..Q]);
-    let (mut a, mut b, mut m, mut l) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
-    let mut at = 0;
-    while at < Q {
-        let (v1, v2) = (isa.load_f(&m1[at..]), isa.load_f(&m2[at..]));
-        let max = v1.less(v2, v2, v1);
-        let (va, vb) = (exp(v1.sub(max)), exp(v2.sub(max)));
-        let sum = isa.load_f(&l1[at..]).mul(va).add(isa.load_f(&l2[at..]).mul(vb));
-        isa.store_f(max, &mut m[at..]);
-        isa.store_f(va, &mut a[at..]);
-        isa.store_f(vb, &mut b[at..]);
-        isa.store_f(sum, &mut l[at..]);
-        at += I::ROWS;
-    }
-    for i in 0..Q {
-        empty[i] = l1[i] == 0.0;
-        (sum.m[i], sum.l[i]) = if empty[i] { (m2[i], l2[i]) } else { (m[i], l[i]) };
-    }
-    (a, b, empty)
-}
-
 /// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there. Announces `next`, the next block's
 /// values.
 #[inline(always)]
@@ -563,67 +446,5 @@ fn columns<I: Isa, R: Rows, const Q: usize, const N: usize>(
             };
             isa.store_f(sum, o);
         }
-    }
-}
-
-pub(super) struct Merge<'a> {
-    pub(super) sum: Partials<'a>,
-    pub(super) later: &'a Partials<'a>,
-}
-
-impl<I: Isa> Op<I> for Merge<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self, isa: I) {
-        let (mut sum, later) = (self.sum, self.later);
-        let dim_v = sum.o.len() / sum.m.len();
-        let whole = dim_v / I::ROWS * I::ROWS;
-        for index in 0..sum.m.len() {
-            if later.l[index] == 0.0 {
-                continue;
-            }
-            let (mut m, mut l) = ([0.0f32; 16], [0.0f32; 16]);
-            (m[0], l[0]) = (later.m[index], later.l[index]);
-            let (a, b, empty) = join::<I, 1>(isa, &mut sum.part(index..index + 1), (&m, &l));
-            let o = &mut sum.o[index * dim_v..(index + 1) * dim_v];
-            let later = &later.o[index * dim_v..(index + 1) * dim_v];
-            if empty[0] {
-                o.copy_from_slice(later);
-                continue;
-            }
-            let (wide_a, wide_b) = (I::F::splat(a[0]), I::F::splat(b[0]));
-            for (x, y) in o[..whole]
-                .chunks_exact_mut(I::ROWS)
-                .zip(later.chunks_exact(I::ROWS))
-            {
-                isa.store_f(isa.load_f(x).mul(wide_a).add(isa.load_f(y).mul(wide_b)), x);
-            }
-            for (x, y) in o[whole..].iter_mut().zip(&later[whole..]) {
-                *x = *x * a[0] + *y * b[0];
-            }
-        }
-    }
-}
-
-pub(super) struct ToHalves<'a> {
-    pub(super) x: &'a [f32],
-    pub(super) out: &'a mut [u16],
-}
-
-impl<I: Isa> Op<I> for ToHalves<'_> {
-    type Output = bool;
-
-    #[inline(always)]
-    fn run(self, isa: I) -> bool {
-        let whole = self.x.len() / I::ROWS * I::ROWS;
-        let mut finite = true;
-        for (x, out) in self.x[..whole]
-            .chunks_exact(I::ROWS)
-            .zip(self.out.chunks_exact_mut(I::ROWS))
-        {
-            finite &= isa.store_halves(isa.load_f(x), out);
-        }
-        finite & scalar::to_halves(&self.x[whole..], &mut self.out[whole..])
     }
 }

@@ -26,11 +26,10 @@
 use std::hint::black_box;
 use std::marker::PhantomData;
 
-use super::blocks::Blocks;
-use super::functions::Lanes;
-use super::isa::{Isa, unrolled};
-use super::panel::{ROWS, Row};
 use super::steps_256::{Layout, Shape, Steps256, float_step, sums_by_twos};
+use super::{Blocks, ROWS, Row};
+use crate::kernels::functions::Lanes;
+use crate::kernels::isa::{Isa, unrolled};
 
 /// Vectors of a panel's rows: [`Isa::BY_LINES`] is for instruction sets with as many.
 const PARTS: usize = 4;

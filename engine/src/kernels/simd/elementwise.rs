@@ -3,8 +3,8 @@
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
-use super::functions::{Lanes, gelu, inverse_rms, silu};
-use super::isa::{Isa, Op, sum_lanes};
+use crate::kernels::functions::{Lanes, gelu, inverse_rms, silu};
+use crate::kernels::isa::{Isa, Op, sum_lanes};
 use crate::kernels::scalar::elementwise as scalar;
 use crate::kernels::{Activation, RopeKind};
 

@@ -1,0 +1,119 @@
+//! What a backend provides: the operations of a forward pass, and the matrix kernel that a packed weight carries.
+
+use std::ops::Range;
+
+use super::{ActFormat, Activations, KvBlock, PackedMatrix, Partials, Queries, matrix, peak};
+use crate::Result;
+use crate::gguf::Bytes;
+use crate::quant::GgmlType;
+use crate::team::{Team, Tile};
+
+/// One way to compute. All methods give the same bits on every backend.
+pub trait Backend: Send + Sync + std::fmt::Debug {
+    /// The name `--backend` takes.
+    fn name(&self) -> &'static str;
+
+    /// Makes a weight matrix of `n` rows of `k` ready to compute with, from GGUF bytes.
+    ///
+    /// `team` does the packing where `storage` asks for it.
+    ///
+    /// # Errors
+    /// If the type is not a weight type or the bytes do not fit the shape.
+    fn pack(
+        &self,
+        ty: GgmlType,
+        n: usize,
+        k: usize,
+        bytes: Bytes,
+        storage: Storage,
+        team: &Team,
+    ) -> Result<PackedMatrix>;
+
+    /// Quantizes one row to int8: `q` (k), `d` (one per step), `sums` (one per 16 values). False if a value is not
+    /// finite.
+    fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool;
+
+    /// `out = x / rms(x) * weight`, over one row of the weight's length or several.
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+
+    /// `x += y`.
+    fn add(&self, x: &mut [f32], y: &[f32]);
+
+    /// `gate = f(gate) * up`.
+    fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]);
+
+    /// Rotates the first `2 * cos.len()` values of `head` by the angles given as cosines and sines.
+    fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]);
+
+    /// A tile of queries against one block of the cache: each block's softmax state is made from zero and joined to `sum`,
+    /// which covers earlier positions. `visible` has per token the range of positions within the block that it sees; a
+    /// token with an empty one takes no part. `scratch` is [`attend_scratch`](super::attend_scratch) long.
+    fn attend(
+        &self,
+        queries: &Queries<'_>,
+        visible: &[Range<usize>],
+        block: &KvBlock<'_>,
+        sum: &mut Partials<'_>,
+        scratch: &mut [f32],
+    );
+
+    /// Joins `later`, which is not changed, to `sum`, which covers earlier positions.
+    fn merge(&self, sum: &mut Partials<'_>, later: &Partials<'_>);
+
+    /// Rounds to half precision, to nearest even. False if a number is not finite then.
+    fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool;
+
+    /// Does work of a known size at this backend's peak rate: for measuring the machine.
+    fn exercise(&self, work: &peak::Work<'_>) -> peak::Done;
+}
+
+/// Where weights lie. The numbers are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// What is fastest to compute with: packed where the backend has a layout for the type.
+    #[default]
+    Auto,
+    /// Copied once into the backend's layout. Types without one, and the scalar backend, stay mapped.
+    Packed,
+    /// The file's bytes as they are: nothing is copied, kernels unpack as they go.
+    Mapped,
+}
+
+/// A matrix kernel: what a [`PackedMatrix`] carries.
+pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
+    /// The form of the activations that it multiplies with.
+    fn format(&self) -> ActFormat;
+
+    /// Rows of the weight per indivisible unit of work.
+    fn grain(&self) -> usize;
+
+    /// Computes the tile: for each of its rows (tokens) and columns (outputs) one dot product over k.
+    /// `first_row` is the weight row of the tile's first column, counted over the whole matrix.
+    fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
+
+    /// The rows of a mapped shard in this kernel's own layout; `None` where it has none.
+    fn pack(&self, _mapped: &matrix::Shard, _team: &Team) -> Result<Option<Vec<matrix::Shard>>> {
+        Ok(None)
+    }
+
+    /// The canonical decode of one row.
+    fn decode_row(&self, weight: &matrix::Shard, row: usize, out: &mut [f32]) -> Result<()>;
+}
+
+/// The gate function of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// The tanh form of GELU.
+    Gelu,
+}
+
+/// How the rotated pairs lie in a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeKind {
+    /// Pairs (2i, 2i + 1): GGUF's llama family, whose q and k rows are permuted for it.
+    Interleaved,
+    /// Pairs (i, i + d/2): "neox".
+    Halves,
+}

@@ -1,0 +1,206 @@
+//! A *fill*: some blocks of a panel, 256 weights of each row or so, and the activations that belong to them.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::packing::Sources;
+use super::{Blocks, Format, Packed, ROWS, Row, TAIL, WORD};
+use crate::kernels::isa::Isa;
+use crate::kernels::matrix::Shard;
+use crate::kernels::{ActFormat, Activations, QuantizedBlock, QuantizedRows};
+
+/// Words and tails of a fill of any format.
+const FILL_WORDS: usize = 72;
+
+const FILL_TAILS: usize = 64;
+
+/// A buffer for a fill of mapped weights.
+#[repr(align(64))]
+pub(super) struct Buffer {
+    words: [u8; FILL_WORDS * WORD],
+    tails: [u8; FILL_TAILS * TAIL],
+}
+
+impl Buffer {
+    pub(super) const fn new() -> Self {
+        Buffer {
+            words: [0; FILL_WORDS * WORD],
+            tails: [0; FILL_TAILS * TAIL],
+        }
+    }
+}
+
+/// The panels of a shard, wherever its bytes lie.
+pub(super) struct Source<'a, F> {
+    weight: &'a Shard,
+    /// Blocks of a row.
+    blocks: usize,
+    format: PhantomData<F>,
+}
+
+/// One panel of a [`Source`]. It lives on the stack of one kernel, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Panel<'a> {
+    Packed(Packed<'a>),
+    Mapped(Sources<'a>),
+}
+
+impl<'a, F: Format> Source<'a, F> {
+    pub(super) fn new(weight: &'a Shard) -> Self {
+        Source {
+            weight,
+            blocks: weight.k / F::BLOCK,
+            format: PhantomData,
+        }
+    }
+
+    pub(super) fn fills(&self) -> usize {
+        self.blocks.div_ceil(F::FILL)
+    }
+
+    pub(super) fn panel(&self, panel: usize) -> Panel<'a> {
+        if self.weight.packed {
+            let bytes = self.weight.row_bytes * ROWS;
+            let panel = &self.weight.data[panel * bytes..(panel + 1) * bytes];
+            Panel::Packed(Packed::new(panel, self.blocks))
+        } else {
+            Panel::Mapped(Sources::new(self.weight, panel))
+        }
+    }
+
+    /// Of all packed bytes those of the fill behind the one that begins with block `first` of a panel, which may be the next panel's;
+    /// none where the weights end.
+    #[inline(always)]
+    pub(super) fn ahead(&self, bytes: &'a [u8], panel: usize, first: usize) -> &'a [u8] {
+        let len = F::FILL * super::block_bytes::<F>();
+        let start = panel * self.weight.row_bytes * ROWS + first * super::block_bytes::<F>() + len;
+        bytes.get(start..start + len).unwrap_or_default()
+    }
+
+    /// The first block of fill `i`, and how many there are.
+    #[inline(always)]
+    pub(super) fn blocks_of(&self, i: usize) -> (usize, usize) {
+        let first = i * F::FILL;
+        (first, F::FILL.min(self.blocks - first))
+    }
+
+    /// Fill `i` of a panel and its number of blocks.
+    #[inline(always)]
+    pub(super) fn fill<'b, I: Isa>(
+        &self,
+        isa: I,
+        panel: &Panel<'b>,
+        i: usize,
+        buffer: &'b mut Buffer,
+    ) -> (Blocks<'b>, usize) {
+        let (first, n) = self.blocks_of(i);
+        let blocks = match panel {
+            Panel::Packed(blocks) => blocks.some::<F>(first, n),
+            Panel::Mapped(rows) => {
+                F::fill(
+                    isa,
+                    self.weight.ty,
+                    rows,
+                    (first, n),
+                    &mut buffer.words,
+                    &mut buffer.tails,
+                );
+                Blocks {
+                    words: &buffer.words[..n * F::WORDS * WORD],
+                    tails: &buffer.tails[..n * F::TAILS * TAIL],
+                    ahead: &[],
+                }
+            }
+        };
+        (blocks, n)
+    }
+}
+
+/// The activations of a matmul.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a, F> {
+    floats: &'a Activations<'a>,
+    quantized: QuantizedRows<'a>,
+    format: PhantomData<F>,
+}
+
+impl<'a, F: Format> Inputs<'a, F> {
+    #[inline(always)]
+    pub(super) fn new(x: &'a Activations<'a>) -> Self {
+        Inputs {
+            floats: x,
+            quantized: x.quantized(F::ACTIVATIONS),
+            format: PhantomData,
+        }
+    }
+
+    /// What belongs to fill `i`.
+    #[inline(always)]
+    pub(super) fn fill(&self, i: usize) -> FillInputs<'a, F> {
+        FillInputs {
+            floats: self.floats,
+            at: i * F::FILL * F::BLOCK,
+            quantized: self.quantized.column(i),
+            format: PhantomData,
+        }
+    }
+}
+
+/// The activations of all tokens that belong to one fill.
+#[derive(Clone, Copy)]
+pub(super) struct FillInputs<'a, F> {
+    floats: &'a Activations<'a>,
+    /// The fill's first k.
+    at: usize,
+    quantized: &'a [QuantizedBlock],
+    format: PhantomData<F>,
+}
+
+impl<'a, F: Format> FillInputs<'a, F> {
+    /// Those of one token.
+    #[inline(always)]
+    pub(super) fn row(&self, token: usize) -> Row<'a> {
+        let [row] = self.rows(token);
+        row
+    }
+
+    /// Those of M tokens from number `token` on.
+    #[inline(always)]
+    pub(super) fn rows<const M: usize>(&self, token: usize) -> [Row<'a>; M] {
+        static NONE: QuantizedBlock = QuantizedBlock::ZERO;
+        let none = Row { x: &[], block: &NONE };
+        let mut rows = [none; M];
+        if F::ACTIVATIONS == ActFormat::F32 {
+            for (t, row) in rows.iter_mut().enumerate() {
+                row.x = &self.floats.row(token + t)[self.at..];
+            }
+            return rows;
+        }
+        // One check for them all.
+        if let Some(blocks) = self.quantized.get(token..).and_then(<[_]>::first_chunk::<M>) {
+            for (row, block) in rows.iter_mut().zip(blocks) {
+                row.block = block;
+            }
+        }
+        rows
+    }
+}
+
+/// Which lanes of panel `panel` are which columns of a tile that shows `rows`.
+pub(super) fn shown(panel: usize, rows: &Range<usize>) -> (Range<usize>, Range<usize>) {
+    let start = rows.start.max(panel * ROWS);
+    let end = rows.end.min((panel + 1) * ROWS);
+    (
+        start - panel * ROWS..end - panel * ROWS,
+        start - rows.start..end - rows.start,
+    )
+}
+
+/// Copies a panel's sums to where they are shown. All of a panel's at once is no call.
+#[inline(always)]
+pub(super) fn show(sums: &[f32], lanes: &Range<usize>, out: &mut [f32]) {
+    match (sums.first_chunk::<ROWS>(), out.first_chunk_mut::<ROWS>()) {
+        (Some(sums), Some(out)) if lanes.len() == ROWS => *out = *sums,
+        _ => out.copy_from_slice(&sums[lanes.clone()]),
+    }
+}

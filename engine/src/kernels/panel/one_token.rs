@@ -1,0 +1,103 @@
+//! One token: straight from the bits of a packed panel to dot products.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::fill::{Buffer, Inputs, Panel, Source, show, shown};
+use super::{Format, ROWS};
+use crate::kernels::Activations;
+use crate::kernels::isa::{Isa, Op};
+use crate::kernels::matrix::Shard;
+use crate::team::Tile;
+
+/// Does `$body` for every [`Isa::SIDE_BY_SIDE`] vectors of a panel's rows, the first of which is number `$part`. Where those are all of
+/// them there is no loop: the compiler sees that it has one round only after it has analysed the unfolded body as one (measured: half of
+/// the engine's build for tests).
+macro_rules! by_vectors {
+    ($part:ident of $isa:ty => $body:block) => {
+        if ROWS / <$isa>::ROWS == <$isa>::SIDE_BY_SIDE {
+            let $part = 0;
+            $body
+        } else {
+            for $part in (0..ROWS / <$isa>::ROWS).step_by(<$isa>::SIDE_BY_SIDE) {
+                $body
+            }
+        }
+    };
+}
+
+pub(super) use by_vectors;
+
+/// Rows of a packed weight times one token.
+pub(super) struct OneToken<'a, 'b, 'c, F> {
+    pub(super) weight: &'a Shard,
+    pub(super) rows: Range<usize>,
+    pub(super) x: &'a Activations<'b>,
+    pub(super) token: usize,
+    pub(super) out: &'a mut Tile<'c>,
+    pub(super) format: PhantomData<F>,
+}
+
+impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self, isa: I) {
+        let source = Source::<F>::new(self.weight);
+        // To ask a shard for its bytes is a call.
+        let bytes: &[u8] = if I::READS_EARLY { &self.weight.data } else { &[] };
+        let inputs = Inputs::<F>::new(self.x);
+        for number in self.panels() {
+            let Panel::Packed(panel) = source.panel(number) else {
+                return;
+            };
+            let mut acc = [0.0f32; ROWS];
+            for i in 0..source.fills() {
+                let (first, n) = source.blocks_of(i);
+                let mut blocks = panel.some::<F>(first, n);
+                if I::READS_EARLY {
+                    blocks.ahead = source.ahead(bytes, number, first);
+                }
+                F::one_token(isa, blocks, n, &inputs.fill(i).row(self.token), &mut acc);
+            }
+            self.show(number, &acc);
+        }
+    }
+}
+
+/// The same where the weight is not packed: for one token there is nothing to gain from weights unpacked to bytes.
+pub(super) struct OneMappedToken<'a, 'b, 'c, F>(pub(super) OneToken<'a, 'b, 'c, F>);
+
+impl<I: Isa, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self, isa: I) {
+        let source = Source::<F>::new(self.0.weight);
+        let inputs = Inputs::<F>::new(self.0.x);
+        let mut buffer = Buffer::new();
+        for number in self.0.panels() {
+            let panel = source.panel(number);
+            let mut acc = [0.0f32; ROWS];
+            for i in 0..source.fills() {
+                let (blocks, n) = source.fill(isa, &panel, i, &mut buffer);
+                F::one_token(isa, blocks, n, &inputs.fill(i).row(self.0.token), &mut acc);
+            }
+            self.0.show(number, &acc);
+        }
+    }
+}
+
+impl<F> OneToken<'_, '_, '_, F> {
+    /// The panels that have some of the rows.
+    fn panels(&self) -> Range<usize> {
+        self.rows.start / ROWS..self.rows.end.div_ceil(ROWS)
+    }
+
+    /// Copies the sums of panel `number` to where they are shown.
+    #[inline(always)]
+    fn show(&mut self, number: usize, acc: &[f32; ROWS]) {
+        let (lanes, columns) = shown(number, &self.rows);
+        show(acc, &lanes, &mut self.out.row(self.token)[columns]);
+    }
+}

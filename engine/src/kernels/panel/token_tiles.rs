@@ -1,0 +1,215 @@
+//! Tiles of tokens: a fill is unpacked to bytes once, and many tokens are multiplied with it.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::fill::{Buffer, FillInputs, Inputs, Source, show, shown};
+use super::{Format, ROWS, WORD};
+use crate::kernels::Activations;
+use crate::kernels::isa::{Isa, Op};
+use crate::kernels::matrix::Shard;
+use crate::team::Tile;
+
+/// Tokens whose sums are kept at a time.
+pub(super) const TOKENS: usize = 512;
+
+/// Panels that one tile can be high.
+pub(super) const PANELS: usize = 2;
+
+/// A fill of one panel, unpacked. Vectors are those of an instruction set: part p of the rows lies in its own run.
+#[repr(C, align(64))]
+pub(super) struct Scratch {
+    /// Weights: 64 quads, a byte per weight.
+    pub(super) quads: [u8; 64 * WORD],
+    /// Factors of the groups.
+    pub(super) factors: [u8; 16 * WORD],
+    /// Factors of the sums of x, by pairs: of the offset or of the minima.
+    pub(super) pairs: [u8; 8 * WORD],
+    /// The float factor of each step and row, `[step][row]`.
+    pub(super) d: [f32; 16 * ROWS],
+    /// The same of the minima.
+    pub(super) dmin: [f32; 16 * ROWS],
+    /// Float weights, `[k][row]`.
+    pub(super) floats: [f32; 64 * ROWS],
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Scratch {
+            quads: [0; 64 * WORD],
+            factors: [0; 16 * WORD],
+            pairs: [0; 8 * WORD],
+            d: [0.0; 16 * ROWS],
+            dmin: [0.0; 16 * ROWS],
+            floats: [0.0; 64 * ROWS],
+        }
+    }
+}
+
+/// Vector number `part` as counted over all panels of a tile: its panel, and its place there.
+#[inline(always)]
+pub(super) fn place<I: Isa>(part: usize) -> (usize, usize) {
+    let parts = ROWS / I::ROWS;
+    // The remainder changes nothing but tells the compiler that there is no such panel.
+    (part / parts % PANELS, part % parts)
+}
+
+/// Sums per token: those of the panels that a tile is high.
+pub(super) const fn stride<I: Isa>() -> usize {
+    (I::PARTS * I::ROWS).div_ceil(ROWS) * ROWS
+}
+
+/// Where the sums of token `t` and vector `part`, as counted over all panels of a tile, begin.
+#[inline(always)]
+pub(super) fn sums_of<I: Isa>(t: usize, part: usize) -> usize {
+    // The remainder changes nothing but tells the compiler that there is no such vector.
+    t * stride::<I>() + part % (stride::<I>() / I::ROWS) * I::ROWS
+}
+
+/// Rows of a weight times some tokens, at most [`TOKENS`].
+pub(super) struct Tokens<'a, 'b, 'c, F> {
+    pub(super) weight: &'a Shard,
+    pub(super) rows: Range<usize>,
+    pub(super) x: &'a Activations<'b>,
+    pub(super) tokens: Range<usize>,
+    pub(super) out: &'a mut Tile<'c>,
+    pub(super) format: PhantomData<F>,
+}
+
+/// Sums of [`TOKENS`] tokens and [`PANELS`] panels.
+#[repr(align(64))]
+struct Sums([f32; TOKENS * PANELS * ROWS]);
+
+impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self, isa: I) {
+        let m = self.tokens.len();
+        let source = Source::<F>::new(self.weight);
+        let inputs = Inputs::<F>::new(self.x);
+        let mut buffer = Buffer::new();
+        let mut scratch = [const { Scratch::new() }; PANELS];
+        let mut sums = Sums([0.0; TOKENS * PANELS * ROWS]);
+        // Sums per token, the panels that they belong to, and the vectors in those.
+        let stride = stride::<I>();
+        let (high, parts) = (stride / ROWS, stride / I::ROWS);
+        let end = self.rows.end.div_ceil(ROWS);
+        for first in (self.rows.start / ROWS..end).step_by(high) {
+            let sums = &mut sums.0[..m * stride];
+            sums.fill(0.0);
+            let panels = [0, 1].map(|i| source.panel((first + i).min(end - 1)));
+            for i in 0..source.fills() {
+                let mut blocks = 0;
+                for (panel, scratch) in panels.iter().zip(&mut scratch).take(high) {
+                    let (fill, n) = source.fill(isa, panel, i, &mut buffer);
+                    F::unpack(isa, fill, n, scratch);
+                    blocks = n;
+                }
+                let inputs = inputs.fill(i);
+                // What has its last sum is shown at once: a row of outputs is far from the next one, and the writes of a few
+                // are done while the next tile computes.
+                let shown = (i + 1 == source.fills()).then(|| first..end.min(first + high));
+                let mut t = 0;
+                macro_rules! tiles_of {
+                    ($tokens:expr) => {
+                        while t + $tokens <= m {
+                            if let Some(panels) = &shown {
+                                self.announce(isa, panels.clone(), t..t + $tokens);
+                            }
+                            for part in (0..parts).step_by(I::PARTS) {
+                                let x = (&inputs, self.tokens.start + t);
+                                let acc = &mut sums[t * stride..];
+                                tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc);
+                            }
+                            if let Some(panels) = &shown {
+                                self.show(panels.clone(), t..t + $tokens, stride, sums);
+                            }
+                            t += $tokens;
+                        }
+                    };
+                }
+                tiles_of!(I::TOKENS);
+                // What is left over goes by fours and twos, then alone.
+                if I::TOKENS > 4 {
+                    tiles_of!(4);
+                }
+                if I::TOKENS > 2 {
+                    tiles_of!(2);
+                }
+                let rest = t..m;
+                for t in rest.clone() {
+                    let x = [inputs.row(self.tokens.start + t)];
+                    for part in 0..parts {
+                        let acc = &mut sums[t * stride..];
+                        F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
+                    }
+                }
+                if let Some(panels) = shown {
+                    self.show(panels, rest, stride, sums);
+                }
+            }
+        }
+    }
+}
+
+impl<F> Tokens<'_, '_, '_, F> {
+    /// Hints that the outputs of some tokens will be written soon.
+    #[inline(always)]
+    fn announce<I: Isa>(&mut self, isa: I, panels: Range<usize>, tokens: Range<usize>) {
+        let columns = shown(panels.start, &self.rows).1;
+        for t in tokens {
+            let out = &self.out.row(self.tokens.start + t)[columns.start..];
+            for panel in 0..panels.len() {
+                isa.prefetch(bytemuck::cast_slice(out), panel * ROWS * size_of::<f32>());
+            }
+        }
+    }
+
+    /// Copies the sums of some tokens to where they are shown.
+    #[inline(always)]
+    fn show(&mut self, panels: Range<usize>, tokens: Range<usize>, stride: usize, sums: &[f32]) {
+        for (i, panel) in panels.enumerate() {
+            let (lanes, columns) = shown(panel, &self.rows);
+            for t in tokens.clone() {
+                let out = &mut self.out.row(self.tokens.start + t)[columns.clone()];
+                show(&sums[t * stride + i * ROWS..], &lanes, out);
+            }
+        }
+    }
+}
+
+/// [`Format::tile`] of [`Isa::PARTS`] vectors from number `part` on and of so many tokens, which is known where the code is
+/// compiled.
+#[inline(always)]
+fn tile<I: Isa, F: Format>(
+    isa: I,
+    scratch: &[Scratch; PANELS],
+    (part, tokens): (usize, usize),
+    n: usize,
+    (x, token): (&FillInputs<'_, F>, usize),
+    acc: &mut [f32],
+) {
+    macro_rules! of {
+        ($parts:literal, $tokens:literal) => {{
+            let x = x.rows::<$tokens>(token);
+            F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
+        }};
+    }
+    match (I::PARTS, tokens) {
+        (2, 2) => of!(2, 2),
+        (2, 3) => of!(2, 3),
+        (2, 4) => of!(2, 4),
+        (2, 6) => of!(2, 6),
+        // A size without a tile of its own goes in the smallest ones.
+        _ => {
+            for t in 0..tokens {
+                let x = [x.row(token + t)];
+                for p in 0..I::PARTS {
+                    let acc = &mut acc[t * stride::<I>()..];
+                    F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);
+                }
+            }
+        }
+    }
+}

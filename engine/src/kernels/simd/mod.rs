@@ -1,0 +1,107 @@
+//! A backend made of an instruction set: its operations.
+
+mod attention;
+mod elementwise;
+
+use std::ops::Range;
+
+use attention::{Attend, Merge, ToHalves};
+use elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
+
+use crate::Result;
+use crate::gguf::Bytes;
+use crate::kernels::isa::Isa;
+use crate::kernels::panel;
+use crate::kernels::peak::simd::{Exercise, Peak};
+use crate::kernels::{
+    Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, peak,
+};
+use crate::quant::GgmlType;
+use crate::team::Team;
+
+/// The backend of an instruction set.
+#[derive(Debug)]
+struct Simd<I>(I);
+
+/// The backend of an instruction set. Only detection makes `isa`, so it is made for one that is there.
+pub(crate) fn backend<I: Peak>(isa: I) -> &'static dyn Backend {
+    Box::leak(Box::new(Simd(isa)))
+}
+
+impl<I: Peak> Backend for Simd<I> {
+    fn name(&self) -> &'static str {
+        I::NAME
+    }
+
+    fn pack(
+        &self,
+        ty: GgmlType,
+        n: usize,
+        k: usize,
+        bytes: Bytes,
+        storage: Storage,
+        team: &Team,
+    ) -> Result<PackedMatrix> {
+        let mapped = PackedMatrix::mapped(ty, n, k, bytes, panel::kernel(self.0, ty)?)?;
+        match storage {
+            Storage::Auto | Storage::Packed => mapped.packed(team),
+            Storage::Mapped => Ok(mapped),
+        }
+    }
+
+    fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {
+        self.0.run(Quantize { step, x, q, d, sums })
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        self.0.run(RmsNorm { x, weight, eps, out });
+    }
+
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        self.0.run(Add(x, y));
+    }
+
+    fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {
+        self.0.run(Gate { f, gate, up });
+    }
+
+    fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+        self.0.run(Rotate { kind, head, cos, sin });
+    }
+
+    fn attend(
+        &self,
+        queries: &Queries<'_>,
+        visible: &[Range<usize>],
+        block: &KvBlock<'_>,
+        sum: &mut Partials<'_>,
+        scratch: &mut [f32],
+    ) {
+        let op = Attend {
+            queries,
+            visible,
+            block,
+            sum: sum.reborrow(),
+            scratch,
+        };
+        match self.0.floats() {
+            Some(isa) => isa.run(op),
+            None => self.0.run(op),
+        }
+    }
+
+    fn merge(&self, sum: &mut Partials<'_>, later: &Partials<'_>) {
+        self.0.run(Merge {
+            sum: sum.reborrow(),
+            later,
+        });
+    }
+
+    fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool {
+        self.0.run(ToHalves { x, out })
+    }
+
+    fn exercise(&self, work: &peak::Work<'_>) -> peak::Done {
+        self.0.run(Exercise(work))
+    }
+}
