@@ -38,6 +38,7 @@ const RUNS: usize = 3;
 #[must_use]
 pub fn measure(threads: usize) -> Limits {
     let backend = select::available()[0];
+    let peak = select::peak(backend);
     let buffers: Vec<Vec<u8>> = thread::scope(|scope| {
         let made: Vec<_> = (0..threads)
             // Touched by the thread that reads it, so that it lies on that thread's node.
@@ -45,14 +46,13 @@ pub fn measure(threads: usize) -> Limits {
             .collect();
         made.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let reads =
-        PATTERNS.map(|pattern| best(&buffers, |bytes| backend.exercise(&Work::Read { bytes, pattern })));
+    let reads = PATTERNS.map(|pattern| best(&buffers, |bytes| peak.exercise(&Work::Read { bytes, pattern })));
     // Long enough for the clock and for threads to start, on a machine of any speed.
     let start = Instant::now();
     let rounds = 10_000;
-    black_box(backend.exercise(&Work::Dot { rounds }));
+    black_box(peak.exercise(&Work::Dot { rounds }));
     let rounds = (rounds as f64 * 0.05 / start.elapsed().as_secs_f64().clamp(1e-6, 1.0)) as usize + 1;
-    let dot = best(&buffers, |_| backend.exercise(&Work::Dot { rounds }));
+    let dot = best(&buffers, |_| peak.exercise(&Work::Dot { rounds }));
     Limits {
         read: reads
             .into_iter()

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::{Value, json};
 use twinfer_engine::gguf::{Bytes, ModelFile, TensorInfo};
-use twinfer_engine::kernels::Backend;
-use twinfer_engine::kernels::peak::{Done, PATTERNS, Work};
+use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
+use twinfer_engine::kernels::{Backend, select};
 use twinfer_engine::model::cache::{CacheType, cache_bytes};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::team::Team;
@@ -55,9 +55,10 @@ pub(crate) fn measure(
     memory: &[Bytes],
     step: &mut dyn FnMut(),
 ) -> Result<Limits> {
-    let dot = arithmetic(team, backend, |rounds| Work::Dot { rounds })?;
+    let peak = select::peak(backend);
+    let dot = arithmetic(team, peak, |rounds| Work::Dot { rounds })?;
     step();
-    let multiply_add = arithmetic(team, backend, |rounds| Work::MultiplyAdd { rounds })?;
+    let multiply_add = arithmetic(team, peak, |rounds| Work::MultiplyAdd { rounds })?;
     step();
     let mut left = MOST;
     let pieces: Vec<&[u8]> = memory
@@ -78,7 +79,7 @@ pub(crate) fn measure(
     for (i, &pattern) in patterns.iter().enumerate() {
         let warm = i > 0;
         let speed = rate(team, pieces.len(), warm, |i| {
-            backend.exercise(&Work::Read {
+            peak.exercise(&Work::Read {
                 bytes: pieces[i],
                 pattern,
             })
@@ -111,16 +112,12 @@ pub(crate) fn buffer(team: &Team) -> Result<Bytes> {
     Ok(memory.freeze()?)
 }
 
-fn arithmetic(
-    team: &Team,
-    backend: &dyn Backend,
-    work: impl Fn(usize) -> Work<'static> + Sync,
-) -> Result<f64> {
+fn arithmetic(team: &Team, peak: &dyn Exercise, work: impl Fn(usize) -> Work<'static> + Sync) -> Result<f64> {
     // Pieces long enough for the clock, on a machine of any speed.
     let mut rounds = 1000;
     loop {
         let start = Instant::now();
-        std::hint::black_box(backend.exercise(&work(rounds)));
+        std::hint::black_box(peak.exercise(&work(rounds)));
         let seconds = start.elapsed().as_secs_f64();
         if seconds >= PIECE_SECONDS || rounds >= 1 << 22 {
             break;
@@ -128,7 +125,7 @@ fn arithmetic(
         rounds *= 2;
     }
     rate(team, team.workers() * PIECES, false, |_| {
-        backend.exercise(&work(rounds))
+        peak.exercise(&work(rounds))
     })
 }
 

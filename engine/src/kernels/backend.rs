@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{ActFormat, Activations, KvBlock, PackedMatrix, Partials, Queries, matrix, peak};
+use super::{ActFormat, Activations, KvBlock, PackedMatrix, Partials, Queries, matrix};
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
@@ -62,9 +62,6 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Rounds to half precision, to nearest even. False if a number is not finite then.
     fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool;
-
-    /// Does work of a known size at this backend's peak rate: for measuring the machine.
-    fn exercise(&self, work: &peak::Work<'_>) -> peak::Done;
 }
 
 /// Where weights lie. The numbers are the same.

@@ -20,7 +20,7 @@ mod matrix;
 #[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 mod panel;
 pub mod peak;
-#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+#[cfg(target_arch = "x86_64")]
 mod rows;
 pub mod scalar;
 pub mod select;

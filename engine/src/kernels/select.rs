@@ -6,10 +6,9 @@ use super::Backend;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::isa::wasm::Wasm;
 #[cfg(target_arch = "x86_64")]
-use super::isa::x86;
+use super::isa::x86::{Avx2, Avx512};
+use super::peak::{Exercise, Plain};
 use super::scalar::Scalar;
-#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
-use super::{isa::Isa, simd::backend};
 use crate::{Error, Result};
 
 /// A backend that this build knows.
@@ -19,54 +18,51 @@ pub struct Known {
     pub name: &'static str,
     /// The backend, where this machine can run it.
     pub backend: Option<&'static dyn Backend>,
+    /// Work at its instructions' peak rate, where this machine can run it.
+    pub peak: Option<&'static dyn Exercise>,
     /// The CPU features that it needs and this machine lacks.
     pub lacking: Vec<&'static str>,
+}
+
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+impl Known {
+    /// The backend of an instruction set, which is there if there is a value of it.
+    fn new<I: super::panel::Drivers + super::peak::simd::Peak>(
+        isa: Option<I>,
+        lacking: Vec<&'static str>,
+    ) -> Self {
+        Known {
+            name: I::NAME,
+            backend: isa.map(super::simd::backend),
+            peak: isa.map(super::peak::simd::exercise),
+            lacking,
+        }
+    }
 }
 
 /// Every backend that this build knows, best first.
 pub fn known() -> &'static [Known] {
     static KNOWN: OnceLock<Vec<Known>> = OnceLock::new();
     KNOWN.get_or_init(|| {
-        let mut all = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            all.push(Known {
-                name: x86::Avx512::<false>::NAME,
-                backend: x86::Avx512::<false>::detect().map(backend),
-                lacking: x86::Avx512::<false>::lacking(),
-            });
-            all.push(Known {
-                name: x86::Avx2::<true>::NAME,
-                backend: x86::Avx2::<true>::detect().map(backend),
-                lacking: x86::Avx2::<true>::lacking(),
-            });
-            all.push(Known {
-                name: x86::Avx2::<false>::NAME,
-                backend: x86::Avx2::<false>::detect().map(backend),
-                lacking: x86::Avx2::<false>::lacking(),
-            });
-        }
-        // What the module holds its engine can run.
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        {
-            #[cfg(feature = "relaxed-simd")]
-            all.push(Known {
-                name: Wasm::<true>::NAME,
-                backend: Some(backend(Wasm::<true>)),
+        vec![
+            #[cfg(target_arch = "x86_64")]
+            Known::new(Avx512::<false>::detect(), Avx512::<false>::lacking()),
+            #[cfg(target_arch = "x86_64")]
+            Known::new(Avx2::<true>::detect(), Avx2::<true>::lacking()),
+            #[cfg(target_arch = "x86_64")]
+            Known::new(Avx2::<false>::detect(), Avx2::<false>::lacking()),
+            // What the module holds its engine can run.
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", feature = "relaxed-simd"))]
+            Known::new(Some(Wasm::<true>), Vec::new()),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Known::new(Some(Wasm::<false>), Vec::new()),
+            Known {
+                name: Scalar.name(),
+                backend: Some(&Scalar),
+                peak: Some(&Plain),
                 lacking: Vec::new(),
-            });
-            all.push(Known {
-                name: Wasm::<false>::NAME,
-                backend: Some(backend(Wasm::<false>)),
-                lacking: Vec::new(),
-            });
-        }
-        all.push(Known {
-            name: Scalar.name(),
-            backend: Some(&Scalar),
-            lacking: Vec::new(),
-        });
-        all
+            },
+        ]
     })
 }
 
@@ -102,4 +98,10 @@ pub fn choose(name: Option<&str>) -> Result<&'static dyn Backend> {
             }
         }),
     }
+}
+
+/// Work at the peak rate of a backend's instructions; plain loops for one that is not listed here.
+pub fn peak(backend: &dyn Backend) -> &'static dyn Exercise {
+    let of_it = known().iter().find(|known| known.name == backend.name());
+    of_it.and_then(|known| known.peak).unwrap_or(&Plain)
 }

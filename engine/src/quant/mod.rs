@@ -24,6 +24,8 @@ pub use step::{Step, StepUnpacker, has_min, max_abs_sum, step_len, step_unpacker
 pub use types::GgmlType;
 pub(crate) use {
     fp4::{VALUES as FP4_VALUES, ue4m3_half},
-    iq::{iq1_m_d, iq1_m_scales},
     iq4::VALUES as IQ4_VALUES,
 };
+// For the one kernel that reads these scales as they are, which only x86 has.
+#[cfg(target_arch = "x86_64")]
+pub(crate) use iq::{iq1_m_d, iq1_m_scales};

@@ -4,17 +4,21 @@
 //! A lane is one output row of a panel; a panel has 16 rows, so an instruction set works on it in `16 / ROWS` parts. A
 //! value of the implementing type proves that the machine has the instructions: only detection makes one.
 
-use std::ops::Range;
-
-use crate::kernels::Activations;
-use crate::kernels::functions::Lanes;
-use crate::kernels::matrix::Shard;
-use crate::team::Tile;
-
+#[cfg(target_arch = "wasm32")]
+mod lines;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 #[cfg(target_arch = "wasm32")]
 pub(super) mod wasm;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
+
+#[cfg(target_arch = "wasm32")]
+pub(crate) use lines::LineIsa;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use rows::RowIsa;
+
+use crate::kernels::functions::Lanes;
 
 /// Work that runs with the instruction set enabled. `run` must be `#[inline(always)]`, as everything it calls.
 pub(crate) trait Op<I: Isa> {
@@ -39,10 +43,6 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// What [`Isa::biased`] adds to signed weights: their dot products must be corrected by it.
     const BIAS: i32;
 
-    /// There is no [`Isa::prefetch`].
-    const READS_EARLY: bool = false;
-    /// One token goes through blocks of 256 weights line by line, in loops: see [`super::lines_256`]. For four rows a vector.
-    const BY_LINES: bool = false;
     /// Group accumulators of unsigned weights are 32-bit sums; those of signed weights always are.
     const WIDE_GROUPS: bool;
 
@@ -55,14 +55,6 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// The same for [`Isa::dot_signed`].
     type SignedX: Copy;
 
-    /// The same instructions and numbers for work that is mostly products of floats.
-    type Floats: Isa;
-    /// [`Isa::Floats`] where this processor is faster with it.
-    #[inline(always)]
-    fn floats(self) -> Option<Self::Floats> {
-        None
-    }
-
     /// Runs `op` with the instruction set enabled.
     fn run<O: Op<Self>>(self, op: O) -> O::Output;
 
@@ -72,9 +64,6 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn prefetch(self, bytes: &[u8], at: usize);
     /// The same for bytes that the second-level cache shall keep until then.
     fn prefetch_l2(self, bytes: &[u8], at: usize);
-    /// Has the lines of memory that are needed next brought along by reading them: if [`Isa::READS_EARLY`].
-    #[inline(always)]
-    fn read_early(self, _: &[u8]) {}
     /// The same value, computed at this place: without it compilers first load all that a long straight piece of code needs, have
     /// no registers for it, and spill.
     #[inline(always)]
@@ -117,16 +106,6 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::X;
     /// The same for [`Isa::dot_signed`].
     fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> Self::SignedX;
-    /// [`Isa::activations`] of a quad whose number is known only where the code runs.
-    #[inline(always)]
-    fn activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::X {
-        self.activations(quads, i)
-    }
-    /// [`Isa::signed_activations`] of such a quad.
-    #[inline(always)]
-    fn signed_activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::SignedX {
-        self.signed_activations(quads, i)
-    }
     /// `acc` plus, per lane, 4 unsigned weights (at most 127) times 4 activations (-127..=127). `acc` is a *group
     /// accumulator*: zero at first, at most [`group_quads`] additions, read by [`Isa::add_group`].
     fn dot(self, acc: Self::V, w: Self::V, x: Self::X) -> Self::V;
@@ -149,19 +128,6 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn splat16(self, v: i16) -> Self::V;
     /// `acc + a[0] * x[0] + a[1] * x[1]` per lane.
     fn dot_pairs(self, acc: Self::V, a: Self::V, x: [i16; 2]) -> Self::V;
-
-    /// `acc` plus the products of the four bytes of each lane, zero-extended, with four numbers.
-    #[inline(always)]
-    fn add_minima(self, acc: Self::V, bytes: Self::V, x: &[[i16; 2]; 2]) -> Self::V {
-        let acc = self.dot_pairs(acc, self.pairs(bytes, 0), x[0]);
-        self.dot_pairs(acc, self.pairs(bytes, 1), x[1])
-    }
-    /// `acc` minus the products of the four bytes of each lane, sign-extended, with four numbers and `1 << shift`, shift below 8.
-    #[inline(always)]
-    fn sub_offsets(self, acc: Self::V, bytes: Self::V, shift: u32, x: &[[i16; 2]; 2]) -> Self::V {
-        let acc = self.dot_pairs(acc, self.pairs_negated(bytes, 0, shift), x[0]);
-        self.dot_pairs(acc, self.pairs_negated(bytes, 1, shift), x[1])
-    }
 
     /// 32-bit integers to floats, rounded to nearest even.
     fn to_f(self, v: Self::V) -> Self::F;
@@ -205,12 +171,6 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn load_i8(self, bytes: &[u8]) -> Self::F;
     /// Writes `ROWS` numbers in half precision, rounded to nearest even. False if one is not finite then.
     fn store_halves(self, v: Self::F, out: &mut [u16]) -> bool;
-
-    /// Rows of a weight that is not packed times a few tokens, where the instruction set has a better way than to interleave
-    /// them: see [`Rows`]. False, and nothing done, where not.
-    fn few_tokens(self, _: &Shard, _: Range<usize>, _: &Activations<'_>, _: &mut Tile<'_>) -> bool {
-        false
-    }
 }
 
 /// The bytes of 16 rows of a file, one after the other in memory.
@@ -245,48 +205,6 @@ impl<'a> Panel<'a> {
             4 * self.row,
         )
     }
-}
-
-/// What [`super::rows`] needs: the bytes of a vector are consecutive weights of one row.
-pub(crate) trait Rows: Isa {
-    /// `4 * ROWS` signed bytes.
-    fn load_row(self, v: &[i8]) -> Self::V;
-    /// Half a vector of each.
-    fn load_two(self, low: &[i8], high: &[i8]) -> Self::V;
-    /// The same 16 bytes in every 16.
-    fn repeat(self, bytes: &[u8; 16]) -> Self::V;
-    /// The first `ROWS / 2` numbers, each 8 bytes.
-    fn join_u64(self, parts: &[u64]) -> Self::V;
-    /// The first `ROWS` numbers, each 4 bytes.
-    fn join_u32(self, parts: &[u32]) -> Self::V;
-    /// Within every 16 bytes, `v[places]`; a place is below 16, or 0x80 for zero.
-    fn shuffle(self, v: Self::V, places: Self::V) -> Self::V;
-    /// Bits in one of the two.
-    fn xor(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Difference of bytes, wrapping.
-    fn sub8(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Magnitudes of signed bytes.
-    fn abs8(self, v: Self::V) -> Self::V;
-    /// `(a + b + 1) >> 1` of unsigned bytes.
-    fn average8(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Sum of 16-bit lanes, wrapping.
-    fn add16(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Low halves of the products of 16-bit lanes.
-    fn mul16(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Bytes of `x` negated where those of `signs` are negative; where one is 0, anything of that magnitude or 0. No byte of
-    /// `x` is -128.
-    fn negate_by(self, x: Self::V, signs: Self::V) -> Self::V;
-    /// Bytes of `x`, none of them -128, negated where a bit is set: bit i of byte j for byte 8 * j + i.
-    fn negate_where(self, x: Self::V, bits: &[u8]) -> Self::V;
-    /// Sums of two neighbouring products, 16 bits: unsigned bytes of at most 127, times signed ones. The caller knows that
-    /// they fit.
-    fn products(self, w: Self::V, x: Self::V) -> Self::V;
-    /// `acc + a[0] * b[0] + a[1] * b[1]` in 32-bit lanes, a and b being 16-bit ones.
-    fn dot_pairs_of(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// The sum of all 32-bit lanes of each vector.
-    fn sums(self, v: [Self::V; 4]) -> [i32; 4];
-    /// The sums of every 8 lanes, of the vectors that hold the first 32 of them.
-    fn sums_of_32(self, v: [Self::V; 8]) -> [i32; 4];
 }
 
 /// Adds to each sum the products of its weights with quad `i` of the activations: [`Isa::dot_signed`] or [`Isa::dot`].
@@ -367,15 +285,6 @@ pub(crate) const fn lane_shuffle(pattern: [u8; 4]) -> [u8; 16] {
         i += 1;
     }
     out
-}
-
-/// [`Isa::factor`]'s shuffles for 32-bit products: the byte at the bottom, or at the top for sign extension.
-pub(crate) const fn byte_to_i32(j: usize, sign_extend: bool) -> [u8; 16] {
-    if sign_extend {
-        lane_shuffle([0x80, 0x80, 0x80, j as u8])
-    } else {
-        lane_shuffle([j as u8, 0x80, 0x80, 0x80])
-    }
 }
 
 /// Two bytes of each lane to two 16-bit numbers: at the bottom of each, or at the top for sign extension.

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::drivers::OfShard;
 use super::packing::Sources;
 use super::{Blocks, Format, Packed, ROWS, Row, TAIL, WORD};
 use crate::kernels::isa::Isa;
@@ -68,13 +69,13 @@ impl<'a, F: Format> Source<'a, F> {
         }
     }
 
-    /// Of all packed bytes those of the fill behind the one that begins with block `first` of a panel, which may be the next panel's;
-    /// none where the weights end.
+    /// Of all packed weights those of the fill behind the one that begins with block `first` of a panel, which may be the next
+    /// panel's.
     #[inline(always)]
-    pub(super) fn ahead(&self, bytes: &'a [u8], panel: usize, first: usize) -> &'a [u8] {
+    pub(super) fn ahead<A: OfShard<'a>>(&self, all: A, panel: usize, first: usize) -> A {
         let len = F::FILL * super::block_bytes::<F>();
         let start = panel * self.weight.row_bytes * ROWS + first * super::block_bytes::<F>() + len;
-        bytes.get(start..start + len).unwrap_or_default()
+        all.bytes(start, len)
     }
 
     /// The first block of fill `i`, and how many there are.
@@ -108,7 +109,6 @@ impl<'a, F: Format> Source<'a, F> {
                 Blocks {
                     words: &buffer.words[..n * F::WORDS * WORD],
                     tails: &buffer.tails[..n * F::TAILS * TAIL],
-                    ahead: &[],
                 }
             }
         };

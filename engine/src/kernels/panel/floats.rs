@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 
 use super::token_tiles::{Scratch, place, stride, sums_of};
-use super::{Blocks, Format, Part, ROWS, Row};
+use super::{Blocks, Drivers, Format, Part, ROWS, ReadAhead, Row};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::Isa;
@@ -66,7 +66,14 @@ impl<T: Float> Format for Floats<T> {
     }
 
     #[inline(always)]
-    fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
+    fn one_token<I: Drivers, A: ReadAhead<I>>(
+        isa: I,
+        blocks: Blocks<'_>,
+        n: usize,
+        ahead: A,
+        x: &Row<'_>,
+        acc: &mut [f32; ROWS],
+    ) {
         // All 16 rows side by side: their chains of additions hide each other's latency.
         let mut sums = [I::F::splat(0.0); 4];
         let parts = ROWS / I::ROWS;
@@ -74,7 +81,7 @@ impl<T: Float> Format for Floats<T> {
             sums[part] = isa.load_f(&acc[part * I::ROWS..]);
         }
         for (k, x) in x.x[..n].iter().enumerate() {
-            blocks.read_early(isa, k, n);
+            ahead.share(isa, k, n);
             for part in 0..parts {
                 let w = T::load(isa, &blocks.part::<I, Self>(k, part));
                 sums[part] = isa.add_times(sums[part], w, x);

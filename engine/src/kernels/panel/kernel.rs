@@ -25,9 +25,8 @@ use super::packing::{pack, restore};
 use super::steps_32::Steps32;
 use super::steps_256::Steps256;
 use super::token_tiles::{PANELS, TOKENS, Tokens};
-use super::{Format, ROWS};
+use super::{Drivers, Format, ROWS};
 use super::{layouts_32 as l32, layouts_256 as l256};
-use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, MatmulKernel};
 use crate::quant::{self, GgmlType, step_len};
@@ -41,7 +40,7 @@ pub(super) struct Panels<I, F> {
     format: PhantomData<F>,
 }
 
-impl<I: Isa, F: Format> Panels<I, F> {
+impl<I: Drivers, F: Format> Panels<I, F> {
     /// The kernel. It is a value without bytes, so nothing is leaked.
     pub(super) fn kernel(isa: I) -> &'static dyn MatmulKernel {
         Box::leak(Box::new(Panels {
@@ -51,7 +50,7 @@ impl<I: Isa, F: Format> Panels<I, F> {
     }
 }
 
-impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
+impl<I: Drivers, F: Format> MatmulKernel for Panels<I, F> {
     fn format(&self) -> ActFormat {
         F::ACTIVATIONS
     }
@@ -63,9 +62,6 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
     fn matmul(&self, weight: &Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>) {
         let start = first_row - weight.rows.start;
         let rows = start..start + out.columns().len();
-        if !F::OWN && self.isa.few_tokens(weight, rows.clone(), x, out) {
-            return;
-        }
         let one = |token, out: &mut Tile<'_>| {
             let one = OneToken {
                 weight,
@@ -123,7 +119,7 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
 }
 
 /// The kernel of a weight type.
-pub(in crate::kernels) fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
+pub(in crate::kernels) fn kernel<I: Drivers>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
     Ok(match ty {
         GgmlType::Q4_K => Panels::<I, Steps256<l256::Q45K<false>>>::kernel(isa),
         GgmlType::Q5_K => Panels::<I, Steps256<l256::Q45K<true>>>::kernel(isa),
@@ -149,12 +145,12 @@ pub(in crate::kernels) fn kernel<I: Isa>(isa: I, ty: GgmlType) -> Result<&'stati
             });
         }
         // Types without a layout: unpacked to bytes as they are used.
-        _ if step_len(ty) == 256 => Panels::<I, Steps256<l256::Int8>>::kernel(isa),
-        _ => Panels::<I, Steps32<l32::Int8>>::kernel(isa),
+        _ if step_len(ty) == 256 => isa.without_layout(Panels::<I, Steps256<l256::Int8>>::kernel(isa)),
+        _ => isa.without_layout(Panels::<I, Steps32<l32::Int8>>::kernel(isa)),
     })
 }
 
-fn floats<I: Isa, T: Float>(isa: I) -> &'static dyn MatmulKernel {
+fn floats<I: Drivers, T: Float>(isa: I) -> &'static dyn MatmulKernel {
     match isa.floats() {
         Some(isa) => Panels::<_, Floats<T>>::kernel(isa),
         None => Panels::<_, Floats<T>>::kernel(isa),

@@ -27,9 +27,9 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 
 use super::steps_256::{Layout, Shape, Steps256, float_step, sums_by_twos};
-use super::{Blocks, ROWS, Row};
+use super::{Blocks, ROWS, ReadAhead, Row};
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{Isa, unrolled};
+use crate::kernels::isa::{Isa, LineIsa, unrolled};
 
 /// Vectors of a panel's rows: [`Isa::BY_LINES`] is for instruction sets with as many.
 const PARTS: usize = 4;
@@ -51,9 +51,10 @@ impl<I: Isa, L: Layout> Walk<I, L> {
 }
 
 /// One block of all rows.
-struct Block<'a, I: Isa> {
+struct Block<'a, I: Isa, A> {
     isa: I,
     blocks: Blocks<'a>,
+    ahead: A,
     quads: &'a [[i8; 4]],
     /// Factors of the groups.
     factors: [[I::V; PARTS]; 16],
@@ -69,11 +70,18 @@ fn numbers(n: usize) -> impl Iterator<Item = usize> {
 
 /// Adds the products of one block with one token to the sums of its 16 rows.
 #[inline(always)]
-pub(super) fn one_token<I: Isa, L: Layout>(isa: I, blocks: Blocks<'_>, x: &Row<'_>, acc: &mut [f32; ROWS]) {
+pub(in crate::kernels) fn in_lines<I: LineIsa, L: Layout, A: ReadAhead<I>>(
+    isa: I,
+    blocks: Blocks<'_>,
+    ahead: A,
+    x: &Row<'_>,
+    acc: &mut [f32; ROWS],
+) {
     let fours_of_sums: &[[[i16; 2]; 2]] = sums_by_twos::<L>(x).as_chunks().0;
     let mut block = Block {
         isa,
         blocks,
+        ahead,
         quads: &x.block.q,
         factors: [[isa.zero(); PARTS]; 16],
     };
@@ -111,7 +119,7 @@ pub(super) fn one_token<I: Isa, L: Layout>(isa: I, blocks: Blocks<'_>, x: &Row<'
     }
 }
 
-impl<I: Isa> Block<'_, I> {
+impl<I: LineIsa, A: ReadAhead<I>> Block<'_, I, A> {
     /// Adds the products of bundle `b` to the step's sums.
     #[inline(always)]
     fn bundle<L: Layout>(&self, b: usize, sums: &mut [I::V; PARTS]) {
@@ -119,7 +127,7 @@ impl<I: Isa> Block<'_, I> {
         unrolled!(turn in Walk::<I, L>::TURNS, at most 4 => {
             for cut in numbers(Walk::<I, L>::CUTS) {
                 let share = (b * Walk::<I, L>::TURNS + turn) * Walk::<I, L>::CUTS + cut;
-                self.blocks.read_early(isa, share, Walk::<I, L>::SHARES);
+                self.ahead.share(isa, share, Walk::<I, L>::SHARES);
                 let mut groups = [[isa.zero(); PARTS]; 2];
                 let start = cut * Shape::<I, L>::OF_RUN;
                 if Shape::<I, L>::OF_RUN > 2 {

@@ -18,18 +18,23 @@
 //! consecutive k of its row in each of its bit fields, which is what a 4-byte dot product wants; the formats' own order
 //! happens to allow it for every type that has a layout.
 
+pub(super) mod drivers;
 mod fill;
 mod floats;
 mod kernel;
 mod layouts_256;
 mod layouts_32;
-mod lines_256;
+#[cfg(target_arch = "wasm32")]
+pub(super) mod lines_256;
 mod one_token;
 mod packing;
-mod steps_256;
+#[cfg(target_arch = "wasm32")]
+pub(super) mod reads;
+pub(super) mod steps_256;
 mod steps_32;
 mod token_tiles;
 
+pub(super) use drivers::{Drivers, ReadAhead};
 pub(super) use kernel::kernel;
 
 use std::marker::PhantomData;
@@ -41,7 +46,7 @@ use packing::{Interleave, Sources};
 use token_tiles::{PANELS, Scratch};
 
 /// Output rows of a panel.
-const ROWS: usize = 16;
+pub(super) const ROWS: usize = 16;
 
 /// Bytes of a word of 16 rows.
 const WORD: usize = 4 * ROWS;
@@ -55,7 +60,7 @@ const AHEAD: usize = 8 << 10;
 
 /// The activations of one token that belong to a fill.
 #[derive(Clone, Copy)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     /// Floats, for float weights; the slice may go on behind the fill.
     x: &'a [f32],
     /// For all others.
@@ -113,8 +118,16 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
     /// The same for a form of any type: only where the layout is not [`Format::OWN`].
     fn fill_from_any(_: GgmlType, _: &Sources<'_>, _: (usize, usize), _: &mut [u8]) {}
 
-    /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows.
-    fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]);
+    /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows. `ahead` is asked for what comes
+    /// next in even shares.
+    fn one_token<I: Drivers, A: ReadAhead<I>>(
+        isa: I,
+        blocks: Blocks<'_>,
+        n: usize,
+        ahead: A,
+        x: &Row<'_>,
+        acc: &mut [f32; ROWS],
+    );
 
     /// Unpacks one fill.
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch);
@@ -155,7 +168,6 @@ impl<'a> Packed<'a> {
         Blocks {
             words: &self.bytes[words..words + n * F::WORDS * WORD],
             tails: &self.bytes[tails..tails + n * F::TAILS * TAIL],
-            ahead: &[],
         }
     }
 }
@@ -179,26 +191,12 @@ const fn group<F: Format>() -> usize {
 
 /// Some blocks of a panel.
 #[derive(Clone, Copy)]
-struct Blocks<'a> {
+pub(super) struct Blocks<'a> {
     words: &'a [u8],
     tails: &'a [u8],
-    /// The bytes that will be needed after these, where they are to be read early ([`Isa::read_early`]); else none.
-    ahead: &'a [u8],
 }
 
 impl<'a> Blocks<'a> {
-    /// Has share `i` of `n` of what comes next brought along.
-    #[inline(always)]
-    fn read_early<I: Isa>(&self, isa: I, i: usize, n: usize) {
-        if I::READS_EARLY {
-            // Of a length that is found where the code runs: reads that the compiler wrote out made a model a fifth slower.
-            let lines = self.ahead.len() / WORD;
-            if let Some(share) = self.ahead.get(lines * i / n * WORD..lines * (i + 1) / n * WORD) {
-                isa.read_early(share);
-            }
-        }
-    }
-
     /// Part `part` of block `i`: the rows that one vector covers.
     #[inline(always)]
     fn part<I: Isa, F: Format>(self, i: usize, part: usize) -> Part<'a> {
@@ -219,7 +217,7 @@ impl<'a> Blocks<'a> {
 }
 
 /// One block of a panel, for the rows that one vector covers.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     words: &'a [u8],
     tails: &'a [u8],
 }

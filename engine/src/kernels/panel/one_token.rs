@@ -3,10 +3,11 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::drivers::{Drivers, NoReads, OfShard};
 use super::fill::{Buffer, Inputs, Panel, Source, show, shown};
 use super::{Format, ROWS};
 use crate::kernels::Activations;
-use crate::kernels::isa::{Isa, Op};
+use crate::kernels::isa::Op;
 use crate::kernels::matrix::Shard;
 use crate::team::Tile;
 
@@ -38,14 +39,13 @@ pub(super) struct OneToken<'a, 'b, 'c, F> {
     pub(super) format: PhantomData<F>,
 }
 
-impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
+impl<I: Drivers, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(mut self, isa: I) {
         let source = Source::<F>::new(self.weight);
-        // To ask a shard for its bytes is a call.
-        let bytes: &[u8] = if I::READS_EARLY { &self.weight.data } else { &[] };
+        let all = I::Ahead::new(self.weight);
         let inputs = Inputs::<F>::new(self.x);
         for number in self.panels() {
             let Panel::Packed(panel) = source.panel(number) else {
@@ -54,11 +54,9 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
                 let (first, n) = source.blocks_of(i);
-                let mut blocks = panel.some::<F>(first, n);
-                if I::READS_EARLY {
-                    blocks.ahead = source.ahead(bytes, number, first);
-                }
-                F::one_token(isa, blocks, n, &inputs.fill(i).row(self.token), &mut acc);
+                let blocks = panel.some::<F>(first, n);
+                let ahead = source.ahead(all, number, first);
+                F::one_token(isa, blocks, n, ahead, &inputs.fill(i).row(self.token), &mut acc);
             }
             self.show(number, &acc);
         }
@@ -68,7 +66,7 @@ impl<I: Isa, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
 /// The same where the weight is not packed: for one token there is nothing to gain from weights unpacked to bytes.
 pub(super) struct OneMappedToken<'a, 'b, 'c, F>(pub(super) OneToken<'a, 'b, 'c, F>);
 
-impl<I: Isa, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
+impl<I: Drivers, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -81,7 +79,14 @@ impl<I: Isa, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..source.fills() {
                 let (blocks, n) = source.fill(isa, &panel, i, &mut buffer);
-                F::one_token(isa, blocks, n, &inputs.fill(i).row(self.0.token), &mut acc);
+                F::one_token(
+                    isa,
+                    blocks,
+                    n,
+                    NoReads,
+                    &inputs.fill(i).row(self.0.token),
+                    &mut acc,
+                );
             }
             self.0.show(number, &acc);
         }

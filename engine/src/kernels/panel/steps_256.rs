@@ -9,18 +9,17 @@
 
 use std::marker::PhantomData;
 
-use super::lines_256;
 use super::one_token::by_vectors;
 use super::packing::{Sources, unpack_steps};
 use super::token_tiles::{Scratch, place, stride, sums_of};
-use super::{Blocks, Format, Part, ROWS, Row};
+use super::{Blocks, Drivers, Format, Part, ROWS, ReadAhead, Row};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
 use crate::quant::GgmlType;
 
 /// What a block holds, vector by vector.
-pub(super) trait Layout: std::fmt::Debug + Send + Sync + 'static {
+pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     /// The type in the file.
     const TYPE: GgmlType;
     /// Words of a panel block.
@@ -43,6 +42,10 @@ pub(super) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     /// See [`Layout::SHARED`]. At most 8.
     const RUN: usize = 8;
     /// Bits are taken from their words in the same way for all quads that are a multiple of `SHARED * RUN` apart.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        allow(dead_code, reason = "read by the one driver that has loops")
+    )]
     const ROLLED: bool = true;
     /// There are minima.
     const MIN: bool = false;
@@ -133,17 +136,15 @@ impl<L: Layout> Format for Steps256<L> {
     }
 
     #[inline(always)]
-    fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
-        if I::BY_LINES && L::ROLLED {
-            return lines_256::one_token::<I, L>(isa, blocks, x, acc);
-        }
-        by_vectors!(part of I => {
-            blocks.read_early(isa, part / I::SIDE_BY_SIDE, ROWS / I::ROWS / I::SIDE_BY_SIDE);
-            match I::SIDE_BY_SIDE {
-                1 => one_token::<I, L, 1>(isa, blocks, part, x, acc),
-                _ => one_token::<I, L, 2>(isa, blocks, part, x, acc),
-            }
-        });
+    fn one_token<I: Drivers, A: ReadAhead<I>>(
+        isa: I,
+        blocks: Blocks<'_>,
+        _: usize,
+        ahead: A,
+        x: &Row<'_>,
+        acc: &mut [f32; ROWS],
+    ) {
+        isa.block_of_256::<L, A>(blocks, ahead, x, acc);
     }
 
     #[inline(always)]
@@ -180,6 +181,24 @@ pub(super) fn float_step<I: Isa, L: Layout>(
     } else {
         d.mul(dx).mul(isum)
     }
+}
+
+/// One block of all rows times one token: written out for as many vectors of rows as go side by side.
+#[inline(always)]
+pub(in crate::kernels) fn in_vectors<I: Isa, L: Layout, A: ReadAhead<I>>(
+    isa: I,
+    blocks: Blocks<'_>,
+    ahead: A,
+    x: &Row<'_>,
+    acc: &mut [f32; ROWS],
+) {
+    by_vectors!(part of I => {
+        ahead.share(isa, part / I::SIDE_BY_SIDE, ROWS / I::ROWS / I::SIDE_BY_SIDE);
+        match I::SIDE_BY_SIDE {
+            1 => one_token::<I, L, 1>(isa, blocks, part, x, acc),
+            _ => one_token::<I, L, 2>(isa, blocks, part, x, acc),
+        }
+    });
 }
 
 /// One block of the rows of P vectors, from number `part` on, times one token.

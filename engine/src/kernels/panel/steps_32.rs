@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use super::one_token::by_vectors;
 use super::packing::{Sources, unpack_steps};
 use super::token_tiles::{Scratch, place, stride, sums_of};
-use super::{Blocks, Format, Part, ROWS, Row};
+use super::{Blocks, Drivers, Format, Part, ROWS, ReadAhead, Row};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
@@ -107,7 +107,14 @@ impl<L: Layout> Format for Steps32<L> {
     }
 
     #[inline(always)]
-    fn one_token<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, x: &Row<'_>, acc: &mut [f32; ROWS]) {
+    fn one_token<I: Drivers, A: ReadAhead<I>>(
+        isa: I,
+        blocks: Blocks<'_>,
+        n: usize,
+        ahead: A,
+        x: &Row<'_>,
+        acc: &mut [f32; ROWS],
+    ) {
         let (per_block, side_by_side) = (Self::BLOCK / L::STEP, I::SIDE_BY_SIDE);
         by_vectors!(first of I => {
             let acc = &mut acc[first * I::ROWS..];
@@ -115,7 +122,7 @@ impl<L: Layout> Format for Steps32<L> {
             unrolled!(p in side_by_side, at most 4 => {
                 sums[p] = isa.load_f(&acc[p * I::ROWS..]);
             });
-            blocks.read_early(isa, first / side_by_side, ROWS / I::ROWS / side_by_side);
+            ahead.share(isa, first / side_by_side, ROWS / I::ROWS / side_by_side);
             for i in 0..n {
                 unrolled!(p in side_by_side, at most 4 => {
                     let block = blocks.part::<I, Self>(i, first + p);

@@ -1,11 +1,27 @@
 //! Work of a known size, to measure a machine's limits with: int8 dot products, f32 multiply and add, reads of memory.
 //!
-//! The engine has no clock: whoever has one gives [`Work`] to [`Backend::exercise`](super::Backend::exercise) and divides
+//! The engine has no clock: whoever has one gives [`Work`] to [`Exercise`] and divides
 //! [`Done::operations`] by the time. [`Done::checksum`] depends on every operation, so that none can be optimised away, and
 //! is the same on every backend per operation, so that a test can see that all of them were done.
 
 #[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 pub(super) mod simd;
+
+/// Does work at the peak rate of a backend's instructions: [`select::peak`](super::select::peak) has that of each backend.
+pub trait Exercise: Send + Sync + std::fmt::Debug {
+    /// Does all of it.
+    fn exercise(&self, work: &Work<'_>) -> Done;
+}
+
+/// Work as plain loops: what the scalar backend's own kernels can reach at most.
+#[derive(Debug)]
+pub struct Plain;
+
+impl Exercise for Plain {
+    fn exercise(&self, work: &Work<'_>) -> Done {
+        plainly(work)
+    }
+}
 
 /// A piece of work.
 #[derive(Debug, Clone, Copy)]
@@ -104,8 +120,8 @@ pub(crate) fn sum_words(bytes: &[u8]) -> Done {
     }
 }
 
-/// The work as plain loops: what the scalar backend's own kernels can reach at most.
-pub(crate) fn plainly(work: &Work<'_>) -> Done {
+/// See [`Plain`].
+fn plainly(work: &Work<'_>) -> Done {
     use std::hint::black_box;
     const LANES: usize = 8;
     match *work {

@@ -1,6 +1,6 @@
 //! [`Work`] on an instruction set: what [`Peak`] must offer, and the patterns of reading, written once.
 
-use super::{Done, LINE, PAGE, Work, sum_words};
+use super::{Done, Exercise, LINE, PAGE, Work, sum_words};
 use crate::kernels::isa::{Isa, Op};
 
 /// The peak rates of an instruction set. All methods are `#[inline(always)]`.
@@ -20,10 +20,25 @@ pub(crate) trait Peak: Isa {
     fn multiply_adds(self, rounds: usize) -> Done;
 }
 
-/// Some work, to be run with the instruction set enabled.
-pub(in crate::kernels) struct Exercise<'a>(pub(in crate::kernels) &'a Work<'a>);
+/// The peak rates of an instruction set.
+#[derive(Debug)]
+struct Rates<I>(I);
 
-impl<I: Peak> Op<I> for Exercise<'_> {
+/// Work for an instruction set. Only detection makes `isa`, so it is made for one that is there.
+pub(in crate::kernels) fn exercise<I: Peak>(isa: I) -> &'static dyn Exercise {
+    Box::leak(Box::new(Rates(isa)))
+}
+
+impl<I: Peak> Exercise for Rates<I> {
+    fn exercise(&self, work: &Work<'_>) -> Done {
+        self.0.run(Enabled(work))
+    }
+}
+
+/// Some work, to be run with the instruction set enabled.
+struct Enabled<'a>(&'a Work<'a>);
+
+impl<I: Peak> Op<I> for Enabled<'_> {
     type Output = Done;
 
     #[inline(always)]

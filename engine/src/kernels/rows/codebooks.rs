@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use super::{Kind256, repeat_at, u16_at, u32_at, u64_at};
-use crate::kernels::isa::{Rows, unrolled};
+use crate::kernels::isa::{RowIsa, unrolled};
 use crate::quant::{grids, iq1_m_d, iq1_m_scales};
 
 /// What 64 weights of a codebook type are made of.
@@ -49,11 +49,11 @@ trait Codebook {
     }
     /// What all chunks share: factors of the whole block, where they are not of each chunk.
     #[inline(always)]
-    fn shared<I: Rows>(isa: I, _block: &[u8]) -> I::V {
+    fn shared<I: RowIsa>(isa: I, _block: &[u8]) -> I::V {
         isa.zero()
     }
     /// Weights `64 * c ..` of a block.
-    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V>;
+    fn chunk<I: RowIsa>(isa: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V>;
 }
 
 /// A type over a codebook as rows are computed with.
@@ -69,7 +69,7 @@ impl<C: Codebook> Kind256 for Points<C> {
     }
 
     #[inline(always)]
-    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
+    fn dot<I: RowIsa, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
         let block = &block[..C::BYTES];
         let shared = C::shared(isa, block);
         let mut sums = [isa.zero(); M];
@@ -125,7 +125,7 @@ const fn group_patterns(lanes: [u8; 16], bytes: bool) -> [[u8; 16]; 16] {
 /// From eight 16-bit codes with seven signs in their top bits, what [`signs_of_codes`] reads: those seven in the high byte,
 /// the eighth, which makes their number even, at the top of the low byte.
 #[inline(always)]
-fn seven_bit_signs<I: Rows>(isa: I, codes: I::V) -> I::V {
+fn seven_bit_signs<I: RowIsa>(isa: I, codes: I::V) -> I::V {
     /// The parity of 4 bits, at the top of the byte.
     const ODD: [i8; 16] = {
         let mut odd = [0; 16];
@@ -143,7 +143,7 @@ fn seven_bit_signs<I: Rows>(isa: I, codes: I::V) -> I::V {
 
 /// Bytes that are negative where vector `v` of a chunk has a minus, else positive; see [`seven_bit_signs`].
 #[inline(always)]
-fn signs_of_codes<I: Rows>(isa: I, codes: I::V, v: usize) -> I::V {
+fn signs_of_codes<I: RowIsa>(isa: I, codes: I::V, v: usize) -> I::V {
     /// The byte that holds the sign of each of 64 weights.
     static PLACES: [u8; 64] = {
         let mut places = [0; 64];
@@ -173,7 +173,7 @@ fn signs_of_codes<I: Rows>(isa: I, codes: I::V, v: usize) -> I::V {
 
 /// Four times 7 bits of a u32, two of which lie at the bytes named, shifted to the top of 16-bit lanes.
 #[inline(always)]
-fn spread_sevens<I: Rows>(isa: I, words: I::V, at: [u8; 2]) -> I::V {
+fn spread_sevens<I: RowIsa>(isa: I, words: I::V, at: [u8; 2]) -> I::V {
     let mut places = [0; 16];
     let mut i = 0;
     while i < 16 {
@@ -194,13 +194,13 @@ fn spread_sevens<I: Rows>(isa: I, words: I::V, at: [u8; 2]) -> I::V {
 
 /// `2 s + 1` from the top 4 bits of each 16-bit lane.
 #[inline(always)]
-fn top_nibbles<I: Rows>(isa: I, words: I::V) -> I::V {
+fn top_nibbles<I: RowIsa>(isa: I, words: I::V) -> I::V {
     isa.or(isa.shr16(words, 11), isa.splat16(1))
 }
 
 /// The factors of nibbles: bytes `2 s + 1`, the low nibbles' first, then at byte `high` the high nibbles'.
 #[inline(always)]
-fn nibble_factors<I: Rows>(isa: I, nibbles: u64) -> I::V {
+fn nibble_factors<I: RowIsa>(isa: I, nibbles: u64) -> I::V {
     const LOW: u64 = 0x0f0f_0f0f_0f0f_0f0f;
     const ONES: u64 = 0x0101_0101_0101_0101;
     let low = (nibbles & LOW) << 1 | ONES;
@@ -221,14 +221,14 @@ impl Codebook for Iq1S {
         &group_patterns([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7], false);
 
     #[inline(always)]
-    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+    fn shared<I: RowIsa>(isa: I, block: &[u8]) -> I::V {
         // Bits 12..15 of each word, times two, plus one.
         let high = isa.shr16(repeat_at(isa, block, 34), 11);
         isa.or(isa.and(high, isa.splat16(14)), isa.splat16(1))
     }
 
     #[inline(always)]
-    fn chunk<I: Rows>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+    fn chunk<I: RowIsa>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
         let high = [0, 1].map(|g| usize::from(u16_at(block, 34 + 4 * c + 2 * g)));
         Chunk {
             eights: std::array::from_fn(|l| {
@@ -259,7 +259,7 @@ impl Codebook for Iq1M {
     }
 
     #[inline(always)]
-    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
+    fn chunk<I: RowIsa>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
         // Four times 3 bits, each shifted to the top of its lane: 2^13, 2^10, 2^7, 2^4.
         const TO_TOP: [u8; 16] = [0, 32, 0, 4, 128, 0, 16, 0, 0, 32, 0, 4, 128, 0, 16, 0];
         let scales = isa.splat16(u16_at(block, 48 + 2 * c) as i16);
@@ -286,7 +286,7 @@ impl Codebook for Iq2Xxs {
         &group_patterns([3, 3, 7, 7, 3, 3, 7, 7, 3, 3, 7, 7, 3, 3, 7, 7], false);
 
     #[inline(always)]
-    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
+    fn chunk<I: RowIsa>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
         let words = repeat_at(isa, block, 2 + 16 * c);
         Chunk {
             eights: std::array::from_fn(|l| {
@@ -307,12 +307,12 @@ impl Codebook for Iq2Xs {
     const GROUPS: &'static [[u8; 16]; 16] = &NIBBLE_GROUPS;
 
     #[inline(always)]
-    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+    fn shared<I: RowIsa>(isa: I, block: &[u8]) -> I::V {
         nibble_factors(isa, u64_at(block, 66))
     }
 
     #[inline(always)]
-    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+    fn chunk<I: RowIsa>(isa: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
         Chunk {
             eights: std::array::from_fn(|l| {
                 grids::IQ2_XS[usize::from(u16_at(block, 2 + 16 * c + 2 * l) & 511)]
@@ -332,12 +332,12 @@ impl Codebook for Iq2S {
     const GROUPS: &'static [[u8; 16]; 16] = &NIBBLE_GROUPS;
 
     #[inline(always)]
-    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+    fn shared<I: RowIsa>(isa: I, block: &[u8]) -> I::V {
         nibble_factors(isa, u64_at(block, 74))
     }
 
     #[inline(always)]
-    fn chunk<I: Rows>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+    fn chunk<I: RowIsa>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
         let high = usize::from(u16_at(block, 66 + 2 * c)) << 8;
         Chunk {
             eights: std::array::from_fn(|l| {
@@ -360,7 +360,7 @@ impl Codebook for Iq3Xxs {
         &group_patterns([1, 1, 3, 3, 1, 1, 3, 3, 1, 1, 3, 3, 1, 1, 3, 3], false);
 
     #[inline(always)]
-    fn chunk<I: Rows>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
+    fn chunk<I: RowIsa>(isa: I, block: &[u8], c: usize, _: I::V) -> Chunk<I::V> {
         let words = isa.join_u64(&[u64_at(block, 66 + 8 * c); 8]);
         Chunk {
             eights: [0; 8],
@@ -381,12 +381,12 @@ impl Codebook for Iq3S {
         &group_patterns([0, 0, 8, 8, 1, 1, 9, 9, 2, 2, 10, 10, 3, 3, 11, 11], true);
 
     #[inline(always)]
-    fn shared<I: Rows>(isa: I, block: &[u8]) -> I::V {
+    fn shared<I: RowIsa>(isa: I, block: &[u8]) -> I::V {
         nibble_factors(isa, u64::from(u32_at(block, 106)))
     }
 
     #[inline(always)]
-    fn chunk<I: Rows>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
+    fn chunk<I: RowIsa>(_: I, block: &[u8], c: usize, shared: I::V) -> Chunk<I::V> {
         let high = usize::from(u16_at(block, 66 + 2 * c)) << 8;
         Chunk {
             eights: [0; 8],

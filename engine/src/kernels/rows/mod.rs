@@ -23,15 +23,54 @@ use std::ops::Range;
 
 use codebooks::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Points};
 
-use crate::kernels::isa::{Op, Rows, unrolled};
+use crate::Result;
+use crate::kernels::isa::{Op, RowIsa, unrolled};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations, QuantizedRows};
+use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedRows};
 use crate::quant::GgmlType;
-use crate::team::Tile;
+use crate::team::{Team, Tile};
+
+/// A kernel that takes few tokens row by row and hands all other work to another kernel.
+#[derive(Debug)]
+struct FewTokens<I> {
+    isa: I,
+    other: &'static dyn MatmulKernel,
+}
+
+/// The kernel of a type without a layout: few tokens row by row, more of them by `other`.
+pub(super) fn kernel<I: RowIsa>(isa: I, other: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel {
+    Box::leak(Box::new(FewTokens { isa, other }))
+}
+
+impl<I: RowIsa> MatmulKernel for FewTokens<I> {
+    fn format(&self) -> ActFormat {
+        self.other.format()
+    }
+
+    fn grain(&self) -> usize {
+        self.other.grain()
+    }
+
+    fn matmul(&self, weight: &Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>) {
+        let start = first_row - weight.rows.start;
+        let rows = start..start + out.columns().len();
+        if !matmul(self.isa, weight, rows, x, out) {
+            self.other.matmul(weight, first_row, x, out);
+        }
+    }
+
+    fn pack(&self, mapped: &Shard, team: &Team) -> Result<Option<Vec<Shard>>> {
+        self.other.pack(mapped, team)
+    }
+
+    fn decode_row(&self, weight: &Shard, row: usize, out: &mut [f32]) -> Result<()> {
+        self.other.decode_row(weight, row, out)
+    }
+}
 
 /// Computes rows of a mapped shard, counted from its first row, for at most 4 tokens. Whether it could: false for more
 /// tokens or a type that has no kernel here, and nothing is done.
-pub(crate) fn matmul<I: Rows>(
+fn matmul<I: RowIsa>(
     isa: I,
     weight: &Shard,
     rows: Range<usize>,
@@ -123,7 +162,7 @@ pub(super) trait Kind256 {
     /// The bits of a block's f16.
     fn d(block: &[u8]) -> u16;
     /// The products of a block and a step of each token, summed up in 32-bit lanes.
-    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M];
+    fn dot<I: RowIsa, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M];
 }
 
 struct Rows256<'a, 'b, K, const M: usize> {
@@ -146,7 +185,7 @@ impl<'a, 'b, K: Kind256, const M: usize> Rows256<'a, 'b, K, M> {
     }
 }
 
-impl<I: Rows, K: Kind256, const M: usize> Op<I> for Rows256<'_, '_, K, M> {
+impl<I: RowIsa, K: Kind256, const M: usize> Op<I> for Rows256<'_, '_, K, M> {
     type Output = ();
 
     #[inline(always)]
@@ -172,7 +211,7 @@ impl<I: Rows, K: Kind256, const M: usize> Op<I> for Rows256<'_, '_, K, M> {
 
 /// At most four steps of one row. `n` is known where there are four.
 #[inline(always)]
-fn four_steps<I: Rows, K: Kind256, const M: usize>(
+fn four_steps<I: RowIsa, K: Kind256, const M: usize>(
     isa: I,
     blocks: &[u8],
     first: usize,
@@ -212,7 +251,7 @@ fn four_steps<I: Rows, K: Kind256, const M: usize>(
 
 /// Half-precision numbers, of which four are wanted.
 #[inline(always)]
-fn floats<I: Rows>(isa: I, halves: &[u16; 16]) -> [f32; 16] {
+fn floats<I: RowIsa>(isa: I, halves: &[u16; 16]) -> [f32; 16] {
     let mut d = [0.0; 16];
     isa.store_f(isa.load_halves(halves), &mut d);
     d
@@ -235,7 +274,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// The same 16 bytes of `bytes` in every 16 of a vector.
 #[inline(always)]
-pub(super) fn repeat_at<I: Rows>(isa: I, bytes: &[u8], at: usize) -> I::V {
+pub(super) fn repeat_at<I: RowIsa>(isa: I, bytes: &[u8], at: usize) -> I::V {
     isa.repeat(&std::array::from_fn(|i| bytes[at + i]))
 }
 
@@ -253,7 +292,7 @@ impl Kind256 for Tq1 {
     }
 
     #[inline(always)]
-    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
+    fn dot<I: RowIsa, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
         // The fractions whose first digits are the weights, in the weights' order; see `powers`.
         let mut fractions = [0u8; 256];
         let (a, b) = fractions.split_at_mut(160);
@@ -291,7 +330,7 @@ fn powers<const N: usize>(bytes: &[u8], out: &mut [u8]) {
 
 /// Pairs of 16-bit sums, added up.
 #[inline(always)]
-fn widened<I: Rows, const M: usize>(isa: I, sums: [I::V; M]) -> [I::V; M] {
+fn widened<I: RowIsa, const M: usize>(isa: I, sums: [I::V; M]) -> [I::V; M] {
     let ones = isa.splat16(1);
     let mut out = [isa.zero(); M];
     for t in 0..M {
@@ -312,7 +351,7 @@ impl Kind256 for Tq2 {
     }
 
     #[inline(always)]
-    fn dot<I: Rows, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
+    fn dot<I: RowIsa, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
         let block = &block[..66];
         let mut sums = [isa.zero(); M];
         let (width, vectors) = (4 * I::ROWS, 16 / I::ROWS);
@@ -349,7 +388,7 @@ trait Kind32 {
     const CENTRED: bool;
 
     /// Vector `v` of a block's weights times the activations, summed up by twos.
-    fn products<I: Rows, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M];
+    fn products<I: RowIsa, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M];
 }
 
 struct Rows32<'a, 'b, K, const M: usize> {
@@ -372,7 +411,7 @@ impl<'a, 'b, K: Kind32, const M: usize> Rows32<'a, 'b, K, M> {
     }
 }
 
-impl<I: Rows, K: Kind32, const M: usize> Op<I> for Rows32<'_, '_, K, M> {
+impl<I: RowIsa, K: Kind32, const M: usize> Op<I> for Rows32<'_, '_, K, M> {
     type Output = ();
 
     #[inline(always)]
@@ -400,7 +439,7 @@ impl<I: Rows, K: Kind32, const M: usize> Op<I> for Rows32<'_, '_, K, M> {
 }
 
 #[inline(always)]
-fn one_block<I: Rows, K: Kind32, const M: usize>(
+fn one_block<I: RowIsa, K: Kind32, const M: usize>(
     isa: I,
     (block, d): (&[u8], f32),
     index: usize,
@@ -453,7 +492,7 @@ impl Kind32 for Q1 {
     const CENTRED: bool = false;
 
     #[inline(always)]
-    fn products<I: Rows, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M] {
+    fn products<I: RowIsa, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M] {
         // A clear bit is -1.
         let minus: [u8; 16] = std::array::from_fn(|i| !block[2 + i]);
         let mut out = [isa.zero(); M];
@@ -473,7 +512,7 @@ impl Kind32 for Q2 {
     const CENTRED: bool = true;
 
     #[inline(always)]
-    fn products<I: Rows, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M] {
+    fn products<I: RowIsa, const M: usize>(isa: I, block: &[u8], v: usize, x: [I::V; M]) -> [I::V; M] {
         /// Where the nibble of each pair of weights is, for even pairs (low nibbles) and odd ones (high nibbles).
         static PLACES: [[u8; 64]; 2] = {
             let mut places = [[0x80; 64]; 2];

@@ -6,7 +6,7 @@ mod matmul;
 
 use std::ops::Range;
 
-use super::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, peak};
+use super::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage};
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::quant::GgmlType;
@@ -70,9 +70,5 @@ impl Backend for Scalar {
 
     fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool {
         attention::to_halves(x, out)
-    }
-
-    fn exercise(&self, work: &peak::Work<'_>) -> peak::Done {
-        peak::plainly(work)
     }
 }

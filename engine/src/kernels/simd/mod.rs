@@ -2,6 +2,10 @@
 
 mod attention;
 mod elementwise;
+#[cfg(target_arch = "wasm32")]
+mod wasm;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::ops::Range;
 
@@ -11,11 +15,8 @@ use elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
 use crate::Result;
 use crate::gguf::Bytes;
 use crate::kernels::isa::Isa;
-use crate::kernels::panel;
-use crate::kernels::peak::simd::{Exercise, Peak};
-use crate::kernels::{
-    Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, peak,
-};
+use crate::kernels::panel::{self, Drivers};
+use crate::kernels::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage};
 use crate::quant::GgmlType;
 use crate::team::Team;
 
@@ -24,11 +25,11 @@ use crate::team::Team;
 struct Simd<I>(I);
 
 /// The backend of an instruction set. Only detection makes `isa`, so it is made for one that is there.
-pub(crate) fn backend<I: Peak>(isa: I) -> &'static dyn Backend {
+pub(crate) fn backend<I: Drivers>(isa: I) -> &'static dyn Backend {
     Box::leak(Box::new(Simd(isa)))
 }
 
-impl<I: Peak> Backend for Simd<I> {
+impl<I: Drivers> Backend for Simd<I> {
     fn name(&self) -> &'static str {
         I::NAME
     }
@@ -99,9 +100,5 @@ impl<I: Peak> Backend for Simd<I> {
 
     fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool {
         self.0.run(ToHalves { x, out })
-    }
-
-    fn exercise(&self, work: &peak::Work<'_>) -> peak::Done {
-        self.0.run(Exercise(work))
     }
 }

@@ -25,7 +25,7 @@ use std::arch::wasm32::*;
 use half::f16;
 
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{Isa, Op, Panel, bytes_to_i16, lane_shuffle};
+use crate::kernels::isa::{Isa, LineIsa, Op, Panel, bytes_to_i16, lane_shuffle};
 use crate::kernels::peak::LINE;
 
 /// Vectors of 128 bits. Any module that holds this code runs only where they are.
@@ -137,15 +137,12 @@ where
     // Of steps of 32 weights: two need more registers than there are, and were no faster in Chromium.
     const SIDE_BY_SIDE: usize = 1;
     const BIAS: i32 = 128;
-    const READS_EARLY: bool = true;
-    const BY_LINES: bool = true;
     const WIDE_GROUPS: bool = false;
 
     type V = v128;
     type F = F;
     type X = <Self as Run>::X;
     type SignedX = [v128; 2];
-    type Floats = Self;
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -162,16 +159,6 @@ where
 
     #[inline(always)]
     fn prefetch_l2(self, _: &[u8], _: usize) {}
-
-    #[inline(always)]
-    fn read_early(self, bytes: &[u8]) {
-        // All at once: a processor retires in order, so that each read of memory holds everything up, but many that are on their
-        // way together hold it up no longer than one.
-        for line in bytes.as_chunks::<LINE>().0 {
-            // SAFETY: a reference.
-            unsafe { std::ptr::read_volatile(&line[0]) };
-        }
-    }
 
     #[inline(always)]
     fn store(self, v: v128, bytes: &mut [u8]) {
@@ -283,16 +270,6 @@ where
     }
 
     #[inline(always)]
-    fn activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::X {
-        <Self as Run>::spread(quad(quads, i))
-    }
-
-    #[inline(always)]
-    fn signed_activations_at(self, quads: &[[i8; 4]], i: usize) -> [v128; 2] {
-        wide(quad(quads, i))
-    }
-
-    #[inline(always)]
     fn dot(self, acc: v128, w: v128, x: Self::X) -> v128 {
         i16x8_add(acc, <Self as Run>::pairs(w, x))
     }
@@ -372,20 +349,6 @@ where
     fn dot_pairs(self, acc: v128, a: v128, x: [i16; 2]) -> v128 {
         let x = i32x4_splat(i32::from(x[0] as u16) | i32::from(x[1]) << 16);
         i32x4_add(acc, i32x4_dot_i16x8(a, x))
-    }
-
-    #[inline(always)]
-    fn add_minima(self, acc: v128, bytes: v128, x: &[[i16; 2]; 2]) -> v128 {
-        let ([even, odd], x) = (unsigned_wide(bytes), even_and_odd(x));
-        let acc = i32x4_add(acc, i32x4_dot_i16x8(even, x[0]));
-        i32x4_add(acc, i32x4_dot_i16x8(odd, x[1]))
-    }
-
-    #[inline(always)]
-    fn sub_offsets(self, acc: v128, bytes: v128, shift: u32, x: &[[i16; 2]; 2]) -> v128 {
-        let ([even, odd], x) = (wide(bytes), even_and_odd(x));
-        let sum = i32x4_add(i32x4_dot_i16x8(even, x[0]), i32x4_dot_i16x8(odd, x[1]));
-        i32x4_sub(acc, i32x4_shl(sum, shift))
     }
 
     #[inline(always)]
@@ -506,6 +469,45 @@ where
             *out = half.to_bits();
         }
         finite
+    }
+}
+
+impl<const RELAXED: bool> LineIsa for Wasm<RELAXED>
+where
+    Self: Run,
+{
+    #[inline(always)]
+    fn read_early(self, bytes: &[u8]) {
+        // All at once: a processor retires in order, so that each read of memory holds everything up, but many that are on their
+        // way together hold it up no longer than one.
+        for line in bytes.as_chunks::<LINE>().0 {
+            // SAFETY: a reference.
+            unsafe { std::ptr::read_volatile(&line[0]) };
+        }
+    }
+
+    #[inline(always)]
+    fn activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::X {
+        <Self as Run>::spread(quad(quads, i))
+    }
+
+    #[inline(always)]
+    fn signed_activations_at(self, quads: &[[i8; 4]], i: usize) -> [v128; 2] {
+        wide(quad(quads, i))
+    }
+
+    #[inline(always)]
+    fn add_minima(self, acc: v128, bytes: v128, x: &[[i16; 2]; 2]) -> v128 {
+        let ([even, odd], x) = (unsigned_wide(bytes), even_and_odd(x));
+        let acc = i32x4_add(acc, i32x4_dot_i16x8(even, x[0]));
+        i32x4_add(acc, i32x4_dot_i16x8(odd, x[1]))
+    }
+
+    #[inline(always)]
+    fn sub_offsets(self, acc: v128, bytes: v128, shift: u32, x: &[[i16; 2]; 2]) -> v128 {
+        let ([even, odd], x) = (wide(bytes), even_and_odd(x));
+        let sum = i32x4_add(i32x4_dot_i16x8(even, x[0]), i32x4_dot_i16x8(odd, x[1]));
+        i32x4_sub(acc, i32x4_shl(sum, shift))
     }
 }
 

@@ -14,15 +14,10 @@
 //! FMA is not used, so it is not asked for.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
-use super::{Enter, isa};
-use crate::kernels::Activations;
+use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
-use crate::kernels::matrix::Shard;
-use crate::kernels::rows;
-use crate::team::Tile;
+use crate::kernels::isa::{Isa, Op, Panel, RowIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder Lake, Zen 5
 /// and later), where `VNNI` says so.
@@ -83,7 +78,6 @@ where
     type F = F;
     type X = __m256i;
     type SignedX = __m256i;
-    type Floats = Self;
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -457,14 +451,9 @@ where
             exponent
         ))) == 0
     }
-
-    #[inline(always)]
-    fn few_tokens(self, weight: &Shard, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_>) -> bool {
-        rows::matmul(self, weight, rows, x, out)
-    }
 }
 
-impl<const VNNI: bool> Rows for Avx2<VNNI>
+impl<const VNNI: bool> RowIsa for Avx2<VNNI>
 where
     Self: Enter,
 {

@@ -4,16 +4,11 @@
 //! operand. Signed weights are made unsigned by adding 128; the sums of the activations take it out again.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::{Enter, isa};
-use crate::kernels::Activations;
+use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{Isa, Op, Panel, Rows, byte_to_i32, bytes_to_i16, lane_shuffle};
-use crate::kernels::matrix::Shard;
-use crate::kernels::rows;
-use crate::team::Tile;
+use crate::kernels::isa::{Isa, Op, Panel, RowIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`] puts the
 /// number into a register.
@@ -39,6 +34,15 @@ fn splats_cost() -> bool {
             == b"AuthenticAMD"
             && (family & 0xf) + (family >> 12 & 0xff) == 25
     })
+}
+
+impl<const SPLAT: bool> Avx512<SPLAT> {
+    /// The same instructions, numbers put into registers, where this processor is faster with that.
+    #[inline(always)]
+    pub(in crate::kernels) fn with_splats(self) -> Option<Avx512<true>> {
+        // The same features: `self` proves them.
+        (!SPLAT && !splats_cost()).then_some(Avx512(()))
+    }
 }
 
 /// Sixteen floats. Private: made only by the methods of [`Avx512`], whose existence proves the instructions.
@@ -125,13 +129,6 @@ where
     type F = F;
     type X = __m512i;
     type SignedX = __m512i;
-    type Floats = Avx512<true>;
-
-    #[inline(always)]
-    fn floats(self) -> Option<Avx512<true>> {
-        // The same features: `self` proves them.
-        (!SPLAT && !splats_cost()).then_some(Avx512(()))
-    }
 
     #[inline(always)]
     fn run<O: Op<Self>>(self, op: O) -> O::Output {
@@ -458,14 +455,9 @@ where
             exponent
         )) == 0
     }
-
-    #[inline(always)]
-    fn few_tokens(self, weight: &Shard, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_>) -> bool {
-        rows::matmul(self, weight, rows, x, out)
-    }
 }
 
-impl<const SPLAT: bool> Rows for Avx512<SPLAT>
+impl<const SPLAT: bool> RowIsa for Avx512<SPLAT>
 where
     Self: Enter,
 {

@@ -12,7 +12,16 @@ mod peak;
 pub(in crate::kernels) use avx2::Avx2;
 pub(in crate::kernels) use avx512::Avx512;
 
-use super::{Isa, Op};
+use super::{Isa, Op, lane_shuffle};
+
+/// [`Isa::factor`]'s shuffles for 32-bit products: the byte at the bottom, or at the top for sign extension.
+const fn byte_to_i32(j: usize, sign_extend: bool) -> [u8; 16] {
+    if sign_extend {
+        lane_shuffle([0x80, 0x80, 0x80, j as u8])
+    } else {
+        lane_shuffle([j as u8, 0x80, 0x80, 0x80])
+    }
+}
 
 /// Runs work with an instruction set enabled.
 pub(in crate::kernels) trait Enter: Sized {

@@ -1,0 +1,66 @@
+//! What a backend chooses between the drivers here: its instructions alone do not decide it.
+
+use super::steps_256::Layout;
+use super::{Blocks, ROWS, Row};
+use crate::kernels::MatmulKernel;
+use crate::kernels::isa::Isa;
+use crate::kernels::matrix::Shard;
+
+/// The choices of a backend.
+pub(crate) trait Drivers: Isa {
+    /// How one token has packed weights brought along before it needs them.
+    type Ahead<'a>: ReadAhead<Self> + OfShard<'a>;
+
+    /// One token times a block of 256 weights of a panel's rows, added to `acc`.
+    fn block_of_256<L: Layout, A: ReadAhead<Self>>(
+        self,
+        blocks: Blocks<'_>,
+        ahead: A,
+        x: &Row<'_>,
+        acc: &mut [f32; ROWS],
+    );
+
+    /// The kernel of a type without a panel layout; `unpacking` is the one that unpacks its rows to bytes as it goes.
+    fn without_layout(self, unpacking: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel;
+
+    /// The same instructions and numbers for work that is mostly products of floats.
+    type Floats: Drivers;
+    /// [`Drivers::Floats`] where this processor is faster with it.
+    fn floats(self) -> Option<Self::Floats>;
+}
+
+/// Packed weights behind those that are multiplied now, to be brought along share by share.
+pub(crate) trait ReadAhead<I>: Copy {
+    /// Has share `i` of `n` brought along.
+    fn share(self, isa: I, i: usize, n: usize);
+}
+
+/// [`ReadAhead`] of a shard's weights.
+pub(crate) trait OfShard<'a>: Copy {
+    /// Of all of them.
+    fn new(shard: &'a Shard) -> Self;
+    /// Of `len` bytes from byte `start` on; of none where the weights end before.
+    fn bytes(self, start: usize, len: usize) -> Self;
+}
+
+/// Nothing is read ahead: mapped weights, and packed ones where the arithmetic has prefetches beside it
+/// ([`Part::prefetch`](super::Part::prefetch)).
+#[derive(Clone, Copy)]
+pub(crate) struct NoReads;
+
+impl<I> ReadAhead<I> for NoReads {
+    #[inline(always)]
+    fn share(self, _: I, _: usize, _: usize) {}
+}
+
+impl OfShard<'_> for NoReads {
+    #[inline(always)]
+    fn new(_: &Shard) -> Self {
+        NoReads
+    }
+
+    #[inline(always)]
+    fn bytes(self, _: usize, _: usize) -> Self {
+        NoReads
+    }
+}

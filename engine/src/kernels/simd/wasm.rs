@@ -1,0 +1,41 @@
+//! What the WebAssembly backends choose: blocks of 256 weights line by line where their layout allows it, memory brought along by
+//! reading early, rows of types without a layout always unpacked.
+
+use crate::kernels::MatmulKernel;
+use crate::kernels::isa::wasm::{Run, Wasm};
+use crate::kernels::panel::lines_256::in_lines;
+use crate::kernels::panel::reads::ByReading;
+use crate::kernels::panel::steps_256::{Layout, in_vectors};
+use crate::kernels::panel::{Blocks, Drivers, ROWS, ReadAhead, Row};
+
+impl<const RELAXED: bool> Drivers for Wasm<RELAXED>
+where
+    Self: Run,
+{
+    type Ahead<'a> = ByReading<'a>;
+
+    #[inline(always)]
+    fn block_of_256<L: Layout, A: ReadAhead<Self>>(
+        self,
+        blocks: Blocks<'_>,
+        ahead: A,
+        x: &Row<'_>,
+        acc: &mut [f32; ROWS],
+    ) {
+        if L::ROLLED {
+            in_lines::<Self, L, A>(self, blocks, ahead, x, acc);
+        } else {
+            in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);
+        }
+    }
+
+    fn without_layout(self, unpacking: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel {
+        unpacking
+    }
+
+    type Floats = Self;
+
+    fn floats(self) -> Option<Self> {
+        None
+    }
+}
