@@ -113,7 +113,7 @@ fn attend<const D: usize>(backend: &dyn Backend, inputs: &Inputs, out: &mut Outp
     let queries = Queries {
         q: &inputs.x[..GROUP * D],
         stride: GROUP * D,
-        group: GROUP,
+        heads: GROUP,
         dim_k: D,
         scale: 0.125,
         softcap: None,

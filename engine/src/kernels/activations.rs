@@ -59,9 +59,6 @@ impl ActFormat {
     }
 }
 
-/// Values per block.
-const BLOCK: usize = 256;
-
 /// Blocks and rows that a worker quantizes at a time: a row's blocks one after the other, as memory is read fastest in its order.
 const CELL: (usize, usize) = (8, 16);
 
@@ -70,22 +67,25 @@ const CELL: (usize, usize) = (8, 16);
 #[repr(C, align(64))]
 pub struct QuantizedBlock {
     /// The values by fours, -127..=127.
-    pub q: [[i8; 4]; BLOCK / 4],
+    pub q: [[i8; 4]; QuantizedBlock::LEN / 4],
     /// One sum of `q` per 16 values.
-    pub sums: [i16; BLOCK / 16],
+    pub sums: [i16; QuantizedBlock::LEN / 16],
     /// One sum of `q` per 32 values.
-    pub sums32: [i16; BLOCK / 32],
+    pub sums32: [i16; QuantizedBlock::LEN / 32],
     /// One scale per step.
-    pub d: [f32; BLOCK / 16],
+    pub d: [f32; QuantizedBlock::LEN / 16],
 }
 
 impl QuantizedBlock {
+    /// Values of a block.
+    pub const LEN: usize = 256;
+
     /// Nothing but zeros.
     pub const ZERO: QuantizedBlock = QuantizedBlock {
-        q: [[0; 4]; BLOCK / 4],
-        sums: [0; BLOCK / 16],
-        sums32: [0; BLOCK / 32],
-        d: [0.0; BLOCK / 16],
+        q: [[0; 4]; QuantizedBlock::LEN / 4],
+        sums: [0; QuantizedBlock::LEN / 16],
+        sums32: [0; QuantizedBlock::LEN / 32],
+        d: [0.0; QuantizedBlock::LEN / 16],
     };
 
     /// Quantizes at most 256 values. False if one is not finite.
@@ -126,7 +126,7 @@ impl ActBuffer {
             if let Some(slot) = format.slot() {
                 quantized[slot] = Quantized {
                     valid: false,
-                    blocks: memory::zero_rows(WHAT, m, k.div_ceil(BLOCK))?,
+                    blocks: memory::zero_rows(WHAT, m, k.div_ceil(QuantizedBlock::LEN))?,
                 };
             }
         }
@@ -162,11 +162,13 @@ impl ActBuffer {
         let finite = AtomicBool::new(true);
         let blocks = buffer
             .blocks
-            .get_mut(..k.div_ceil(BLOCK) * m)
+            .get_mut(..k.div_ceil(QuantizedBlock::LEN) * m)
             .ok_or_else(too_small)?;
         team.cells(blocks, m, CELL, |_, blocks, mut cell| {
             for (i, row) in cell.columns().enumerate() {
-                let x = x[row * k..(row + 1) * k].chunks(BLOCK).skip(blocks.start);
+                let x = x[row * k..(row + 1) * k]
+                    .chunks(QuantizedBlock::LEN)
+                    .skip(blocks.start);
                 for (block, x) in x.take(blocks.len()).enumerate() {
                     if !cell.row(block)[i].fill(backend, step, x) {
                         finite.store(false, Ordering::Relaxed);

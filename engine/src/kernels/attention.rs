@@ -1,15 +1,15 @@
 //! What attention works on: queries of some tokens that share a kv head, one block of the cache, and the softmax states
 //! that blocks are added to.
 //!
-//! A *tile* is some tokens of one sequence times the query heads of one kv head (the group): its queries share every load
-//! of keys and values.
+//! A *tile* is some tokens of one sequence times the query heads that share one kv head: its queries share every load of keys and
+//! values.
 
 use std::ops::Range;
 
 /// Positions per attention block and per cache page.
 pub const BLOCK: usize = 64;
 
-/// Attention blocks that are merged into one span before spans are merged.
+/// Attention blocks of a span, which is what split-KV (Flash-Decoding) hands out: blocks are merged into spans, then spans.
 pub const SPAN: usize = 16;
 
 /// Largest head dimension: bounds the scratch of attention.
@@ -22,8 +22,8 @@ pub struct Queries<'a> {
     pub q: &'a [f32],
     /// Numbers from one token's first query to the next token's.
     pub stride: usize,
-    /// Queries of a token, side by side.
-    pub group: usize,
+    /// Queries of a token, side by side: one for each query head that shares the kv head.
+    pub heads: usize,
     /// Width of a query and of a key.
     pub dim_k: usize,
     /// Factor of the score.
@@ -58,10 +58,10 @@ impl<'a> QuantizedQueries<'a> {
 }
 
 impl<'a> Queries<'a> {
-    /// Query number `index`: the tokens' groups one after the other.
+    /// Query number `index`: the tokens' queries one after the other.
     #[inline(always)]
     pub fn query(&self, index: usize) -> &'a [f32] {
-        let start = index / self.group * self.stride + index % self.group * self.dim_k;
+        let start = index / self.heads * self.stride + index % self.heads * self.dim_k;
         &self.q[start..start + self.dim_k]
     }
 }
@@ -76,7 +76,7 @@ pub struct KvBlock<'a> {
     pub v: KvData<'a>,
     /// Width of a value.
     pub dim_v: usize,
-    /// Keys and values of the block that will be wanted next, where that is known: memory is told of them.
+    /// Keys and values of the block that will be wanted next, where that is known: they are prefetched.
     pub next: Option<(KvData<'a>, KvData<'a>)>,
 }
 

@@ -131,7 +131,7 @@ pub fn sum16(n: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
 }
 
 /// The factor of an RMS norm over `n` values whose squares sum to `sum`. Squares that overflow would give a row of zeros,
-/// which looks like a result; NaN ends the step.
+/// which looks like a result; NaN ends the pass with an error.
 #[inline(always)]
 pub fn inverse_rms(sum: f32, n: usize, eps: f32) -> f32 {
     let mean = sum / n as f32;

@@ -359,7 +359,7 @@ impl Attention<'_, '_> {
             let queries = Queries {
                 q,
                 stride,
-                group,
+                heads: group,
                 dim_k,
                 scale: self.config.attention_scale,
                 softcap: self.config.attention_softcap,

@@ -39,7 +39,7 @@ impl Case {
             q,
             // One kv head of two.
             stride: 2 * self.group * dim_k,
-            group: self.group,
+            heads: self.group,
             dim_k,
             scale: self.scale,
             softcap: self.softcap,

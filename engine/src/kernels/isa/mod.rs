@@ -1,8 +1,11 @@
-//! What a SIMD instruction set gives to the shared kernels: a vector of 32-bit lanes, an integer dot product of 4 bytes
-//! per lane, and floats.
+//! The instruction sets, as lists of intrinsics: what they give to the kernels, which are elsewhere. A vector of 32-bit lanes, an
+//! integer dot product of 4 bytes per lane, and floats.
 //!
-//! A lane is one output row of a panel; a panel has 16 rows, so an instruction set works on it in `16 / ROWS` parts. A
+//! A lane is one output row of a panel; a panel has 16 rows, so an instruction set works on it in `16 / LANES` parts. A
 //! value of the implementing type proves that the machine has the instructions: only detection makes one.
+//!
+//! [`Isa`] is what every kernel needs. `RowIsa` and `LineIsa` are more instructions, for drivers that not every backend chooses
+//! ([`Drivers`](crate::kernels::panel::Drivers)). All unsafe code of the kernels is below this module.
 
 #[cfg(target_arch = "wasm32")]
 mod lines;
@@ -32,11 +35,11 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// The name that `--backend` takes.
     const NAME: &'static str;
     /// 32-bit lanes: rows that one vector covers. Divides 16.
-    const ROWS: usize;
-    /// A tile of a matmul: vectors of rows, at most 32 rows together, times tokens; as many as the registers hold.
-    const PARTS: usize;
-    /// See [`Isa::PARTS`].
-    const TOKENS: usize;
+    const LANES: usize;
+    /// The register tile of a matmul is MR x NR: tokens times outputs, as many as the registers hold.
+    const MR: usize;
+    /// See [`Isa::MR`]: one vector of outputs or two, at most 32 outputs.
+    const NR: usize;
     /// Vectors of a panel, 1 or 2, that one token is multiplied with side by side: they share its activations' loads, and use more
     /// of a line of memory when it is there.
     const SIDE_BY_SIDE: usize;
@@ -58,25 +61,26 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// Runs `op` with the instruction set enabled.
     fn run<O: Op<Self>>(self, op: O) -> O::Output;
 
-    /// `4 * ROWS` bytes.
+    /// `4 * LANES` bytes.
     fn load(self, bytes: &[u8]) -> Self::V;
     /// Hints that the bytes from `at` on will be read soon; `at` may lie beyond the slice.
     fn prefetch(self, bytes: &[u8], at: usize);
     /// The same for bytes that the second-level cache shall keep until then.
     fn prefetch_l2(self, bytes: &[u8], at: usize);
-    /// The same value, computed at this place: without it compilers first load all that a long straight piece of code needs, have
-    /// no registers for it, and spill.
+    /// The same value, as [`std::hint::black_box`] gives it, but from register to register: the compiler must have computed it at
+    /// this place. Without such a barrier compilers first load all that a long straight piece of code needs, have no registers for
+    /// it, and spill.
     #[inline(always)]
-    fn settle(self, v: Self::V) -> Self::V {
+    fn black_box(self, v: Self::V) -> Self::V {
         v
     }
-    /// Writes `4 * ROWS` bytes.
+    /// Writes `4 * LANES` bytes.
     fn store(self, v: Self::V, bytes: &mut [u8]);
     /// 16 bytes from byte `at` on of every fourth row from row `first` on, as many as fill a vector.
-    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> Self::V;
+    fn join(self, rows: &ContiguousRows<'_>, first: usize, at: usize) -> Self::V;
     /// Within every 16 bytes: lane j of vector i becomes lane i of vector j.
     fn transpose(self, v: [Self::V; 4]) -> [Self::V; 4];
-    /// Writes the lower halves of the lanes, and the upper ones: `2 * ROWS` bytes each.
+    /// Writes the lower halves of the lanes, and the upper ones: `2 * LANES` bytes each.
     fn store_split(self, v: Self::V, low: &mut [u8], high: &mut [u8]);
     /// The same byte everywhere.
     fn splat8(self, v: u8) -> Self::V;
@@ -131,17 +135,17 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
 
     /// 32-bit integers to floats, rounded to nearest even.
     fn to_f(self, v: Self::V) -> Self::F;
-    /// `ROWS` floats.
+    /// `LANES` floats.
     fn load_f(self, v: &[f32]) -> Self::F;
-    /// `ROWS` floats, little-endian bytes.
+    /// `LANES` floats, little-endian bytes.
     fn load_f32(self, bytes: &[u8]) -> Self::F;
-    /// `ROWS` half-precision numbers, little-endian bytes; exact.
+    /// `LANES` half-precision numbers, little-endian bytes; exact.
     fn load_f16(self, bytes: &[u8]) -> Self::F;
     /// The half-precision number in the lower or the upper half of each lane; exact.
     fn f16_of_lanes(self, v: Self::V, upper: bool) -> Self::F;
-    /// `ROWS` half-precision numbers; exact.
+    /// `LANES` half-precision numbers; exact.
     fn load_halves(self, v: &[u16]) -> Self::F;
-    /// `ROWS` bfloat16 numbers, little-endian bytes; exact.
+    /// `LANES` bfloat16 numbers, little-endian bytes; exact.
     fn load_bf16(self, bytes: &[u8]) -> Self::F;
     /// `sum + v * x` of a number in memory, the product rounded before it is added. To put the number in every lane of a register
     /// first is an instruction of its own, which a processor may have no room for beside multiplications and additions.
@@ -149,9 +153,9 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn add_times(self, sum: Self::F, v: Self::F, x: &f32) -> Self::F {
         sum.add(v.mul(Self::F::splat(*x)))
     }
-    /// Writes `ROWS` floats.
+    /// Writes `LANES` floats.
     fn store_f(self, v: Self::F, out: &mut [f32]);
-    /// Quantizes `ROWS` values, `|x * r| < 127.5`: rounds to nearest even, writes the bytes.
+    /// Quantizes `LANES` values, `|x * r| < 127.5`: rounds to nearest even, writes the bytes.
     fn store_i8(self, v: Self::F, out: &mut [i8]);
     /// Largest magnitude as an integer, over whole vectors of `v`.
     fn max_magnitude(self, v: &[f32]) -> u32;
@@ -159,31 +163,31 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     // Attention.
 
     /// Queries that share a load of keys or values: as many as the registers hold with four vectors each. At most
-    /// `ROWS`.
+    /// `LANES`.
     const QUERIES: usize;
     /// Lane by lane `if a < b { b } else { a }`.
     fn max_f(self, a: Self::F, b: Self::F) -> Self::F;
-    /// The largest lane, NaNs left out; the sign of a zero is anyone's.
+    /// The largest lane, NaNs left out. Where the largest is zero and both zeros occur, it may be either of them.
     fn max_lane(self, v: Self::F) -> f32;
     /// The sum of all lanes: of those of the lower and the upper half, lane by lane, then of that sum's halves, down to one.
     fn sum_lane(self, v: Self::F) -> f32;
-    /// `ROWS` signed bytes as floats.
+    /// `LANES` signed bytes as floats.
     fn load_i8(self, bytes: &[u8]) -> Self::F;
-    /// Writes `ROWS` numbers in half precision, rounded to nearest even. False if one is not finite then.
+    /// Writes `LANES` numbers in half precision, rounded to nearest even. False if one is not finite then.
     fn store_halves(self, v: Self::F, out: &mut [u16]) -> bool;
 }
 
 /// The bytes of 16 rows of a file, one after the other in memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Panel<'a> {
-    /// At least `16 * row` bytes: what [`Panel::every_fourth`] promises stands on it.
+pub(crate) struct ContiguousRows<'a> {
+    /// At least `16 * row` bytes: what [`ContiguousRows::every_fourth`] promises stands on it.
     bytes: &'a [u8],
     row: usize,
 }
 
-impl<'a> Panel<'a> {
+impl<'a> ContiguousRows<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Panel {
+        ContiguousRows {
             bytes,
             row: bytes.len() / 16,
         }
@@ -220,12 +224,12 @@ pub(crate) fn add_quad<I: Isa, const P: usize>(
     if signed {
         let x = isa.signed_activations(quads, i);
         for p in 0..P {
-            sums[p] = isa.settle(isa.dot_signed(sums[p], w[p], x));
+            sums[p] = isa.black_box(isa.dot_signed(sums[p], w[p], x));
         }
     } else {
         let x = isa.activations(quads, i);
         for p in 0..P {
-            sums[p] = isa.settle(isa.dot(sums[p], w[p], x));
+            sums[p] = isa.black_box(isa.dot(sums[p], w[p], x));
         }
     }
 }
@@ -233,7 +237,7 @@ pub(crate) fn add_quad<I: Isa, const P: usize>(
 /// The sum of 16 numbers in the vectors that they fill, as the tree of [`super::functions::sum16`].
 #[inline(always)]
 pub(crate) fn sum_lanes<I: Isa>(isa: I, v: &[I::F; 4]) -> f32 {
-    isa.sum_lane(match 16 / I::ROWS {
+    isa.sum_lane(match 16 / I::LANES {
         1 => v[0],
         2 => v[0].add(v[1]),
         _ => v[0].add(v[2]).add(v[1].add(v[3])),

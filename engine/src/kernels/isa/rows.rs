@@ -4,15 +4,15 @@ use super::Isa;
 
 /// What products row by row need beside [`Isa`]: the bytes of a vector are consecutive weights of one row.
 pub(crate) trait RowIsa: Isa {
-    /// `4 * ROWS` signed bytes.
+    /// `4 * LANES` signed bytes.
     fn load_row(self, v: &[i8]) -> Self::V;
     /// Half a vector of each.
     fn load_two(self, low: &[i8], high: &[i8]) -> Self::V;
     /// The same 16 bytes in every 16.
     fn repeat(self, bytes: &[u8; 16]) -> Self::V;
-    /// The first `ROWS / 2` numbers, each 8 bytes.
+    /// The first `LANES / 2` numbers, each 8 bytes.
     fn join_u64(self, parts: &[u64]) -> Self::V;
-    /// The first `ROWS` numbers, each 4 bytes.
+    /// The first `LANES` numbers, each 4 bytes.
     fn join_u32(self, parts: &[u32]) -> Self::V;
     /// Within every 16 bytes, `v[places]`; a place is below 16, or 0x80 for zero.
     fn shuffle(self, v: Self::V, places: Self::V) -> Self::V;

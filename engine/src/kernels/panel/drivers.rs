@@ -1,7 +1,7 @@
 //! What a backend chooses between the drivers here: its instructions alone do not decide it.
 
 use super::steps_256::Layout;
-use super::{Blocks, ROWS, Row};
+use super::{Blocks, Input, ROWS};
 use crate::kernels::MatmulKernel;
 use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Shard;
@@ -16,7 +16,7 @@ pub(crate) trait Drivers: Isa {
         self,
         blocks: Blocks<'_>,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     );
 

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::drivers::OfShard;
-use super::packing::Sources;
-use super::{Blocks, Format, Packed, ROWS, Row, TAIL, WORD};
+use super::packing::FileRows;
+use super::{Blocks, Format, Input, Packed, ROWS, TAIL, WORD};
 use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, QuantizedBlock, QuantizedRows};
@@ -32,25 +32,25 @@ impl Buffer {
 }
 
 /// The panels of a shard, wherever its bytes lie.
-pub(super) struct Source<'a, F> {
+pub(super) struct ShardPanels<'a, F> {
     weight: &'a Shard,
     /// Blocks of a row.
     blocks: usize,
     format: PhantomData<F>,
 }
 
-/// One panel of a [`Source`]. It lives on the stack of one kernel, so its size does not matter.
+/// One panel of a [`ShardPanels`]. It lives on the stack of one kernel, so its size does not matter.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Panel<'a> {
     Packed(Packed<'a>),
-    Mapped(Sources<'a>),
+    Mapped(FileRows<'a>),
 }
 
-impl<'a, F: Format> Source<'a, F> {
+impl<'a, F: Format> ShardPanels<'a, F> {
     pub(super) fn new(weight: &'a Shard) -> Self {
-        Source {
+        ShardPanels {
             weight,
-            blocks: weight.k / F::BLOCK,
+            blocks: weight.k / F::BLOCK_LEN,
             format: PhantomData,
         }
     }
@@ -65,7 +65,7 @@ impl<'a, F: Format> Source<'a, F> {
             let panel = &self.weight.data[panel * bytes..(panel + 1) * bytes];
             Panel::Packed(Packed::new(panel, self.blocks))
         } else {
-            Panel::Mapped(Sources::new(self.weight, panel))
+            Panel::Mapped(FileRows::new(self.weight, panel))
         }
     }
 
@@ -139,7 +139,7 @@ impl<'a, F: Format> Inputs<'a, F> {
     pub(super) fn fill(&self, i: usize) -> FillInputs<'a, F> {
         FillInputs {
             floats: self.floats,
-            at: i * F::FILL * F::BLOCK,
+            at: i * F::FILL * F::BLOCK_LEN,
             quantized: self.quantized.column(i),
             format: PhantomData,
         }
@@ -159,30 +159,30 @@ pub(super) struct FillInputs<'a, F> {
 impl<'a, F: Format> FillInputs<'a, F> {
     /// Those of one token.
     #[inline(always)]
-    pub(super) fn row(&self, token: usize) -> Row<'a> {
-        let [row] = self.rows(token);
-        row
+    pub(super) fn token(&self, token: usize) -> Input<'a> {
+        let [input] = self.tokens(token);
+        input
     }
 
     /// Those of M tokens from number `token` on.
     #[inline(always)]
-    pub(super) fn rows<const M: usize>(&self, token: usize) -> [Row<'a>; M] {
+    pub(super) fn tokens<const M: usize>(&self, token: usize) -> [Input<'a>; M] {
         static NONE: QuantizedBlock = QuantizedBlock::ZERO;
-        let none = Row { x: &[], block: &NONE };
-        let mut rows = [none; M];
+        let none = Input { x: &[], block: &NONE };
+        let mut inputs = [none; M];
         if F::ACTIVATIONS == ActFormat::F32 {
-            for (t, row) in rows.iter_mut().enumerate() {
-                row.x = &self.floats.row(token + t)[self.at..];
+            for (t, input) in inputs.iter_mut().enumerate() {
+                input.x = &self.floats.row(token + t)[self.at..];
             }
-            return rows;
+            return inputs;
         }
         // One check for them all.
         if let Some(blocks) = self.quantized.get(token..).and_then(<[_]>::first_chunk::<M>) {
-            for (row, block) in rows.iter_mut().zip(blocks) {
-                row.block = block;
+            for (input, block) in inputs.iter_mut().zip(blocks) {
+                input.block = block;
             }
         }
-        rows
+        inputs
     }
 }
 

@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 
 use super::token_tiles::{Scratch, place, stride, sums_of};
-use super::{Blocks, Drivers, Format, Part, ROWS, ReadAhead, Row};
+use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::Isa;
@@ -48,7 +48,7 @@ pub(super) struct Floats<T>(PhantomData<T>);
 
 impl<T: Float> Format for Floats<T> {
     const TYPE: GgmlType = T::TYPE;
-    const BLOCK: usize = 1;
+    const BLOCK_LEN: usize = 1;
     const FILL: usize = 64;
     const WORDS_AT: usize = 0;
     const WORDS: usize = T::TYPE.block_bytes() / 4;
@@ -71,14 +71,14 @@ impl<T: Float> Format for Floats<T> {
         blocks: Blocks<'_>,
         n: usize,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     ) {
         // All 16 rows side by side: their chains of additions hide each other's latency.
         let mut sums = [I::F::splat(0.0); 4];
-        let parts = ROWS / I::ROWS;
+        let parts = ROWS / I::LANES;
         for part in 0..parts {
-            sums[part] = isa.load_f(&acc[part * I::ROWS..]);
+            sums[part] = isa.load_f(&acc[part * I::LANES..]);
         }
         for (k, x) in x.x[..n].iter().enumerate() {
             ahead.share(isa, k, n);
@@ -88,16 +88,16 @@ impl<T: Float> Format for Floats<T> {
             }
         }
         for part in 0..parts {
-            isa.store_f(sums[part], &mut acc[part * I::ROWS..]);
+            isa.store_f(sums[part], &mut acc[part * I::LANES..]);
         }
     }
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch) {
         for (k, out) in scratch.floats.chunks_exact_mut(ROWS).enumerate().take(n) {
-            for part in 0..ROWS / I::ROWS {
+            for part in 0..ROWS / I::LANES {
                 let w = T::load(isa, &blocks.part::<I, Self>(k, part));
-                isa.store_f(w, &mut out[part * I::ROWS..]);
+                isa.store_f(w, &mut out[part * I::LANES..]);
             }
         }
     }
@@ -108,7 +108,7 @@ impl<T: Float> Format for Floats<T> {
         scratch: &[Scratch; 2],
         part: usize,
         n: usize,
-        x: &[Row<'_>; M],
+        x: &[Input<'_>; M],
         acc: &mut [f32],
     ) {
         let acc = &mut acc[..M * stride::<I>()];
@@ -124,7 +124,7 @@ impl<T: Float> Format for Floats<T> {
             let mut w = [I::F::splat(0.0); P];
             for p in 0..P {
                 let (panel, row) = place::<I>(part + p);
-                w[p] = isa.load_f(&scratch[panel].floats[k * ROWS + row * I::ROWS..]);
+                w[p] = isa.load_f(&scratch[panel].floats[k * ROWS + row * I::LANES..]);
             }
             for t in 0..M {
                 for p in 0..P {

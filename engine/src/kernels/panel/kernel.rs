@@ -1,24 +1,12 @@
-//! Matmul over panels: 16 output rows interleaved, so that a 32-bit lane of a vector is one output ([`super`] draws
-//! it). There is no horizontal sum, and the floats of one output are added in the order of the steps, as the contract asks.
+//! The kernel of each weight type: its layout, and which way through it a number of tokens takes.
 //!
 //! *Packed* weights lie as panels; *mapped* weights as in the file: some blocks of 16 rows at a time are interleaved into a
-//! buffer on the stack just before use.
-//!
-//! One token goes straight from a packed panel's bits to dot products. More tokens, and mapped weights: 256 weights of 32 rows or so (*a fill*) are
-//! unpacked to bytes once, into a scratch that stays in the first-level cache, and all tokens pass over it, some at a time
-//! against some vectors of rows, as the registers allow:
-//!
-//! ```text
-//!   for up to 512 tokens                 sums of floats wait in an array of [token][row]
-//!     for panels, as many as a tile is high
-//!       for each fill along k            unpack -> bytes, scales as factors, d
-//!         for tokens by I::TOKENS        tile: I::PARTS vectors x I::TOKENS tokens in registers
-//!                                        after the last fill: its sums to where they are shown
-//! ```
+//! buffer on the stack just before use. One token goes straight from a packed panel's bits to dot products; more of them go in
+//! tiles, once there are enough to fill one.
 
 use std::marker::PhantomData;
 
-use super::fill::{Panel, Source};
+use super::fill::{Panel, ShardPanels};
 use super::floats::{Bf16, F16, F32, Float, Floats};
 use super::one_token::{OneMappedToken, OneToken};
 use super::packing::{pack, restore};
@@ -35,22 +23,22 @@ use crate::{Error, Result};
 
 /// The kernel of a layout on an instruction set.
 #[derive(Debug)]
-pub(super) struct Panels<I, F> {
+pub(super) struct PanelKernel<I, F> {
     isa: I,
     format: PhantomData<F>,
 }
 
-impl<I: Drivers, F: Format> Panels<I, F> {
+impl<I: Drivers, F: Format> PanelKernel<I, F> {
     /// The kernel. It is a value without bytes, so nothing is leaked.
     pub(super) fn kernel(isa: I) -> &'static dyn MatmulKernel {
-        Box::leak(Box::new(Panels {
+        Box::leak(Box::new(PanelKernel {
             isa,
             format: PhantomData::<F>,
         }))
     }
 }
 
-impl<I: Drivers, F: Format> MatmulKernel for Panels<I, F> {
+impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
     fn format(&self) -> ActFormat {
         F::ACTIVATIONS
     }
@@ -77,7 +65,7 @@ impl<I: Drivers, F: Format> MatmulKernel for Panels<I, F> {
                 self.isa.run(OneMappedToken(one));
             }
         };
-        if x.m() == 1 || weight.packed && x.m() < I::TOKENS {
+        if x.m() == 1 || weight.packed && x.m() < I::MR {
             return (0..x.m()).for_each(|token| one(token, out));
         }
         for first in (0..x.m()).step_by(TOKENS) {
@@ -104,13 +92,13 @@ impl<I: Drivers, F: Format> MatmulKernel for Panels<I, F> {
             return quant::decode(weight.ty, weight.row(row), out);
         }
         let local = row - weight.rows.start;
-        let source = Source::<F>::new(weight);
-        let Panel::Packed(panel) = source.panel(local / ROWS) else {
+        let shard = ShardPanels::<F>::new(weight);
+        let Panel::Packed(panel) = shard.panel(local / ROWS) else {
             return Ok(());
         };
         let mut buffer = [0; 256];
         let block = &mut buffer[..F::TYPE.block_bytes()];
-        for (i, out) in out.chunks_exact_mut(F::BLOCK).enumerate() {
+        for (i, out) in out.chunks_exact_mut(F::BLOCK_LEN).enumerate() {
             restore::<F>(panel.some::<F>(i, 1), local % ROWS, block);
             quant::decode(F::TYPE, block, out)?;
         }
@@ -121,20 +109,20 @@ impl<I: Drivers, F: Format> MatmulKernel for Panels<I, F> {
 /// The kernel of a weight type.
 pub(in crate::kernels) fn kernel<I: Drivers>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
     Ok(match ty {
-        GgmlType::Q4_K => Panels::<I, Steps256<l256::Q45K<false>>>::kernel(isa),
-        GgmlType::Q5_K => Panels::<I, Steps256<l256::Q45K<true>>>::kernel(isa),
-        GgmlType::Q6_K => Panels::<I, Steps256<l256::Q6K>>::kernel(isa),
-        GgmlType::Q2_K => Panels::<I, Steps256<l256::Q2K>>::kernel(isa),
-        GgmlType::Q3_K => Panels::<I, Steps256<l256::Q3K>>::kernel(isa),
-        GgmlType::IQ4_XS => Panels::<I, Steps256<l256::Iq4Xs>>::kernel(isa),
-        GgmlType::Q8_0 => Panels::<I, Steps32<l32::Q8>>::kernel(isa),
-        GgmlType::Q4_0 => Panels::<I, Steps32<l32::Q4<false>>>::kernel(isa),
-        GgmlType::Q4_1 => Panels::<I, Steps32<l32::Q4<true>>>::kernel(isa),
-        GgmlType::Q5_0 => Panels::<I, Steps32<l32::Q5<false>>>::kernel(isa),
-        GgmlType::Q5_1 => Panels::<I, Steps32<l32::Q5<true>>>::kernel(isa),
-        GgmlType::IQ4_NL => Panels::<I, Steps32<l32::Iq4Nl>>::kernel(isa),
-        GgmlType::MXFP4 => Panels::<I, Steps32<l32::Mxfp4>>::kernel(isa),
-        GgmlType::NVFP4 => Panels::<I, Steps32<l32::Nvfp4>>::kernel(isa),
+        GgmlType::Q4_K => PanelKernel::<I, Steps256<l256::Q45K<false>>>::kernel(isa),
+        GgmlType::Q5_K => PanelKernel::<I, Steps256<l256::Q45K<true>>>::kernel(isa),
+        GgmlType::Q6_K => PanelKernel::<I, Steps256<l256::Q6K>>::kernel(isa),
+        GgmlType::Q2_K => PanelKernel::<I, Steps256<l256::Q2K>>::kernel(isa),
+        GgmlType::Q3_K => PanelKernel::<I, Steps256<l256::Q3K>>::kernel(isa),
+        GgmlType::IQ4_XS => PanelKernel::<I, Steps256<l256::Iq4Xs>>::kernel(isa),
+        GgmlType::Q8_0 => PanelKernel::<I, Steps32<l32::Q8>>::kernel(isa),
+        GgmlType::Q4_0 => PanelKernel::<I, Steps32<l32::Q4<false>>>::kernel(isa),
+        GgmlType::Q4_1 => PanelKernel::<I, Steps32<l32::Q4<true>>>::kernel(isa),
+        GgmlType::Q5_0 => PanelKernel::<I, Steps32<l32::Q5<false>>>::kernel(isa),
+        GgmlType::Q5_1 => PanelKernel::<I, Steps32<l32::Q5<true>>>::kernel(isa),
+        GgmlType::IQ4_NL => PanelKernel::<I, Steps32<l32::Iq4Nl>>::kernel(isa),
+        GgmlType::MXFP4 => PanelKernel::<I, Steps32<l32::Mxfp4>>::kernel(isa),
+        GgmlType::NVFP4 => PanelKernel::<I, Steps32<l32::Nvfp4>>::kernel(isa),
         GgmlType::F32 => floats::<I, F32>(isa),
         GgmlType::F16 => floats::<I, F16>(isa),
         GgmlType::BF16 => floats::<I, Bf16>(isa),
@@ -145,14 +133,14 @@ pub(in crate::kernels) fn kernel<I: Drivers>(isa: I, ty: GgmlType) -> Result<&'s
             });
         }
         // Types without a layout: unpacked to bytes as they are used.
-        _ if step_len(ty) == 256 => isa.without_layout(Panels::<I, Steps256<l256::Int8>>::kernel(isa)),
-        _ => isa.without_layout(Panels::<I, Steps32<l32::Int8>>::kernel(isa)),
+        _ if step_len(ty) == 256 => isa.without_layout(PanelKernel::<I, Steps256<l256::Int8>>::kernel(isa)),
+        _ => isa.without_layout(PanelKernel::<I, Steps32<l32::Int8>>::kernel(isa)),
     })
 }
 
 fn floats<I: Drivers, T: Float>(isa: I) -> &'static dyn MatmulKernel {
     match isa.floats() {
-        Some(isa) => Panels::<_, Floats<T>>::kernel(isa),
-        None => Panels::<_, Floats<T>>::kernel(isa),
+        Some(isa) => PanelKernel::<_, Floats<T>>::kernel(isa),
+        None => PanelKernel::<_, Floats<T>>::kernel(isa),
     }
 }

@@ -272,7 +272,7 @@ pub(super) fn table<I: Isa>(isa: I, values: &[i8; 16], codes: I::V) -> I::V {
 }
 
 /// The form of types without a layout of their own: words 0..64 quads, a byte per weight; 64..68 scales of groups of 16;
-/// 68 d as f32. [`super`] fills it step by step.
+/// 68 d as f32. `packing` fills it step by step.
 #[derive(Debug)]
 pub(super) struct Int8;
 

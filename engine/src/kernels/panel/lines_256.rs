@@ -1,5 +1,4 @@
-//! One token times blocks of 256 weights, where a second compiler stands between this code and the processor
-//! ([`Isa::BY_LINES`]): a line of memory, one word of all 16 rows, at a time, in loops that stay loops.
+//! One token times blocks of 256 weights, where a second compiler stands between this code and the processor: a line of memory, one word of all 16 rows, at a time, in loops that stay loops.
 //!
 //! [`super::steps_256`] writes a block's quads out one after the other, for one vector of rows. In a browser that has three costs,
 //! and this form avoids each:
@@ -27,11 +26,11 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 
 use super::steps_256::{Layout, Shape, Steps256, float_step, sums_by_twos};
-use super::{Blocks, ROWS, ReadAhead, Row};
+use super::{Blocks, Input, ROWS, ReadAhead};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, LineIsa, unrolled};
 
-/// Vectors of a panel's rows: [`Isa::BY_LINES`] is for instruction sets with as many.
+/// Vectors of a panel's rows: [`LineIsa`] is for instruction sets with four lanes.
 const PARTS: usize = 4;
 
 /// How a block is walked.
@@ -60,8 +59,8 @@ struct Block<'a, I: Isa, A> {
     factors: [[I::V; PARTS]; 16],
 }
 
-/// Numbers below `n`, a power of two, which the compiler shall not know: it would write the loop out. The mask tells it at least
-/// that no index is out of range, and which bits of an index are zero.
+/// Counts from 0 to `n`, a power of two. `n` goes through [`black_box`], as the compiler would unroll a loop whose count it knows;
+/// the mask tells it at least that no index is out of range, and which bits of an index are zero.
 #[inline(always)]
 fn numbers(n: usize) -> impl Iterator<Item = usize> {
     assert!(n.is_power_of_two());
@@ -74,7 +73,7 @@ pub(in crate::kernels) fn in_lines<I: LineIsa, L: Layout, A: ReadAhead<I>>(
     isa: I,
     blocks: Blocks<'_>,
     ahead: A,
-    x: &Row<'_>,
+    x: &Input<'_>,
     acc: &mut [f32; ROWS],
 ) {
     let fours_of_sums: &[[[i16; 2]; 2]] = sums_by_twos::<L>(x).as_chunks().0;
@@ -114,7 +113,7 @@ pub(in crate::kernels) fn in_lines<I: LineIsa, L: Layout, A: ReadAhead<I>>(
         }
         let (d, dmin) = (L::d(isa, &part), L::dmin(isa, &part));
         let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
-        let acc = &mut acc[p * I::ROWS..];
+        let acc = &mut acc[p * I::LANES..];
         isa.store_f(isa.load_f(acc).add(step), acc);
     }
 }

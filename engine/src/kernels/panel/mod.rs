@@ -1,15 +1,15 @@
-//! How the blocks of 16 rows become a panel, and how a kernel looks at it.
+//! A panel: 16 output rows interleaved, so that a 32-bit lane of a vector is one output.
 //!
 //! ```text
 //!   file, row r     block 0 | block 1 | ...            a block: 32-bit words w0 w1 ..., and what is no whole word (tails)
 //!
-//!   panel           group 0 | group 1 | ...                  a group: as many blocks as a fill has, at least two
-//!     group         words of its block 0 | words of block 1 | ... | tails of block 0 | tails of block 1 | ...
+//!   panel           section 0 | section 1 | ...              a section: as many blocks as a fill has, at least two
+//!     section       words of its block 0 | words of block 1 | ... | tails of block 0 | tails of block 1 | ...
 //!     words         w0 of rows 0 .. 15 (64 bytes) | w1 of rows 0 .. 15 | ...
 //!     tails         16 bits of rows 0 .. 15 (32 bytes), for each tail of the block
 //! ```
 //!
-//! By groups every word begins at a cache line, and memory is read in one run. (With all tails behind all words one token of Q4_0
+//! By sections every word begins at a cache line, and memory is read in one run. (With all tails behind all words one token of Q4_0
 //! came from memory at little more than half the speed, of Q8_0 and Q6_K at five sixths; with each block's tails behind its words every
 //! other load would cross two lines.)
 //!
@@ -17,6 +17,12 @@
 //! blocks can be had back, and a byte of a word keeps its meaning. A 32-bit lane of a vector is one row. A lane holds 4
 //! consecutive k of its row in each of its bit fields, which is what a 4-byte dot product wants; the formats' own order
 //! happens to allow it for every type that has a layout.
+//!
+//! There is no horizontal sum, and the floats of one output are added in the order of the steps, as the contract asks. `packing`
+//! turns rows into panels and back; `one_token` and `token_tiles` are the two ways through a product, over the fills of `fill`;
+//! `kernel` says which type gets which layout. `steps_256`, `steps_32` and `floats` are the arithmetic of three kinds of blocks,
+//! `lines_256` the first once more for browsers, `layouts_256` and `layouts_32` say where a type's bits lie. `drivers` lists what a
+//! backend chooses between.
 
 pub(super) mod drivers;
 mod fill;
@@ -42,7 +48,7 @@ use std::marker::PhantomData;
 use crate::kernels::isa::Isa;
 use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::quant::GgmlType;
-use packing::{Interleave, Sources};
+use packing::{FileRows, Interleave};
 use token_tiles::{PANELS, Scratch};
 
 /// Output rows of a panel.
@@ -54,13 +60,13 @@ const WORD: usize = 4 * ROWS;
 /// Bytes of a tail of 16 rows.
 const TAIL: usize = 2 * ROWS;
 
-/// Bytes by which the reading of packed weights is announced ahead of its use: what a core's share of the memory sends while
+/// Bytes between packed weights that are multiplied and those prefetched meanwhile: what a core's share of the memory sends while
 /// one line is on its way, and some more. Measured on a Zen 5: half of it is up to 15 % slower, twice of it no faster on the whole.
-const AHEAD: usize = 8 << 10;
+const PREFETCH_DISTANCE: usize = 8 << 10;
 
 /// The activations of one token that belong to a fill.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(super) struct Input<'a> {
     /// Floats, for float weights; the slice may go on behind the fill.
     x: &'a [f32],
     /// For all others.
@@ -72,7 +78,7 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
     /// The type in the file; not read where the layout is only a form for any type.
     const TYPE: GgmlType;
     /// Weights of a row per block.
-    const BLOCK: usize;
+    const BLOCK_LEN: usize;
     /// Blocks per fill.
     const FILL: usize;
     /// The byte of a file's block from which on it is taken as words.
@@ -96,7 +102,7 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
     fn fill<I: Isa>(
         isa: I,
         ty: GgmlType,
-        rows: &Sources<'_>,
+        rows: &FileRows<'_>,
         first_n: (usize, usize),
         words: &mut [u8],
         tails: &mut [u8],
@@ -116,7 +122,7 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
     }
 
     /// The same for a form of any type: only where the layout is not [`Format::OWN`].
-    fn fill_from_any(_: GgmlType, _: &Sources<'_>, _: (usize, usize), _: &mut [u8]) {}
+    fn fill_from_any(_: GgmlType, _: &FileRows<'_>, _: (usize, usize), _: &mut [u8]) {}
 
     /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows. `ahead` is asked for what comes
     /// next in even shares.
@@ -125,7 +131,7 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
         blocks: Blocks<'_>,
         n: usize,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     );
 
@@ -139,7 +145,7 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
         scratch: &[Scratch; PANELS],
         part: usize,
         n: usize,
-        x: &[Row<'_>; M],
+        x: &[Input<'_>; M],
         acc: &mut [f32],
     );
 }
@@ -157,14 +163,14 @@ impl<'a> Packed<'a> {
         Packed { bytes, blocks }
     }
 
-    /// Blocks `first .. first + n`, which belong to one group.
+    /// Blocks `first .. first + n`, which belong to one section.
     #[inline(always)]
     fn some<F: Format>(self, first: usize, n: usize) -> Blocks<'a> {
-        let start = first / group::<F>() * group::<F>();
+        let start = first / section::<F>() * section::<F>();
         let words = start * block_bytes::<F>() + (first - start) * F::WORDS * WORD;
-        let in_group = group::<F>().min(self.blocks - start);
+        let in_section = section::<F>().min(self.blocks - start);
         let tails =
-            start * block_bytes::<F>() + in_group * F::WORDS * WORD + (first - start) * F::TAILS * TAIL;
+            start * block_bytes::<F>() + in_section * F::WORDS * WORD + (first - start) * F::TAILS * TAIL;
         Blocks {
             words: &self.bytes[words..words + n * F::WORDS * WORD],
             tails: &self.bytes[tails..tails + n * F::TAILS * TAIL],
@@ -184,8 +190,8 @@ const fn block_bytes<F: Format>() -> usize {
     F::WORDS * WORD + F::TAILS * TAIL
 }
 
-/// Blocks of a group.
-const fn group<F: Format>() -> usize {
+/// Blocks of a section.
+const fn section<F: Format>() -> usize {
     if F::FILL < 2 { 2 } else { F::FILL }
 }
 
@@ -205,12 +211,12 @@ impl<'a> Blocks<'a> {
         let words = if word == 0 {
             &[]
         } else {
-            &self.words[i * word + part * 4 * I::ROWS..][..word - WORD + 4 * I::ROWS]
+            &self.words[i * word + part * 4 * I::LANES..][..word - WORD + 4 * I::LANES]
         };
         let tails = if tail == 0 {
             &[]
         } else {
-            &self.tails[i * tail + part * 2 * I::ROWS..][..tail - TAIL + 2 * I::ROWS]
+            &self.tails[i * tail + part * 2 * I::LANES..][..tail - TAIL + 2 * I::LANES]
         };
         Part { words, tails }
     }
@@ -229,16 +235,16 @@ impl Part<'_> {
         isa.load(&self.words[w * WORD..])
     }
 
-    /// Announces the words that lie [`AHEAD`] of these: call `i` of `calls` for them all. Memory is asked for little by little,
-    /// as a burst of requests would hold up the loads behind it. Every vector of the rows has a share of the words, this one
-    /// that of number `part`: together they ask for each line once.
+    /// Prefetches the words that lie [`PREFETCH_DISTANCE`] behind these: call `i` of `calls` for them all. Memory is asked for
+    /// little by little, as a burst of requests would hold up the loads behind it. Every vector of the rows has a share of the
+    /// words, this one that of number `part`: together they ask for each line once.
     #[inline(always)]
-    fn announce<I: Isa, F: Format>(&self, isa: I, (i, calls): (usize, usize), part: usize) {
-        let parts = ROWS / I::ROWS;
+    fn prefetch<I: Isa, F: Format>(&self, isa: I, (i, calls): (usize, usize), part: usize) {
+        let parts = ROWS / I::LANES;
         let share = F::WORDS.div_ceil(parts);
         let words = &self.words[..1];
         for w in i * share / calls..(i + 1) * share / calls {
-            isa.prefetch(words, AHEAD + part * WORD + w * parts * WORD);
+            isa.prefetch(words, PREFETCH_DISTANCE + part * WORD + w * parts * WORD);
         }
     }
 

@@ -1,10 +1,10 @@
-//! One token: straight from the bits of a packed panel to dot products.
+//! One token: straight from the bits of a panel to dot products, a panel after the other, a fill after the other.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::drivers::{Drivers, NoReads, OfShard};
-use super::fill::{Buffer, Inputs, Panel, Source, show, shown};
+use super::fill::{Buffer, Inputs, Panel, ShardPanels, show, shown};
 use super::{Format, ROWS};
 use crate::kernels::Activations;
 use crate::kernels::isa::Op;
@@ -16,11 +16,11 @@ use crate::team::Tile;
 /// the engine's build for tests).
 macro_rules! by_vectors {
     ($part:ident of $isa:ty => $body:block) => {
-        if ROWS / <$isa>::ROWS == <$isa>::SIDE_BY_SIDE {
+        if ROWS / <$isa>::LANES == <$isa>::SIDE_BY_SIDE {
             let $part = 0;
             $body
         } else {
-            for $part in (0..ROWS / <$isa>::ROWS).step_by(<$isa>::SIDE_BY_SIDE) {
+            for $part in (0..ROWS / <$isa>::LANES).step_by(<$isa>::SIDE_BY_SIDE) {
                 $body
             }
         }
@@ -44,19 +44,19 @@ impl<I: Drivers, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
 
     #[inline(always)]
     fn run(mut self, isa: I) {
-        let source = Source::<F>::new(self.weight);
+        let shard = ShardPanels::<F>::new(self.weight);
         let all = I::Ahead::new(self.weight);
         let inputs = Inputs::<F>::new(self.x);
         for number in self.panels() {
-            let Panel::Packed(panel) = source.panel(number) else {
+            let Panel::Packed(panel) = shard.panel(number) else {
                 return;
             };
             let mut acc = [0.0f32; ROWS];
-            for i in 0..source.fills() {
-                let (first, n) = source.blocks_of(i);
+            for i in 0..shard.fills() {
+                let (first, n) = shard.blocks_of(i);
                 let blocks = panel.some::<F>(first, n);
-                let ahead = source.ahead(all, number, first);
-                F::one_token(isa, blocks, n, ahead, &inputs.fill(i).row(self.token), &mut acc);
+                let ahead = shard.ahead(all, number, first);
+                F::one_token(isa, blocks, n, ahead, &inputs.fill(i).token(self.token), &mut acc);
             }
             self.show(number, &acc);
         }
@@ -71,20 +71,20 @@ impl<I: Drivers, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
 
     #[inline(always)]
     fn run(mut self, isa: I) {
-        let source = Source::<F>::new(self.0.weight);
+        let shard = ShardPanels::<F>::new(self.0.weight);
         let inputs = Inputs::<F>::new(self.0.x);
         let mut buffer = Buffer::new();
         for number in self.0.panels() {
-            let panel = source.panel(number);
+            let panel = shard.panel(number);
             let mut acc = [0.0f32; ROWS];
-            for i in 0..source.fills() {
-                let (blocks, n) = source.fill(isa, &panel, i, &mut buffer);
+            for i in 0..shard.fills() {
+                let (blocks, n) = shard.fill(isa, &panel, i, &mut buffer);
                 F::one_token(
                     isa,
                     blocks,
                     n,
                     NoReads,
-                    &inputs.fill(i).row(self.0.token),
+                    &inputs.fill(i).token(self.0.token),
                     &mut acc,
                 );
             }

@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
-use super::{Blocks, Format, ROWS, TAIL, WORD, block_bytes, group, panel_bytes};
-use crate::kernels::isa::{Isa, Op, Panel};
+use super::{Blocks, Format, ROWS, TAIL, WORD, block_bytes, panel_bytes, section};
+use crate::kernels::isa::{ContiguousRows, Isa, Op};
 use crate::kernels::matrix::Shard;
 use crate::quant::{self, GgmlType, Step};
 use crate::team::Team;
@@ -12,31 +12,31 @@ use crate::{Error, Result};
 /// Bytes of a file that are packed before their memory is given back.
 const RELEASE: usize = 1 << 20;
 
-/// GGUF bytes of a panel's rows.
-pub(super) struct Sources<'a> {
+/// The GGUF bytes of the rows that make a panel.
+pub(super) struct FileRows<'a> {
     /// Beyond the matrix its last row is repeated: what comes of it is not shown.
     rows: [&'a [u8]; ROWS],
-    /// The same, where there are 16.
-    panel: Option<Panel<'a>>,
+    /// The same in one piece, where there are 16 rows.
+    contiguous: Option<ContiguousRows<'a>>,
 }
 
-impl<'a> Sources<'a> {
+impl<'a> FileRows<'a> {
     /// Of panel `panel` of a mapped shard.
     pub(super) fn new(shard: &'a Shard, panel: usize) -> Self {
         let first = shard.rows.start + panel * ROWS;
         let rows = std::array::from_fn(|i| shard.row((first + i).min(shard.rows.end - 1)));
         let bytes = shard.row_bytes * ROWS;
-        let panel = shard.data.get(panel * bytes..(panel + 1) * bytes);
-        Sources {
+        let contiguous = shard.data.get(panel * bytes..(panel + 1) * bytes);
+        FileRows {
             rows,
-            panel: panel.map(Panel::new),
+            contiguous: contiguous.map(ContiguousRows::new),
         }
     }
 }
 
 /// The rows of a mapped shard as panels, in memory of their own.
 pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, team: &Team) -> Result<Shard> {
-    let (blocks, n) = (mapped.k / F::BLOCK, mapped.rows.len());
+    let (blocks, n) = (mapped.k / F::BLOCK_LEN, mapped.rows.len());
     let too_large = || Error::Limit {
         what: "bytes of a packed matrix".into(),
         found: u64::MAX,
@@ -48,11 +48,11 @@ pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, team: &Team) -> Re
     team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
         let mut released = panels.start;
         for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
-            let rows = Sources::new(mapped, panel);
-            let group = group::<F>();
-            let groups = out.chunks_mut(group * block_bytes::<F>());
-            for (first, out) in (0..blocks).step_by(group).zip(groups) {
-                let n = group.min(blocks - first);
+            let rows = FileRows::new(mapped, panel);
+            let in_section = section::<F>();
+            let sections = out.chunks_mut(in_section * block_bytes::<F>());
+            for (first, out) in (0..blocks).step_by(in_section).zip(sections) {
+                let n = in_section.min(blocks - first);
                 let (words, tails) = out.split_at_mut(n * F::WORDS * WORD);
                 F::fill(isa, mapped.ty, &rows, (first, n), words, tails);
             }
@@ -77,7 +77,7 @@ pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, team: &Team) -> Re
 
 /// Writes blocks `first .. first + n` of the rows as a panel has them.
 pub(super) struct Interleave<'a, 'b, F> {
-    pub(super) rows: &'a Sources<'a>,
+    pub(super) rows: &'a FileRows<'a>,
     pub(super) first_n: (usize, usize),
     pub(super) words: &'b mut [u8],
     pub(super) tails: &'b mut [u8],
@@ -90,7 +90,7 @@ impl<I: Isa, F: Format> Op<I> for Interleave<'_, '_, F> {
     #[inline(always)]
     fn run(self, isa: I) {
         let (first, n) = self.first_n;
-        let Some(panel) = self.rows.panel else {
+        let Some(rows) = self.rows.contiguous else {
             return interleave::<F>(self.rows, (first, n), self.words, self.tails);
         };
         // Blocks of less than four words are taken by fours of words.
@@ -100,20 +100,20 @@ impl<I: Isa, F: Format> Op<I> for Interleave<'_, '_, F> {
         let (word, tail) = (together * F::WORDS * WORD, together * F::TAILS * TAIL);
         for i in 0..whole {
             let at = first * F::TYPE.block_bytes() + i * bytes;
-            announce(isa, &panel, at, bytes);
+            prefetch_next(isa, &rows, at, bytes);
             let words = &mut self.words[i * word..(i + 1) * word];
             let tails = &mut self.tails[i * tail..(i + 1) * tail];
             if F::WORDS == 0 {
-                halves(isa, &panel, at, tails);
+                halves(isa, &rows, at, tails);
                 continue;
             }
             let in_all = together * F::WORDS;
             for w in 0..in_all / 4 {
-                four_words(isa, &panel, at + F::WORDS_AT, 4 * w, words);
+                four_words(isa, &rows, at + F::WORDS_AT, 4 * w, words);
             }
             if !in_all.is_multiple_of(4) {
                 // Some words a second time.
-                four_words(isa, &panel, at + F::WORDS_AT, in_all.saturating_sub(4), words);
+                four_words(isa, &rows, at + F::WORDS_AT, in_all.saturating_sub(4), words);
             }
             if F::TAILS > 0 {
                 tails_of::<F>(self.rows, at, tails);
@@ -132,35 +132,35 @@ impl<I: Isa, F: Format> Op<I> for Interleave<'_, '_, F> {
     }
 }
 
-/// Announces the share of the next panel that falls to `bytes` of each row of this one, from byte `at` of a row on: that panel
-/// lies behind this one, and memory is read fastest in its own order.
+/// Prefetches the share of the next panel's rows that falls to `bytes` of each row of these, from byte `at` of a row on: those
+/// rows lie behind these, and memory is read fastest in its own order.
 #[inline(always)]
-fn announce<I: Isa>(isa: I, panel: &Panel<'_>, at: usize, bytes: usize) {
-    let start = panel.bytes().len();
+fn prefetch_next<I: Isa>(isa: I, rows: &ContiguousRows<'_>, at: usize, bytes: usize) {
+    let start = rows.bytes().len();
     for line in (ROWS * at).div_ceil(64)..(ROWS * (at + bytes)).div_ceil(64) {
-        isa.prefetch_l2(panel.bytes(), start + line * 64);
+        isa.prefetch_l2(rows.bytes(), start + line * 64);
     }
 }
 
 /// Words `w .. w + 4` of a block, whose words begin at byte `from` of a row.
 #[inline(always)]
-fn four_words<I: Isa>(isa: I, panel: &Panel<'_>, from: usize, w: usize, words: &mut [u8]) {
-    for part in 0..ROWS / I::ROWS {
-        let v = four_rows_each(isa, panel, part, from + 4 * w);
+fn four_words<I: Isa>(isa: I, rows: &ContiguousRows<'_>, from: usize, w: usize, words: &mut [u8]) {
+    for part in 0..ROWS / I::LANES {
+        let v = four_rows_each(isa, rows, part, from + 4 * w);
         for (i, v) in isa.transpose(v).into_iter().enumerate() {
-            isa.store(v, &mut words[(w + i) * WORD + part * 4 * I::ROWS..]);
+            isa.store(v, &mut words[(w + i) * WORD + part * 4 * I::LANES..]);
         }
     }
 }
 
 /// Eight blocks of half a word each, from byte `at` of a row on.
 #[inline(always)]
-fn halves<I: Isa>(isa: I, panel: &Panel<'_>, at: usize, tails: &mut [u8]) {
-    for part in 0..ROWS / I::ROWS {
-        let v = four_rows_each(isa, panel, part, at);
+fn halves<I: Isa>(isa: I, rows: &ContiguousRows<'_>, at: usize, tails: &mut [u8]) {
+    for part in 0..ROWS / I::LANES {
+        let v = four_rows_each(isa, rows, part, at);
         for (i, v) in isa.transpose(v).into_iter().enumerate() {
             let (low, high) = tails[2 * i * TAIL..(2 * i + 2) * TAIL].split_at_mut(TAIL);
-            let at = part * 2 * I::ROWS;
+            let at = part * 2 * I::LANES;
             isa.store_split(v, &mut low[at..], &mut high[at..]);
         }
     }
@@ -168,19 +168,19 @@ fn halves<I: Isa>(isa: I, panel: &Panel<'_>, at: usize, tails: &mut [u8]) {
 
 /// 16 bytes from byte `at` on of each row that a vector covers: vector i has those of rows i, i + 4, ...
 #[inline(always)]
-fn four_rows_each<I: Isa>(isa: I, panel: &Panel<'_>, part: usize, at: usize) -> [I::V; 4] {
-    let first = part * I::ROWS;
+fn four_rows_each<I: Isa>(isa: I, rows: &ContiguousRows<'_>, part: usize, at: usize) -> [I::V; 4] {
+    let first = part * I::LANES;
     [
-        isa.join(panel, first, at),
-        isa.join(panel, first + 1, at),
-        isa.join(panel, first + 2, at),
-        isa.join(panel, first + 3, at),
+        isa.join(rows, first, at),
+        isa.join(rows, first + 1, at),
+        isa.join(rows, first + 2, at),
+        isa.join(rows, first + 3, at),
     ]
 }
 
 /// The tails of the block that begins at byte `at` of each row.
 #[inline(always)]
-fn tails_of<F: Format>(rows: &Sources<'_>, at: usize, tails: &mut [u8]) {
+fn tails_of<F: Format>(rows: &FileRows<'_>, at: usize, tails: &mut [u8]) {
     for (r, row) in rows.rows.iter().enumerate() {
         let block = &row[at..at + F::TYPE.block_bytes()];
         for (j, out) in tails
@@ -197,7 +197,12 @@ fn tails_of<F: Format>(rows: &Sources<'_>, at: usize, tails: &mut [u8]) {
 }
 
 /// [`Interleave`] without vectors.
-fn interleave<F: Format>(rows: &Sources<'_>, (first, n): (usize, usize), words: &mut [u8], tails: &mut [u8]) {
+fn interleave<F: Format>(
+    rows: &FileRows<'_>,
+    (first, n): (usize, usize),
+    words: &mut [u8],
+    tails: &mut [u8],
+) {
     let bytes = F::TYPE.block_bytes();
     for i in 0..n {
         let words = &mut words[i * F::WORDS * WORD..(i + 1) * F::WORDS * WORD];
@@ -236,7 +241,7 @@ pub(super) fn restore<F: Format>(block: Blocks<'_>, row: usize, out: &mut [u8]) 
 #[inline(never)]
 pub(super) fn unpack_steps<const LEN: usize, const SCALES: bool>(
     ty: GgmlType,
-    rows: &Sources<'_>,
+    rows: &FileRows<'_>,
     (first, n): (usize, usize),
     words: &mut [u8],
 ) {

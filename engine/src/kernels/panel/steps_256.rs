@@ -1,5 +1,5 @@
 //! The kernels for blocks of 256 weights with integer scales per group of 16 or 32; the layouts are in
-//! [`super::layouts_256`]. One token in a browser goes another way through them: [`super::lines_256`].
+//! [`super::layouts_256`]. One token in a browser goes another way through them, `lines_256`.
 //!
 //! Per group: the dot products of its quads (4 consecutive k) are added up, multiplied by the group's scale and added to
 //! the step's sum. Weights that are stored with an offset (q + 32) begin that sum with `- offset * sum of scale * group sum
@@ -10,9 +10,9 @@
 use std::marker::PhantomData;
 
 use super::one_token::by_vectors;
-use super::packing::{Sources, unpack_steps};
+use super::packing::{FileRows, unpack_steps};
 use super::token_tiles::{Scratch, place, stride, sums_of};
-use super::{Blocks, Drivers, Format, Part, ROWS, ReadAhead, Row};
+use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
@@ -99,7 +99,7 @@ pub(super) struct Steps256<L>(PhantomData<L>);
 
 /// Group sums of x by twos.
 #[inline(always)]
-pub(super) fn sums_by_twos<'a, L: Layout>(x: &Row<'a>) -> &'a [[i16; 2]] {
+pub(super) fn sums_by_twos<'a, L: Layout>(x: &Input<'a>) -> &'a [[i16; 2]] {
     if L::GROUP == 16 {
         x.block.sums.as_chunks().0
     } else {
@@ -109,7 +109,7 @@ pub(super) fn sums_by_twos<'a, L: Layout>(x: &Row<'a>) -> &'a [[i16; 2]] {
 
 impl<L: Layout> Format for Steps256<L> {
     const TYPE: GgmlType = L::TYPE;
-    const BLOCK: usize = 256;
+    const BLOCK_LEN: usize = 256;
     const FILL: usize = 1;
     const WORDS_AT: usize = 0;
     const WORDS: usize = L::WORDS;
@@ -131,7 +131,7 @@ impl<L: Layout> Format for Steps256<L> {
         block[4 * L::WORDS..4 * L::WORDS + 2].copy_from_slice(&tail.to_le_bytes());
     }
 
-    fn fill_from_any(ty: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8]) {
+    fn fill_from_any(ty: GgmlType, rows: &FileRows<'_>, first_n: (usize, usize), words: &mut [u8]) {
         unpack_steps::<256, true>(ty, rows, first_n, words);
     }
 
@@ -141,7 +141,7 @@ impl<L: Layout> Format for Steps256<L> {
         blocks: Blocks<'_>,
         _: usize,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     ) {
         isa.block_of_256::<L, A>(blocks, ahead, x, acc);
@@ -149,7 +149,7 @@ impl<L: Layout> Format for Steps256<L> {
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, scratch: &mut Scratch) {
-        for part in 0..ROWS / I::ROWS {
+        for part in 0..ROWS / I::LANES {
             unpack::<I, L>(isa, &blocks.part::<I, Self>(0, part), part, scratch);
         }
     }
@@ -160,7 +160,7 @@ impl<L: Layout> Format for Steps256<L> {
         scratch: &[Scratch; 2],
         part: usize,
         _: usize,
-        x: &[Row<'_>; M],
+        x: &[Input<'_>; M],
         acc: &mut [f32],
     ) {
         tile::<I, L, P, M>(isa, scratch, part, x, acc);
@@ -189,11 +189,11 @@ pub(in crate::kernels) fn in_vectors<I: Isa, L: Layout, A: ReadAhead<I>>(
     isa: I,
     blocks: Blocks<'_>,
     ahead: A,
-    x: &Row<'_>,
+    x: &Input<'_>,
     acc: &mut [f32; ROWS],
 ) {
     by_vectors!(part of I => {
-        ahead.share(isa, part / I::SIDE_BY_SIDE, ROWS / I::ROWS / I::SIDE_BY_SIDE);
+        ahead.share(isa, part / I::SIDE_BY_SIDE, ROWS / I::LANES / I::SIDE_BY_SIDE);
         match I::SIDE_BY_SIDE {
             1 => one_token::<I, L, 1>(isa, blocks, part, x, acc),
             _ => one_token::<I, L, 2>(isa, blocks, part, x, acc),
@@ -207,7 +207,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
     isa: I,
     blocks: Blocks<'_>,
     part: usize,
-    x: &Row<'_>,
+    x: &Input<'_>,
     acc: &mut [f32; ROWS],
 ) {
     let block: [Part<'_>; P] = std::array::from_fn(|p| blocks.part::<I, Steps256<L>>(0, part + p));
@@ -233,7 +233,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
             unrolled!(i in together, at most 8 => {
                 let call = b * L::RUN + c * together + i;
                 for p in 0..P {
-                    block[p].announce::<I, Steps256<L>>(isa, (call, 64 / L::SHARED), part + p);
+                    block[p].prefetch::<I, Steps256<L>>(isa, (call, 64 / L::SHARED), part + p);
                 }
                 unrolled!(j in L::SHARED, at most 4 => {
                     let quad = b * bundle + j * L::RUN + c * together + i;
@@ -263,7 +263,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
         }
         let (d, dmin) = (L::d(isa, &block[p]), L::dmin(isa, &block[p]));
         let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
-        let acc = &mut acc[(part + p) * I::ROWS..];
+        let acc = &mut acc[(part + p) * I::LANES..];
         isa.store_f(isa.load_f(acc).add(step), acc);
     }
 }
@@ -271,11 +271,11 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
 /// One block of as many rows as a vector has, to bytes.
 #[inline(always)]
 fn unpack<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, scratch: &mut Scratch) {
-    let bytes = 4 * I::ROWS;
+    let bytes = 4 * I::LANES;
     let quads = &mut scratch.quads[part * 64 * bytes..][..64 * bytes];
     unrolled!(g in 8, at most 8 => {
         unrolled!(i in 8, at most 8 => {
-            block.announce::<I, Steps256<L>>(isa, (8 * g + i, 64), part);
+            block.prefetch::<I, Steps256<L>>(isa, (8 * g + i, 64), part);
             isa.store(L::quad(isa, block, 8 * g + i), &mut quads[(8 * g + i) * bytes..]);
         });
     });
@@ -294,8 +294,8 @@ fn unpack<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, scratch: &mu
             isa.store(isa.pairs_negated(scales[p / 2], p % 2, shift), &mut pairs[p * bytes..]);
         }
     });
-    isa.store_f(L::d(isa, block), &mut scratch.d[part * I::ROWS..]);
-    isa.store_f(L::dmin(isa, block), &mut scratch.dmin[part * I::ROWS..]);
+    isa.store_f(L::d(isa, block), &mut scratch.d[part * I::LANES..]);
+    isa.store_f(L::dmin(isa, block), &mut scratch.dmin[part * I::LANES..]);
 }
 
 /// P vectors of rows times M tokens, one block.
@@ -304,10 +304,10 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     isa: I,
     scratch: &[Scratch; 2],
     part: usize,
-    x: &[Row<'_>; M],
+    x: &[Input<'_>; M],
     acc: &mut [f32],
 ) {
-    let bytes = 4 * I::ROWS;
+    let bytes = 4 * I::LANES;
     // The slices' lengths are known where the code is compiled, so that no access below is checked.
     let mut quads: [&[u8]; P] = [&[]; P];
     let mut factors: [&[u8]; P] = [&[]; P];
@@ -360,8 +360,8 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
             add_pairs::<I, L, 1, M>(isa, &[pairs[p]], &sums_of_x, &mut msum);
         }
         let (panel, row) = place::<I>(part + p);
-        let d = isa.load_f(&scratch[panel].d[row * I::ROWS..]);
-        let dmin = isa.load_f(&scratch[panel].dmin[row * I::ROWS..]);
+        let d = isa.load_f(&scratch[panel].d[row * I::LANES..]);
+        let dmin = isa.load_f(&scratch[panel].dmin[row * I::LANES..]);
         for t in 0..M {
             let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][0]));
             let acc = &mut acc[sums_of::<I>(t, part + p)..];
@@ -380,7 +380,7 @@ fn add_pairs<I: Isa, L: Layout, const P: usize, const M: usize>(
 ) {
     unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
         for p in 0..P {
-            let pair = isa.load(&pairs[p][i * 4 * I::ROWS..]);
+            let pair = isa.load(&pairs[p][i * 4 * I::LANES..]);
             for t in 0..M {
                 sums[t][p] = isa.dot_pairs(sums[t][p], pair, sums_of_x[t][i]);
             }

@@ -8,9 +8,9 @@
 use std::marker::PhantomData;
 
 use super::one_token::by_vectors;
-use super::packing::{Sources, unpack_steps};
+use super::packing::{FileRows, unpack_steps};
 use super::token_tiles::{Scratch, place, stride, sums_of};
-use super::{Blocks, Drivers, Format, Part, ROWS, ReadAhead, Row};
+use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
@@ -81,8 +81,8 @@ pub(super) struct Steps32<L>(PhantomData<L>);
 
 impl<L: Layout> Format for Steps32<L> {
     const TYPE: GgmlType = L::TYPE;
-    const BLOCK: usize = if L::OWN { L::TYPE.block_len() } else { L::STEP };
-    const FILL: usize = 256 / Self::BLOCK;
+    const BLOCK_LEN: usize = if L::OWN { L::TYPE.block_len() } else { L::STEP };
+    const FILL: usize = 256 / Self::BLOCK_LEN;
     const WORDS_AT: usize = L::WORDS_AT;
     const WORDS: usize = L::WORDS;
     const TAILS: usize = L::TAILS;
@@ -102,7 +102,7 @@ impl<L: Layout> Format for Steps32<L> {
         L::restore_tail(block, j, tail);
     }
 
-    fn fill_from_any(ty: GgmlType, rows: &Sources<'_>, first_n: (usize, usize), words: &mut [u8]) {
+    fn fill_from_any(ty: GgmlType, rows: &FileRows<'_>, first_n: (usize, usize), words: &mut [u8]) {
         unpack_steps::<32, false>(ty, rows, first_n, words);
     }
 
@@ -112,47 +112,47 @@ impl<L: Layout> Format for Steps32<L> {
         blocks: Blocks<'_>,
         n: usize,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     ) {
-        let (per_block, side_by_side) = (Self::BLOCK / L::STEP, I::SIDE_BY_SIDE);
+        let (per_block, side_by_side) = (Self::BLOCK_LEN / L::STEP, I::SIDE_BY_SIDE);
         by_vectors!(first of I => {
-            let acc = &mut acc[first * I::ROWS..];
+            let acc = &mut acc[first * I::LANES..];
             let mut sums = [I::F::splat(0.0); 4];
             unrolled!(p in side_by_side, at most 4 => {
-                sums[p] = isa.load_f(&acc[p * I::ROWS..]);
+                sums[p] = isa.load_f(&acc[p * I::LANES..]);
             });
-            ahead.share(isa, first / side_by_side, ROWS / I::ROWS / side_by_side);
+            ahead.share(isa, first / side_by_side, ROWS / I::LANES / side_by_side);
             for i in 0..n {
                 unrolled!(p in side_by_side, at most 4 => {
                     let block = blocks.part::<I, Self>(i, first + p);
-                    block.announce::<I, Self>(isa, (0, 1), first + p);
+                    block.prefetch::<I, Self>(isa, (0, 1), first + p);
                     unrolled!(s in per_block, at most 4 => {
                         sums[p] = sums[p].add(one_step::<I, L>(isa, &block, s, i * per_block + s, x));
                     });
                 });
             }
             unrolled!(p in side_by_side, at most 4 => {
-                isa.store_f(sums[p], &mut acc[p * I::ROWS..]);
+                isa.store_f(sums[p], &mut acc[p * I::LANES..]);
             });
         });
     }
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch) {
-        let (bytes, quads) = (4 * I::ROWS, Self::BLOCK / 4);
-        for part in 0..ROWS / I::ROWS {
+        let (bytes, quads) = (4 * I::LANES, Self::BLOCK_LEN / 4);
+        for part in 0..ROWS / I::LANES {
             let at = part * 64 * bytes;
             for i in 0..n {
                 let block = blocks.part::<I, Self>(i, part);
                 let out = &mut scratch.quads[at + i * quads * bytes..][..quads * bytes];
                 unrolled!(q in quads, at most 16 => {
-                    block.announce::<I, Self>(isa, (q, quads), part);
+                    block.prefetch::<I, Self>(isa, (q, quads), part);
                     isa.store(L::quad(isa, &block, q), &mut out[q * bytes..]);
                 });
-                unrolled!(s in Self::BLOCK / L::STEP, at most 4 => {
-                    let step = i * (Self::BLOCK / L::STEP) + s;
-                    let at = step * ROWS + part * I::ROWS;
+                unrolled!(s in Self::BLOCK_LEN / L::STEP, at most 4 => {
+                    let step = i * (Self::BLOCK_LEN / L::STEP) + s;
+                    let at = step * ROWS + part * I::LANES;
                     isa.store_f(L::d(isa, &block, s), &mut scratch.d[at..]);
                     if L::MIN {
                         isa.store_f(L::m(isa, &block), &mut scratch.dmin[at..]);
@@ -168,16 +168,16 @@ impl<L: Layout> Format for Steps32<L> {
         scratch: &[Scratch; 2],
         part: usize,
         n: usize,
-        x: &[Row<'_>; M],
+        x: &[Input<'_>; M],
         acc: &mut [f32],
     ) {
-        tile::<I, L, P, M>(isa, scratch, part, n * (Self::BLOCK / L::STEP), x, acc);
+        tile::<I, L, P, M>(isa, scratch, part, n * (Self::BLOCK_LEN / L::STEP), x, acc);
     }
 }
 
 /// The sums of 16 of step `step`; the second is 0 where a step is 16 long.
 #[inline(always)]
-fn sums_of_x<L: Layout>(x: &Row<'_>, step: usize) -> [i16; 2] {
+fn sums_of_x<L: Layout>(x: &Input<'_>, step: usize) -> [i16; 2] {
     if L::STEP == 32 {
         [x.block.sums[2 * step], x.block.sums[2 * step + 1]]
     } else {
@@ -200,7 +200,7 @@ fn float_step<I: Isa, L: Layout>(isa: I, dx: f32, sums: [i16; 2], (d, m): (I::F,
 
 /// One step of as many rows as a vector has, times one token: step `s` of the block, step `step` of the fill.
 #[inline(always)]
-fn one_step<I: Isa, L: Layout>(isa: I, block: &Part<'_>, s: usize, step: usize, x: &Row<'_>) -> I::F {
+fn one_step<I: Isa, L: Layout>(isa: I, block: &Part<'_>, s: usize, step: usize, x: &Input<'_>) -> I::F {
     let quads = Shape::<I, L>::QUADS;
     let sums = sums_of_x::<L>(x, step);
     let q = &x.block.q[step * quads..(step + 1) * quads];
@@ -233,10 +233,10 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     scratch: &[Scratch; 2],
     part: usize,
     steps: usize,
-    x: &[Row<'_>; M],
+    x: &[Input<'_>; M],
     acc: &mut [f32],
 ) {
-    let (bytes, quads) = (4 * I::ROWS, Shape::<I, L>::QUADS);
+    let (bytes, quads) = (4 * I::LANES, Shape::<I, L>::QUADS);
     let mut weights: [&[u8]; P] = [&[]; P];
     for p in 0..P {
         let (panel, part) = place::<I>(part + p);
@@ -288,7 +288,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
         });
         for p in 0..P {
             let (panel, row) = place::<I>(part + p);
-            let at = step * ROWS + row * I::ROWS;
+            let at = step * ROWS + row * I::LANES;
             let d = isa.load_f(&scratch[panel].d[at..]);
             let m = isa.load_f(&scratch[panel].dmin[at..]);
             for t in 0..M {

@@ -1,9 +1,18 @@
-//! Tiles of tokens: a fill is unpacked to bytes once, and many tokens are multiplied with it.
+//! Tiles of tokens: 256 weights of some panels are unpacked to bytes once, into a scratch that stays in the first-level cache, and
+//! all tokens are multiplied with it, a register tile of MR x NR at a time.
+//!
+//! ```text
+//!   for up to 512 tokens                 sums of floats wait in an array of [token][row]
+//!     for panels, as many as a tile is high
+//!       for each fill along k            unpack -> bytes, scales as factors, d
+//!         for tokens by I::MR            tile: I::MR tokens x I::NR outputs in registers
+//!                                        after the last fill: its sums to where they are shown
+//! ```
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::fill::{Buffer, FillInputs, Inputs, Source, show, shown};
+use super::fill::{Buffer, FillInputs, Inputs, ShardPanels, show, shown};
 use super::{Format, ROWS, WORD};
 use crate::kernels::Activations;
 use crate::kernels::isa::{Isa, Op};
@@ -49,21 +58,21 @@ impl Scratch {
 /// Vector number `part` as counted over all panels of a tile: its panel, and its place there.
 #[inline(always)]
 pub(super) fn place<I: Isa>(part: usize) -> (usize, usize) {
-    let parts = ROWS / I::ROWS;
+    let parts = ROWS / I::LANES;
     // The remainder changes nothing but tells the compiler that there is no such panel.
     (part / parts % PANELS, part % parts)
 }
 
 /// Sums per token: those of the panels that a tile is high.
 pub(super) const fn stride<I: Isa>() -> usize {
-    (I::PARTS * I::ROWS).div_ceil(ROWS) * ROWS
+    I::NR.div_ceil(ROWS) * ROWS
 }
 
 /// Where the sums of token `t` and vector `part`, as counted over all panels of a tile, begin.
 #[inline(always)]
 pub(super) fn sums_of<I: Isa>(t: usize, part: usize) -> usize {
     // The remainder changes nothing but tells the compiler that there is no such vector.
-    t * stride::<I>() + part % (stride::<I>() / I::ROWS) * I::ROWS
+    t * stride::<I>() + part % (stride::<I>() / I::LANES) * I::LANES
 }
 
 /// Rows of a weight times some tokens, at most [`TOKENS`].
@@ -86,38 +95,38 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     #[inline(always)]
     fn run(mut self, isa: I) {
         let m = self.tokens.len();
-        let source = Source::<F>::new(self.weight);
+        let shard = ShardPanels::<F>::new(self.weight);
         let inputs = Inputs::<F>::new(self.x);
         let mut buffer = Buffer::new();
         let mut scratch = [const { Scratch::new() }; PANELS];
         let mut sums = Sums([0.0; TOKENS * PANELS * ROWS]);
         // Sums per token, the panels that they belong to, and the vectors in those.
         let stride = stride::<I>();
-        let (high, parts) = (stride / ROWS, stride / I::ROWS);
+        let (high, parts) = (stride / ROWS, stride / I::LANES);
         let end = self.rows.end.div_ceil(ROWS);
         for first in (self.rows.start / ROWS..end).step_by(high) {
             let sums = &mut sums.0[..m * stride];
             sums.fill(0.0);
-            let panels = [0, 1].map(|i| source.panel((first + i).min(end - 1)));
-            for i in 0..source.fills() {
+            let panels = [0, 1].map(|i| shard.panel((first + i).min(end - 1)));
+            for i in 0..shard.fills() {
                 let mut blocks = 0;
                 for (panel, scratch) in panels.iter().zip(&mut scratch).take(high) {
-                    let (fill, n) = source.fill(isa, panel, i, &mut buffer);
+                    let (fill, n) = shard.fill(isa, panel, i, &mut buffer);
                     F::unpack(isa, fill, n, scratch);
                     blocks = n;
                 }
                 let inputs = inputs.fill(i);
                 // What has its last sum is shown at once: a row of outputs is far from the next one, and the writes of a few
                 // are done while the next tile computes.
-                let shown = (i + 1 == source.fills()).then(|| first..end.min(first + high));
+                let shown = (i + 1 == shard.fills()).then(|| first..end.min(first + high));
                 let mut t = 0;
                 macro_rules! tiles_of {
                     ($tokens:expr) => {
                         while t + $tokens <= m {
                             if let Some(panels) = &shown {
-                                self.announce(isa, panels.clone(), t..t + $tokens);
+                                self.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
                             }
-                            for part in (0..parts).step_by(I::PARTS) {
+                            for part in (0..parts).step_by(I::NR / I::LANES) {
                                 let x = (&inputs, self.tokens.start + t);
                                 let acc = &mut sums[t * stride..];
                                 tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc);
@@ -129,17 +138,17 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                         }
                     };
                 }
-                tiles_of!(I::TOKENS);
+                tiles_of!(I::MR);
                 // What is left over goes by fours and twos, then alone.
-                if I::TOKENS > 4 {
+                if I::MR > 4 {
                     tiles_of!(4);
                 }
-                if I::TOKENS > 2 {
+                if I::MR > 2 {
                     tiles_of!(2);
                 }
                 let rest = t..m;
                 for t in rest.clone() {
-                    let x = [inputs.row(self.tokens.start + t)];
+                    let x = [inputs.token(self.tokens.start + t)];
                     for part in 0..parts {
                         let acc = &mut sums[t * stride..];
                         F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
@@ -154,9 +163,9 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
 }
 
 impl<F> Tokens<'_, '_, '_, F> {
-    /// Hints that the outputs of some tokens will be written soon.
+    /// Prefetches the lines that the outputs of some tokens will be written to.
     #[inline(always)]
-    fn announce<I: Isa>(&mut self, isa: I, panels: Range<usize>, tokens: Range<usize>) {
+    fn prefetch_outputs<I: Isa>(&mut self, isa: I, panels: Range<usize>, tokens: Range<usize>) {
         let columns = shown(panels.start, &self.rows).1;
         for t in tokens {
             let out = &self.out.row(self.tokens.start + t)[columns.start..];
@@ -179,7 +188,7 @@ impl<F> Tokens<'_, '_, '_, F> {
     }
 }
 
-/// [`Format::tile`] of [`Isa::PARTS`] vectors from number `part` on and of so many tokens, which is known where the code is
+/// [`Format::tile`] of [`Isa::NR`] outputs, from vector number `part` on, and of so many tokens, which is known where the code is
 /// compiled.
 #[inline(always)]
 fn tile<I: Isa, F: Format>(
@@ -192,20 +201,20 @@ fn tile<I: Isa, F: Format>(
 ) {
     macro_rules! of {
         ($parts:literal, $tokens:literal) => {{
-            let x = x.rows::<$tokens>(token);
+            let x = x.tokens::<$tokens>(token);
             F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
         }};
     }
-    match (I::PARTS, tokens) {
+    match (I::NR / I::LANES, tokens) {
         (2, 2) => of!(2, 2),
         (2, 3) => of!(2, 3),
         (2, 4) => of!(2, 4),
         (2, 6) => of!(2, 6),
-        // A size without a tile of its own goes in the smallest ones.
+        // Every instruction set has its sizes above. One with other sizes would be right but slow, a vector and a token at a time.
         _ => {
             for t in 0..tokens {
-                let x = [x.row(token + t)];
-                for p in 0..I::PARTS {
+                let x = [x.token(token + t)];
+                for p in 0..I::NR / I::LANES {
                     let acc = &mut acc[t * stride::<I>()..];
                     F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);
                 }

@@ -74,16 +74,16 @@ impl<C: Codebook> Kind256 for Points<C> {
         let shared = C::shared(isa, block);
         let mut sums = [isa.zero(); M];
         // Bytes of a vector, and vectors of 64 weights.
-        let (width, vectors) = (4 * I::ROWS, 16 / I::ROWS);
+        let (width, vectors) = (4 * I::LANES, 16 / I::LANES);
         for c in 0..4 {
-            // As in `panels_256`: the compiler shall know that no index is out of range.
+            // The mask changes nothing but tells the compiler that no index is out of range.
             let c = c & 3;
             let chunk = C::chunk(isa, block, c, shared);
             unrolled!(v in vectors, at most 4 => {
                 let w = if C::FOURS {
-                    isa.join_u32(&chunk.fours[v * I::ROWS..])
+                    isa.join_u32(&chunk.fours[v * I::LANES..])
                 } else {
-                    isa.join_u64(&chunk.eights[v * I::ROWS / 2..])
+                    isa.join_u64(&chunk.eights[v * I::LANES / 2..])
                 };
                 let groups = &C::GROUPS.as_flattened()[64 * c + v * width..];
                 let factors = isa.shuffle(chunk.factors, isa.load(groups));
@@ -165,7 +165,7 @@ fn signs_of_codes<I: RowIsa>(isa: I, codes: I::V, v: usize) -> I::V {
         }
         mask
     };
-    let places = isa.load(&PLACES[v * 4 * I::ROWS..]);
+    let places = isa.load(&PLACES[v * 4 * I::LANES..]);
     let bit = isa.and(isa.shuffle(codes, places), isa.load(&MASK));
     // 1, or 1 less a bit of 2 to 128.
     isa.sub8(isa.splat8(1), bit)

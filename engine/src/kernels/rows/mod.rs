@@ -1,7 +1,7 @@
-//! Matmul over the file's bytes for types without a panel: a row at a time, for as few tokens as a decode step has.
+//! Matmul over the file's bytes for types without a panel: a row at a time, for as few tokens as decoding has.
 //!
 //! ```text
-//!   types of 256      step s of a row -> vectors of unsigned bytes, 4 * ROWS consecutive k each
+//!   types of 256      step s of a row -> vectors of unsigned bytes, 4 * LANES consecutive k each
 //!                     x is loaded alike, takes the weights' signs, and the products are summed up by twos (16 bits)
 //!                     group factors, repeated for every pair, make 32-bit sums of them: one accumulator a step
 //!   types of 32       128 weights are four steps; as many vectors as they fill, each multiplied by itself
@@ -301,7 +301,7 @@ impl Kind256 for Tq1 {
         powers::<16>(&block[32..48], b);
         powers::<4>(&block[48..52], c);
         let mut sums = [isa.zero(); M];
-        let width = 4 * I::ROWS;
+        let width = 4 * I::LANES;
         for i in 0..256 / width {
             let v = isa.load(&fractions[i * width..]);
             let three_quarters = isa.average8(v, isa.average8(v, isa.zero()));
@@ -354,7 +354,7 @@ impl Kind256 for Tq2 {
     fn dot<I: RowIsa, const M: usize>(isa: I, block: &[u8], x: &[&[i8; 256]; M]) -> [I::V; M] {
         let block = &block[..66];
         let mut sums = [isa.zero(); M];
-        let (width, vectors) = (4 * I::ROWS, 16 / I::ROWS);
+        let (width, vectors) = (4 * I::LANES, 16 / I::LANES);
         unrolled!(v in vectors, at most 4 => {
             let bytes = isa.load(&block[v * width..]);
             // 32 bytes hold 128 weights, in the order of the shifts.
@@ -459,7 +459,7 @@ fn one_block<I: RowIsa, K: Kind32, const M: usize>(
             }
         }
     }
-    let width = 4 * I::ROWS;
+    let width = 4 * I::LANES;
     let mut products = [[isa.zero(); 8]; M];
     unrolled!(v in 32 * K::STEPS / width, at most 8 => {
         let mut parts = [isa.zero(); M];
@@ -497,7 +497,7 @@ impl Kind32 for Q1 {
         let minus: [u8; 16] = std::array::from_fn(|i| !block[2 + i]);
         let mut out = [isa.zero(); M];
         for t in 0..M {
-            let x = isa.negate_where(x[t], &minus[v * I::ROWS / 2..]);
+            let x = isa.negate_where(x[t], &minus[v * I::LANES / 2..]);
             out[t] = isa.products(isa.splat8(1), x);
         }
         out
@@ -528,7 +528,7 @@ impl Kind32 for Q2 {
             isa.and(bytes, isa.splat8(15)),
             isa.and(isa.shr16(bytes, 4), isa.splat8(15)),
         );
-        let at = v * 4 * I::ROWS;
+        let at = v * 4 * I::LANES;
         let even = isa.shuffle(low, isa.load(&PLACES[0][at..]));
         let odd = isa.shuffle(high, isa.load(&PLACES[1][at..]));
         // Lanes of one nibble n: n * 65 has n & 3 at the bottom of its low byte and n >> 2 in its high byte.

@@ -35,8 +35,8 @@ pub(super) fn attend(
     sum: &mut Partials<'_>,
 ) {
     let mut o = [0.0f32; MAX_HEAD_DIM];
-    for index in 0..visible.len() * queries.group {
-        let visible = &visible[index / queries.group];
+    for index in 0..visible.len() * queries.heads {
+        let visible = &visible[index / queries.heads];
         if visible.is_empty() {
             continue;
         }

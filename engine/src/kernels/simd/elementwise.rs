@@ -48,8 +48,8 @@ impl<I: Isa> Op<I> for Quantize<'_> {
                 .zip(q.as_chunks_mut::<16>().0)
                 .zip(sums)
             {
-                for part in 0..16 / I::ROWS {
-                    let at = part * I::ROWS;
+                for part in 0..16 / I::LANES {
+                    let at = part * I::LANES;
                     isa.store_i8(isa.load_f(&x[at..]).mul(r), &mut q[at..]);
                 }
                 // In a register: where each addition may change what is read next, it is a loop of bytes.
@@ -92,21 +92,21 @@ fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f32 {
     let (whole, rest) = x.as_chunks::<16>();
     let mut lanes = [I::F::splat(0.0); 4];
     for x in whole {
-        for part in 0..16 / I::ROWS {
-            let x = isa.load_f(&x[part * I::ROWS..]);
+        for part in 0..16 / I::LANES {
+            let x = isa.load_f(&x[part * I::LANES..]);
             lanes[part] = lanes[part].add(x.mul(x));
         }
     }
     if !rest.is_empty() {
         let mut partial = [0.0f32; 16];
-        for part in 0..16 / I::ROWS {
-            isa.store_f(lanes[part], &mut partial[part * I::ROWS..]);
+        for part in 0..16 / I::LANES {
+            isa.store_f(lanes[part], &mut partial[part * I::LANES..]);
         }
         for (partial, x) in partial.iter_mut().zip(rest) {
             *partial += x * x;
         }
-        for part in 0..16 / I::ROWS {
-            lanes[part] = isa.load_f(&partial[part * I::ROWS..]);
+        for part in 0..16 / I::LANES {
+            lanes[part] = isa.load_f(&partial[part * I::LANES..]);
         }
     }
     // From here the sum has the shape of a sum of 16 numbers: +0.0 + p is p, a square is never -0.0.
@@ -156,8 +156,11 @@ impl Function for Gelu {
 
 #[inline(always)]
 fn gate<I: Isa, A: Function>(isa: I, gate: &mut [f32], up: &[f32]) {
-    let n = gate.len() / I::ROWS * I::ROWS;
-    for (gate, up) in gate[..n].chunks_exact_mut(I::ROWS).zip(up.chunks_exact(I::ROWS)) {
+    let n = gate.len() / I::LANES * I::LANES;
+    for (gate, up) in gate[..n]
+        .chunks_exact_mut(I::LANES)
+        .zip(up.chunks_exact(I::LANES))
+    {
         isa.store_f(A::of(isa.load_f(gate)).mul(isa.load_f(up)), gate);
     }
     for (gate, up) in gate[n..].iter_mut().zip(&up[n..]) {

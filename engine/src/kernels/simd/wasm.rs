@@ -6,7 +6,7 @@ use crate::kernels::isa::wasm::{Run, Wasm};
 use crate::kernels::panel::lines_256::in_lines;
 use crate::kernels::panel::reads::ByReading;
 use crate::kernels::panel::steps_256::{Layout, in_vectors};
-use crate::kernels::panel::{Blocks, Drivers, ROWS, ReadAhead, Row};
+use crate::kernels::panel::{Blocks, Drivers, Input, ROWS, ReadAhead};
 
 impl<const RELAXED: bool> Drivers for Wasm<RELAXED>
 where
@@ -19,7 +19,7 @@ where
         self,
         blocks: Blocks<'_>,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     ) {
         if L::ROLLED {

@@ -4,7 +4,7 @@
 use crate::kernels::isa::x86::{Avx2, Avx512, Enter};
 use crate::kernels::panel::drivers::NoReads;
 use crate::kernels::panel::steps_256::{Layout, in_vectors};
-use crate::kernels::panel::{Blocks, Drivers, ROWS, ReadAhead, Row};
+use crate::kernels::panel::{Blocks, Drivers, Input, ROWS, ReadAhead};
 use crate::kernels::{MatmulKernel, rows};
 
 impl<const VNNI: bool> Drivers for Avx2<VNNI>
@@ -18,7 +18,7 @@ where
         self,
         blocks: Blocks<'_>,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     ) {
         in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);
@@ -46,7 +46,7 @@ where
         self,
         blocks: Blocks<'_>,
         ahead: A,
-        x: &Row<'_>,
+        x: &Input<'_>,
         acc: &mut [f32; ROWS],
     ) {
         in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);

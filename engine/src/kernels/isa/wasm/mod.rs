@@ -25,7 +25,7 @@ use std::arch::wasm32::*;
 use half::f16;
 
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{Isa, LineIsa, Op, Panel, bytes_to_i16, lane_shuffle};
+use crate::kernels::isa::{ContiguousRows, Isa, LineIsa, Op, bytes_to_i16, lane_shuffle};
 use crate::kernels::peak::LINE;
 
 /// Vectors of 128 bits. Any module that holds this code runs only where they are.
@@ -131,9 +131,9 @@ where
     Self: Run,
 {
     const NAME: &'static str = if RELAXED { "wasm-relaxed" } else { "wasm-simd128" };
-    const ROWS: usize = 4;
-    const PARTS: usize = 2;
-    const TOKENS: usize = 2;
+    const LANES: usize = 4;
+    const MR: usize = 2;
+    const NR: usize = 8;
     // Of steps of 32 weights: two need more registers than there are, and were no faster in Chromium.
     const SIDE_BY_SIDE: usize = 1;
     const BIAS: i32 = 128;
@@ -168,7 +168,7 @@ where
     }
 
     #[inline(always)]
-    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> v128 {
+    fn join(self, rows: &ContiguousRows<'_>, first: usize, at: usize) -> v128 {
         let (p, _) = rows.every_fourth::<1>(first, at);
         // SAFETY: 16 bytes, as the rows promise; any alignment will do.
         unsafe { v128_load(p.cast()) }

@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 
 use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{Isa, Op, Panel, RowIsa, bytes_to_i16, lane_shuffle};
+use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder Lake, Zen 5
 /// and later), where `VNNI` says so.
@@ -37,26 +37,26 @@ isa! {
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct F(__m256);
 
-/// An intrinsic, which the type's existence makes safe to run; see the module's first lines.
+/// An intrinsic on registers, which the type's existence makes safe to run. What touches memory has an `unsafe` of its own, which
+/// says why it stays within a slice.
 macro_rules! op {
     ($($call:tt)+) => {
-        // SAFETY: a value of `Avx2` (or of `F`, which only it makes) exists only where detection found the features; the
-        // intrinsic touches no memory but through pointers made from slices of checked length.
+        // SAFETY: a value of `Avx2` (or of `F`, which only it makes) exists only where detection found the features, and they are
+        // all that an intrinsic on registers asks for.
         unsafe { $($call)+ }
     };
 }
 
 #[inline(always)]
 fn repeat(shuffle: [u8; 16]) -> __m256i {
-    op!(_mm256_broadcastsi128_si256(_mm_loadu_si128(
-        shuffle.as_ptr().cast()
-    )))
+    // SAFETY: the features are there, as in `op!`; 16 bytes of an array; any alignment will do.
+    unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(shuffle.as_ptr().cast())) }
 }
 
-/// See [`Isa::settle`].
+/// See [`Isa::black_box`].
 #[inline]
 #[target_feature(enable = "avx2")]
-fn settle(mut v: __m256i) -> __m256i {
+fn black_box(mut v: __m256i) -> __m256i {
     // SAFETY: no instruction at all.
     unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) v, options(nostack, preserves_flags)) };
     v
@@ -67,9 +67,9 @@ where
     Self: Enter,
 {
     const NAME: &'static str = if VNNI { "avx-vnni" } else { "avx2" };
-    const ROWS: usize = 8;
-    const PARTS: usize = 2;
-    const TOKENS: usize = 3;
+    const LANES: usize = 8;
+    const MR: usize = 3;
+    const NR: usize = 16;
     const SIDE_BY_SIDE: usize = 2;
     const BIAS: i32 = if VNNI { 128 } else { 0 };
     const WIDE_GROUPS: bool = VNNI;
@@ -87,40 +87,39 @@ where
     #[inline(always)]
     fn load(self, bytes: &[u8]) -> __m256i {
         let bytes = &bytes[..32];
-        op!(_mm256_loadu_si256(bytes.as_ptr().cast()))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
     }
 
     #[inline(always)]
     fn prefetch(self, bytes: &[u8], at: usize) {
-        // A hint: any address will do.
-        op!(_mm_prefetch::<_MM_HINT_T0>(
-            bytes.as_ptr().wrapping_add(at).cast()
-        ));
+        // SAFETY: a hint, for which any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) };
     }
 
     #[inline(always)]
     fn prefetch_l2(self, bytes: &[u8], at: usize) {
-        // A hint: any address will do.
-        op!(_mm_prefetch::<_MM_HINT_T1>(
-            bytes.as_ptr().wrapping_add(at).cast()
-        ));
+        // SAFETY: a hint, for which any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(at).cast()) };
     }
 
     #[inline(always)]
-    fn settle(self, v: __m256i) -> __m256i {
-        op!(settle(v))
+    fn black_box(self, v: __m256i) -> __m256i {
+        op!(black_box(v))
     }
 
     #[inline(always)]
     fn store(self, v: __m256i, bytes: &mut [u8]) {
         let bytes = &mut bytes[..32];
-        op!(_mm256_storeu_si256(bytes.as_mut_ptr().cast(), v));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), v) };
     }
 
     #[inline(always)]
-    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> __m256i {
+    fn join(self, rows: &ContiguousRows<'_>, first: usize, at: usize) -> __m256i {
         let (p, next) = rows.every_fourth::<2>(first, at);
-        op!(_mm256_loadu2_m128i(p.add(next).cast(), p.cast()))
+        // SAFETY: the features are there, as in `op!`; 16 bytes at each place, as `every_fourth` promises; any alignment will do.
+        unsafe { _mm256_loadu2_m128i(p.add(next).cast(), p.cast()) }
     }
 
     #[inline(always)]
@@ -140,7 +139,8 @@ where
     #[inline(always)]
     fn store_split(self, v: __m256i, low: &mut [u8], high: &mut [u8]) {
         let (low, high) = (&mut low[..16], &mut high[..16]);
-        op!({
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        unsafe {
             // In every 16 bytes the lower halves, then the upper ones; then all the lower ones.
             let split = _mm256_setr_epi8(
                 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7,
@@ -149,7 +149,7 @@ where
             let v = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(v, split));
             _mm_storeu_si128(low.as_mut_ptr().cast(), _mm256_castsi256_si128(v));
             _mm_storeu_si128(high.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(v));
-        });
+        };
     }
 
     #[inline(always)]
@@ -329,19 +329,22 @@ where
     #[inline(always)]
     fn load_f(self, v: &[f32]) -> F {
         let v = &v[..8];
-        F(op!(_mm256_loadu_ps(v.as_ptr())))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm256_loadu_ps(v.as_ptr()) })
     }
 
     #[inline(always)]
     fn load_f32(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..32];
-        F(op!(_mm256_loadu_ps(bytes.as_ptr().cast())))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm256_loadu_ps(bytes.as_ptr().cast()) })
     }
 
     #[inline(always)]
     fn load_f16(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..16];
-        F(op!(_mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().cast()))))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().cast())) })
     }
 
     #[inline(always)]
@@ -363,20 +366,23 @@ where
     #[inline(always)]
     fn load_halves(self, v: &[u16]) -> F {
         let v = &v[..8];
-        F(op!(_mm256_cvtph_ps(_mm_loadu_si128(v.as_ptr().cast()))))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(v.as_ptr().cast())) })
     }
 
     #[inline(always)]
     fn load_bf16(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..16];
-        let wide = op!(_mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().cast())));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        let wide = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().cast())) };
         F(op!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))))
     }
 
     #[inline(always)]
     fn store_f(self, v: F, out: &mut [f32]) {
         let out = &mut out[..8];
-        op!(_mm256_storeu_ps(out.as_mut_ptr(), v.0));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v.0) };
     }
 
     #[inline(always)]
@@ -387,22 +393,22 @@ where
             _mm256_castsi256_si128(ints),
             _mm256_extracti128_si256::<1>(ints)
         ));
-        op!(_mm_storel_epi64(
-            out.as_mut_ptr().cast(),
-            _mm_packs_epi16(words, words)
-        ));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packs_epi16(words, words)) };
     }
 
     #[inline(always)]
     fn max_magnitude(self, v: &[f32]) -> u32 {
         let mut max = self.zero();
         for v in v.as_chunks::<8>().0 {
-            let bits = op!(_mm256_loadu_si256(v.as_ptr().cast()));
+            // SAFETY: the features are there, as in `op!`; an array of that size; any alignment will do.
+            let bits = unsafe { _mm256_loadu_si256(v.as_ptr().cast()) };
             let magnitude = op!(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fff_ffff)));
             max = op!(_mm256_max_epu32(max, magnitude));
         }
         let mut lanes = [0u32; 8];
-        op!(_mm256_storeu_si256(lanes.as_mut_ptr().cast(), max));
+        // SAFETY: the features are there, as in `op!`; an array of that size; any alignment will do.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), max) };
         lanes.into_iter().fold(0, u32::max)
     }
 
@@ -435,16 +441,16 @@ where
     #[inline(always)]
     fn load_i8(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..8];
-        F(op!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
-            bytes.as_ptr().cast()
-        )))))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()))) })
     }
 
     #[inline(always)]
     fn store_halves(self, v: F, out: &mut [u16]) -> bool {
         let out = &mut out[..8];
         let halves = op!(_mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v.0));
-        op!(_mm_storeu_si128(out.as_mut_ptr().cast(), halves));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), halves) };
         let exponent = op!(_mm_set1_epi16(0x7c00));
         op!(_mm_movemask_epi8(_mm_cmpeq_epi16(
             _mm_and_si128(halves, exponent),
@@ -460,13 +466,15 @@ where
     #[inline(always)]
     fn load_row(self, v: &[i8]) -> __m256i {
         let v = &v[..32];
-        op!(_mm256_loadu_si256(v.as_ptr().cast()))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm256_loadu_si256(v.as_ptr().cast()) }
     }
 
     #[inline(always)]
     fn load_two(self, low: &[i8], high: &[i8]) -> __m256i {
         let (low, high) = (&low[..16], &high[..16]);
-        op!(_mm256_loadu2_m128i(high.as_ptr().cast(), low.as_ptr().cast()))
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        unsafe { _mm256_loadu2_m128i(high.as_ptr().cast(), low.as_ptr().cast()) }
     }
 
     #[inline(always)]
@@ -571,7 +579,8 @@ where
             _mm256_extracti128_si256::<1>(all)
         ));
         let mut sums = [0i32; 4];
-        op!(_mm_storeu_si128(sums.as_mut_ptr().cast(), four));
+        // SAFETY: the features are there, as in `op!`; an array of that size; any alignment will do.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), four) };
         sums
     }
 

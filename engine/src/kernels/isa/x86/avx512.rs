@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{Isa, Op, Panel, RowIsa, bytes_to_i16, lane_shuffle};
+use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`] puts the
 /// number into a register.
@@ -49,18 +49,20 @@ impl<const SPLAT: bool> Avx512<SPLAT> {
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct F(__m512);
 
-/// An intrinsic, which the type's existence makes safe to run; see the module's first lines.
+/// An intrinsic on registers, which the type's existence makes safe to run. What touches memory has an `unsafe` of its own, which
+/// says why it stays within a slice.
 macro_rules! op {
     ($($call:tt)+) => {
-        // SAFETY: a value of `Avx512` (or of `F`, which only it makes) exists only where detection found the features; the
-        // intrinsic touches no memory but through pointers made from slices of checked length.
+        // SAFETY: a value of `Avx512` (or of `F`, which only it makes) exists only where detection found the features, and they are
+        // all that an intrinsic on registers asks for.
         unsafe { $($call)+ }
     };
 }
 
 #[inline(always)]
 fn repeat(shuffle: [u8; 16]) -> __m512i {
-    op!(_mm512_broadcast_i32x4(_mm_loadu_si128(shuffle.as_ptr().cast())))
+    // SAFETY: the features are there, as in `op!`; 16 bytes of an array; any alignment will do.
+    unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(shuffle.as_ptr().cast())) }
 }
 
 /// `vpdpwssd`. As an intrinsic the compiler takes it apart on processors it is not told about: into a product and a sum, which are
@@ -104,10 +106,10 @@ fn add_times(mut sum: __m512, v: __m512, x: &f32) -> __m512 {
     sum
 }
 
-/// See [`Isa::settle`].
+/// See [`Isa::black_box`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn settle(mut v: __m512i) -> __m512i {
+fn black_box(mut v: __m512i) -> __m512i {
     // SAFETY: there is no instruction in it.
     unsafe { std::arch::asm!("/* {0} */", inout(zmm_reg) v, options(nostack, preserves_flags)) };
     v
@@ -118,9 +120,9 @@ where
     Self: Enter,
 {
     const NAME: &'static str = "avx512";
-    const ROWS: usize = 16;
-    const PARTS: usize = 2;
-    const TOKENS: usize = 6;
+    const LANES: usize = 16;
+    const MR: usize = 6;
+    const NR: usize = 32;
     const SIDE_BY_SIDE: usize = 1;
     const BIAS: i32 = 128;
     const WIDE_GROUPS: bool = true;
@@ -138,44 +140,43 @@ where
     #[inline(always)]
     fn load(self, bytes: &[u8]) -> __m512i {
         let bytes = &bytes[..64];
-        op!(_mm512_loadu_si512(bytes.as_ptr().cast()))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
     #[inline(always)]
     fn prefetch(self, bytes: &[u8], at: usize) {
-        // A hint: any address will do.
-        op!(_mm_prefetch::<_MM_HINT_T0>(
-            bytes.as_ptr().wrapping_add(at).cast()
-        ));
+        // SAFETY: a hint, for which any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) };
     }
 
     #[inline(always)]
     fn prefetch_l2(self, bytes: &[u8], at: usize) {
-        // A hint: any address will do.
-        op!(_mm_prefetch::<_MM_HINT_T1>(
-            bytes.as_ptr().wrapping_add(at).cast()
-        ));
+        // SAFETY: a hint, for which any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(at).cast()) };
     }
 
     #[inline(always)]
-    fn settle(self, v: __m512i) -> __m512i {
-        op!(settle(v))
+    fn black_box(self, v: __m512i) -> __m512i {
+        op!(black_box(v))
     }
 
     #[inline(always)]
     fn store(self, v: __m512i, bytes: &mut [u8]) {
         let bytes = &mut bytes[..64];
-        op!(_mm512_storeu_si512(bytes.as_mut_ptr().cast(), v));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), v) };
     }
 
     #[inline(always)]
-    fn join(self, rows: &Panel<'_>, first: usize, at: usize) -> __m512i {
+    fn join(self, rows: &ContiguousRows<'_>, first: usize, at: usize) -> __m512i {
         let (p, next) = rows.every_fourth::<4>(first, at);
-        op!({
+        // SAFETY: the features are there, as in `op!`; 16 bytes at each place, as `every_fourth` promises; any alignment will do.
+        unsafe {
             let low = _mm256_loadu2_m128i(p.add(next).cast(), p.cast());
             let high = _mm256_loadu2_m128i(p.add(3 * next).cast(), p.add(2 * next).cast());
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-        })
+        }
     }
 
     #[inline(always)]
@@ -195,13 +196,14 @@ where
     #[inline(always)]
     fn store_split(self, v: __m512i, low: &mut [u8], high: &mut [u8]) {
         let (low, high) = (&mut low[..32], &mut high[..32]);
-        op!({
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        unsafe {
             _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(v));
             _mm256_storeu_si256(
                 high.as_mut_ptr().cast(),
                 _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(v)),
             );
-        });
+        };
     }
 
     #[inline(always)]
@@ -341,19 +343,22 @@ where
     #[inline(always)]
     fn load_f(self, v: &[f32]) -> F {
         let v = &v[..16];
-        F(op!(_mm512_loadu_ps(v.as_ptr())))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm512_loadu_ps(v.as_ptr()) })
     }
 
     #[inline(always)]
     fn load_f32(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..64];
-        F(op!(_mm512_loadu_ps(bytes.as_ptr().cast())))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm512_loadu_ps(bytes.as_ptr().cast()) })
     }
 
     #[inline(always)]
     fn load_f16(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..32];
-        F(op!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) })
     }
 
     #[inline(always)]
@@ -365,34 +370,39 @@ where
     #[inline(always)]
     fn load_halves(self, v: &[u16]) -> F {
         let v = &v[..16];
-        F(op!(_mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast()))))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast())) })
     }
 
     #[inline(always)]
     fn load_bf16(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..32];
-        let wide = op!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast())));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        let wide = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast())) };
         F(op!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))))
     }
 
     #[inline(always)]
     fn store_f(self, v: F, out: &mut [f32]) {
         let out = &mut out[..16];
-        op!(_mm512_storeu_ps(out.as_mut_ptr(), v.0));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v.0) };
     }
 
     #[inline(always)]
     fn store_i8(self, v: F, out: &mut [i8]) {
         let out = &mut out[..16];
         let bytes = op!(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v.0)));
-        op!(_mm_storeu_si128(out.as_mut_ptr().cast(), bytes));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) };
     }
 
     #[inline(always)]
     fn max_magnitude(self, v: &[f32]) -> u32 {
         let mut max = self.zero();
         for v in v.as_chunks::<16>().0 {
-            let bits = op!(_mm512_loadu_si512(v.as_ptr().cast()));
+            // SAFETY: the features are there, as in `op!`; an array of that size; any alignment will do.
+            let bits = unsafe { _mm512_loadu_si512(v.as_ptr().cast()) };
             let magnitude = op!(_mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff)));
             max = op!(_mm512_max_epu32(max, magnitude));
         }
@@ -439,16 +449,16 @@ where
     #[inline(always)]
     fn load_i8(self, bytes: &[u8]) -> F {
         let bytes = &bytes[..16];
-        F(op!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
-            bytes.as_ptr().cast()
-        )))))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        F(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))) })
     }
 
     #[inline(always)]
     fn store_halves(self, v: F, out: &mut [u16]) -> bool {
         let out = &mut out[..16];
         let halves = op!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v.0));
-        op!(_mm256_storeu_si256(out.as_mut_ptr().cast(), halves));
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), halves) };
         let exponent = op!(_mm256_set1_epi16(0x7c00));
         op!(_mm256_cmpeq_epi16_mask(
             _mm256_and_si256(halves, exponent),
@@ -464,16 +474,20 @@ where
     #[inline(always)]
     fn load_row(self, v: &[i8]) -> __m512i {
         let v = &v[..64];
-        op!(_mm512_loadu_si512(v.as_ptr().cast()))
+        // SAFETY: the features are there, as in `op!`; the slice is as long, checked above; any alignment will do.
+        unsafe { _mm512_loadu_si512(v.as_ptr().cast()) }
     }
 
     #[inline(always)]
     fn load_two(self, low: &[i8], high: &[i8]) -> __m512i {
         let (low, high) = (&low[..32], &high[..32]);
-        op!(_mm512_inserti64x4::<1>(
-            _mm512_castsi256_si512(_mm256_loadu_si256(low.as_ptr().cast())),
-            _mm256_loadu_si256(high.as_ptr().cast())
-        ))
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        unsafe {
+            _mm512_inserti64x4::<1>(
+                _mm512_castsi256_si512(_mm256_loadu_si256(low.as_ptr().cast())),
+                _mm256_loadu_si256(high.as_ptr().cast()),
+            )
+        }
     }
 
     #[inline(always)]
@@ -587,7 +601,8 @@ where
             _mm256_extracti128_si256::<1>(half)
         ));
         let mut sums = [0i32; 4];
-        op!(_mm_storeu_si128(sums.as_mut_ptr().cast(), four));
+        // SAFETY: the features are there, as in `op!`; an array of that size; any alignment will do.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), four) };
         sums
     }
 
@@ -603,7 +618,8 @@ where
             _mm256_extracti128_si256::<1>(all)
         ));
         let mut sums = [0i32; 4];
-        op!(_mm_storeu_si128(sums.as_mut_ptr().cast(), four));
+        // SAFETY: the features are there, as in `op!`; an array of that size; any alignment will do.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), four) };
         sums
     }
 }

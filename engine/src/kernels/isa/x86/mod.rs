@@ -1,8 +1,14 @@
 //! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`] is made of, and nothing else:
 //! the kernels are elsewhere.
 //!
-//! All unsafe code of these backends is here: an intrinsic may run only where the machine has it, which the value of the
-//! type proves ([`isa!`]: detection alone makes one), and loads and stores stay inside the slice that is checked first.
+//! All unsafe code of these backends is here. What reads or writes memory says beside it why it stays within a slice. Three macros
+//! hold the rest:
+//!
+//! | macro | what is unsafe in it | why it is right |
+//! |---|---|---|
+//! | [`isa!`] | the call of the function that enables the instruction set | the value it is called with is made by detection alone |
+//! | `op!` in `avx2`, `avx512` | intrinsics on registers | they run in methods of such a value, and ask for nothing but the features |
+//! | `op!`, `opaque!` in `peak` | functions that enable the instructions; an empty `asm!` | the same; it has no instruction |
 #![allow(unsafe_code)]
 
 mod avx2;

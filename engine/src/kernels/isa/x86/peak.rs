@@ -14,7 +14,7 @@ use super::{Avx2, Avx512, Enter};
 use crate::kernels::peak::simd::Peak;
 use crate::kernels::peak::{Done, LINE};
 
-/// An intrinsic, as in the modules beside this one.
+/// An intrinsic, or a function of this module that enables the instructions it needs.
 macro_rules! op {
     ($($call:tt)+) => {
         // SAFETY: the methods below are those of a type whose value proves the features, and they alone call the functions

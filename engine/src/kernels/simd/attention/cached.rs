@@ -7,7 +7,7 @@ use crate::kernels::isa::{Isa, Op};
 use crate::kernels::scalar::attention as scalar;
 
 /// Rows of numbers as the cache holds them: keys by d, values by position.
-pub(super) trait Rows: Copy {
+pub(super) trait CachedRows: Copy {
     /// N vectors of row `row`, from number `at` on.
     fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N];
     fn get(self, row: usize, at: usize) -> f32;
@@ -20,13 +20,13 @@ pub(super) struct Plain<'a, T> {
     width: usize,
 }
 
-impl Rows for Plain<'_, f32> {
+impl CachedRows for Plain<'_, f32> {
     #[inline(always)]
     fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
-        let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
+        let numbers = &self.numbers[row * self.width + at..][..N * I::LANES];
         let mut out = [I::F::splat(0.0); N];
         for n in 0..N {
-            out[n] = isa.load_f(&numbers[n * I::ROWS..]);
+            out[n] = isa.load_f(&numbers[n * I::LANES..]);
         }
         out
     }
@@ -36,13 +36,13 @@ impl Rows for Plain<'_, f32> {
     }
 }
 
-impl Rows for Plain<'_, u16> {
+impl CachedRows for Plain<'_, u16> {
     #[inline(always)]
     fn load<I: Isa, const N: usize>(self, isa: I, row: usize, at: usize) -> [I::F; N] {
-        let numbers = &self.numbers[row * self.width + at..][..N * I::ROWS];
+        let numbers = &self.numbers[row * self.width + at..][..N * I::LANES];
         let mut out = [I::F::splat(0.0); N];
         for n in 0..N {
-            out[n] = isa.load_halves(&numbers[n * I::ROWS..]);
+            out[n] = isa.load_halves(&numbers[n * I::LANES..]);
         }
         out
     }
@@ -60,8 +60,8 @@ pub(super) fn plain<T>(numbers: &[T], width: usize) -> Plain<'_, T> {
 #[inline(always)]
 pub(super) fn widened<'a, I: Isa>(isa: I, from: &[u16], to: &'a mut [f32]) -> &'a [f32] {
     for (from, to) in from.as_chunks::<16>().0.iter().zip(to.as_chunks_mut::<16>().0) {
-        for part in 0..16 / I::ROWS {
-            let at = part * I::ROWS;
+        for part in 0..16 / I::LANES {
+            let at = part * I::LANES;
             isa.store_f(isa.load_halves(&from[at..]), &mut to[at..]);
         }
     }
@@ -74,8 +74,8 @@ pub(super) fn dequantize<I: Isa>(isa: I, page: &[u8], scales: &mut [f32], to: &m
     let (quants, halves) = page.split_at(to.len());
     let scales = &mut scales[..to.len() / 32];
     for (from, to) in halves
-        .chunks_exact(2 * I::ROWS)
-        .zip(scales.chunks_exact_mut(I::ROWS))
+        .chunks_exact(2 * I::LANES)
+        .zip(scales.chunks_exact_mut(I::LANES))
     {
         isa.store_f(isa.load_f16(from), to);
     }
@@ -87,7 +87,7 @@ pub(super) fn dequantize<I: Isa>(isa: I, page: &[u8], scales: &mut [f32], to: &m
         .zip(scales)
     {
         let scale = I::F::splat(*scale);
-        for at in (0..32).step_by(I::ROWS) {
+        for at in (0..32).step_by(I::LANES) {
             isa.store_f(isa.load_i8(&from[at..]).mul(scale), &mut to[at..]);
         }
     }
@@ -103,11 +103,11 @@ impl<I: Isa> Op<I> for ToHalves<'_> {
 
     #[inline(always)]
     fn run(self, isa: I) -> bool {
-        let whole = self.x.len() / I::ROWS * I::ROWS;
+        let whole = self.x.len() / I::LANES * I::LANES;
         let mut finite = true;
         for (x, out) in self.x[..whole]
-            .chunks_exact(I::ROWS)
-            .zip(self.out.chunks_exact_mut(I::ROWS))
+            .chunks_exact(I::LANES)
+            .zip(self.out.chunks_exact_mut(I::LANES))
         {
             finite &= isa.store_halves(isa.load_f(x), out);
         }

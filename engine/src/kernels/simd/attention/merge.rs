@@ -34,7 +34,7 @@ pub(super) fn join<I: Isa, const Q: usize>(
         isa.store_f(va, &mut a[at..]);
         isa.store_f(vb, &mut b[at..]);
         isa.store_f(sum, &mut l[at..]);
-        at += I::ROWS;
+        at += I::LANES;
     }
     for i in 0..Q {
         empty[i] = l1[i] == 0.0;
@@ -55,7 +55,7 @@ impl<I: Isa> Op<I> for Merge<'_> {
     fn run(self, isa: I) {
         let (mut sum, later) = (self.sum, self.later);
         let dim_v = sum.o.len() / sum.m.len();
-        let whole = dim_v / I::ROWS * I::ROWS;
+        let whole = dim_v / I::LANES * I::LANES;
         for index in 0..sum.m.len() {
             if later.l[index] == 0.0 {
                 continue;
@@ -71,8 +71,8 @@ impl<I: Isa> Op<I> for Merge<'_> {
             }
             let (wide_a, wide_b) = (I::F::splat(a[0]), I::F::splat(b[0]));
             for (x, y) in o[..whole]
-                .chunks_exact_mut(I::ROWS)
-                .zip(later.chunks_exact(I::ROWS))
+                .chunks_exact_mut(I::LANES)
+                .zip(later.chunks_exact(I::LANES))
             {
                 isa.store_f(isa.load_f(x).mul(wide_a).add(isa.load_f(y).mul(wide_b)), x);
             }

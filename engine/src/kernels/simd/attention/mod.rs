@@ -2,17 +2,17 @@
 //! position). Nothing is summed across lanes but by the contract's tree.
 //!
 //! ```text
-//! a pass    some queries of the tile against the block: every load of keys or values serves all of them
+//! a strip   some queries of the tile, as many as the registers hold: every load of keys or values serves all of them
 //!   scores    acc[query][4 vectors] += q[d] * k[d][positions]     for d in ascending order
 //!   softmax   m, p = exp(score - m), l
 //!   values    acc[query][4 vectors] += p[j] * v[j][columns]       for visible j in ascending order
 //!   merge     o = o * a + acc * b, from the registers
 //! ```
 //!
-//! While scores are computed, memory is told of the next block's keys, and of its values while values are added up: text that is
+//! While scores are computed the next block's keys are prefetched, and its values while values are added up: text that is
 //! written behind a long context reads it all once a token.
 //!
-//! A tile of several passes widens the block's half-precision numbers once; a small one reads them as they are. Values in
+//! A tile of several strips widens the block's half-precision numbers once; a small one reads them as they are. Values in
 //! q8_0 are always widened, keys in q8_0 never.
 //!
 //! No closure computes with vectors: where one is not inlined it lacks the instruction set, and every vector it touches becomes a
@@ -26,7 +26,7 @@ mod merge;
 use std::ops::Range;
 
 pub(super) use cached::ToHalves;
-use cached::{Rows, dequantize, plain, widened};
+use cached::{CachedRows, dequantize, plain, widened};
 pub(super) use merge::Merge;
 use merge::{Merged, join};
 
@@ -34,7 +34,7 @@ use crate::kernels::functions::{Lanes, exp, tanh};
 use crate::kernels::isa::{Isa, Op, add_quad, sum_lanes, unrolled};
 use crate::kernels::{BLOCK, KvBlock, KvData, Partials, QuantizedQueries, Queries};
 
-/// Vectors side by side in a pass.
+/// Vectors side by side in a strip.
 const WIDE: usize = 4;
 
 const POSITIONS: [f32; BLOCK] = {
@@ -47,35 +47,35 @@ const POSITIONS: [f32; BLOCK] = {
     positions
 };
 
-/// Memory of which some lines are announced at each step of a loop.
+/// Memory of which some lines are prefetched in each round of a loop.
 #[derive(Clone, Copy)]
-struct Ahead<'a> {
+struct Prefetch<'a> {
     bytes: &'a [u8],
-    /// Lines a step, of which 4 are announced.
+    /// Lines a round; no more than 4 of them are prefetched.
     share: usize,
 }
 
-impl<'a> Ahead<'a> {
-    /// `bytes`, shared out over `steps` steps.
+impl<'a> Prefetch<'a> {
+    /// `bytes`, shared out over so many rounds.
     #[inline(always)]
-    fn new(bytes: &'a [u8], steps: usize) -> Self {
-        Ahead {
+    fn new(bytes: &'a [u8], rounds: usize) -> Self {
+        Prefetch {
             bytes,
-            share: bytes.len().div_ceil(64).div_ceil(steps.max(1)),
+            share: bytes.len().div_ceil(64).div_ceil(rounds.max(1)),
         }
     }
 
-    /// The share of step `step`.
+    /// The share of one round.
     #[inline(always)]
-    fn announce<I: Isa>(self, isa: I, step: usize) {
+    fn share<I: Isa>(self, isa: I, round: usize) {
         // Written out, as a loop within a hot loop costs more than it does.
         unrolled!(i in self.share, at most 4 => {
-            isa.prefetch_l2(self.bytes, (step * self.share + i) * 64);
+            isa.prefetch_l2(self.bytes, (round * self.share + i) * 64);
         });
     }
 }
 
-/// A block's keys, ready for the passes.
+/// A block's keys, ready for the strips.
 #[derive(Clone, Copy)]
 enum Keys<'a> {
     F32(&'a [f32]),
@@ -83,7 +83,7 @@ enum Keys<'a> {
     Q8(&'a [u8]),
 }
 
-/// A block's values, ready for the passes.
+/// A block's values, ready for the strips.
 #[derive(Clone, Copy)]
 enum Values<'a> {
     F32(&'a [f32]),
@@ -112,7 +112,7 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
         } = self;
         let (k_wide, v_wide) = scratch.split_at_mut(BLOCK * queries.dim_k);
         let (v_wide, scales) = v_wide.split_at_mut(BLOCK * block.dim_v);
-        let n_queries = visible.iter().filter(|v| !v.is_empty()).count() * queries.group;
+        let n_queries = visible.iter().filter(|v| !v.is_empty()).count() * queries.heads;
         let widen = n_queries > 2 * I::QUERIES;
         let k = match block.k {
             KvData::F32(k) => Keys::F32(k),
@@ -129,7 +129,7 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
                 Values::F32(v_wide)
             }
         };
-        // Runs of tokens that see something of the block, in passes.
+        // Runs of tokens that see something of the block, in strips.
         let mut token = 0;
         while token < visible.len() {
             if visible[token].is_empty() {
@@ -140,11 +140,11 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
             while end < visible.len() && !visible[end].is_empty() {
                 end += 1;
             }
-            let mut first = token * queries.group;
-            let last = end * queries.group;
-            // Only the first pass reads from memory, and many passes compute for longer than memory takes.
+            let mut first = token * queries.heads;
+            let last = end * queries.heads;
+            // Only the first strip reads from memory, and many strips compute for longer than memory takes.
             let next = block.next.filter(|_| token == 0 && !widen);
-            let mut pass = Pass {
+            let mut strips = Strips {
                 queries,
                 visible,
                 k,
@@ -154,44 +154,44 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
                 sum: &mut sum,
             };
             while I::QUERIES >= 6 && first + 6 <= last {
-                pass.run::<I, 6>(isa, first);
+                strips.run::<I, 6>(isa, first);
                 first += 6;
             }
             while I::QUERIES >= 4 && first + 4 <= last {
-                pass.run::<I, 4>(isa, first);
+                strips.run::<I, 4>(isa, first);
                 first += 4;
             }
             while first + 2 <= last {
-                pass.run::<I, 2>(isa, first);
+                strips.run::<I, 2>(isa, first);
                 first += 2;
             }
             if first < last {
-                pass.run::<I, 1>(isa, first);
+                strips.run::<I, 1>(isa, first);
             }
             token = end;
         }
     }
 }
 
-/// What all passes over a block share.
-struct Pass<'a, 'b> {
+/// What all strips share.
+struct Strips<'a, 'b> {
     queries: &'a Queries<'b>,
     visible: &'a [Range<usize>],
     k: Keys<'a>,
     v: Values<'a>,
     dim_v: usize,
-    /// What the first pass announces: the next block's keys and values.
+    /// What the first strip prefetches: the next block's keys and values.
     next: (&'a [u8], &'a [u8]),
     sum: &'a mut Partials<'b>,
 }
 
-impl Pass<'_, '_> {
+impl Strips<'_, '_> {
     /// Queries `first` to `first + Q`, all of which see something of the block.
     #[inline(always)]
     fn run<I: Isa, const Q: usize>(&mut self, isa: I, first: usize) {
         let q: [&[f32]; Q] = std::array::from_fn(|i| self.queries.query(first + i));
         let visible: [&Range<usize>; Q] =
-            std::array::from_fn(|i| &self.visible[(first + i) / self.queries.group]);
+            std::array::from_fn(|i| &self.visible[(first + i) / self.queries.heads]);
         let mut p = [[0.0f32; BLOCK]; Q];
         let (next_k, next_v) = std::mem::take(&mut self.next);
         match self.k {
@@ -213,7 +213,7 @@ impl Pass<'_, '_> {
             l[i] = exponentials(isa, visible[i], m[i], &mut p[i]);
         }
         let (a, b, empty) = join::<I, Q>(isa, &mut self.sum.part(first..first + Q), (&m, &l));
-        // A position that another query of the pass sees and this one does not has p = +0.0 here. Adding 0 * v moves no
+        // A position that another query of the strip sees and this one does not has p = +0.0 here. Adding 0 * v moves no
         // bit: v is finite, and a sum that began at +0.0 is never -0.0.
         let mut seen = visible[0].clone();
         for visible in &visible[1..] {
@@ -229,9 +229,9 @@ impl Pass<'_, '_> {
     }
 }
 
-/// `score[j] = sum of q[d] * k[d][j]` for all 64 positions. Announces `next`, the next block's keys.
+/// `score[j] = sum of q[d] * k[d][j]` for all 64 positions. Prefetches `next`, the next block's keys.
 #[inline(always)]
-fn scores<I: Isa, R: Rows, const Q: usize>(
+fn scores<I: Isa, R: CachedRows, const Q: usize>(
     isa: I,
     q: &[&[f32]; Q],
     k: R,
@@ -239,13 +239,13 @@ fn scores<I: Isa, R: Rows, const Q: usize>(
     score: &mut [[f32; BLOCK]; Q],
 ) {
     let dim = q[0].len();
-    let ahead = Ahead::new(next, dim * (BLOCK / (WIDE * I::ROWS)));
+    let ahead = Prefetch::new(next, dim * (BLOCK / (WIDE * I::LANES)));
     let q: [&[f32]; Q] = std::array::from_fn(|i| &q[i][..dim]);
     let mut at = 0;
     while at < BLOCK {
         let mut acc = [[I::F::splat(0.0); WIDE]; Q];
         for d in 0..dim {
-            ahead.announce(isa, at / (WIDE * I::ROWS) * dim + d);
+            ahead.share(isa, at / (WIDE * I::LANES) * dim + d);
             let k = k.load::<I, WIDE>(isa, d, at);
             for i in 0..Q {
                 for v in 0..WIDE {
@@ -255,10 +255,10 @@ fn scores<I: Isa, R: Rows, const Q: usize>(
         }
         for i in 0..Q {
             for v in 0..WIDE {
-                isa.store_f(acc[i][v], &mut score[i][at + v * I::ROWS..]);
+                isa.store_f(acc[i][v], &mut score[i][at + v * I::LANES..]);
             }
         }
-        at += WIDE * I::ROWS;
+        at += WIDE * I::LANES;
     }
 }
 
@@ -273,7 +273,7 @@ fn scores_q8<I: Isa, const Q: usize>(
 ) {
     // Integer and float accumulators share the registers.
     const N: usize = WIDE / 2;
-    let ahead = Ahead::new(next, dim / 4 * (BLOCK / (N * I::ROWS)));
+    let ahead = Prefetch::new(next, dim / 4 * (BLOCK / (N * I::LANES)));
     let (quants, scales) = page.split_at(BLOCK * dim);
     let bytes: [&[[i8; 4]]; Q] = std::array::from_fn(|i| &q[i].q.as_chunks::<4>().0[..dim / 4]);
     let mut at = 0;
@@ -286,21 +286,21 @@ fn scores_q8<I: Isa, const Q: usize>(
                 let sums = [q[i].sums[2 * step], q[i].sums[2 * step + 1]];
                 isum[i] = [isa.dot_pairs(isa.zero(), isa.splat16(-I::BIAS as i16), sums); N];
             }
-            let first = at / (N * I::ROWS) * (dim / 4) + step * 8;
+            let first = at / (N * I::LANES) * (dim / 4) + step * 8;
             unrolled!(quad in 8, at most 8 => {
-                ahead.announce(isa, first + quad);
-                let k = &quants[((step * 8 + quad) * BLOCK + at) * 4..][..N * I::ROWS * 4];
+                ahead.share(isa, first + quad);
+                let k = &quants[((step * 8 + quad) * BLOCK + at) * 4..][..N * I::LANES * 4];
                 let mut keys = [isa.zero(); N];
                 for n in 0..N {
-                    keys[n] = isa.biased(isa.load(&k[n * I::ROWS * 4..]));
+                    keys[n] = isa.biased(isa.load(&k[n * I::LANES * 4..]));
                 }
                 for i in 0..Q {
                     add_quad(isa, true, &mut isum[i], &keys, &bytes[i][step * 8..][..8], quad);
                 }
             });
-            let d = &scales[(step * BLOCK + at) * 2..][..N * I::ROWS * 2];
+            let d = &scales[(step * BLOCK + at) * 2..][..N * I::LANES * 2];
             for n in 0..N {
-                let d = isa.load_f16(&d[n * I::ROWS * 2..]);
+                let d = isa.load_f16(&d[n * I::LANES * 2..]);
                 for i in 0..Q {
                     let d = d.mul(I::F::splat(q[i].d[step]));
                     acc[i][n] = acc[i][n].add(d.mul(isa.to_f(isum[i][n])));
@@ -309,10 +309,10 @@ fn scores_q8<I: Isa, const Q: usize>(
         }
         for i in 0..Q {
             for n in 0..N {
-                isa.store_f(acc[i][n], &mut score[i][at + n * I::ROWS..]);
+                isa.store_f(acc[i][n], &mut score[i][at + n * I::LANES..]);
             }
         }
-        at += N * I::ROWS;
+        at += N * I::LANES;
     }
 }
 
@@ -329,8 +329,8 @@ fn scale<I: Isa>(isa: I, queries: &Queries<'_>, visible: &Range<usize>, score: &
     let ends = ends::<I>(visible);
     let scale = I::F::splat(queries.scale);
     let mut max = lowest;
-    for v in 0..BLOCK / I::ROWS {
-        let at = v * I::ROWS;
+    for v in 0..BLOCK / I::LANES {
+        let at = v * I::LANES;
         let mut s = isa.load_f(&score[at..]).mul(scale);
         if let Some(cap) = queries.softcap {
             let cap = I::F::splat(cap);
@@ -350,10 +350,10 @@ fn scale<I: Isa>(isa: I, queries: &Queries<'_>, visible: &Range<usize>, score: &
 fn exponentials<I: Isa>(isa: I, visible: &Range<usize>, m: f32, p: &mut [f32; BLOCK]) -> f32 {
     let ends = ends::<I>(visible);
     let max = I::F::splat(m);
-    let parts = 16 / I::ROWS;
+    let parts = 16 / I::LANES;
     let mut partial = [I::F::splat(0.0); 4];
-    for v in 0..BLOCK / I::ROWS {
-        let at = v * I::ROWS;
+    for v in 0..BLOCK / I::LANES {
+        let at = v * I::LANES;
         let mut e = exp(isa.load_f(&p[at..]).sub(max));
         if let Some(ends) = ends {
             e = select(isa, at, ends, e, I::F::splat(0.0));
@@ -372,10 +372,10 @@ fn select<I: Isa>(isa: I, at: usize, (start, end): (I::F, I::F), shown: I::F, hi
     position.less(end, position.less(start, hidden, shown), hidden)
 }
 
-/// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there. Announces `next`, the next block's
+/// `o[d] = sum of p[j] * v[j][d]` over the positions seen, joined to what is there. Prefetches `next`, the next block's
 /// values.
 #[inline(always)]
-fn weigh<I: Isa, R: Rows, const Q: usize>(
+fn weigh<I: Isa, R: CachedRows, const Q: usize>(
     isa: I,
     p: &[[f32; BLOCK]; Q],
     v: R,
@@ -385,16 +385,16 @@ fn weigh<I: Isa, R: Rows, const Q: usize>(
     o: &mut [f32],
 ) {
     let mut d = 0;
-    let width = WIDE * I::ROWS;
-    let ahead = Ahead::new(next, dim_v / width * seen.len());
+    let width = WIDE * I::LANES;
+    let ahead = Prefetch::new(next, dim_v / width * seen.len());
     while d + width <= dim_v {
         columns::<I, R, Q, WIDE>(isa, p, v, (d, dim_v), (seen.clone(), ahead), merged, o);
         d += width;
     }
-    let ahead = Ahead::new(&[], 1);
-    while d + I::ROWS <= dim_v {
+    let ahead = Prefetch::new(&[], 1);
+    while d + I::LANES <= dim_v {
         columns::<I, R, Q, 1>(isa, p, v, (d, dim_v), (seen.clone(), ahead), merged, o);
-        d += I::ROWS;
+        d += I::LANES;
     }
     for d in d..dim_v {
         for i in 0..Q {
@@ -414,19 +414,19 @@ fn weigh<I: Isa, R: Rows, const Q: usize>(
 
 /// N vectors of o, from number `d` on.
 #[inline(always)]
-fn columns<I: Isa, R: Rows, const Q: usize, const N: usize>(
+fn columns<I: Isa, R: CachedRows, const Q: usize, const N: usize>(
     isa: I,
     p: &[[f32; BLOCK]; Q],
     v: R,
     (d, dim_v): (usize, usize),
-    (seen, ahead): (Range<usize>, Ahead<'_>),
+    (seen, ahead): (Range<usize>, Prefetch<'_>),
     merged: &Merged,
     o: &mut [f32],
 ) {
     let mut acc = [[I::F::splat(0.0); N]; Q];
-    let first = d / (N * I::ROWS) * seen.len();
+    let first = d / (N * I::LANES) * seen.len();
     for j in seen.start..seen.end.min(BLOCK) {
-        ahead.announce(isa, first + j - seen.start);
+        ahead.share(isa, first + j - seen.start);
         let v = v.load::<I, N>(isa, j, d);
         for i in 0..Q {
             for n in 0..N {
@@ -435,10 +435,10 @@ fn columns<I: Isa, R: Rows, const Q: usize, const N: usize>(
         }
     }
     for i in 0..Q {
-        let o = &mut o[i * dim_v + d..][..N * I::ROWS];
+        let o = &mut o[i * dim_v + d..][..N * I::LANES];
         let (a, b) = (I::F::splat(merged.a[i]), I::F::splat(merged.b[i]));
         for n in 0..N {
-            let o = &mut o[n * I::ROWS..];
+            let o = &mut o[n * I::LANES..];
             let sum = if merged.empty[i] {
                 acc[i][n]
             } else {
