@@ -101,8 +101,8 @@ const fn attention(width: Width, name: &'static str, symbols: &'static str) -> R
     }
 }
 
-/// The hot kernels. A tile is 2 vectors of rows times 4 tokens with AVX-512, times 3 with AVX2: per group of 32
-/// weights 8 dot products for each. The kernels for one token are written out over a whole block.
+/// The hot kernels. A register tile is 6 tokens x 32 outputs with AVX-512, 3 x 16 with AVX2, an output being a lane of one of
+/// two vectors: per group of 32 weights 8 dot products for each token and vector. The kernels for one token are written out over a whole block.
 pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q4_k tile",
