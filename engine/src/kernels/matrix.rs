@@ -32,7 +32,7 @@ pub(crate) struct Shard {
     pub(crate) row_bytes: usize,
     pub(crate) k: usize,
     pub(crate) data: Bytes,
-    /// `data` is in the kernel's layout (that of the shared kernels: panels of 16 rows, the last one padded); else rows as in the file.
+    /// `data` is in the kernel's layout (that of the SIMD backends: panels of 16 rows, the last one padded); else rows as in the file.
     pub(crate) packed: bool,
 }
 

@@ -21,7 +21,7 @@ pub(crate) trait Drivers: Isa {
     );
 
     /// The kernel of a type without a panel layout; `unpacking` is the one that unpacks its rows to bytes as it goes.
-    fn without_layout(self, unpacking: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel;
+    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<Self, K>;
 
     /// The same instructions and numbers for work that is mostly products of floats.
     type Floats: Drivers;
@@ -37,7 +37,7 @@ pub(crate) trait ReadAhead<I>: Copy {
 
 /// [`ReadAhead`] of a shard's weights.
 pub(crate) trait OfShard<'a>: Copy {
-    /// Of all of them.
+    /// Of all of them. Asked for once a product, as to find a shard's bytes is a call.
     fn new(shard: &'a Shard) -> Self;
     /// Of `len` bytes from byte `start` on; of none where the weights end before.
     fn bytes(self, start: usize, len: usize) -> Self;

@@ -10,9 +10,9 @@ use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, QuantizedBlock, QuantizedRows};
 
-/// Words and tails of a fill of any format.
+/// Words of a fill of any format, at most.
 const FILL_WORDS: usize = 72;
-
+/// Tails of a fill of any format, at most.
 const FILL_TAILS: usize = 64;
 
 /// A buffer for a fill of mapped weights.
@@ -196,7 +196,7 @@ pub(super) fn shown(panel: usize, rows: &Range<usize>) -> (Range<usize>, Range<u
     )
 }
 
-/// Copies a panel's sums to where they are shown. All of a panel's at once is no call.
+/// Copies a panel's sums to where they are shown. Where all of them are, as an array, which needs no call of `memcpy`.
 #[inline(always)]
 pub(super) fn show(sums: &[f32], lanes: &Range<usize>, out: &mut [f32]) {
     match (sums.first_chunk::<ROWS>(), out.first_chunk_mut::<ROWS>()) {

@@ -28,14 +28,18 @@ pub(super) struct PanelKernel<I, F> {
     format: PhantomData<F>,
 }
 
-impl<I: Drivers, F: Format> PanelKernel<I, F> {
-    /// The kernel. It is a value without bytes, so nothing is leaked.
-    pub(super) fn kernel(isa: I) -> &'static dyn MatmulKernel {
-        Box::leak(Box::new(PanelKernel {
+impl<I, F> PanelKernel<I, F> {
+    fn new(isa: I) -> Self {
+        PanelKernel {
             isa,
-            format: PhantomData::<F>,
-        }))
+            format: PhantomData,
+        }
     }
+}
+
+/// Kernels are values without bytes, so nothing is leaked.
+fn leaked(kernel: impl MatmulKernel + 'static) -> &'static dyn MatmulKernel {
+    Box::leak(Box::new(kernel))
 }
 
 impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
@@ -109,20 +113,20 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
 /// The kernel of a weight type.
 pub(in crate::kernels) fn kernel<I: Drivers>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
     Ok(match ty {
-        GgmlType::Q4_K => PanelKernel::<I, Steps256<l256::Q45K<false>>>::kernel(isa),
-        GgmlType::Q5_K => PanelKernel::<I, Steps256<l256::Q45K<true>>>::kernel(isa),
-        GgmlType::Q6_K => PanelKernel::<I, Steps256<l256::Q6K>>::kernel(isa),
-        GgmlType::Q2_K => PanelKernel::<I, Steps256<l256::Q2K>>::kernel(isa),
-        GgmlType::Q3_K => PanelKernel::<I, Steps256<l256::Q3K>>::kernel(isa),
-        GgmlType::IQ4_XS => PanelKernel::<I, Steps256<l256::Iq4Xs>>::kernel(isa),
-        GgmlType::Q8_0 => PanelKernel::<I, Steps32<l32::Q8>>::kernel(isa),
-        GgmlType::Q4_0 => PanelKernel::<I, Steps32<l32::Q4<false>>>::kernel(isa),
-        GgmlType::Q4_1 => PanelKernel::<I, Steps32<l32::Q4<true>>>::kernel(isa),
-        GgmlType::Q5_0 => PanelKernel::<I, Steps32<l32::Q5<false>>>::kernel(isa),
-        GgmlType::Q5_1 => PanelKernel::<I, Steps32<l32::Q5<true>>>::kernel(isa),
-        GgmlType::IQ4_NL => PanelKernel::<I, Steps32<l32::Iq4Nl>>::kernel(isa),
-        GgmlType::MXFP4 => PanelKernel::<I, Steps32<l32::Mxfp4>>::kernel(isa),
-        GgmlType::NVFP4 => PanelKernel::<I, Steps32<l32::Nvfp4>>::kernel(isa),
+        GgmlType::Q4_K => leaked(PanelKernel::<I, Steps256<l256::Q45K<false>>>::new(isa)),
+        GgmlType::Q5_K => leaked(PanelKernel::<I, Steps256<l256::Q45K<true>>>::new(isa)),
+        GgmlType::Q6_K => leaked(PanelKernel::<I, Steps256<l256::Q6K>>::new(isa)),
+        GgmlType::Q2_K => leaked(PanelKernel::<I, Steps256<l256::Q2K>>::new(isa)),
+        GgmlType::Q3_K => leaked(PanelKernel::<I, Steps256<l256::Q3K>>::new(isa)),
+        GgmlType::IQ4_XS => leaked(PanelKernel::<I, Steps256<l256::Iq4Xs>>::new(isa)),
+        GgmlType::Q8_0 => leaked(PanelKernel::<I, Steps32<l32::Q8>>::new(isa)),
+        GgmlType::Q4_0 => leaked(PanelKernel::<I, Steps32<l32::Q4<false>>>::new(isa)),
+        GgmlType::Q4_1 => leaked(PanelKernel::<I, Steps32<l32::Q4<true>>>::new(isa)),
+        GgmlType::Q5_0 => leaked(PanelKernel::<I, Steps32<l32::Q5<false>>>::new(isa)),
+        GgmlType::Q5_1 => leaked(PanelKernel::<I, Steps32<l32::Q5<true>>>::new(isa)),
+        GgmlType::IQ4_NL => leaked(PanelKernel::<I, Steps32<l32::Iq4Nl>>::new(isa)),
+        GgmlType::MXFP4 => leaked(PanelKernel::<I, Steps32<l32::Mxfp4>>::new(isa)),
+        GgmlType::NVFP4 => leaked(PanelKernel::<I, Steps32<l32::Nvfp4>>::new(isa)),
         GgmlType::F32 => floats::<I, F32>(isa),
         GgmlType::F16 => floats::<I, F16>(isa),
         GgmlType::BF16 => floats::<I, Bf16>(isa),
@@ -133,14 +137,16 @@ pub(in crate::kernels) fn kernel<I: Drivers>(isa: I, ty: GgmlType) -> Result<&'s
             });
         }
         // Types without a layout: unpacked to bytes as they are used.
-        _ if step_len(ty) == 256 => isa.without_layout(PanelKernel::<I, Steps256<l256::Int8>>::kernel(isa)),
-        _ => isa.without_layout(PanelKernel::<I, Steps32<l32::Int8>>::kernel(isa)),
+        _ if step_len(ty) == 256 => {
+            leaked(isa.without_layout(PanelKernel::<I, Steps256<l256::Int8>>::new(isa)))
+        }
+        _ => leaked(isa.without_layout(PanelKernel::<I, Steps32<l32::Int8>>::new(isa))),
     })
 }
 
 fn floats<I: Drivers, T: Float>(isa: I) -> &'static dyn MatmulKernel {
     match isa.floats() {
-        Some(isa) => PanelKernel::<_, Floats<T>>::kernel(isa),
-        None => PanelKernel::<_, Floats<T>>::kernel(isa),
+        Some(isa) => leaked(PanelKernel::<_, Floats<T>>::new(isa)),
+        None => leaked(PanelKernel::<_, Floats<T>>::new(isa)),
     }
 }

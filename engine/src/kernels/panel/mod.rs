@@ -45,11 +45,12 @@ pub(super) use kernel::kernel;
 
 use std::marker::PhantomData;
 
+use packing::{FileRows, Interleave};
+use token_tiles::{PANELS, Scratch};
+
 use crate::kernels::isa::Isa;
 use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::quant::GgmlType;
-use packing::{FileRows, Interleave};
-use token_tiles::{PANELS, Scratch};
 
 /// Output rows of a panel.
 pub(super) const ROWS: usize = 16;

@@ -32,17 +32,19 @@ use crate::team::{Team, Tile};
 
 /// A kernel that takes few tokens row by row and hands all other work to another kernel.
 #[derive(Debug)]
-struct FewTokens<I> {
+pub(super) struct FewTokens<I, K> {
     isa: I,
-    other: &'static dyn MatmulKernel,
+    other: K,
 }
 
-/// The kernel of a type without a layout: few tokens row by row, more of them by `other`.
-pub(super) fn kernel<I: RowIsa>(isa: I, other: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel {
-    Box::leak(Box::new(FewTokens { isa, other }))
+impl<I: RowIsa, K: MatmulKernel> FewTokens<I, K> {
+    /// The kernel of a type without a layout: few tokens row by row, more of them by `other`.
+    pub(super) fn new(isa: I, other: K) -> Self {
+        FewTokens { isa, other }
+    }
 }
 
-impl<I: RowIsa> MatmulKernel for FewTokens<I> {
+impl<I: RowIsa, K: MatmulKernel> MatmulKernel for FewTokens<I, K> {
     fn format(&self) -> ActFormat {
         self.other.format()
     }

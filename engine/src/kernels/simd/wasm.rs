@@ -29,7 +29,7 @@ where
         }
     }
 
-    fn without_layout(self, unpacking: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel {
+    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<RELAXED, K> {
         unpacking
     }
 

@@ -1,11 +1,12 @@
 //! What the x86 backends choose: blocks written out, memory brought along by prefetches beside the arithmetic, few tokens row by
 //! row where a type has no panel layout.
 
+use crate::kernels::MatmulKernel;
 use crate::kernels::isa::x86::{Avx2, Avx512, Enter};
 use crate::kernels::panel::drivers::NoReads;
 use crate::kernels::panel::steps_256::{Layout, in_vectors};
 use crate::kernels::panel::{Blocks, Drivers, Input, ROWS, ReadAhead};
-use crate::kernels::{MatmulKernel, rows};
+use crate::kernels::rows::FewTokens;
 
 impl<const VNNI: bool> Drivers for Avx2<VNNI>
 where
@@ -24,8 +25,8 @@ where
         in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);
     }
 
-    fn without_layout(self, unpacking: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel {
-        rows::kernel(self, unpacking)
+    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<VNNI, K> {
+        FewTokens::new(self, unpacking)
     }
 
     type Floats = Self;
@@ -52,8 +53,8 @@ where
         in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);
     }
 
-    fn without_layout(self, unpacking: &'static dyn MatmulKernel) -> &'static dyn MatmulKernel {
-        rows::kernel(self, unpacking)
+    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<SPLAT, K> {
+        FewTokens::new(self, unpacking)
     }
 
     type Floats = Avx512<true>;
