@@ -6,8 +6,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
-use twinfer_engine::gguf::Bytes;
 use twinfer_engine::kernels::{Backend, Operand, Storage, select};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
 use twinfer_engine::team::Team;
 

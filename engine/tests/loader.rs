@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::digest::Digest;
-use twinfer_engine::gguf::{Bytes, Gguf, GgufSet, Limits, ModelFile, Parser, Status};
+use twinfer_engine::gguf::{Gguf, GgufSet, Limits, ModelFile, Parser, Status};
 use twinfer_engine::kernels::select;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::loader::Loader;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;

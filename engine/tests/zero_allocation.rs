@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use twinfer_engine::context::{CacheType, Context, ContextOptions};
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 

@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use twinfer_engine::gguf::{Bytes, ModelFile, TensorInfo};
+use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::Backend;
 use twinfer_engine::kernels::limits::{Done, PATTERNS, Work};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::cache::{CacheType, cache_bytes};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::team::Team;

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, bail};
 use memmap2::{Mmap, MmapOptions, MmapRaw, UncheckedAdvice};
 use twinfer_engine::Error;
-use twinfer_engine::gguf::{Bytes, Owner};
 use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
+use twinfer_engine::memory::{Bytes, Owner};
 
 use crate::system;
 

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use twinfer_engine::Result;
-use twinfer_engine::gguf::Bytes;
 use twinfer_engine::kernels::{
     Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, limits,
 };
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
 use twinfer_engine::team::Team;
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{ActFormat, Activations, MatmulKernel};
-use crate::gguf::Bytes;
+use crate::memory::Bytes;
 use crate::quant::GgmlType;
 use crate::team::{Team, Tile};
 use crate::{Error, Result};

@@ -29,7 +29,7 @@ pub use matrix::PackedMatrix;
 use std::ops::Range;
 
 use crate::Result;
-use crate::gguf::Bytes;
+use crate::memory::Bytes;
 use crate::quant::GgmlType;
 use crate::team::{Team, Tile};
 

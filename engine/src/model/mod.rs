@@ -18,8 +18,9 @@ pub mod weights;
 pub(crate) use forward::{Step, Workspace};
 
 use crate::Result;
-use crate::gguf::{Bytes, ModelFile};
+use crate::gguf::ModelFile;
 use crate::kernels::{Backend, PackedMatrix, Storage, select};
+use crate::memory::Bytes;
 use crate::team::Team;
 use config::Config;
 use weights::{FromFile, Weights};

@@ -1,7 +1,7 @@
 //! Matrix products and the decode of rows, every type.
 
-use twinfer_engine::gguf::Bytes;
 use twinfer_engine::kernels::{Backend, Operand, PackedMatrix, Storage, select};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::{GgmlType, step_len};
 use twinfer_engine::team::Team;
 

@@ -13,7 +13,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use report::Report;
 use twinfer_engine::context::Context;
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::Model;
 use twinfer_engine::team::Team;
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use twinfer_engine::context::{CacheType, Context, ContextOptions};
 use twinfer_engine::digest::Digest;
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::{Backend, Storage, select};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;

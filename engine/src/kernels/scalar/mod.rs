@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, limits};
 use crate::Result;
-use crate::gguf::Bytes;
+use crate::memory::Bytes;
 use crate::quant::GgmlType;
 use crate::team::Team;
 

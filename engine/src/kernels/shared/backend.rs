@@ -11,10 +11,10 @@ use super::panel::Panels;
 use super::steps_32::Steps32;
 use super::steps_256::Steps256;
 use super::{layouts_32 as l32, layouts_256 as l256};
-use crate::gguf::Bytes;
 use crate::kernels::{
     Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partials, Queries, RopeKind, Storage, limits,
 };
+use crate::memory::Bytes;
 use crate::quant::{GgmlType, step_len};
 use crate::team::Team;
 use crate::{Error, Result};
