@@ -206,7 +206,7 @@ impl Context {
             &model,
             (options.n_batch, options.n_ctx, team.workers()),
             options.cache_type_k,
-            team.memory(),
+            &*model.memory,
         )?;
         let logits = memory::zeros("the logits", model.config.n_vocab)?;
         let batch = Batch {

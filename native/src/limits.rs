@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::Backend;
 use twinfer_engine::kernels::limits::{Done, PATTERNS, Work};
-use twinfer_engine::memory::Bytes;
+use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::cache::{CacheType, cache_bytes};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::team::Team;
@@ -100,10 +100,10 @@ pub(crate) fn measure(
 }
 
 /// Memory to read where there is no model: anonymous pages as packed weights have them, filled by the workers.
-pub(crate) fn buffer(team: &Team) -> Result<Bytes> {
+pub(crate) fn buffer(team: &Team, memory: &dyn Memory) -> Result<Bytes> {
     let free = system::available_memory().unwrap_or(BUFFER * 4);
     let bytes = if free / 4 < BUFFER { free / 4 } else { BUFFER } as usize / READ_PIECE * READ_PIECE;
-    let mut memory = team.memory().zeroed(bytes)?;
+    let mut memory = memory.zeroed(bytes)?;
     team.rows(memory.bytes(), READ_PIECE, 1, |_, out| {
         for (i, byte) in out.iter_mut().enumerate() {
             *byte = i as u8;

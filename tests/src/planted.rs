@@ -200,9 +200,9 @@ fn find(wrong: &mut Context, right: &mut Context, tokens: &[u32], case: &Case) -
 fn context(file: &ModelFile, backend: &'static dyn Backend) -> Result<Context> {
     let team = Team::single();
     let options = LoadOptions {
-        backend: None,
         storage: Storage::Packed,
         team: Some(team.clone()),
+        ..LoadOptions::default()
     };
     let model = Model::load_for(backend, file, &options, &mut |_, _| {})?;
     let options = ContextOptions {

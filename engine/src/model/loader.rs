@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::cache::cache_bytes;
 use super::config::Config;
@@ -20,11 +21,11 @@ use super::weights::{Matrices, Weights, in_tensor};
 use super::{LoadOptions, Model};
 use crate::context::ContextOptions;
 use crate::gguf::{GgufSet, ModelFile, TensorInfo};
-use crate::kernels::{Backend, PackedMatrix, Storage, select};
-use crate::memory::Bytes;
+use crate::kernels::{Backend, PackedMatrix, Packing, Storage, select};
+use crate::memory::{self, Bytes, Memory};
 use crate::quant::GgmlType;
 use crate::team::Team;
-use crate::{Error, Result, memory};
+use crate::{Error, Result};
 
 /// Raw bytes of a matrix that are held at a time.
 const PIECE: usize = 16 << 20;
@@ -110,6 +111,7 @@ pub struct Loader {
     backend: &'static dyn Backend,
     storage: Storage,
     team: Team,
+    memory: Arc<dyn Memory>,
     set: GgufSet,
     /// All but the frequencies of rotations that come from tensors.
     config: Config,
@@ -155,7 +157,8 @@ impl Loader {
         let mut loader = Loader {
             backend,
             storage: options.storage,
-            team: options.team.clone().unwrap_or_else(Team::single),
+            team: options.team(),
+            memory: options.memory(),
             set: file.into_set(),
             config,
             wanted,
@@ -314,6 +317,7 @@ impl Loader {
             config,
             weights,
             backend: self.backend,
+            memory: self.memory,
         })
     }
 
@@ -330,9 +334,14 @@ impl Loader {
         let whole = self.rows_done == wanted.info.n_rows();
         if wanted.matrix {
             let (ty, k) = (wanted.info.ty, wanted.info.row_len());
+            let packing = Packing {
+                storage: self.storage,
+                team: &self.team,
+                memory: &*self.memory,
+            };
             let piece = self
                 .backend
-                .pack(ty, rows, k, bytes, self.storage, &self.team)
+                .pack(ty, rows, k, bytes, &packing)
                 .map_err(|error| in_tensor(name, error))?;
             self.pieces.push(piece);
             if whole {
@@ -402,14 +411,9 @@ impl Matrices for Shapes {
     fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
         self.used.borrow_mut().insert(info.name.clone());
         let empty = Bytes::from_static(&[]);
-        let none = self.backend.pack(
-            info.ty,
-            0,
-            info.row_len(),
-            empty,
-            Storage::Mapped,
-            &Team::single(),
-        )?;
+        let team = Team::single();
+        let packing = Packing::on_heap(Storage::Mapped, &team);
+        let none = self.backend.pack(info.ty, 0, info.row_len(), empty, &packing)?;
         Ok(none.shape_only(info.n_rows()))
     }
 }

@@ -17,10 +17,12 @@ pub mod weights;
 
 pub(crate) use forward::{Step, Workspace};
 
+use std::sync::Arc;
+
 use crate::Result;
 use crate::gguf::ModelFile;
-use crate::kernels::{Backend, PackedMatrix, Storage, select};
-use crate::memory::Bytes;
+use crate::kernels::{Backend, PackedMatrix, Packing, Storage, select};
+use crate::memory::{Bytes, Heap, Memory};
 use crate::team::Team;
 use config::Config;
 use weights::{FromFile, Weights};
@@ -34,6 +36,18 @@ pub struct LoadOptions {
     pub storage: Storage,
     /// Who packs the weights; `None` for the calling thread alone.
     pub team: Option<Team>,
+    /// Where packed weights lie; `None` for the heap.
+    pub memory: Option<Arc<dyn Memory>>,
+}
+
+impl LoadOptions {
+    pub(crate) fn team(&self) -> Team {
+        self.team.clone().unwrap_or_else(Team::single)
+    }
+
+    pub(crate) fn memory(&self) -> Arc<dyn Memory> {
+        self.memory.clone().unwrap_or_else(|| Arc::new(Heap))
+    }
 }
 
 /// A loaded model: immutable, shared between contexts.
@@ -42,6 +56,8 @@ pub struct Model {
     pub(crate) config: Config,
     pub(crate) weights: Weights,
     pub(crate) backend: &'static dyn Backend,
+    /// The platform's, for large memory of those who run the model.
+    pub(crate) memory: Arc<dyn Memory>,
 }
 
 impl Model {
@@ -70,18 +86,22 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let config = Config::from_file(file)?;
-        let team = options.team.clone().unwrap_or_else(Team::single);
+        let (team, memory) = (options.team(), options.memory());
         let matrices = FromFile {
             file,
             backend,
-            storage: options.storage,
-            team: &team,
+            packing: Packing {
+                storage: options.storage,
+                team: &team,
+                memory: &*memory,
+            },
         };
         let weights = Weights::bind(file, &config, &matrices, progress)?;
         Ok(Model {
             config,
             weights,
             backend,
+            memory,
         })
     }
 

@@ -6,8 +6,7 @@ use std::collections::HashSet;
 use super::config::Config;
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
-use crate::kernels::{Backend, PackedMatrix, Storage};
-use crate::team::Team;
+use crate::kernels::{Backend, PackedMatrix, Packing};
 use crate::{Error, Result, quant};
 
 /// A matrix with its optional scale and bias: y = W x, then * s in one product, then + b in one addition. The model
@@ -60,15 +59,14 @@ pub(crate) trait Matrices {
 pub(crate) struct FromFile<'a> {
     pub(crate) file: &'a ModelFile,
     pub(crate) backend: &'a dyn Backend,
-    pub(crate) storage: Storage,
-    pub(crate) team: &'a Team,
+    pub(crate) packing: Packing<'a>,
 }
 
 impl Matrices for FromFile<'_> {
     fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
         let bytes = self.file.tensor_bytes(&info.name)?;
         let (n, k) = (info.n_rows(), info.row_len());
-        self.backend.pack(info.ty, n, k, bytes, self.storage, self.team)
+        self.backend.pack(info.ty, n, k, bytes, &self.packing)
     }
 }
 

@@ -27,7 +27,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::memory::{Heap, Memory};
 use crate::{Error, Result, math};
 
 /// Looks in the time of one on x86, whose spin-loop hint takes some 10 ns. WebAssembly has no such hint.
@@ -128,8 +127,6 @@ thread_local! {
 pub struct Team {
     inner: Option<Arc<Handle>>,
     n: usize,
-    /// Where weights that the workers pack lie; `None` for the heap.
-    memory: Option<Arc<dyn Memory>>,
 }
 
 /// Stops the workers when the last clone of a team goes.
@@ -153,27 +150,7 @@ impl std::fmt::Debug for Team {
 impl Team {
     /// The calling thread alone.
     pub fn single() -> Self {
-        Team {
-            inner: None,
-            n: 1,
-            memory: None,
-        }
-    }
-
-    /// The same workers, with the platform's memory for the weights that they pack.
-    pub fn with_memory(self, memory: Arc<dyn Memory>) -> Self {
-        Team {
-            memory: Some(memory),
-            ..self
-        }
-    }
-
-    /// Where weights that the workers pack lie: the heap, where the platform said nothing.
-    pub fn memory(&self) -> &dyn Memory {
-        match &self.memory {
-            Some(memory) => &**memory,
-            None => &Heap,
-        }
+        Team { inner: None, n: 1 }
     }
 
     /// A team of `n` workers: the caller of each operation, and `n - 1` threads lent by `spawn`.
@@ -206,7 +183,6 @@ impl Team {
         Team {
             inner: Some(Arc::new(Handle(shared))),
             n,
-            memory: None,
         }
     }
 

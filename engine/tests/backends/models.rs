@@ -33,6 +33,7 @@ fn load(path: &Path, backend: &str, storage: Storage, team: &Team) -> Arc<Model>
         backend: Some(backend.into()),
         storage,
         team: Some(team.clone()),
+        ..LoadOptions::default()
     };
     Arc::new(Model::load(&file, &options, &mut |_, _| {}).unwrap())
 }

@@ -169,9 +169,9 @@ impl Subject {
     pub(crate) fn context(&self, cell: &Cell, teams: &[Team; 4]) -> Context {
         let team = &teams[cell.threads - 1];
         let options = LoadOptions {
-            backend: None,
             storage: cell.storage,
             team: Some(team.clone()),
+            ..LoadOptions::default()
         };
         let model = Model::load_for(cell.backend, &self.file, &options, &mut |_, _| {}).unwrap();
         let options = ContextOptions {
