@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use twinfer_engine::Error;
-use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::gguf::{Gguf, ModelFile, split};
 use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::{LoadOptions, Model};
@@ -305,7 +305,9 @@ pub(crate) fn context(
         cache_type_k: global.cache_type_k.into(),
         cache_type_v: global.cache_type_v.into(),
     };
-    let bytes = Context::cache_bytes(model, &options)?;
+    let team = team(global)?;
+    let plan = ContextPlan::of(model, &team, &options)?;
+    let bytes = plan.cache_bytes().saturating_add(plan.workspace_bytes());
     if let Some(free) = available_memory()
         && bytes > free
     {
@@ -319,8 +321,8 @@ pub(crate) fn context(
     if global.verbose {
         note(&format!(
             "context of {n_ctx} tokens, {:.1} MiB of cache",
-            bytes as f64 / f64::from(1 << 20)
+            plan.cache_bytes() as f64 / f64::from(1 << 20)
         ));
     }
-    Ok(Context::new(Arc::clone(model), team(global)?, options)?)
+    Ok(Context::new(Arc::clone(model), team, options)?)
 }

@@ -1,4 +1,4 @@
-//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a step's buffers.
+//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a pass's buffers.
 //!
 //! ```text
 //!   packed weights    [ matrix | matrix | matrix |      free      ]  one reservation of 256 MiB or more, at a multiple of

@@ -1,8 +1,11 @@
 //! Memory: where packed weights lie is the platform's choice, and a request that cannot be met is an error, not the end of
 //! the process.
 
+mod buffers;
 mod bytes;
 
+pub(crate) use buffers::Buffers;
+pub use buffers::Planned;
 pub use bytes::{Bytes, Owner};
 
 use bytemuck::Zeroable;

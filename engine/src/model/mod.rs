@@ -1,21 +1,25 @@
 //! A model: configuration from metadata, weights bound by name, and the forward pass.
 //!
-//! Reading order: [`config`] (what a model is), [`arch`] (one file per family: how its metadata and tensor names become
-//! a configuration), [`weights`] (binding with shape checks), `unused` (what no layer asked for), [`loader`] (the same from a stream), [`rope`], [`cache`], then
-//! `forward`, the whole pass in one file, and `attention`, how its one step that is not row by row is split.
+//! Reading order: [`config`] (what a model is), [`arch`] (one file per family: which parts its layers have, and what its
+//! metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`loader`] (the same
+//! from a stream), [`rope`], then
+//! `forward`, the whole pass in one file, with the two parts of a layer, [`mixer`] and [`ffn`], and what they compute
+//! with: `ops`, and `product` for everything that reads a matrix.
 
 pub mod arch;
-mod attention;
-pub mod cache;
 pub mod config;
+pub mod ffn;
 mod forward;
 pub mod loader;
+pub mod mixer;
+mod ops;
 pub mod probe;
+mod product;
 pub mod rope;
 mod unused;
 pub mod weights;
 
-pub(crate) use forward::{Step, Workspace};
+pub(crate) use forward::{Pass, Workspace};
 
 use std::sync::Arc;
 
@@ -125,7 +129,7 @@ impl Model {
         self.weights.bytes()
     }
 
-    /// The memory of all bound matrices, as large pieces: what a decode step reads.
+    /// The memory of all bound matrices, as large pieces: what decoding a token reads.
     pub fn weight_data(&self) -> Vec<Bytes> {
         self.weights.matrices().flat_map(PackedMatrix::data).collect()
     }

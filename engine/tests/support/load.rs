@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::chat::ChatTemplate;
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
+use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
