@@ -99,7 +99,7 @@ impl Config {
         }
         const EPS: &str = "attention.layer_norm_rms_epsilon";
         let norm_eps = keys.f32(EPS)?;
-        if !(norm_eps >= 0.0 && norm_eps < 1.0) {
+        if !(0.0..1.0).contains(&norm_eps) {
             return Err(keys.wrong(EPS, "0 to 1", &norm_eps.to_string()));
         }
         Ok(Config {
