@@ -240,7 +240,7 @@ impl Context {
         self.cache.sequence()
     }
 
-    /// One pass: `sink(row, value)` gets every row that wants an output, in order. On an error no sequence has changed
+    /// One pass: `sink(row, value)` gets every row that wants an output, in order; without rows nothing is done. On an error no sequence has changed
     /// its length.
     ///
     /// # Errors
@@ -252,6 +252,9 @@ impl Context {
         probe: &mut P,
         sink: &mut dyn FnMut(usize, Value<'_>),
     ) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let config = &self.model.config;
         let invalid = |what: String| Err(Error::InvalidInput { what });
         if batch.rows.len() > self.options.n_batch {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::batch::{Batch, Mask, Output};
+use twinfer_engine::cache::{CacheType, Sequence};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::error::Class;
 use twinfer_engine::gguf::ModelFile;
@@ -182,4 +183,47 @@ fn cannot_be_cut_to_before_a_window() {
     assert!(matches!(error, Error::InvalidInput { .. }), "{error}");
     sequence.truncate(0).unwrap();
     context.prefill(&mut sequence, &[1]).unwrap();
+}
+
+/// Rows that make no sense are refused one and all, and no rows at all are no work.
+#[test]
+fn take_only_batches_that_make_sense() {
+    let model = model("llama-gqa");
+    let mut context = context(&model, 64, 8, 1).unwrap();
+    let mut sequence = context.new_sequence();
+    let mut outputs = 0;
+    let mut run = |context: &mut Context, batch: &mut Batch, sequence: &mut Sequence| {
+        context.forward(batch, &mut [sequence], &mut (), &mut |_, _| outputs += 1)
+    };
+    run(&mut context, &mut Batch::new(), &mut sequence).unwrap();
+    let mut batch = Batch::new();
+    for _ in 0..9 {
+        batch.push(0, 1, Output::Logits);
+    }
+    let error = run(&mut context, &mut batch, &mut sequence).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Limit {
+                found: 9,
+                limit: 8,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(error.class(), Class::TooLarge);
+    batch.clear(Mask::Causal);
+    batch.push(1, 1, Output::Logits);
+    let error = run(&mut context, &mut batch, &mut sequence).unwrap_err();
+    assert_eq!(error.class(), Class::Request);
+    batch.clear(Mask::Causal);
+    batch.push_embedding(0, &[0.5; 3], Output::Hidden);
+    let error = run(&mut context, &mut batch, &mut sequence).unwrap_err();
+    assert_eq!(error.class(), Class::Request);
+    batch.clear(Mask::Causal);
+    batch.push(0, 1, Output::None);
+    batch.push(0, 2, Output::Hidden);
+    run(&mut context, &mut batch, &mut sequence).unwrap();
+    assert_eq!((outputs, sequence.len()), (1, 2));
 }

@@ -88,7 +88,7 @@ impl Gated {
         )?;
         run.look("ffn_act", n_ff, gate);
         run.products("ffn_down", gate, &mut [product(&self.down, &mut *out)])?;
-        run.look("ffn_down", out.len() / m, out);
+        run.look("ffn_down", run.config.n_embd, out);
         Ok(())
     }
 }

@@ -223,7 +223,7 @@ impl Attention {
         attend.attend(cache, q, attended, &mut buffers.attend)?;
         run.look("attention", config.inner_width(), attended);
         run.products("attn_output", attended, &mut [product(&self.output, &mut *out)])?;
-        run.look("attn_output", out.len() / m, out);
+        run.look("attn_output", run.config.n_embd, out);
         Ok(())
     }
 
