@@ -16,9 +16,9 @@ use super::token_tiles::{PANELS, TOKENS, Tokens};
 use super::{Drivers, Format, ROWS};
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations, MatmulKernel};
+use crate::kernels::{ActFormat, Activations, MatmulKernel, Packing};
 use crate::quant::{self, GgmlType, step_len};
-use crate::team::{Team, Tile};
+use crate::team::Tile;
 use crate::{Error, Result};
 
 /// The kernel of a layout on an instruction set.
@@ -84,11 +84,11 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
         }
     }
 
-    fn pack(&self, mapped: &Shard, team: &Team) -> Result<Option<Vec<Shard>>> {
+    fn pack(&self, mapped: &Shard, packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
         if !F::OWN {
             return Ok(None);
         }
-        Ok(Some(vec![pack::<I, F>(self.isa, mapped, team)?]))
+        Ok(Some(vec![pack::<I, F>(self.isa, mapped, packing)?]))
     }
 
     fn decode_row(&self, weight: &Shard, row: usize, out: &mut [f32]) -> Result<()> {

@@ -3,10 +3,10 @@
 use std::marker::PhantomData;
 
 use super::{Blocks, Format, ROWS, TAIL, WORD, block_bytes, panel_bytes, section};
+use crate::kernels::Packing;
 use crate::kernels::isa::{ContiguousRows, Isa, Op};
 use crate::kernels::matrix::Shard;
 use crate::quant::{self, GgmlType, Step};
-use crate::team::Team;
 use crate::{Error, Result};
 
 /// Bytes of a file that are packed before their memory is given back.
@@ -35,7 +35,7 @@ impl<'a> FileRows<'a> {
 }
 
 /// The rows of a mapped shard as panels, in memory of their own.
-pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, team: &Team) -> Result<Shard> {
+pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<'_>) -> Result<Shard> {
     let (blocks, n) = (mapped.k / F::BLOCK_LEN, mapped.rows.len());
     let too_large = || Error::Limit {
         what: "bytes of a packed matrix".into(),
@@ -44,8 +44,8 @@ pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, team: &Team) -> Re
     };
     let panel_bytes = panel_bytes::<F>(blocks).ok_or_else(too_large)?;
     let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
-    let mut memory = team.memory().zeroed(bytes)?;
-    team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
+    let mut memory = packing.memory.zeroed(bytes)?;
+    packing.team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
         let mut released = panels.start;
         for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
             let rows = FileRows::new(mapped, panel);

@@ -26,9 +26,9 @@ use codebooks::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Points};
 use crate::Result;
 use crate::kernels::isa::{Op, RowIsa, unrolled};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedRows};
+use crate::kernels::{ActFormat, Activations, MatmulKernel, Packing, QuantizedRows};
 use crate::quant::GgmlType;
-use crate::team::{Team, Tile};
+use crate::team::Tile;
 
 /// A kernel that takes few tokens row by row and hands all other work to another kernel.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ impl<I: RowIsa, K: MatmulKernel> MatmulKernel for FewTokens<I, K> {
         }
     }
 
-    fn pack(&self, mapped: &Shard, team: &Team) -> Result<Option<Vec<Shard>>> {
-        self.other.pack(mapped, team)
+    fn pack(&self, mapped: &Shard, packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
+        self.other.pack(mapped, packing)
     }
 
     fn decode_row(&self, weight: &Shard, row: usize, out: &mut [f32]) -> Result<()> {

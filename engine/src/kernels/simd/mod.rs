@@ -13,12 +13,13 @@ use attention::{Attend, Merge, ToHalves};
 use elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
 
 use crate::Result;
-use crate::gguf::Bytes;
 use crate::kernels::isa::Isa;
 use crate::kernels::panel::{self, Drivers};
-use crate::kernels::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage};
+use crate::kernels::{
+    Activation, Backend, KvBlock, PackedMatrix, Packing, Partials, Queries, RopeKind, Storage,
+};
+use crate::memory::Bytes;
 use crate::quant::GgmlType;
-use crate::team::Team;
 
 /// The backend of an instruction set.
 #[derive(Debug)]
@@ -40,12 +41,11 @@ impl<I: Drivers> Backend for Simd<I> {
         n: usize,
         k: usize,
         bytes: Bytes,
-        storage: Storage,
-        team: &Team,
+        packing: &Packing<'_>,
     ) -> Result<PackedMatrix> {
         let mapped = PackedMatrix::mapped(ty, n, k, bytes, panel::kernel(self.0, ty)?)?;
-        match storage {
-            Storage::Auto | Storage::Packed => mapped.packed(team),
+        match packing.storage {
+            Storage::Auto | Storage::Packed => mapped.packed(packing),
             Storage::Mapped => Ok(mapped),
         }
     }
