@@ -172,7 +172,7 @@ pub(crate) fn init_pool(global: &GlobalArgs) -> Result<()> {
         .with_context(|| format!("cannot start {n} threads; try a smaller --threads"))
 }
 
-/// The team that loads and computes: started once, so that the workers that place weights are those that read them.
+/// The team that loads and computes, started once.
 pub(crate) fn team(global: &GlobalArgs) -> Result<Team> {
     static TEAM: OnceLock<Team> = OnceLock::new();
     if let Some(team) = TEAM.get() {

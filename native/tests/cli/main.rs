@@ -9,6 +9,7 @@ mod loading;
 mod models;
 #[cfg(unix)]
 mod outputs;
+mod split_models;
 mod support;
 mod templates;
 mod text;
