@@ -4,8 +4,8 @@
 //!
 //! [`gguf`] (bytes -> header, typed metadata, tensor directory) -> [`quant`] (block formats) ->
 //! [`kernels`] (packed matrices and the arithmetic) -> [`model`] (configuration, bound weights, forward
-//! pass) -> [`context`] (batches of tokens in, logits out) -> [`sample`] -> [`tokenizer`] -> text, with
-//! [`chat`] in front of it.
+//! pass) -> [`context`] (batches of tokens in, logits out) -> [`sample`] -> [`tokenizer`] -> text. What puts a
+//! conversation into a model's chat template is a crate of its own, `twinfer-template`.
 //!
 //! That it is the same answer everywhere can be checked: [`digest`] of the logits, [`record`] of a model, [`trace`] of every
 //! operation.
@@ -13,7 +13,6 @@
 //! The crate opens no files and no sockets, reads no clock and starts no threads: `native` and `web` do.
 #![deny(missing_docs)]
 
-pub mod chat;
 pub mod context;
 pub mod digest;
 pub mod error;
