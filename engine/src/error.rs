@@ -94,12 +94,6 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
-    /// A chat template does not parse or does not render.
-    #[error("chat template: {what}")]
-    Template {
-        /// The reason, with the line where the template engine knows it.
-        what: String,
-    },
     /// A limit that protects memory or time was hit.
     #[error("{what} is over the limit: {found}, at most {limit}")]
     Limit {

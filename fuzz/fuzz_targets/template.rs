@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
-use twinfer_engine::chat::{ChatTemplate, CivilTime, Inputs};
 use twinfer_fuzz as _;
+use twinfer_template::{ChatTemplate, CivilTime, Inputs};
 
 fn inputs() -> &'static Inputs {
     static INPUTS: OnceLock<Inputs> = OnceLock::new();

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::civil::DateTime;
 use serde_json::{Value, json};
-use twinfer_engine::chat::{self, ChatTemplate, CivilTime, Inputs, Templates};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::tokenizer::Tokenizer;
+use twinfer_template::{ChatTemplate, CivilTime, Inputs, Templates};
 
 use crate::args::{GlobalArgs, TemplateArgs};
 use crate::failure::Usage;
@@ -48,11 +48,16 @@ pub(crate) fn of_model(
 ) -> Result<ChatTemplate> {
     let model = load::display_name(global);
     let name = args.chat_template_name.as_deref();
-    let templates = Templates::from_metadata(file.metadata()).with_context(|| format!("`{model}`"))?;
-    let chosen = templates.choose(name, tools).with_context(|| match name {
-        Some(name) => format!("`{model}`, --chat-template-name {name}"),
-        None => format!("`{model}` (--chat-template-name NAME chooses a template)"),
-    })?;
+    let templates = file
+        .metadata()
+        .chat_templates()
+        .with_context(|| format!("`{model}`"))?;
+    let chosen = Templates::new(templates)
+        .choose(name, tools)
+        .with_context(|| match name {
+            Some(name) => format!("`{model}`, --chat-template-name {name}"),
+            None => format!("`{model}` (--chat-template-name NAME chooses a template)"),
+        })?;
     chosen.ok_or_else(|| {
         anyhow!(
             "`{model}` has no chat template; pass one with --template, or continue texts with `twinfer run`"
@@ -105,8 +110,11 @@ pub(crate) fn messages(system: Option<&str>, user: &str) -> Vec<Value> {
 /// The tokens that make the model answer a conversation.
 pub(crate) fn prompt_ids(template: &Template, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>> {
     let now = template.now.unwrap_or_else(local_time);
-    let inputs = Inputs::chat(messages.into(), true, now);
-    Ok(chat::prompt_ids(&template.template, tokenizer, inputs)?)
+    let (bos, eos) = tokenizer.special_texts();
+    let inputs = Inputs::chat(messages.into(), true, now)
+        .with("bos_token", bos)
+        .with("eos_token", eos);
+    Ok(tokenizer.encode_conversation(&template.template.render_conversation(&inputs)?)?)
 }
 
 #[cfg(test)]

@@ -82,7 +82,9 @@ pub fn answer(request: &Request, blobs: Vec<Vec<u8>>) -> Value {
         Request::Arithmetic => Ok(json!(arithmetic::digests())),
         Request::File => file::describe(blobs),
         Request::Tokenize { texts } => tokens::tokenize(blobs, texts),
-        Request::Render { source, cases } => templates::render(source, cases),
+        Request::Render { source, cases } => {
+            return templates::render(source, cases).unwrap_or_else(failure);
+        }
         Request::Digest { sizes, tokens } => model::digest(blobs, sizes, tokens),
         Request::SimdDigest { sizes, tokens } => model::simd_digest(blobs, sizes, tokens),
         Request::Planted => planted::locate(blobs),
@@ -94,7 +96,11 @@ pub fn answer(request: &Request, blobs: Vec<Vec<u8>>) -> Value {
         } => text::generate(blobs, sizes, prompt, sampler, *n),
         Request::Draw { sampler, n_vocab, n } => sampling::draw(sampler, *n_vocab, *n),
     };
-    answer.unwrap_or_else(|error| json!({ "error": error.to_string() }))
+    answer.unwrap_or_else(failure)
+}
+
+fn failure(error: impl std::fmt::Display) -> Value {
+    json!({ "error": error.to_string() })
 }
 
 /// SHA-256 of the byte strings in `parts`, one after the other, as lowercase hex.

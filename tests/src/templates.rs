@@ -1,8 +1,7 @@
 //! Chat templates.
 
 use serde_json::{Map, Value, json};
-use twinfer_engine::Result;
-use twinfer_engine::chat::{ChatTemplate, CivilTime, Inputs};
+use twinfer_template::{ChatTemplate, CivilTime, Inputs, Result};
 
 /// What `strftime_now` prints from.
 const NOW: CivilTime = CivilTime {

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use twinfer_engine::cache::CacheType;
-use twinfer_engine::chat::{CivilTime, Inputs, Templates, prompt_ids};
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
 use twinfer_engine::record::{self, Record, Recording, Subject};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+use twinfer_template::{CivilTime, Inputs, Templates};
 use wasm_bindgen::prelude::*;
 
-use crate::error::{Result, js, with_code};
+use crate::error::{Result, js, template_error, with_code};
 use crate::loading::memory_bytes;
 use crate::request::{Prompt, Request};
 use crate::session::{Limits, Session, Step, Wanted, sampler};
@@ -78,18 +78,20 @@ impl Engine {
                     .parts
                     .templates
                     .choose(request.chat_template_name.as_deref(), tools.is_some());
-                let template = chosen.map_err(js)?.ok_or_else(|| {
+                let template = chosen.map_err(template_error)?.ok_or_else(|| {
                     with_code(
                         "template",
                         "the model has no chat template; give it a text to continue",
                     )
                 })?;
-                let inputs = Inputs::chat(messages.clone(), true, now);
-                let inputs = match tools {
-                    Some(tools) => inputs.with("tools", tools.clone()),
-                    None => inputs,
-                };
-                prompt_ids(&template, self.tokenizer()?, inputs).map_err(js)
+                let tokenizer = self.tokenizer()?;
+                let (bos, eos) = tokenizer.special_texts();
+                let inputs = Inputs::chat(messages.clone(), true, now)
+                    .with("tools", tools.cloned().unwrap_or_default())
+                    .with("bos_token", bos)
+                    .with("eos_token", eos);
+                let text = template.render_conversation(&inputs).map_err(template_error)?;
+                tokenizer.encode_conversation(&text).map_err(js)
             }
         }
     }

@@ -12,6 +12,15 @@ pub(crate) fn js(error: Error) -> JsValue {
     with_code(code(&error), &error.to_string())
 }
 
+/// A chat template's error for JavaScript.
+pub(crate) fn template_error(error: twinfer_template::Error) -> JsValue {
+    let code = match error {
+        twinfer_template::Error::Limit { .. } => "limit",
+        _ => "template",
+    };
+    with_code(code, &error.to_string())
+}
+
 /// An error of this crate for JavaScript.
 pub(crate) fn with_code(code: &str, message: &str) -> JsValue {
     let error = js_sys::Error::new(message);
@@ -28,7 +37,6 @@ fn code(error: &Error) -> &'static str {
         Error::MissingKey { .. } | Error::Metadata { .. } | Error::Tensor { .. } => "model",
         Error::UnsupportedType { .. } | Error::UnsupportedArchitecture { .. } => "unsupported",
         Error::Tokenizer { .. } => "tokenizer",
-        Error::Template { .. } => "template",
         Error::Limit { .. } => "limit",
         Error::Memory { .. } => "memory",
         Error::InvalidInput { .. } | Error::TokenOutOfRange { .. } | Error::WindowPassed { .. } => "input",

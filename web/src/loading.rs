@@ -2,12 +2,12 @@
 
 use serde_json::json;
 use twinfer_engine::cache::CacheType;
-use twinfer_engine::chat::Templates;
 use twinfer_engine::context::{ContextOptions, ContextPlan};
 use twinfer_engine::gguf::{Gguf, GgufSet, Limits, Metadata, Parser, Status, split};
 use twinfer_engine::model::LoadOptions;
 use twinfer_engine::model::loader::{Loader, Span};
 use twinfer_engine::tokenizer::Tokenizer;
+use twinfer_template::Templates;
 use wasm_bindgen::prelude::*;
 
 use crate::engine::{Engine, Parts};
@@ -242,7 +242,7 @@ impl Loading {
             .loader
             .ok_or_else(|| with_code("input", "the model was not planned yet"))?;
         let header = loader.set().parts().first();
-        let templates = Templates::from_metadata(loader.set().metadata()).map_err(js)?;
+        let templates = Templates::new(loader.set().metadata().chat_templates().map_err(js)?);
         let parts = Parts {
             // The vocabulary lives in the tokenizer from here on; the headers go with the loader.
             tokenizer: Tokenizer::from_metadata(loader.set().metadata()),

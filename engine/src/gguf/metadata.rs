@@ -304,6 +304,21 @@ impl Metadata {
         self.opt_str(key)?.ok_or_else(|| Self::missing(key))
     }
 
+    /// The chat templates by name, in file order: `tokenizer.chat_template` as `default`, and what
+    /// `tokenizer.chat_template.NAME` names. A value that is not a string is an error.
+    pub fn chat_templates(&self) -> Result<Vec<(&str, &str)>> {
+        let mut templates = Vec::new();
+        for (key, _) in self.iter() {
+            let name = match key.strip_prefix("tokenizer.chat_template") {
+                Some("") => "default",
+                Some(rest) if rest.starts_with('.') => &rest[1..],
+                _ => continue,
+            };
+            templates.push((name, self.str(key)?));
+        }
+        Ok(templates)
+    }
+
     /// An array of strings, as bytes; `None` where the key is absent.
     pub fn opt_strings(&self, key: &str) -> Result<Option<&[Box<[u8]>]>> {
         match self.get(key) {

@@ -26,6 +26,7 @@
 
 mod bpe;
 mod byte_text;
+mod conversation;
 mod merge;
 mod merge_queue;
 mod partition;

@@ -81,3 +81,25 @@ fn order_and_replacement() {
     assert_eq!(entries, ["b", "a", "c"]);
     assert_eq!(metadata.u32("a"), Ok(9));
 }
+
+#[test]
+fn chat_templates_have_names() {
+    let mut metadata = Metadata::new();
+    assert_eq!(metadata.chat_templates(), Ok(vec![]));
+    for (key, text) in [
+        ("tokenizer.chat_template", "plain"),
+        ("tokenizer.chat_template.tool_use", "tools"),
+        ("tokenizer.chat_template_of_another_kind", "no"),
+    ] {
+        metadata.insert(key, Value::String(text.into()));
+    }
+    metadata.insert(
+        "tokenizer.chat_templates",
+        Value::Array(Array::Strings(vec![(*b"tool_use").into()])),
+    );
+    let expected = vec![("default", "plain"), ("tool_use", "tools")];
+    assert_eq!(metadata.chat_templates(), Ok(expected));
+    metadata.insert("tokenizer.chat_template", Value::U32(1));
+    let error = metadata.chat_templates().expect_err("no text").to_string();
+    assert!(error.contains("`tokenizer.chat_template`"), "{error}");
+}

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use twinfer_engine::Error;
 use twinfer_engine::cache::CacheType;
-use twinfer_engine::chat::Templates;
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
@@ -29,10 +28,9 @@ pub(crate) fn load_and_evaluate(bytes: Vec<u8>, cache: CacheType) -> Result<Vec<
     let at = |stage: Stage| move |error: Error| (stage, error);
     let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes)]).map_err(at(Stage::File))?;
     let tokenizer = Tokenizer::from_metadata(file.metadata()).map_err(at(Stage::Tokenizer))?;
-    let templates = Templates::from_metadata(file.metadata()).map_err(at(Stage::Template))?;
-    let template = templates.choose(None, false).map_err(at(Stage::Template))?;
+    file.metadata().chat_templates().map_err(at(Stage::Template))?;
     let model = Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).map_err(at(Stage::Model))?;
-    drop((file, template));
+    drop(file);
     let options = ContextOptions {
         n_ctx: 64,
         n_batch: 4,

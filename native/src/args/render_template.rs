@@ -16,10 +16,10 @@ bos_token, eos_token and whatever else the template reads; or just the array of 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RenderTemplateArgs {
-    #[command(flatten)]
-    pub(crate) template: TemplateArgs,
-
     /// The variables: a JSON file, `-` for stdin, or the JSON itself.
     #[arg(long, value_name = "JSON", default_value = "-")]
     pub(crate) input: String,
+
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 }

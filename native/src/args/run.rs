@@ -52,10 +52,6 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// With --chat.
-    #[command(flatten)]
-    pub(crate) template: TemplateArgs,
-
     /// Print the generated text alone, not the prompt before it.
     #[arg(long)]
     pub(crate) no_display_prompt: bool,
@@ -67,6 +63,9 @@ pub(crate) struct RunArgs {
     /// Stop where this text appears; may be given several times.
     #[arg(short = 'r', long = "stop", alias = "reverse-prompt", value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     #[command(flatten)]
     pub(crate) generation: GenerationArgs,
@@ -117,12 +116,12 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    #[command(flatten)]
-    pub(crate) template: TemplateArgs,
-
     /// Do not read or write the history of typed lines.
     #[arg(long)]
     pub(crate) no_history: bool,
+
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     #[command(flatten)]
     pub(crate) generation: GenerationArgs,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Chat template")]
 pub(crate) struct TemplateArgs {
     /// Chat template (Jinja) in place of the model's own.
     #[arg(long, value_name = "FILE")]

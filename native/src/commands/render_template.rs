@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Map, Value};
-use twinfer_engine::chat::{Inputs, special_texts};
+use twinfer_template::Inputs;
 
 use crate::args::{GlobalArgs, RenderTemplateArgs};
 use crate::{load, output, template};
@@ -20,7 +20,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RenderTemplateArgs) -> Result<()> 
             let tools = tools.is_some_and(|tools| !tools.is_empty());
             let template = template::of_model(global, &file, &args.template, tools)?;
             // The model knows its special tokens; what the input says goes before.
-            let (bos, eos) = special_texts(&load::tokenizer(global, &file)?);
+            let (bos, eos) = load::tokenizer(global, &file)?.special_texts();
             variables.entry("bos_token").or_insert(Value::String(bos));
             variables.entry("eos_token").or_insert(Value::String(eos));
             template

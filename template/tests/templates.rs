@@ -5,9 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use twinfer_engine::Error;
-use twinfer_engine::chat::{CHATML, ChatTemplate, CivilTime, Inputs, Templates};
-use twinfer_engine::gguf::{Metadata, Value as GgufValue};
+use twinfer_template::{CHATML, ChatTemplate, CivilTime, Error, Inputs, Templates};
 
 const NOW: CivilTime = CivilTime {
     year: 2026,
@@ -186,11 +184,11 @@ fn hostile() -> Vec<(String, End)> {
             End::Limit,
         ),
         ("{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{{ s.find('b') }}{% endfor %}", End::Limit),
-        // What the engine itself gets wrong: a division by zero, frames that a jump leaves behind.
+        // Jumps out of what is under way.
         ("{% for x in [1] %}{% set l = loop %}{{ l.cycle(*[]) }}{% endfor %}", End::Error),
         ("{% for x in [1] %}{{ [loop][0].cycle() }}{% endfor %}", End::Error),
-        ("{% for x in [1] %}{% with %}{% break %}{% endwith %}{% endfor %}", End::Error),
-        ("{% for x in [1] %}{% set y %}{% break %}{% endset %}{% endfor %}", End::Error),
+        ("{% for x in [1] %}{% with %}{% break %}{% endwith %}{% endfor %}", End::Any),
+        ("{% for x in [1] %}{% set y %}{% break %}{% endset %}{% endfor %}", End::Any),
         ("{% include 'chat' %}", End::Error),
         ("{{ [].nope() }}{{ {}.nope() }}", End::Error),
         ("{{ [1][::-9223372036854775808] }}{{ 'abc'[-9223372036854775808:9223372036854775807] }}", End::Any),
@@ -224,7 +222,8 @@ fn hostile() -> Vec<(String, End)> {
                 before.repeat(30_000),
                 after.repeat(30_000)
             ),
-            End::Error,
+            // Operators side by side do not nest.
+            if before.is_empty() { End::Any } else { End::Error },
         ));
     }
     for (before, after) in [
@@ -302,8 +301,6 @@ fn errors_name_the_line() {
             what: "line 1: Roles must alternate".into()
         }
     );
-    let reserved = render("x", &json!({"_tw_list": 1})).unwrap_err();
-    assert!(matches!(reserved, Error::InvalidInput { .. }));
 }
 
 #[test]
@@ -320,25 +317,12 @@ fn lists_of_the_template_itself_can_grow() {
     assert!(render("{% set _ = messages[0].pop('role') %}", &variables).is_err());
 }
 
-/// The templates of a file with these texts by key.
-fn templates(entries: &[(&str, &str)]) -> Templates {
-    let mut metadata = Metadata::new();
-    for (key, text) in entries {
-        metadata.insert(*key, GgufValue::String((*text).into()));
-    }
-    Templates::from_metadata(&metadata).expect("texts")
-}
-
 #[test]
 fn templates_of_a_model_file() {
-    let file = templates(&[
-        (
-            "tokenizer.chat_template",
-            "{{ bos_token }}{{ messages[0].content }}",
-        ),
-        ("tokenizer.chat_template.tool_use", "tools"),
-        ("tokenizer.chat_template.broken", "{{"),
-        ("tokenizer.chat_template_of_another_kind", "no"),
+    let file = Templates::new([
+        ("default", "{{ bos_token }}{{ messages[0].content }}"),
+        ("tool_use", "tools"),
+        ("broken", "{{"),
     ]);
     let messages = json!([{"role": "user", "content": "hi"}]);
     let inputs = Inputs::chat(messages, true, NOW).with("bos_token", "<s>");
@@ -365,34 +349,23 @@ fn templates_of_a_model_file() {
     );
 
     // Without a variant for tools, and with named ones only.
-    let plain = templates(&[("tokenizer.chat_template", "plain")]);
+    let plain = Templates::new([("default", "plain")]);
     assert_eq!(render(&plain, None, true), "plain");
-    let named = templates(&[
-        ("tokenizer.chat_template.tool_use", "tools"),
-        ("tokenizer.chat_template.rag", "rag"),
-    ]);
+    let named = Templates::new([("tool_use", "tools"), ("rag", "rag")]);
     let error = named.choose(None, false).unwrap_err().to_string();
     assert!(error.contains("tool_use, rag"), "{error}");
     assert_eq!(render(&named, None, true), "tools");
 
     // An empty one is none.
     for blank in ["", " \n\t"] {
-        let none = templates(&[("tokenizer.chat_template", blank)]);
+        let none = Templates::new([("default", blank)]);
         assert!(none.is_empty() && none.choose(None, true).unwrap().is_none());
-        let named = templates(&[
-            ("tokenizer.chat_template", "plain"),
-            ("tokenizer.chat_template.tool_use", blank),
-        ]);
+        let named = Templates::new([("default", "plain"), ("tool_use", blank)]);
         assert_eq!(render(&named, None, true), "plain");
     }
 
     let chatml = ChatTemplate::new(CHATML).unwrap().render(&inputs).unwrap();
     assert_eq!(chatml, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
-    let mut metadata = Metadata::new();
-    assert!(Templates::from_metadata(&metadata).unwrap().is_empty());
-    metadata.insert("tokenizer.chat_template", GgufValue::U32(1));
-    let error = Templates::from_metadata(&metadata).unwrap_err();
-    assert!(error.to_string().contains("tokenizer.chat_template"), "{error}");
 }
 
 #[test]

@@ -1,16 +1,11 @@
 //! The templates of a model file by their names, and which of them a conversation takes.
 //!
-//! A GGUF file keeps its template in `tokenizer.chat_template`, and named ones in `tokenizer.chat_template.NAME`. As
-//! transformers and llama.cpp do, `tool_use` is taken where tools are given, unless another is asked for.
+//! As transformers and llama.cpp do, `tool_use` is taken where tools are given, unless another is asked for.
 
-use super::ChatTemplate;
-use crate::gguf::Metadata;
-use crate::{Error, Result};
+use crate::{ChatTemplate, Error, Result};
 
-/// The key of the template that has no name; a name follows a dot.
-const KEY: &str = "tokenizer.chat_template";
-/// What transformers calls the template without a name.
-const DEFAULT: &str = "default";
+/// What transformers calls the template without a name of its own.
+pub const DEFAULT: &str = "default";
 /// The variant for conversations with tools.
 const TOOL_USE: &str = "tool_use";
 
@@ -22,24 +17,15 @@ pub struct Templates {
 }
 
 impl Templates {
-    /// Finds them. A value that is not a string is an error; whether a template parses is seen when it is chosen.
-    pub fn from_metadata(metadata: &Metadata) -> Result<Self> {
-        let mut sources = Vec::new();
-        for (key, _) in metadata.iter() {
-            let name = match key.strip_prefix(KEY) {
-                Some("") => DEFAULT,
-                Some(rest) => match rest.strip_prefix('.') {
-                    Some(name) => name,
-                    None => continue,
-                },
-                None => continue,
-            };
-            let source = metadata.str(key)?;
-            if !source.trim().is_empty() {
-                sources.push((name.to_owned(), source.to_owned()));
-            }
+    /// The templates with these names and texts; the one without a name is called [`DEFAULT`]. Whether one parses is
+    /// seen when it is chosen.
+    pub fn new<'a>(named: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let named = named.into_iter().filter(|(_, source)| !source.trim().is_empty());
+        Self {
+            sources: named
+                .map(|(name, source)| (name.to_owned(), source.to_owned()))
+                .collect(),
         }
-        Ok(Self { sources })
     }
 
     /// Whether there is none.
@@ -47,7 +33,7 @@ impl Templates {
         self.sources.is_empty()
     }
 
-    /// Their names; that of the file's plain template is `default`.
+    /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().map(|(name, _)| name.as_str())
     }
