@@ -11,6 +11,8 @@ mod models;
 mod outputs;
 mod support;
 mod templates;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod text;
 mod usage;
 mod verify;
