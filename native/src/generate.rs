@@ -7,7 +7,7 @@ use anyhow::Result;
 use twinfer_engine::cache::Sequence;
 use twinfer_engine::context::Context;
 use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, Sampler, SamplerParams, dry_breakers};
-use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, Tokenizer};
+use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, TokenKind, Tokenizer};
 
 use crate::args::{GenerationArgs, GlobalArgs};
 use crate::interrupt;
@@ -20,6 +20,8 @@ pub(crate) enum End {
     ModelEnded,
     /// A stop string appeared.
     Stop,
+    /// A token appeared that is a whole stop string.
+    StopToken,
     /// As many tokens as were asked for.
     Limit,
     /// No room is left.
@@ -47,7 +49,7 @@ impl Outcome {
         let speed = |n: usize, time: Duration| n as f64 / time.as_secs_f64().clamp(1e-9, f64::MAX);
         let end = match self.end {
             End::ModelEnded => "",
-            End::Stop => "; stopped at a stop string",
+            End::Stop | End::StopToken => "; stopped at a stop string",
             End::Limit => "; stopped at --predict",
             End::ContextFull => "; stopped because the context is full (see --ctx-size)",
             End::Interrupted => "; interrupted",
@@ -176,6 +178,7 @@ impl Session {
             decoder = decoder.at_start();
         }
         let mut stop = StopFilter::new(limits.stop);
+        let stop_tokens = stop_tokens(tokenizer, limits.stop);
         outcome.end = loop {
             if limits.predict == Some(0) {
                 break End::Limit;
@@ -185,6 +188,9 @@ impl Session {
             }
             outcome.n_generated += 1;
             sampler.accept(token)?;
+            if stop_tokens.contains(&token) {
+                break End::StopToken;
+            }
             let (text, stopped) = stop.push(decoder.push(token));
             if !text.is_empty() {
                 on_text(&text)?;
@@ -219,6 +225,16 @@ impl Session {
         outcome.generation_time = start.elapsed();
         Ok(outcome)
     }
+}
+
+/// The tokens that end the text: stop strings that are one special token each, such as `<|stop|>`. What they print is
+/// nothing unless special tokens are printed, so that no text would show them.
+fn stop_tokens(tokenizer: &Tokenizer, stop: &[String]) -> Vec<u32> {
+    let token = |text: &String| {
+        let id = tokenizer.find_token(text.as_bytes())?;
+        (tokenizer.token_kind(id) == TokenKind::Control).then_some(id)
+    };
+    stop.iter().filter_map(token).collect()
 }
 
 /// The sampler that the arguments describe, for this model.

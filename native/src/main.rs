@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod control_group;
 mod failure;
 mod generate;
 mod interrupt;
@@ -17,11 +18,29 @@ mod reference;
 mod resident;
 mod system;
 mod template;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod topology;
 
 use std::process::ExitCode;
 
+/// Stack of the thread that does the work: templates recurse, and the system's own may be smaller (`ulimit -s`).
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
+    let thread = std::thread::Builder::new()
+        .name("twinfer".into())
+        .stack_size(STACK);
+    match thread.spawn(work).map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        // The panic has had its message.
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        // No thread can be started: this one may do.
+        Err(_) => work(),
+    }
+}
+
+fn work() -> ExitCode {
     let (cli, notes) = match args::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return failure::report_usage(error),

@@ -20,7 +20,7 @@ use twinfer_engine::Error;
 use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
 use twinfer_engine::memory::{Bytes, Owner};
 
-use crate::{failure, system};
+use crate::{failure, output_file, system};
 
 /// Size of a huge page on x86-64.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -42,6 +42,7 @@ pub(crate) fn map(path: &Path) -> Result<Bytes> {
         );
     }
     let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
+    output_file::protect(path);
     if metadata.len() == 0 {
         // There is nothing to map; the parser says what is missing.
         return Ok(Bytes::from_static(&[]));

@@ -1,7 +1,7 @@
 //! stdout for results, stderr for everything else, and what is read from files or stdin. Writing to a closed pipe is an
 //! error that [`crate::failure::report`] understands, never a panic, so nothing here uses `println!`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -11,12 +11,40 @@ pub(crate) fn to_stdout(text: &str) -> Result<()> {
     bytes_to_stdout(text.as_bytes())
 }
 
+/// Writes text that a model made. A terminal must not obey it: there its control characters are shown, but for line ends
+/// and tabs. Anywhere else it is written as it is.
+pub(crate) fn generated(text: &str) -> Result<()> {
+    if io::stdout().is_terminal() {
+        to_stdout(&visible(text))
+    } else {
+        to_stdout(text)
+    }
+}
+
+/// Control characters as the pictures that Unicode has of them: ESC is `␛`. Those of 128 and over have none.
+fn visible(text: &str) -> String {
+    let picture = |c: char| match c {
+        '\n' | '\t' => c,
+        '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(c)).unwrap_or(char::REPLACEMENT_CHARACTER),
+        '\x7f' => '\u{2421}',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(picture).collect()
+}
+
 /// As [`to_stdout`], for bytes that need not be text.
 pub(crate) fn bytes_to_stdout(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)
         .and_then(|()| out.flush())
         .context("cannot write to stdout")
+}
+
+/// Whether the system does not say what the terminal understands: then it gets no escape sequences. On Windows it never
+/// says so, and all understand the same.
+pub(crate) fn terminal_is_unknown() -> bool {
+    cfg!(unix) && std::env::var_os("TERM").is_none_or(|name| name.is_empty())
 }
 
 /// Writes a line to stderr.
@@ -37,9 +65,14 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Prints a JSON value, indented, with a line end.
 pub(crate) fn json(value: &serde_json::Value) -> Result<()> {
+    to_stdout(&json_text(value)?)
+}
+
+/// A JSON value, indented, with a line end.
+pub(crate) fn json_text(value: &serde_json::Value) -> Result<String> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
-    to_stdout(&text)
+    Ok(text)
 }
 
 /// A float with the fewest digits that give it back. JSON has no NaN and no infinity: those are text.
@@ -101,6 +134,14 @@ fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_shows_control_characters() {
+        assert_eq!(
+            visible("a\t\x1b[31m\x07\x7f\u{9b}\r\n\0\u{e9}"),
+            "a\t\u{241b}[31m\u{2407}\u{2421}\u{fffd}\u{240d}\n\u{2400}\u{e9}"
+        );
+    }
 
     #[test]
     fn text_begins_after_its_byte_order_mark() {

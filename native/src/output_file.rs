@@ -8,6 +8,7 @@
 //! - A regular file is replaced when all bytes are on the disk, by a temporary file beside it that takes its name in one
 //!   step. Whatever fails before that (the disk is full, Ctrl-C, an error of the command itself) leaves the old file as it
 //!   was and no temporary one. Permissions and owner are those of the old file; a hard link to it keeps the old bytes.
+//! - A file of the model that is read is refused. Another hard link to it is another file: the model keeps its bytes.
 //! - A file that is read-only is refused, unless [`ReadOnly::Replace`] says otherwise.
 
 #[cfg(not(unix))]
@@ -82,6 +83,9 @@ impl OutputFile {
             Destination::Stdout => (platform::stdout()?, None),
             Destination::Through(file) => (file, None),
             Destination::Regular(target, existing) => {
+                if is_input(&target) {
+                    bail!("it is the same file as the model that is read; write to another name");
+                }
                 if let Some(existing) = &existing
                     && read_only != ReadOnly::Replace
                     && is_read_only(&target, existing)
@@ -163,6 +167,37 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], read_only: ReadOnly) -> Res
     out.write_all(bytes)
         .with_context(|| format!("cannot write {}", out.shown))?;
     out.commit()
+}
+
+/// Whether two names lead to the same file, which need not be there yet.
+pub(crate) fn same_file(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| match path.canonicalize() {
+        Ok(place) => Some(place),
+        Err(_) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new(".")).canonicalize().ok()?;
+            Some(parent.join(path.file_name()?))
+        }
+    };
+    a == b || place(a).is_some_and(|a| place(b) == Some(a))
+}
+
+/// The files that models were mapped from, all links followed.
+static INPUTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn inputs() -> MutexGuard<'static, Vec<PathBuf>> {
+    INPUTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From here on no output takes the name of this file.
+pub(crate) fn protect(input: &Path) {
+    inputs().extend(input.canonicalize());
+}
+
+fn is_input(target: &Path) -> bool {
+    target
+        .canonicalize()
+        .is_ok_and(|target| inputs().contains(&target))
 }
 
 /// Follows links to what a name stands for.

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output;
+
 /// Work that ends before this shows nothing.
 const DELAY: Duration = Duration::from_millis(500);
 
@@ -24,7 +26,7 @@ impl Progress {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         bar.set_message(what.to_string());
-        let visible = !quiet && std::io::stderr().is_terminal();
+        let visible = !quiet && std::io::stderr().is_terminal() && !output::terminal_is_unknown();
         Self {
             bar,
             started: Instant::now(),

@@ -8,6 +8,8 @@ mod platform;
 #[path = "system/other.rs"]
 mod platform;
 
+use std::path::Path;
+
 pub(crate) use platform::{
     affinity, is_mount_point, lock, memlock_limit, populate, set_affinity, use_huge_pages,
 };
@@ -21,9 +23,26 @@ pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What the system can still give, in bytes; `None` where it does not say.
+/// What the system can still give and this process's control group may still take, in bytes; `None` where the system
+/// does not say.
 pub(crate) fn available_memory() -> Option<u64> {
-    field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
+    let system = field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")?;
+    let group = crate::control_group::free_memory(Path::new("/"));
+    Some(group.map_or(system, |group| system.min(group)))
+}
+
+/// Whether a signal is ignored in this process, as `nohup` asks; `None` where the system does not say.
+#[cfg(unix)]
+pub(crate) fn ignores_signal(signal: i32) -> Option<bool> {
+    ignored_in(&std::fs::read_to_string("/proc/self/status").ok()?, signal)
+}
+
+/// The line is a mask in hexadecimal; signals are counted from 1.
+#[cfg(unix)]
+fn ignored_in(status: &str, signal: i32) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal - 1) & 1 == 1)
 }
 
 /// Bytes of this process that lie in huge pages: anonymous ones, and of mapped files.
@@ -48,6 +67,15 @@ pub(crate) fn huge_page_mode() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn ignored_signals_are_bits_of_a_mask() {
+        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
+        let found = [1, 2, 13, 15].map(|signal| ignored_in(status, signal));
+        assert_eq!(found, [Some(true), Some(false), Some(true), Some(false)]);
+        assert_eq!(ignored_in("", 1), None);
+    }
 
     #[test]
     fn fields_are_found_by_their_whole_name() {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::system;
+use crate::{control_group, system};
 
 /// The machine as this process sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,11 +41,10 @@ impl Machine {
             Some(allowed) => allowed,
             None => cpus.iter().map(|cpu| cpu.id).collect(),
         };
-        let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
         Machine {
             cpus,
             allowed,
-            quota: quota(&groups, &root.join("sys/fs/cgroup")),
+            quota: control_group::cpu_quota(root),
         }
     }
 
@@ -198,56 +197,6 @@ fn read_cpus(root: &Path) -> Vec<Cpu> {
         .map(cpu)
         .collect::<Option<Vec<_>>>()
         .unwrap_or_default()
-}
-
-/// The least share of time that a control group or one above it is limited to, in CPUs. `groups` is /proc/self/cgroup.
-fn quota(groups: &str, root: &Path) -> Option<f64> {
-    let mut least: Option<f64> = None;
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let relative = Path::new(path.trim_start_matches('/'));
-        type Read = fn(&Path) -> Option<f64>;
-        let (hierarchies, read): (&[&str], Read) = if controllers.is_empty() {
-            (&[""], cpu_max)
-        } else if controllers.split(',').any(|name| name == "cpu") {
-            (&["cpu", "cpu,cpuacct"], cfs_quota)
-        } else {
-            continue;
-        };
-        for hierarchy in hierarchies {
-            // In a container the path is often one outside of it: then the root alone is there.
-            for group in relative.ancestors() {
-                if let Some(found) = read(&root.join(hierarchy).join(group)) {
-                    least = Some(least.filter(|least| *least <= found).unwrap_or(found));
-                }
-            }
-        }
-    }
-    least
-}
-
-/// Version 2: `cpu.max` is "quota period", or "max period".
-fn cpu_max(group: &Path) -> Option<f64> {
-    let text = std::fs::read_to_string(group.join("cpu.max")).ok()?;
-    let mut fields = text.split_whitespace();
-    share(fields.next()?, fields.next()?)
-}
-
-/// Version 1: a quota of -1 is none.
-fn cfs_quota(group: &Path) -> Option<f64> {
-    let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
-    share(
-        read("cpu.cfs_quota_us")?.trim(),
-        read("cpu.cfs_period_us")?.trim(),
-    )
-}
-
-fn share(quota: &str, period: &str) -> Option<f64> {
-    let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
-    (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
 #[cfg(test)]

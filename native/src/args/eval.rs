@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use twinfer_engine::trace::Place;
 
-use super::OutputArgs;
+use super::{OutputArgs, TokenIds};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,9 +27,10 @@ and between two of them:
 #[command(after_help = EXAMPLES)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["tokens", "prompt"]))]
 pub(crate) struct EvalArgs {
-    /// Token ids, separated by commas. They are given to the model as they are: no begin token is added.
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    pub(crate) tokens: Vec<u32>,
+    /// Token ids, separated by commas or spaces; a JSON array of them is understood as well. They are given to the model
+    /// as they are: no begin token is added.
+    #[arg(long, value_name = "IDS")]
+    tokens: Vec<TokenIds>,
 
     /// Text to tokenize in place of --tokens, with the special tokens that the model asks for.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -73,4 +74,11 @@ pub(crate) struct EvalArgs {
 
     #[command(flatten)]
     pub(crate) out: OutputArgs,
+}
+
+impl EvalArgs {
+    /// The ids of --tokens.
+    pub(crate) fn tokens(&self) -> Vec<u32> {
+        self.tokens.iter().flat_map(|ids| ids.0.iter().copied()).collect()
+    }
 }

@@ -127,7 +127,7 @@ impl<'a> Walk<'a> {
                 Next::Argument => {}
                 Next::Value => {
                     if let Some(value) = raw.next_os(&mut cursor) {
-                        self.keep(value);
+                        self.keep_value(value);
                     }
                 }
                 Next::Dropped => {
@@ -143,6 +143,20 @@ impl<'a> Walk<'a> {
             text: text.into(),
             positional: false,
         });
+    }
+
+    /// Keeps the value of the option before it. clap knows negative numbers by their digits, and these have none.
+    fn keep_value(&mut self, value: &OsStr) {
+        const NO_DIGITS: [&str; 3] = ["-inf", "-infinity", "-nan"];
+        let is = |name: &&str| value.eq_ignore_ascii_case(name);
+        if NO_DIGITS.iter().any(is)
+            && let Some(option) = self.out.last_mut()
+        {
+            option.text.push("=");
+            option.text.push(value);
+            return;
+        }
+        self.keep(value);
     }
 
     fn positional(&mut self, text: &OsStr) -> Result<(), Usage> {
@@ -173,7 +187,8 @@ impl<'a> Walk<'a> {
         };
         let name = typed.trim_start_matches(|c| c == '-' || DASHES.contains(&c));
         let mut letters = name.chars();
-        let one = letters.next().filter(|_| letters.next().is_none());
+        let first = letters.next();
+        let one = first.filter(|_| letters.next().is_none());
         let (short, long) = (format!("-{name}"), format!("--{name}"));
         let meant = if one.is_some_and(|letter| self.own_short(letter).is_some())
             || table::find(self.command(), &short).is_some()
@@ -181,6 +196,13 @@ impl<'a> Walk<'a> {
             short
         } else if self.own_long(name).is_some() || table::find(self.command(), &long).is_some() {
             long
+        } else if first
+            .and_then(|letter| self.own_short(letter))
+            .is_some_and(|arg| arg.get_action().takes_values())
+            && name.chars().skip(1).all(|c| c.is_ascii_digit())
+        {
+            // With its number, as in `–n5`.
+            short
         } else {
             return Ok(());
         };
@@ -583,6 +605,7 @@ mod tests {
             (&["server", "-m", "m.gguf"], "serve-demo"),
             (&["pull", "llama3"], "-m FILE"),
             (&["run", "\u{2013}n", "5", "x"], "type -n"),
+            (&["run", "\u{2013}n5", "x"], "type -n5"),
             (&["run", "\u{2013}ngl", "5", "x"], "type -ngl"),
             (&["run", "\u{2014}temp", "5", "x"], "type --temp"),
         ] {

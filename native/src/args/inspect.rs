@@ -9,6 +9,7 @@ use super::OutputArgs;
 const EXAMPLES: &str = "\
 Examples:
   twinfer inspect model.gguf
+  twinfer inspect model.gguf --json -o model.json
   twinfer inspect model.gguf --json | jq '.tensors[].type'
   twinfer inspect model.gguf --dump-tensor output_norm.weight -o norm.f32";
 
@@ -31,8 +32,8 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "NAME", requires = "output")]
     pub(crate) dump_tensor: Option<String>,
 
-    /// Where --dump-tensor writes; `-` is stdout.
-    #[arg(short, long, value_name = "FILE", requires = "dump_tensor")]
+    /// Write to this file what would be printed, or the tensor of --dump-tensor; `-` is stdout.
+    #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
     #[command(flatten)]

@@ -16,6 +16,7 @@ mod render_template;
 mod run;
 mod serve_demo;
 mod template;
+mod token_ids;
 mod tokenize;
 mod verify;
 
@@ -35,6 +36,7 @@ pub(crate) use render_template::RenderTemplateArgs;
 pub(crate) use run::{ChatArgs, RunArgs, Source};
 pub(crate) use serve_demo::ServeDemoArgs;
 pub(crate) use template::TemplateArgs;
+pub(crate) use token_ids::TokenIds;
 pub(crate) use tokenize::{DetokenizeArgs, TokenizeArgs};
 pub(crate) use verify::VerifyArgs;
 
@@ -62,6 +64,8 @@ left out, and -v says so; others say what to do.";
 #[derive(Debug, Parser)]
 #[command(name = "twinfer", version, after_help = EXAMPLES, max_term_width = 110)]
 #[command(arg_required_else_help = true, subcommand_required = true)]
+// A script's options and then a person's: the last one counts. Lists (-r, -l) take all.
+#[command(args_override_self = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,

@@ -3,7 +3,8 @@
 mod conversation;
 mod editor;
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -54,6 +55,10 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
         let line = match editor.read()? {
             Input::Line(line) => line,
             Input::Cancelled => continue,
+            Input::CancelledEmpty => {
+                note("Ctrl-D leaves");
+                continue;
+            }
             Input::Refused(why) => {
                 note(&why);
                 continue;
@@ -129,7 +134,7 @@ fn answer(
     let mut said = String::new();
     let mut print = |text: &str| {
         said.push_str(text);
-        output::to_stdout(text)
+        output::generated(text)
     };
     let outcome = generate(session, &conversation.messages(), &mut print)?;
     output::to_stdout(if said.ends_with('\n') { "" } else { "\n" })?;
@@ -154,7 +159,7 @@ fn execute(command: &str, conversation: &mut Conversation, session: &Session) ->
         if rest.is_empty() {
             bail!("/{verb} needs a file name");
         }
-        Ok(Path::new(rest))
+        Ok(typed_path(rest, std::env::home_dir()))
     };
     match name {
         "help" | "?" => note(HELP),
@@ -185,18 +190,25 @@ fn execute(command: &str, conversation: &mut Conversation, session: &Session) ->
         }
         "show" => {
             let used = format!("[{} of {} tokens used]", session.len(), session.capacity());
-            output::to_stdout(&conversation.to_text())?;
+            output::generated(&conversation.to_text())?;
             note(&used);
         }
         "save" => {
-            let path = file("save")?;
+            let path: &Path = &file("save")?;
+            if loses_other_file(path) {
+                bail!(
+                    "cannot write `{}`: there is a file with something else than a saved conversation; choose another \
+                     name",
+                    path.display()
+                );
+            }
             let mut json = serde_json::to_string_pretty(&conversation.to_json())?;
             json.push('\n');
             write_whole(path, json.as_bytes(), ReadOnly::RefuseAlways)?;
             note(&format!("saved to `{}`", path.display()));
         }
         "load" => {
-            let path = file("load")?;
+            let path: &Path = &file("load")?;
             let value = serde_json::from_str(&output::read_text(path)?)
                 .with_context(|| format!("`{}` is not valid JSON", path.display()))?;
             *conversation = Conversation::from_json(&value)
@@ -206,4 +218,52 @@ fn execute(command: &str, conversation: &mut Conversation, session: &Session) ->
         _ => bail!("there is no command /{name}; /help lists them"),
     }
     Ok(Next::Read)
+}
+
+/// A path as people type it where no shell reads it: in quotes, or beginning with `~/`.
+fn typed_path(typed: &str, home: Option<PathBuf>) -> Cow<'_, Path> {
+    for quote in ['"', '\''] {
+        let inner = typed
+            .strip_prefix(quote)
+            .and_then(|rest| rest.strip_suffix(quote));
+        if let Some(inner) = inner.filter(|inner| !inner.is_empty()) {
+            return Cow::Borrowed(Path::new(inner));
+        }
+    }
+    match (typed.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => Cow::Owned(home.join(rest)),
+        _ => Cow::Borrowed(Path::new(typed)),
+    }
+}
+
+/// Whether writing a conversation there loses what `/save` did not write: the model, a template, a person's text. An empty
+/// file has nothing to lose, and what is no regular file is not replaced.
+fn loses_other_file(path: &Path) -> bool {
+    if !std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+        return false;
+    }
+    // Read piece by piece: of a model no more than the beginning.
+    let Ok(file) = std::fs::File::open(path) else {
+        return true;
+    };
+    let found: Result<serde_json::Value, _> = serde_json::from_reader(std::io::BufReader::new(file));
+    !found.is_ok_and(|value| Conversation::from_json(&value).is_ok_and(|saved| saved.to_json() == value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_as_people_type_them() {
+        let path = |typed| typed_path(typed, Some("/home/me".into())).into_owned();
+        assert_eq!(path("a b.json"), Path::new("a b.json"));
+        assert_eq!(path("\"a b.json\""), Path::new("a b.json"));
+        assert_eq!(path("'~/x'"), Path::new("~/x"));
+        assert_eq!(path("~/x y"), Path::new("/home/me/x y"));
+        assert_eq!(path("~x"), Path::new("~x"));
+        assert_eq!(path("\"x"), Path::new("\"x"));
+        assert_eq!(path("\""), Path::new("\""));
+        assert_eq!(typed_path("~/x", None), Path::new("~/x"));
+    }
 }

@@ -111,7 +111,7 @@ impl Found {
             machine: load::machine(),
             threads: load::threads(global),
             pins: load::pins(global),
-            memory: system::field(&meminfo, "MemAvailable").zip(system::field(&meminfo, "MemTotal")),
+            memory: system::available_memory().zip(system::field(&meminfo, "MemTotal")),
             huge_pages: system::huge_page_mode(),
             memlock: system::memlock_limit(),
         }

@@ -17,7 +17,7 @@ use twinfer_engine::trace::Trace;
 use crate::args::{EvalArgs, GlobalArgs};
 use crate::failure::Usage;
 use crate::output::{self, json_f32};
-use crate::output_file::OutputFile;
+use crate::output_file::{OutputFile, same_file};
 use crate::progress::Progress;
 use crate::{interrupt, load, prompt};
 
@@ -28,7 +28,9 @@ const TOP: usize = 10;
 type Best = Vec<(u32, f32)>;
 
 pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
-    if args.logits.is_some() && args.logits == args.trace_ops {
+    if let (Some(logits), Some(trace)) = (&args.logits, &args.trace_ops)
+        && same_file(logits, trace)
+    {
         return Err(Usage("--logits and --trace-ops name the same file; give each its own".into()).into());
     }
     let file = load::model_file(global)?;
@@ -48,7 +50,7 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
             };
             prompt::tokens(global, &load::tokenizer(global, &file)?, &text, options)?
         }
-        None => args.tokens.clone(),
+        None => args.tokens(),
     };
     if tokens.is_empty() {
         bail!("there are no tokens to evaluate; give --tokens 1,2,3 or a --prompt that is not empty");

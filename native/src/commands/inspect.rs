@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use twinfer_engine::gguf::{Array, ModelFile, TensorInfo, Value};
 
 use crate::args::{GlobalArgs, InspectArgs};
-use crate::output_file::{OutputFile, ReadOnly};
+use crate::output_file::{OutputFile, ReadOnly, write_whole};
 use crate::{load, output};
 
 /// Array elements and characters that are shown without `--full`.
@@ -25,10 +25,15 @@ pub(super) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<()> {
     if let (Some(name), Some(path)) = (&args.dump_tensor, &args.output) {
         return dump(&file, name, path, args.out.read_only());
     }
-    if args.json {
-        return output::json(&as_json(&file, args.full));
+    let report = if args.json {
+        output::json_text(&as_json(&file, args.full))?
+    } else {
+        as_text(&file, args.full)
+    };
+    match &args.output {
+        Some(path) => write_whole(path, report.as_bytes(), args.out.read_only()),
+        None => output::to_stdout(&report),
     }
-    output::to_stdout(&as_text(&file, args.full))
 }
 
 fn dump(file: &ModelFile, name: &str, path: &Path, read_only: ReadOnly) -> Result<()> {

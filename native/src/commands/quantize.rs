@@ -1,10 +1,9 @@
 //! `quantize`: a smaller copy of a model. Tensors go one by one: read from the mapped file, decoded and encoded by all
 //! threads, written.
 
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use rayon::prelude::*;
 use twinfer_engine::gguf::{Metadata, ModelFile, TensorInfo, TensorSpec, Value, Writer};
 use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION};
@@ -25,14 +24,6 @@ pub(super) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<()> {
     }
     let mix = find_mix(&args.mix)?;
     let file = load::open(&args.input)?;
-    for part in load::part_paths(&args.input)? {
-        if same_file(&part, &args.output) {
-            bail!(
-                "IN and OUT are the same file (`{}`); write to another name",
-                part.display()
-            );
-        }
-    }
     load::init_pool(global)?;
     let model = mix_model(&file).with_context(|| format!("`{}`", args.input.display()))?;
     let specs: Vec<TensorSpec> = file.tensors().map(|tensor| target(tensor, mix, &model)).collect();
@@ -86,13 +77,6 @@ pub(super) fn find_mix(name: &str) -> Result<Mix> {
         let names: Vec<&str> = Mix::ALL.iter().map(|mix| mix.name()).collect();
         anyhow!("there is no type or mix `{name}`; there are {}", names.join(", "))
     })
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
 }
 
 /// What the mix wants to know of the model; what the file does not say has no influence.

@@ -78,7 +78,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         if let Some(last) = text.chars().last() {
             ends_line = last == '\n';
         }
-        output::to_stdout(text)
+        output::generated(text)
     };
     if display_prompt {
         print(&text)?;

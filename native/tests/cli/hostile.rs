@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::process::{Command, Stdio};
 
-use crate::support::{CHATML, Directory, command, twinfer, twinfer_with};
+use crate::support::{CHATML, Directory, twinfer, twinfer_with};
 
 #[cfg(unix)]
 fn bytes(bytes: &[u8]) -> OsString {
@@ -179,90 +179,4 @@ fn a_bad_byte_in_a_pipe_costs_its_line() {
     // The last line, without an end.
     let last = twinfer_with(&args, b"Hi\ncaf\xe9").ok();
     assert!(last.err.contains("at byte 3"), "{}", last.err);
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_bad_byte_in_a_terminal_costs_its_line() {
-    use std::fs::File;
-    use std::io::{Read as _, Write as _};
-    use std::sync::{Arc, Mutex};
-    use std::time::{Duration, Instant};
-
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
-    let directory = Directory::new("terminal");
-    let template = directory.file("t.jinja");
-    std::fs::write(&template, CHATML).unwrap();
-    for term in ["xterm", "dumb"] {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let terminal = File::options()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        let args = [
-            "chat",
-            "--template",
-            &template,
-            "-n",
-            "4",
-            "-s",
-            "1",
-            "--no-history",
-        ];
-        let mut child = command(&args)
-            .env("TERM", term)
-            .stdin(terminal.try_clone().unwrap())
-            .stdout(terminal.try_clone().unwrap())
-            .stderr(terminal)
-            .spawn()
-            .unwrap();
-        let mut master = File::from(master);
-        let shown = Arc::new(Mutex::new(Vec::new()));
-        let reading = std::thread::spawn({
-            let (mut master, shown) = (master.try_clone().unwrap(), Arc::clone(&shown));
-            move || {
-                let mut piece = [0; 4096];
-                // The end is an error: the other side is closed.
-                while let Ok(n @ 1..) = master.read(&mut piece) {
-                    shown.lock().unwrap().extend_from_slice(&piece[..n]);
-                }
-            }
-        });
-        let mut wait_for = |what: &str, times: usize| {
-            let end = Instant::now() + Duration::from_secs(60);
-            loop {
-                let text = String::from_utf8_lossy(&shown.lock().unwrap()).into_owned();
-                if text.matches(what).count() >= times {
-                    return;
-                }
-                let ended = child.try_wait().unwrap();
-                assert!(
-                    Instant::now() < end && ended.is_none(),
-                    "{term}: no `{what}` in {text:?}"
-                );
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        };
-        wait_for("Ctrl-D leaves", 1);
-        std::thread::sleep(Duration::from_millis(300));
-        master.write_all(b"caf\xe9 au lait\r").unwrap();
-        wait_for("not UTF-8 text", 1);
-        std::thread::sleep(Duration::from_millis(300));
-        master.write_all(b"/show\r").unwrap();
-        wait_for("tokens used]", 1);
-        std::thread::sleep(Duration::from_millis(300));
-        master.write_all(b"\x04").unwrap();
-        let status = child.wait().unwrap();
-        drop(master);
-        let _ = reading.join();
-        let text = String::from_utf8_lossy(&shown.lock().unwrap()).into_owned();
-        assert_eq!(status.code(), Some(0), "{term}: {text:?}");
-        // Nothing of the line became a question.
-        assert!(!text.contains("user: "), "{term}: {text:?}");
-    }
 }

@@ -12,6 +12,8 @@ mod outputs;
 mod split_models;
 mod support;
 mod templates;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod text;
 mod usage;
 mod verify;

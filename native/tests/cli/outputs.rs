@@ -477,7 +477,20 @@ fn the_model_to_read_is_not_written_to() {
             let args = [&["quantize", input.as_str(), output.as_str(), "q8_0"][..], force].concat();
             let run = twinfer(&args);
             assert_eq!(run.code, 1);
-            assert!(run.err.contains("are the same file"), "{}", run.err);
+            assert!(run.err.contains("is the same file"), "{}", run.err);
+        }
+    }
+    let writers: [&[&str]; 4] = [
+        &["eval", "-m", &model, "--tokens", "1,2", "--logits"],
+        &["eval", "-m", &link, "--tokens", "1,2", "--trace-ops"],
+        &["inspect", &model, "--dump-tensor", "token_embd.weight", "-o"],
+        &["inspect", &link, "--json", "-o"],
+    ];
+    for writer in writers {
+        for output in [&model, &link] {
+            let run = twinfer(&[writer, &[output, "--force"]].concat());
+            assert_eq!(run.code, 1, "{}", named(writer));
+            assert!(run.err.contains("is the same file"), "{}", run.err);
         }
     }
     assert!(fs::read(&model).unwrap() == fs::read(MODEL).unwrap());
@@ -514,4 +527,69 @@ fn files_of_other_runs_are_left_alone() {
     File::open(&out).unwrap().read_to_end(&mut found).unwrap();
     assert!(found == expected);
     assert_eq!(directory.names(), ["out", "out.partial"]);
+}
+
+#[test]
+fn two_outputs_of_one_command_are_two_files() {
+    let directory = Directory::new("two-outputs");
+    let (out, link) = (directory.file("out"), directory.file("link"));
+    symlink("other", &link).unwrap();
+    fs::write(directory.file("other"), "").unwrap();
+    let beside = directory.file("./out");
+    for (logits, trace) in [(&out, &out), (&out, &beside), (&link, &directory.file("other"))] {
+        let run = twinfer(&["eval", "--tokens", "1", "--logits", logits, "--trace-ops", trace]);
+        assert_eq!(run.code, 2, "{logits} {trace}");
+        assert!(run.err.contains("name the same file"), "{}", run.err);
+    }
+    assert_eq!(directory.names(), ["link", "other"]);
+}
+
+#[test]
+fn a_conversation_replaces_nothing_but_a_saved_one() {
+    let directory = Directory::new("save");
+    let say = |lines: &str| {
+        let args = ["chat", "-n", "2", "-s", "1", "--system", "Be brief."];
+        crate::support::twinfer_with(&args, lines.as_bytes()).ok()
+    };
+    let model = directory.file("model.gguf");
+    fs::copy(MODEL, &model).unwrap();
+    // The last holds more than a conversation.
+    let others = [
+        ("model.gguf", fs::read(MODEL).unwrap()),
+        ("notes.txt", b"to do".to_vec()),
+        ("settings.json", b"{\"temp\": 0}".to_vec()),
+        ("list.json", b"[]".to_vec()),
+        ("tools.json", b"{\"messages\": [], \"tools\": []}".to_vec()),
+    ];
+    for (name, bytes) in &others {
+        let path = directory.file(name);
+        fs::write(&path, bytes).unwrap();
+        let run = say(&format!("/save {path}\n"));
+        assert!(
+            run.err.contains("something else than a saved conversation"),
+            "{}",
+            run.err
+        );
+        assert!(&fs::read(&path).unwrap() == bytes, "{name}");
+    }
+    let (saved, empty) = (directory.file("a b.json"), directory.file("empty"));
+    fs::write(&empty, "").unwrap();
+    for _ in 0..2 {
+        let run = say(&format!("/save \"{saved}\"\n/save {empty}\n/load '{saved}'\n"));
+        assert_eq!(run.err.matches("saved to").count(), 2, "{}", run.err);
+        assert!(run.err.contains("1 messages loaded"), "{}", run.err);
+    }
+    assert!(fs::read(&saved).unwrap() == fs::read(&empty).unwrap());
+}
+
+#[test]
+fn a_report_goes_to_a_file() {
+    let directory = Directory::new("report");
+    let out = directory.file("report");
+    for format in [&[][..], &["--json"], &["--json", "--full"]] {
+        let shown = twinfer(&[&["inspect", MODEL], format].concat()).ok();
+        let run = twinfer(&[&["inspect", MODEL, "-o", &out], format].concat()).ok();
+        assert!(run.out.is_empty());
+        assert!(fs::read(&out).unwrap() == shown.out, "{format:?}");
+    }
 }

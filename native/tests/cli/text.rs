@@ -263,3 +263,18 @@ fn chat_answers_lines_of_stdin() {
     );
     assert!(show.text().ends_with("system: Tell.\n"), "{}", show.text());
 }
+
+#[test]
+fn a_special_token_is_a_stop_string() {
+    // Every token is this one, which prints nothing.
+    let forced = ["run", "a", "-n", "4", "-s", "1", "-l", "3+1000"];
+    let written = twinfer(&["detokenize", "3"]).ok();
+    for special in [&[][..], &["--special"]] {
+        let run = twinfer(&[&forced[..], &["-r", "never", "-r", written.text()], special].concat()).ok();
+        assert_eq!(run.text(), "a\n");
+        assert!(run.err.contains("stopped at a stop string"), "{}", run.err);
+        assert!(run.err.contains("generated: 1 tokens"), "{}", run.err);
+    }
+    let run = twinfer(&[&forced[..], &["-r", "never"]].concat()).ok();
+    assert!(run.err.contains("stopped at --predict"), "{}", run.err);
+}

@@ -1,6 +1,11 @@
 //! What the program says of itself and of bad input: help, completions, errors, exit codes.
 
-use crate::support::{Directory, twinfer};
+use crate::support::{Directory, command, twinfer};
+
+const DEMO: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../models/demo/twinfer-demo-q4_k_m.gguf"
+);
 
 const COMMANDS: [&str; 13] = [
     "run",
@@ -114,7 +119,7 @@ fn bad_input_gets_one_clear_line() {
         (&["detokenize", "one"], 1, "`one` is not a token id"),
         (&["detokenize", "99999999"], 1, "99999999"),
         (&["eval"], 2, "--tokens"),
-        (&["eval", "--tokens", "1,x"], 2, "'x'"),
+        (&["eval", "--tokens", "1,x"], 2, "`x`"),
         (&["eval", "--tokens", "1,99999999"], 1, "outside the vocabulary"),
         (
             &["perplexity", "-f", "/no/such/file"],
@@ -175,4 +180,65 @@ fn completions_for_every_shell() {
         let run = twinfer(&["completions", shell]).ok();
         assert!(run.text().contains("render-template"), "{shell}");
     }
+}
+
+#[test]
+fn of_an_option_given_twice_the_last_counts() {
+    let run = |more: &[&str]| {
+        let args = [&["run", "Once", "-s", "1", "--temp", "0", "-n", "3"], more].concat();
+        twinfer(&args).ok()
+    };
+    let five = run(&["-n", "5", "-q", "-q"]);
+    assert_eq!(
+        five.text(),
+        twinfer(&["run", "Once", "--temp", "0", "-n", "5"]).ok().text()
+    );
+    assert_ne!(five.text(), run(&[]).text());
+    let model = run(&["-m", "missing.gguf", "-m", DEMO]);
+    assert_eq!(model.text(), run(&[]).text());
+    // Lists take all: each of the two stops.
+    for stops in [["-r", "e", "-r", "zzz"], ["-r", "zzz", "-r", "e"]] {
+        let stopped = run(&[&["-n", "200", "--no-display-prompt"], &stops[..]].concat());
+        assert!(
+            stopped.err.contains("stopped at a stop string"),
+            "{}",
+            stopped.err
+        );
+        assert!(!stopped.text().contains('e'));
+    }
+}
+
+#[test]
+fn infinities_are_values() {
+    for (option, value) in [("--temp", "-inf"), ("--min-p", "-NaN"), ("--top-p", "-Infinity")] {
+        let apart = twinfer(&["run", option, value, "Once"]);
+        let joined = twinfer(&["run", &format!("{option}={value}"), "Once"]);
+        assert_eq!((apart.code, &apart.err), (2, &joined.err));
+        assert!(!apart.err.contains("unexpected argument"), "{}", apart.err);
+    }
+}
+
+#[test]
+fn ids_are_read_as_other_commands_write_them() {
+    let report = |ids: &str| twinfer(&["eval", "--json", "--tokens", ids]).json();
+    let expected = report("1,403");
+    for ids in ["[1,403]", "1, 403", "1 403", "[1, 403]"] {
+        assert_eq!(report(ids)["sha256"], expected["sha256"], "{ids}");
+    }
+    assert!(expected["sha256"].is_string());
+    let wrong = twinfer(&["eval", "--tokens", "1,x"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("`x` is not a token id"), "{}", wrong.err);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_small_stack_does() {
+    let program = command(&[]).get_program().to_owned();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -s 96; exec \"$0\" run Once -n 2 -s 1 -q"])
+        .arg(program)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

@@ -3,6 +3,8 @@
 
 use std::io::{BufRead as _, ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use rustyline::completion::Completer;
@@ -11,7 +13,12 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Cmd, Config, Helper, KeyCode, KeyEvent, Modifiers};
+use rustyline::{
+    Cmd, ConditionalEventHandler, Config, Event, EventContext, EventHandler, Helper, KeyCode, KeyEvent,
+    Modifiers, RepeatCount,
+};
+
+use crate::{interrupt, output};
 
 const PROMPT: &str = "> ";
 const MAX_HISTORY: usize = 1000;
@@ -33,6 +40,8 @@ pub(super) enum Input {
     Line(String),
     /// Ctrl-C: the line was given up.
     Cancelled,
+    /// Ctrl-C where nothing was typed: perhaps to leave.
+    CancelledEmpty,
     /// A line that is not text, and what is wrong with it.
     Refused(String),
     /// Ctrl-D, or the end of stdin.
@@ -40,19 +49,29 @@ pub(super) enum Input {
 }
 
 pub(super) struct Editor {
-    /// `None` where stdin is not a terminal.
+    /// `None` where lines come as they are: stdin is not a terminal, or one that nothing is known of.
     lines: Option<rustyline::Editor<Multiline, FileHistory>>,
     history: Option<PathBuf>,
+    /// Whether a person types.
+    interactive: bool,
+    /// Whether Ctrl-C was pressed on an empty line.
+    was_empty: Arc<AtomicBool>,
 }
 
 impl Editor {
     pub(super) fn new(keep_history: bool) -> Result<Self> {
-        if !std::io::stdin().is_terminal() {
+        let interactive = std::io::stdin().is_terminal();
+        let was_empty = Arc::new(AtomicBool::new(false));
+        if !interactive || output::terminal_is_unknown() {
             return Ok(Self {
                 lines: None,
                 history: None,
+                interactive,
+                was_empty,
             });
         }
+        // From here on signals put the terminal back in order.
+        interrupt::install();
         let config = Config::builder()
             .max_history_size(MAX_HISTORY)?
             .history_ignore_dups(true)?
@@ -61,7 +80,11 @@ impl Editor {
         let mut lines = rustyline::Editor::with_config(config).context("cannot use the terminal")?;
         lines.set_helper(Some(Multiline));
         lines.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
-        lines.bind_sequence(KeyEvent(KeyCode::Char('J'), Modifiers::CTRL), Cmd::Newline);
+        // Ctrl-J stays Enter: that is what the terminal makes of an Enter typed while an answer is written.
+        lines.bind_sequence(
+            KeyEvent(KeyCode::Char('C'), Modifiers::CTRL),
+            EventHandler::Conditional(Box::new(CtrlC(Arc::clone(&was_empty)))),
+        );
         let history = keep_history.then(history_file).flatten();
         if let Some(path) = &history {
             // The first time there is none.
@@ -70,16 +93,21 @@ impl Editor {
         Ok(Self {
             lines: Some(lines),
             history,
+            interactive,
+            was_empty,
         })
     }
 
     /// Whether a person types.
     pub(super) fn interactive(&self) -> bool {
-        self.lines.is_some()
+        self.interactive
     }
 
     pub(super) fn read(&mut self) -> Result<Input> {
         let Some(lines) = &mut self.lines else {
+            if self.interactive {
+                output::to_stdout(PROMPT)?;
+            }
             let mut line = Vec::new();
             let mut stdin = std::io::stdin().lock();
             stdin.read_until(b'\n', &mut line).context("cannot read stdin")?;
@@ -92,11 +120,19 @@ impl Editor {
                 )),
             });
         };
-        match lines.readline(PROMPT) {
+        let read = {
+            #[cfg(target_os = "linux")]
+            let _editing = crate::terminal::Editing::new();
+            lines.readline(PROMPT)
+        };
+        match read {
             Ok(line) => {
                 // What cannot enter the history is still a question.
                 let _ = lines.add_history_entry(line.as_str());
                 Ok(Input::Line(line.replace("\\\n", "\n")))
+            }
+            Err(ReadlineError::Interrupted) if self.was_empty.swap(false, Ordering::Relaxed) => {
+                Ok(Input::CancelledEmpty)
             }
             Err(ReadlineError::Interrupted) => Ok(Input::Cancelled),
             Err(ReadlineError::Eof) => Ok(Input::End),
@@ -129,6 +165,16 @@ fn history_file() -> Option<PathBuf> {
     };
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
     Some(state.join("twinfer/chat-history"))
+}
+
+/// Ctrl-C, and whether the line was empty then.
+struct CtrlC(Arc<AtomicBool>);
+
+impl ConditionalEventHandler for CtrlC {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext<'_>) -> Option<Cmd> {
+        self.0.store(context.line().is_empty(), Ordering::Relaxed);
+        Some(Cmd::Interrupt)
+    }
 }
 
 /// A backslash at the end continues the line; Tab completes commands.
