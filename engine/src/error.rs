@@ -193,7 +193,6 @@ impl Error {
             | Error::UnsupportedType { .. }
             | Error::UnsupportedArchitecture { .. }
             | Error::Tokenizer { .. }
-            | Error::Template { .. }
             | Error::NonFinite { .. }
             | Error::NonFiniteLogit { .. } => Class::Model,
             Error::Memory { .. } | Error::Worker { .. } | Error::FloatMode => Class::Machine,
