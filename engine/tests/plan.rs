@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[allow(dead_code)] // nothing is timed here
 #[path = "support/memory.rs"]
 mod memory;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use memory::measure;
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
+use twinfer_engine::error::Class;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
@@ -77,9 +79,9 @@ fn a_plan_says_what_a_size_costs() {
             n_batch,
             ..ContextOptions::default()
         };
-        ContextPlan::of(&model, &Team::single(), &options).unwrap()
+        ContextPlan::of(&model, &Team::single(), &options)
     };
-    let (small, long, wide) = (plan(1024, 8), plan(2048, 8), plan(1024, 16));
+    let [small, long, wide] = [(1024, 8), (2048, 8), (1024, 16)].map(|sizes| plan(sizes.0, sizes.1).unwrap());
     for plan in [&small, &long, &wide] {
         let mut names: Vec<_> = plan.cache.iter().chain(&plan.workspace).map(|b| b.name).collect();
         let all = names.len();
@@ -94,6 +96,8 @@ fn a_plan_says_what_a_size_costs() {
     for name in ["residual stream", "queries", "feed-forward gate"] {
         assert_eq!(bytes(&wide, name), 2 * bytes(&small, name), "{name}");
     }
-    // Sizes that no machine has are counted as well.
-    assert_eq!(plan(usize::MAX, 8).cache_bytes(), u64::MAX);
+    // More pages than can be counted; and what no machine has, which can be.
+    assert_eq!(plan(usize::MAX, 8).unwrap_err().class(), Class::TooLarge);
+    let most = plan(64 * u32::MAX as usize, usize::MAX).unwrap();
+    assert!(most.cache_bytes() > 1 << 40 && most.workspace_bytes() > 1 << 40);
 }

@@ -55,7 +55,6 @@ static ALLOCATOR: Counting = Counting;
 pub(crate) struct Cost {
     /// The most bytes held at once beyond those held before.
     pub(crate) peak: usize,
-    #[allow(dead_code)] // not every test that measures memory looks at the clock
     pub(crate) time: Duration,
 }
 
