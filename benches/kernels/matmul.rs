@@ -6,8 +6,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
-use twinfer_engine::gguf::Bytes;
-use twinfer_engine::kernels::{Backend, Operand, Storage, select};
+use twinfer_engine::kernels::{Backend, Operand, Packing, Storage, select};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
 use twinfer_engine::team::Team;
 
@@ -61,7 +61,13 @@ pub(crate) fn run(criterion: &mut Criterion, meter: &mut Meter) {
                     check(backend, ty, storage, if tokens > 8 { 9 } else { tokens });
                     let (n, k) = shape(ty, tokens);
                     let weight = backend
-                        .pack(ty, n, k, weights(ty, n, k), storage, &meter.team)
+                        .pack(
+                            ty,
+                            n,
+                            k,
+                            weights(ty, n, k),
+                            &Packing::on_heap(storage, &meter.team),
+                        )
                         .expect("a shape that fits the type");
                     let operand = Operand::new(backend, &meter.team, &weight, activations(tokens, k))
                         .expect("finite activations");
@@ -133,7 +139,7 @@ fn check(backend: &dyn Backend, ty: GgmlType, storage: Storage, tokens: usize) {
     let product = |backend: &dyn Backend, storage| {
         let (n, k, team) = (24, 512, Team::single());
         let weight = backend
-            .pack(ty, n, k, weights(ty, n, k), storage, &team)
+            .pack(ty, n, k, weights(ty, n, k), &Packing::on_heap(storage, &team))
             .expect("a shape that fits the type");
         let operand =
             Operand::new(backend, &team, &weight, activations(tokens, k)).expect("finite activations");

@@ -10,7 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use twinfer_engine::gguf::{Bytes, Metadata, ModelFile, TensorSpec, Writer};
+use twinfer_engine::gguf::{Metadata, ModelFile, TensorSpec, Writer};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
 
 use crate::plan::{ModelSpec, Test};

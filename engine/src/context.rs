@@ -1,25 +1,29 @@
 //! Context: batches of tokens in, logits out.
 //!
-//! A [`Context`] owns the workspace and the cache's pages, both made once; a [`Sequence`] is a page table in it. A step
-//! computes a [`Batch`]: rows of one or more sequences. No number depends on how tokens are split into steps, on what
+//! A [`Context`] owns the workspace and the cache's pages, both made once; a [`Sequence`] is a page table in it. A pass
+//! computes a [`Batch`]: rows of one or more sequences. No number depends on how tokens are split into passes, on what
 //! shares a batch, or on the number of threads.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::model::cache::{CachePool, cache_bytes};
-pub use crate::model::cache::{CacheType, Sequence};
+use crate::batch::{Batch, Input, Mask, Output, Value};
+use crate::cache::{Cache, CacheType, Sequence, Sizes};
+use crate::kernels::ActFormat;
+use crate::memory::{Buffers, Memory, Planned};
+use crate::model::config::Config;
+use crate::model::loader::Loader;
 use crate::model::probe::Probe;
-use crate::model::{Model, Step, Workspace};
+use crate::model::{Model, Pass, Workspace};
 use crate::team::Team;
-use crate::{Error, Result, memory};
+use crate::{Error, Result};
 
 /// Sizes of a context.
 #[derive(Debug, Clone)]
 pub struct ContextOptions {
     /// Positions per sequence.
     pub n_ctx: usize,
-    /// Rows of the largest step.
+    /// Rows of the largest pass.
     pub n_batch: usize,
     /// Sequences at a time.
     pub n_sequences: usize,
@@ -41,146 +45,13 @@ impl Default for ContextOptions {
     }
 }
 
-/// Gets the logits of each position.
-type LogitSink<'a> = &'a mut dyn FnMut(usize, &[f32]);
-
-/// What a row puts in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// A token id.
-    Token(u32),
-    /// A row of the batch's embeddings.
-    Embedding(usize),
-}
-
-/// What a row gives back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Nothing: it only fills the cache.
-    None,
-    /// Logits over the vocabulary.
-    Logits,
-    /// The hidden state after the last norm.
-    Hidden,
-}
-
-/// A row's result.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value<'a> {
-    /// n_vocab logits, all finite.
-    Logits(&'a [f32]),
-    /// n_embd values.
-    Hidden(&'a [f32]),
-}
-
-/// Which positions a row sees, within its layer's window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mask {
-    /// Itself and what is before it.
-    #[default]
-    Causal,
-    /// The whole sequence, the rows of this batch included.
-    Bidirectional,
-    /// The first positions of the sequence, up to this number, and then causally.
-    Prefix(usize),
-}
-
-/// One row of a batch.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Row {
-    pub(crate) input: Input,
-    /// Index into the sequences given with the batch.
-    pub(crate) sequence: usize,
-    pub(crate) output: Output,
-    /// Given by the context: the sequence's next position.
-    pub(crate) position: usize,
-    /// Length of the sequence after this batch.
-    pub(crate) end: usize,
-}
-
-/// Rows for one step. Rows of one sequence take its next positions in the order in which they are pushed.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    rows: Vec<Row>,
-    embeddings: Vec<f32>,
-    mask: Mask,
-}
-
-impl Batch {
-    /// An empty causal batch.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Empties it and sets its mask; memory is kept.
-    pub fn clear(&mut self, mask: Mask) {
-        self.rows.clear();
-        self.embeddings.clear();
-        self.mask = mask;
-    }
-
-    /// Adds a token to the sequence with index `sequence`.
-    pub fn push(&mut self, sequence: usize, token: u32, output: Output) {
-        self.rows.push(Row {
-            input: Input::Token(token),
-            sequence,
-            output,
-            position: 0,
-            end: 0,
-        });
-    }
-
-    /// Adds an input embedding (n_embd values, already scaled) in place of a token.
-    pub fn push_embedding(&mut self, sequence: usize, embedding: &[f32], output: Output) {
-        let index = self
-            .rows
-            .iter()
-            .filter(|row| matches!(row.input, Input::Embedding(_)))
-            .count();
-        self.embeddings.extend_from_slice(embedding);
-        self.rows.push(Row {
-            input: Input::Embedding(index),
-            sequence,
-            output,
-            position: 0,
-            end: 0,
-        });
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-}
-
-/// Everything that running a model needs beside its weights; see the module.
-#[derive(Debug)]
-pub struct Context {
-    model: Arc<Model>,
-    team: Team,
-    options: ContextOptions,
-    pool: CachePool,
-    workspace: Workspace,
-    batch: Batch,
-    /// Logits that [`Context::prefill`] and [`Context::decode`] give out.
-    logits: Vec<f32>,
-}
-
-impl Context {
-    /// A context of the given sizes. All memory that steps use is allocated here.
-    ///
-    /// # Errors
-    /// Sizes of zero, or more than there is memory for.
-    pub fn new(model: Arc<Model>, team: Team, options: ContextOptions) -> Result<Self> {
+impl ContextOptions {
+    /// As they are used: a batch is never larger than what the sequences can take.
+    fn sizes(&self) -> Result<Sizes> {
         for (name, value) in [
-            ("n_ctx", options.n_ctx),
-            ("n_batch", options.n_batch),
-            ("n_sequences", options.n_sequences),
+            ("n_ctx", self.n_ctx),
+            ("n_batch", self.n_batch),
+            ("n_sequences", self.n_sequences),
         ] {
             if value == 0 {
                 return Err(Error::InvalidInput {
@@ -188,55 +59,165 @@ impl Context {
                 });
             }
         }
-        let options = ContextOptions {
-            n_batch: options
-                .n_batch
-                .min(options.n_ctx.saturating_mul(options.n_sequences)),
-            ..options
-        };
-        let types = (options.cache_type_k, options.cache_type_v);
-        let pool = CachePool::new(
+        Ok(Sizes {
+            n_ctx: self.n_ctx,
+            n_batch: self.n_batch.min(self.n_ctx.saturating_mul(self.n_sequences)),
+            n_sequences: self.n_sequences,
+            type_k: self.cache_type_k,
+            type_v: self.cache_type_v,
+        })
+    }
+}
+
+/// Memory that a context takes, buffer by buffer: what [`Context::new`] allocates for these sizes, counted by the functions
+/// that allocate it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContextPlan {
+    /// The cache.
+    pub cache: Vec<Planned>,
+    /// What a pass computes in.
+    pub workspace: Vec<Planned>,
+}
+
+impl ContextPlan {
+    /// Of a model that is loaded.
+    ///
+    /// # Errors
+    /// As [`Context::new`], but for memory that is not there.
+    pub fn of(model: &Model, team: &Team, options: &ContextOptions) -> Result<Self> {
+        Self::new(&model.config, &model.weights.formats(), team, options)
+    }
+
+    /// Of a model that is to come.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn of_loader(loader: &Loader, options: &ContextOptions) -> Result<Self> {
+        Self::new(loader.config(), loader.formats(), loader.team(), options)
+    }
+
+    fn new(config: &Config, formats: &[ActFormat], team: &Team, options: &ContextOptions) -> Result<Self> {
+        let (mut cache, mut workspace) = (Buffers::counted(), Buffers::counted());
+        Parts::make(
+            config,
+            formats,
+            team,
+            &options.sizes()?,
+            (&mut cache, &mut workspace),
+        )?;
+        Ok(ContextPlan {
+            cache: cache.planned(),
+            workspace: workspace.planned(),
+        })
+    }
+
+    /// Bytes of the cache; saturates.
+    pub fn cache_bytes(&self) -> u64 {
+        sum(&self.cache)
+    }
+
+    /// Bytes of the workspace; saturates.
+    pub fn workspace_bytes(&self) -> u64 {
+        sum(&self.workspace)
+    }
+}
+
+fn sum(planned: &[Planned]) -> u64 {
+    planned
+        .iter()
+        .fold(0, |sum, buffer| buffer.bytes.saturating_add(sum))
+}
+
+/// Bytes of keys and values that a context of these sizes holds; saturates.
+///
+/// # Errors
+/// Sizes of zero, or a type that does not fit the model's heads.
+pub fn kv_bytes(config: &Config, options: &ContextOptions) -> Result<u64> {
+    let mut buffers = Buffers::counted();
+    Cache::make(config.cache_kinds(), &options.sizes()?, &mut buffers)?;
+    Ok(buffers
+        .planned()
+        .iter()
+        .filter(|buffer| crate::cache::HOLD_NUMBERS.contains(&buffer.name))
+        .fold(0, |sum, buffer| buffer.bytes.saturating_add(sum)))
+}
+
+/// Everything that is allocated for a context.
+#[derive(Debug)]
+struct Parts {
+    cache: Cache,
+    workspace: Workspace,
+    batch: Batch,
+    logits: Vec<f32>,
+}
+
+impl Parts {
+    fn make(
+        config: &Config,
+        formats: &[ActFormat],
+        team: &Team,
+        sizes: &Sizes,
+        (cache, workspace): (&mut Buffers<'_>, &mut Buffers<'_>),
+    ) -> Result<Self> {
+        Ok(Parts {
+            cache: Cache::make(config.cache_kinds(), sizes, cache)?,
+            workspace: Workspace::make(config, formats, sizes, team.workers(), workspace)?,
+            batch: Batch::with_room(sizes.n_batch, workspace)?,
+            logits: workspace.rows("logits", 1, config.n_vocab)?,
+        })
+    }
+}
+
+/// Gets the logits of each position.
+type LogitSink<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
+/// Everything that running a model needs beside its weights; see the module.
+#[derive(Debug)]
+pub struct Context {
+    model: Arc<Model>,
+    team: Team,
+    options: ContextOptions,
+    cache: Cache,
+    workspace: Workspace,
+    batch: Batch,
+    /// Logits that [`Context::prefill`] and [`Context::decode`] give out.
+    logits: Vec<f32>,
+}
+
+impl Context {
+    /// A context of the given sizes. All memory that passes use is allocated here; [`ContextPlan`] says how much it is.
+    ///
+    /// # Errors
+    /// Sizes of zero, or more than there is memory for.
+    pub fn new(model: Arc<Model>, team: Team, options: ContextOptions) -> Result<Self> {
+        let sizes = options.sizes()?;
+        let memory: &dyn Memory = &*model.memory;
+        let mut of_cache = Buffers::made("the cache (a shorter context needs less)", memory);
+        let mut of_pass = Buffers::made("the buffers of a pass (a smaller batch needs less)", memory);
+        let Parts {
+            cache,
+            workspace,
+            batch,
+            logits,
+        } = Parts::make(
             &model.config,
-            options.n_ctx,
-            options.n_batch,
-            options.n_sequences,
-            types,
+            &model.weights.formats(),
+            &team,
+            &sizes,
+            (&mut of_cache, &mut of_pass),
         )?;
-        let workspace = Workspace::new(
-            &model,
-            (options.n_batch, options.n_ctx, team.workers()),
-            options.cache_type_k,
-            team.memory(),
-        )?;
-        let logits = memory::zeros("the logits", model.config.n_vocab)?;
-        let batch = Batch {
-            rows: memory::room("the rows of a batch", options.n_batch)?,
-            ..Batch::default()
-        };
         Ok(Context {
             model,
             team,
-            options,
-            pool,
+            options: ContextOptions {
+                n_batch: sizes.n_batch,
+                ..options
+            },
+            cache,
             workspace,
             batch,
             logits,
         })
-    }
-
-    /// Bytes that the cache of such a context takes.
-    ///
-    /// # Errors
-    /// As [`Context::new`].
-    pub fn cache_bytes(model: &Model, options: &ContextOptions) -> Result<u64> {
-        let types = (options.cache_type_k, options.cache_type_v);
-        cache_bytes(
-            &model.config,
-            options.n_ctx,
-            options.n_batch,
-            options.n_sequences,
-            types,
-        )
     }
 
     /// The model.
@@ -256,10 +237,10 @@ impl Context {
 
     /// An empty sequence. Its pages are taken as it grows and given back when it is dropped.
     pub fn new_sequence(&self) -> Sequence {
-        self.pool.sequence()
+        self.cache.sequence()
     }
 
-    /// One step: `sink(row, value)` gets every row that wants an output, in order. On an error no sequence has changed
+    /// One pass: `sink(row, value)` gets every row that wants an output, in order. On an error no sequence has changed
     /// its length.
     ///
     /// # Errors
@@ -274,11 +255,11 @@ impl Context {
         let config = &self.model.config;
         let invalid = |what: String| Err(Error::InvalidInput { what });
         if batch.rows.len() > self.options.n_batch {
-            return invalid(format!(
-                "a batch of {} rows, at most {}",
-                batch.rows.len(),
-                self.options.n_batch
-            ));
+            return Err(Error::Limit {
+                what: "number of rows of a batch".into(),
+                found: batch.rows.len() as u64,
+                limit: self.options.n_batch as u64,
+            });
         }
         let embeddings = batch
             .rows
@@ -292,10 +273,10 @@ impl Context {
             if let Input::Token(id) = row.input
                 && id as usize >= config.n_vocab
             {
-                return invalid(format!(
-                    "token id {id} is outside the vocabulary of {}",
-                    config.n_vocab
-                ));
+                return Err(Error::TokenOutOfRange {
+                    token: id,
+                    n_vocab: config.n_vocab,
+                });
             }
             if row.sequence >= sequences.len() {
                 return invalid(format!(
@@ -324,7 +305,7 @@ impl Context {
             }
             sequence.reserve(next - sequence.len())?;
         }
-        let step = Step {
+        let pass = Pass {
             rows: &batch.rows,
             embeddings: &batch.embeddings,
             mask: batch.mask,
@@ -332,9 +313,9 @@ impl Context {
             n_ctx: self.options.n_ctx,
         };
         self.model.forward(
-            &step,
+            &pass,
             &mut self.workspace,
-            &mut self.pool,
+            &mut self.cache,
             &self.team,
             probe,
             sink,
@@ -348,13 +329,13 @@ impl Context {
     /// Appends tokens to a sequence and gives the logits after the last one.
     ///
     /// # Errors
-    /// As [`Context::forward`]; also if there are no tokens. Steps before the one that failed are kept.
+    /// As [`Context::forward`]; also if there are no tokens. Passes before the one that failed are kept.
     pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32]> {
         self.prefill_with(sequence, tokens, &mut |_, _| ControlFlow::Continue(()))?;
         Ok(&self.logits)
     }
 
-    /// As [`Context::prefill`], with `progress(done, total)` after each step; it may end the prefill, which then gives
+    /// As [`Context::prefill`], with `progress(done, total)` after each pass; it may end the prefill, which then gives
     /// `None`.
     ///
     /// # Errors
@@ -374,7 +355,7 @@ impl Context {
         while done < tokens.len() {
             let n = self.options.n_batch.min(tokens.len() - done);
             let last = done + n == tokens.len();
-            self.step(
+            self.pass(
                 sequence,
                 &tokens[done..done + n],
                 &|i| {
@@ -400,7 +381,7 @@ impl Context {
     /// # Errors
     /// As [`Context::forward`].
     pub fn decode(&mut self, sequence: &mut Sequence, token: u32) -> Result<&[f32]> {
-        self.step(sequence, &[token], &|_| Output::Logits, &mut (), None)?;
+        self.pass(sequence, &[token], &|_| Output::Logits, &mut (), None)?;
         Ok(&self.logits)
     }
 
@@ -431,13 +412,13 @@ impl Context {
         let n_batch = self.options.n_batch;
         for (i, tokens) in tokens.chunks(n_batch).enumerate() {
             let mut shifted = |row: usize, logits: &[f32]| sink(i * n_batch + row, logits);
-            self.step(sequence, tokens, &|_| Output::Logits, probe, Some(&mut shifted))?;
+            self.pass(sequence, tokens, &|_| Output::Logits, probe, Some(&mut shifted))?;
         }
         Ok(())
     }
 
-    /// One step of one sequence; without a sink the last logits are kept in `self.logits`.
-    fn step<P: Probe>(
+    /// One pass of one sequence; without a sink the last logits are kept in `self.logits`.
+    fn pass<P: Probe>(
         &mut self,
         sequence: &mut Sequence,
         tokens: &[u32],

@@ -8,6 +8,22 @@ use thiserror::Error as ThisError;
 /// The engine's result type.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
+/// Whose fault an error is, and so what a caller does about it: a server answers with another status, a program with another
+/// exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The caller asked for what makes no sense, or what this model does not do: ask otherwise.
+    Request,
+    /// The caller asked for more than the limits allow: ask for less.
+    TooLarge,
+    /// Others hold what is needed: ask again later.
+    Full,
+    /// The model's files are damaged, or of a kind that is not supported: take another model.
+    Model,
+    /// The machine has too little memory, or a thread of it failed.
+    Machine,
+}
+
 /// What can go wrong, from the first byte of a file to the last logit.
 #[derive(Debug, Clone, PartialEq, ThisError)]
 #[non_exhaustive]
@@ -122,18 +138,71 @@ pub enum Error {
         /// The first token that has one.
         token: u32,
     },
-    /// The context or the cache pool has no room for the batch.
+    /// A sequence would become longer than the context's sequences may be.
     #[error("the context is full: {needed} positions are needed, {capacity} are there")]
     ContextFull {
-        /// Positions that the batch needs.
+        /// Positions that the sequence would have.
         needed: usize,
-        /// Positions that the context holds.
+        /// Positions that a sequence of the context may have.
         capacity: usize,
     },
+    /// Other sequences hold the cache's pages: there is room again when one of them ends.
+    #[error(
+        "the cache is full: {needed} more pages are needed and none is free; end a sequence, or make a larger cache"
+    )]
+    CacheFull {
+        /// Pages that are missing.
+        needed: usize,
+    },
+    /// A token id is outside the model's vocabulary.
+    #[error("token id {token} is outside the vocabulary of {n_vocab}")]
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// Tokens of the vocabulary.
+        n_vocab: usize,
+    },
+    /// A sequence cannot be cut so far back: what the positions before see is no longer in the cache. It is unchanged; its
+    /// tokens up to there can be evaluated anew.
+    #[error("a sequence cannot be cut to {len}: the sliding window has moved past position {oldest}")]
+    WindowPassed {
+        /// The length that was asked for.
+        len: usize,
+        /// The oldest position that it needs.
+        oldest: usize,
+    },
+    /// A thread's floating-point mode would change numbers.
+    #[error("the thread's floating-point mode flushes denormals or does not round to nearest; reset it")]
+    FloatMode,
     /// A worker of the team panicked; the region was ended.
     #[error("a worker thread failed: {what}")]
     Worker {
         /// The panic's message.
         what: String,
     },
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Part { error, .. } => error.class(),
+            Error::InvalidInput { .. } | Error::TokenOutOfRange { .. } | Error::WindowPassed { .. } => {
+                Class::Request
+            }
+            Error::Limit { .. } | Error::ContextFull { .. } => Class::TooLarge,
+            Error::CacheFull { .. } => Class::Full,
+            Error::Format { .. }
+            | Error::MissingKey { .. }
+            | Error::Metadata { .. }
+            | Error::Tensor { .. }
+            | Error::UnsupportedType { .. }
+            | Error::UnsupportedArchitecture { .. }
+            | Error::Tokenizer { .. }
+            | Error::Template { .. }
+            | Error::NonFinite { .. }
+            | Error::NonFiniteLogit { .. } => Class::Model,
+            Error::Memory { .. } | Error::Worker { .. } | Error::FloatMode => Class::Machine,
+        }
+    }
 }

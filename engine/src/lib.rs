@@ -3,9 +3,10 @@
 //! The way of the data, one module after the other, no back references:
 //!
 //! [`gguf`] (bytes -> header, typed metadata, tensor directory) -> [`quant`] (block formats) ->
-//! [`kernels`] (packed matrices and the arithmetic) -> [`model`] (configuration, bound weights, forward
-//! pass) -> [`context`] (batches of tokens in, logits out) -> [`sample`] -> [`tokenizer`] -> text, with
-//! [`chat`] in front of it.
+//! [`kernels`] (packed matrices and the arithmetic) -> [`cache`] and [`batch`] (what a pass remembers, and what it
+//! computes) -> [`model`] (configuration, bound weights, forward pass) -> [`context`] (batches of tokens in, logits
+//! out) -> [`sample`] -> [`tokenizer`] -> text, with [`chat`] in front of it. Below all of them lie [`memory`] and
+//! [`team`], which the platform lends.
 //!
 //! That it is the same answer everywhere can be checked: [`digest`] of the logits, [`record`] of a model, [`trace`] of every
 //! operation.
@@ -13,6 +14,8 @@
 //! The crate opens no files and no sockets, reads no clock and starts no threads: `native` and `web` do.
 #![deny(missing_docs)]
 
+pub mod batch;
+pub mod cache;
 pub mod chat;
 pub mod context;
 pub mod digest;

@@ -1,7 +1,7 @@
 //! Where two runs begin to differ: a digest of what each operation made of each position, and the one number behind the
 //! first digest that differs.
 //!
-//! A [`Trace`] is a [`Probe`]. Rows are told apart by their position and not by the step that computed them, so traces can be
+//! A [`Trace`] is a [`Probe`]. Rows are told apart by their position and not by the pass that computed them, so traces can be
 //! compared whatever the prompt's split was. It is for one sequence from its first position on, of which every row wants an
 //! output.
 //!
@@ -88,7 +88,7 @@ struct Op {
 pub struct Trace {
     /// What must be equal for a comparison to mean anything, on one line.
     run: String,
-    /// In the order in which a step does them.
+    /// In the order in which a pass does them.
     ops: Vec<Op>,
     /// Where the next operation is expected.
     next: usize,
@@ -225,7 +225,7 @@ impl Trace {
         let index = if self.ops.get(self.next).is_some_and(is_it) {
             self.next
         } else {
-            // The first step, whose operations are new, and the head, which comes several times in a step.
+            // The first pass, whose operations are new, and the head, which comes several times in a pass.
             self.ops.iter().position(is_it).unwrap_or_else(|| {
                 self.ops.push(Op {
                     layer,
@@ -405,8 +405,8 @@ pub fn compare(
     })
 }
 
-/// Evaluates `tokens` in a sequence of their own, in steps of the context's batch, with a look at every operation.
-/// `progress(done)` follows each step and may end it.
+/// Evaluates `tokens` in a sequence of their own, in passes of the context's batch, with a look at every operation.
+/// `progress(done)` follows each pass and may end it.
 ///
 /// # Errors
 /// As [`Context::eval_probed`].
@@ -435,8 +435,8 @@ mod tests {
     use super::{Capture, Difference, Place, Trace};
     use crate::model::probe::Probe as _;
 
-    /// Three positions of two operations of width 2, in steps of the given sizes; `flip` changes one element's last bit.
-    fn traced(run: &str, steps: &[usize], flip: Option<(usize, usize)>) -> (Trace, Vec<f32>) {
+    /// Three positions of two operations of width 2, in passes of the given sizes; `flip` changes one element's last bit.
+    fn traced(run: &str, passes: &[usize], flip: Option<(usize, usize)>) -> (Trace, Vec<f32>) {
         let mut trace = Trace::new(run);
         let place = flip.map_or((0, 0), |(position, _)| (position, 1));
         let mut capture = Capture::new(Place {
@@ -445,7 +445,7 @@ mod tests {
             op: "q".into(),
         });
         let mut first = 0;
-        for n in steps {
+        for n in passes {
             for layer in [0, 1] {
                 let mut values: Vec<f32> = (2 * first..2 * (first + n)).map(|i| i as f32 + 0.5).collect();
                 if let Some((position, element)) = flip
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_does_not_depend_on_steps_and_finds_one_bit() {
+    fn a_trace_does_not_depend_on_passes_and_finds_one_bit() {
         let (whole, _) = traced("a", &[3], None);
         let (parts, _) = traced("a", &[1, 2], None);
         assert_eq!(whole.to_text(), parts.to_text());

@@ -5,9 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::select;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};

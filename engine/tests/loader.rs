@@ -6,10 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::digest::Digest;
-use twinfer_engine::gguf::{Bytes, Gguf, GgufSet, Limits, ModelFile, Parser, Status};
+use twinfer_engine::gguf::{Gguf, GgufSet, Limits, ModelFile, Parser, Status};
 use twinfer_engine::kernels::select;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::loader::Loader;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
@@ -148,13 +149,17 @@ fn shapes_are_refused_before_the_data() {
 }
 
 #[test]
-fn the_plan_covers_what_is_used() {
+fn a_model_to_come_is_planned_as_one_that_is_there() {
     let file = read("models/demo/twinfer-demo-q4_k_m.gguf");
     let gguf = Gguf::parse(&file).unwrap();
     let loader = Loader::new(GgufSet::new(vec![gguf]).unwrap(), &load_options("scalar")).unwrap();
-    let plan = loader.plan(&options()).unwrap();
-    assert!(plan.weights <= file.len() as u64 && plan.weights > file.len() as u64 * 9 / 10);
+    let plan = ContextPlan::of_loader(&loader, &options()).unwrap();
+    let weights = loader.bytes_total();
+    assert!(weights <= file.len() as u64 && weights > file.len() as u64 * 9 / 10);
     let model = stream(&file, 1 << 20, "scalar").unwrap();
-    assert_eq!(plan.cache, Context::cache_bytes(&model, &options()).unwrap());
-    assert!(plan.total() >= model.weight_bytes() as u64 + plan.cache + plan.workspace);
+    assert!(weights >= model.weight_bytes() as u64);
+    assert_eq!(
+        plan,
+        ContextPlan::of(&model, &Team::single(), &options()).unwrap()
+    );
 }

@@ -1,4 +1,4 @@
-//! A decode step allocates nothing: every allocation of the process is counted while steps run, with one worker and with
+//! A pass allocates nothing: every allocation of the process is counted while tokens are decoded, with one worker and with
 //! several, over every form of activations and across page borders.
 
 #![allow(clippy::unwrap_used)]
@@ -8,8 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 
@@ -41,7 +43,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations during 150 decode steps after a prompt of three tokens.
+/// Allocations during 150 passes of a token after a prompt of three.
 fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
     let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
     let model = Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap());
@@ -67,7 +69,7 @@ fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
 
 /// One test, so that nothing else allocates in this process meanwhile.
 #[test]
-fn a_decode_step_allocates_nothing() {
+fn a_pass_allocates_nothing() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let vectors = root.join("../tests/oracle/vectors");
     let reference = root.join("../../shared/reference/models");
@@ -101,11 +103,11 @@ fn a_decode_step_allocates_nothing() {
             assert_eq!(
                 n,
                 0,
-                "{} with {threads} threads: {n} allocations in 150 steps",
+                "{} with {threads} threads: {n} allocations in 150 passes",
                 path.display()
             );
             runs += 1;
         }
     }
-    println!("zero allocation: {runs} runs of 150 decode steps, 0 allocations");
+    println!("zero allocation: {runs} runs of 150 passes, 0 allocations");
 }

@@ -4,7 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use twinfer_engine::Result;
-use twinfer_engine::gguf::{Bytes, Gguf, Limits, ModelFile, Parser, Status, writer};
+use twinfer_engine::gguf::{Gguf, Limits, ModelFile, Parser, Status, writer};
+use twinfer_engine::memory::Bytes;
 use twinfer_fuzz as _;
 
 /// Parses in chunks whose sizes follow from `seed`.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinfer_engine::context::CacheType;
+use twinfer_engine::cache::CacheType;
 use twinfer_fuzz as _;
 
 #[path = "../../engine/tests/support/load.rs"]

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use twinfer_engine::context::{Context, Sequence};
+use twinfer_engine::cache::Sequence;
+use twinfer_engine::context::Context;
 use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, Sampler, SamplerParams, dry_breakers};
 use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, Tokenizer};
 

@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use twinfer_engine::gguf::{Bytes, ModelFile, TensorInfo};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{ContextOptions, kv_bytes};
+use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::Backend;
 use twinfer_engine::kernels::limits::{Done, PATTERNS, Work};
-use twinfer_engine::model::cache::{CacheType, cache_bytes};
+use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::team::Team;
 
@@ -99,10 +101,10 @@ pub(crate) fn measure(
 }
 
 /// Memory to read where there is no model: anonymous pages as packed weights have them, filled by the workers.
-pub(crate) fn buffer(team: &Team) -> Result<Bytes> {
+pub(crate) fn buffer(team: &Team, memory: &dyn Memory) -> Result<Bytes> {
     let free = system::available_memory().unwrap_or(BUFFER * 4);
     let bytes = if free / 4 < BUFFER { free / 4 } else { BUFFER } as usize / READ_PIECE * READ_PIECE;
-    let mut memory = team.memory().zeroed(bytes)?;
+    let mut memory = memory.zeroed(bytes)?;
     team.rows(memory.bytes(), READ_PIECE, 1, |_, out| {
         for (i, byte) in out.iter_mut().enumerate() {
             *byte = i as u8;
@@ -255,7 +257,14 @@ impl Allowed<'_> {
         // A cache is whole pages; a token reads the positions that are there.
         const PAGE: usize = twinfer_engine::kernels::BLOCK;
         let whole = depth.next_multiple_of(PAGE);
-        let bytes = cache_bytes(self.config, whole, 1, 1, self.cache).unwrap_or(0);
+        let options = ContextOptions {
+            n_ctx: whole,
+            n_batch: 1,
+            n_sequences: 1,
+            cache_type_k: self.cache.0,
+            cache_type_v: self.cache.1,
+        };
+        let bytes = kv_bytes(self.config, &options).unwrap_or(0);
         bytes as f64 * depth as f64 / whole as f64
     }
 

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use twinfer_engine::Error;
-use twinfer_engine::context::{Context, ContextOptions};
-use twinfer_engine::gguf::{Bytes, Gguf, ModelFile, split};
+use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
+use twinfer_engine::gguf::{Gguf, ModelFile, split};
+use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::tokenizer::Tokenizer;
@@ -183,9 +184,15 @@ pub(crate) fn team(global: &GlobalArgs) -> Result<Team> {
     {
         note(&format!("note: the workers are not pinned: {why}"));
     }
-    let pages = Pages::new(global.huge_pages != HugePages::Off);
-    let team = start_team(threads(global), pins.as_deref().unwrap_or(&[]))?.with_memory(Arc::new(pages));
+    let team = start_team(threads(global), pins.as_deref().unwrap_or(&[]))?;
     Ok(TEAM.get_or_init(|| team).clone())
+}
+
+/// Where packed weights lie.
+pub(crate) fn memory(global: &GlobalArgs) -> Arc<dyn Memory> {
+    static PAGES: OnceLock<Arc<Pages>> = OnceLock::new();
+    let pages = || Arc::new(Pages::new(global.huge_pages != HugePages::Off));
+    Arc::clone(PAGES.get_or_init(pages)) as _
 }
 
 /// Starts the workers of a team, on a CPU each where `pins` names them. They are threads of their own, for they stay with
@@ -222,6 +229,7 @@ pub(crate) fn model(global: &GlobalArgs, file: &ModelFile) -> Result<Arc<Model>>
         backend: global.backend.clone(),
         storage: global.weights.into(),
         team: Some(team(global)?),
+        memory: Some(memory(global)),
     };
     let start = Instant::now();
     let pinned = pin_caller(global);
@@ -305,7 +313,9 @@ pub(crate) fn context(
         n_ctx: n_ctx.min(LARGEST_COUNTED_CTX),
         ..options.clone()
     };
-    let bytes = Context::cache_bytes(model, &counted)?;
+    let team = team(global)?;
+    let plan = ContextPlan::of(model, &team, &counted)?;
+    let bytes = plan.cache_bytes().saturating_add(plan.workspace_bytes());
     if let Some(free) = available_memory()
         && bytes > free
     {
@@ -320,8 +330,8 @@ pub(crate) fn context(
     if global.verbose {
         note(&format!(
             "context of {n_ctx} tokens, {:.1} MiB of cache",
-            bytes as f64 / f64::from(1 << 20)
+            plan.cache_bytes() as f64 / f64::from(1 << 20)
         ));
     }
-    Ok(Context::new(Arc::clone(model), team(global)?, options)?)
+    Ok(Context::new(Arc::clone(model), team, options)?)
 }

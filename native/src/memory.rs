@@ -1,4 +1,4 @@
-//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a step's buffers.
+//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a pass's buffers.
 //!
 //! ```text
 //!   packed weights    [ matrix | matrix | matrix |      free      ]  one reservation of 256 MiB or more, at a multiple of
@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, bail};
 use memmap2::{Mmap, MmapOptions, MmapRaw, UncheckedAdvice};
 use twinfer_engine::Error;
-use twinfer_engine::gguf::{Bytes, Owner};
 use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
+use twinfer_engine::memory::{Bytes, Owner};
 
 use crate::{failure, system};
 

@@ -4,7 +4,7 @@
 use std::io;
 
 use anyhow::Result;
-use twinfer_engine::gguf::Bytes;
+use twinfer_engine::memory::Bytes;
 
 use crate::args::{GlobalArgs, HugePages};
 use crate::output::note;

@@ -5,12 +5,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use twinfer_engine::Result;
-use twinfer_engine::gguf::Bytes;
 use twinfer_engine::kernels::{
-    Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, limits,
+    Activation, Backend, KvBlock, PackedMatrix, Packing, Partials, Queries, RopeKind, limits,
 };
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
-use twinfer_engine::team::Team;
 
 /// The operations of a backend, as [`Faulty`] counts their calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +112,7 @@ impl Backend for Faulty {
         n: usize,
         k: usize,
         bytes: Bytes,
-        storage: Storage,
-        team: &Team,
+        packing: &Packing<'_>,
     ) -> Result<PackedMatrix> {
         let bytes = match self.hit(Op::Pack) {
             Some((row, bit)) => {
@@ -125,7 +123,7 @@ impl Backend for Faulty {
             }
             None => bytes,
         };
-        self.inner.pack(ty, n, k, bytes, storage, team)
+        self.inner.pack(ty, n, k, bytes, packing)
     }
 
     fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use twinfer_engine::Result;
-use twinfer_engine::gguf::{Bytes, Limits, ModelFile, Parser, Status};
+use twinfer_engine::gguf::{Limits, ModelFile, Parser, Status};
+use twinfer_engine::memory::Bytes;
 
 use crate::sha256;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::{Backend, select};

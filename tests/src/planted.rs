@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::{Backend, Storage, select};
 use twinfer_engine::model::config::Config;
@@ -29,7 +30,7 @@ const HEAD_DIM: usize = 64;
 /// Matrices in the order in which a model binds them: the embedding, the output, then of each layer these.
 pub const MATRICES: [&str; 7] = ["q", "k", "v", "gate", "up", "attn_output", "ffn_down"];
 
-/// Calls of a step of one token.
+/// Calls of a pass of one token.
 pub fn calls_per_step(op: Op) -> usize {
     match op {
         Op::Pack => 0,
@@ -200,9 +201,9 @@ fn find(wrong: &mut Context, right: &mut Context, tokens: &[u32], case: &Case) -
 fn context(file: &ModelFile, backend: &'static dyn Backend) -> Result<Context> {
     let team = Team::single();
     let options = LoadOptions {
-        backend: None,
         storage: Storage::Packed,
         team: Some(team.clone()),
+        ..LoadOptions::default()
     };
     let model = Model::load_for(backend, file, &options, &mut |_, _| {})?;
     let options = ContextOptions {

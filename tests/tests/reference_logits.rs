@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 

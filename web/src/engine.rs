@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::chat::{CivilTime, Inputs, Templates, prompt_ids};
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
+use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
 use twinfer_engine::record::{self, Record, Recording, Subject};
@@ -108,7 +109,9 @@ impl Engine {
     pub fn info(&self) -> String {
         let config = self.model.config();
         let options = &self.parts.context;
-        let cache = Context::cache_bytes(&self.model, options).unwrap_or(0);
+        let team = self.session.context().team();
+        let plan = ContextPlan::of(&self.model, team, options);
+        let cache = plan.map_or(0, |plan| plan.cache_bytes());
         json!({
             "name": config.name,
             "architecture": config.arch,
@@ -269,7 +272,7 @@ impl Engine {
         let Some(mut check) = self.recording.take() else {
             return Err(with_code("input", "no record was begun"));
         };
-        let record = check.recording.step(&mut check.context).map_err(js)?;
+        let record = check.recording.advance(&mut check.context).map_err(js)?;
         let (done, total) = (check.recording.done(), record::total_tokens());
         let Some(record) = record else {
             self.recording = Some(check);

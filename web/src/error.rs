@@ -23,6 +23,7 @@ pub(crate) fn with_code(code: &str, message: &str) -> JsValue {
 /// What a program can tell apart.
 fn code(error: &Error) -> &'static str {
     match error {
+        Error::Part { error, .. } => code(error),
         Error::Format { .. } => "format",
         Error::MissingKey { .. } | Error::Metadata { .. } | Error::Tensor { .. } => "model",
         Error::UnsupportedType { .. } | Error::UnsupportedArchitecture { .. } => "unsupported",
@@ -30,10 +31,10 @@ fn code(error: &Error) -> &'static str {
         Error::Template { .. } => "template",
         Error::Limit { .. } => "limit",
         Error::Memory { .. } => "memory",
-        Error::InvalidInput { .. } => "input",
+        Error::InvalidInput { .. } | Error::TokenOutOfRange { .. } | Error::WindowPassed { .. } => "input",
         Error::NonFinite { .. } | Error::NonFiniteLogit { .. } => "not-finite",
-        Error::ContextFull { .. } => "context-full",
-        Error::Worker { .. } => "worker",
+        Error::ContextFull { .. } | Error::CacheFull { .. } => "context-full",
+        Error::Worker { .. } | Error::FloatMode => "worker",
         _ => "engine",
     }
 }

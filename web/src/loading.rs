@@ -1,8 +1,9 @@
 //! A model on its way in: headers, the memory plan, then the data piece by piece.
 
 use serde_json::json;
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::chat::Templates;
-use twinfer_engine::context::{CacheType, ContextOptions};
+use twinfer_engine::context::{ContextOptions, ContextPlan};
 use twinfer_engine::gguf::{Gguf, GgufSet, Limits, Metadata, Parser, Status, split};
 use twinfer_engine::model::LoadOptions;
 use twinfer_engine::model::loader::{Loader, Span};
@@ -22,7 +23,8 @@ const RESERVE: u64 = 48 << 20;
 /// The context's length where nobody asked for one, unless the model was trained for less.
 const DEFAULT_CONTEXT: usize = 4096;
 
-/// Rows of the largest step: short enough that the page's wishes are heard in between.
+/// Rows of the largest pass. Between two passes the worker reads the page's messages (stop, progress): this is how long
+/// they wait while a prompt is computed.
 const BATCH: usize = 128;
 
 /// Bytes of the module's memory now.
@@ -154,9 +156,18 @@ impl Loading {
             cache_type_v: cache_type(cache_type_v)?,
             ..ContextOptions::default()
         };
-        let plan = loader.plan(&self.context).map_err(js)?;
-        let held = memory_bytes();
-        let total = plan.total().saturating_add(held).saturating_add(RESERVE);
+        let plan = ContextPlan::of_loader(&loader, &self.context).map_err(js)?;
+        let (weights, cache, workspace) = (loader.bytes_total(), plan.cache_bytes(), plan.workspace_bytes());
+        let total = [
+            weights,
+            loader.bytes_staged(),
+            cache,
+            workspace,
+            memory_bytes(),
+            RESERVE,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add);
         if total > MOST_MEMORY {
             let mib = |bytes: u64| bytes >> 20;
             return Err(with_code(
@@ -165,8 +176,8 @@ impl Loading {
                     "the model needs {} MiB of memory ({} MiB of weights, {} MiB for a context of {} tokens), and a \
                      page has {} MiB at most; choose a smaller model or a shorter context",
                     mib(total),
-                    mib(plan.weights),
-                    mib(plan.cache),
+                    mib(weights),
+                    mib(cache),
                     self.context.n_ctx,
                     mib(MOST_MEMORY)
                 ),
@@ -174,9 +185,9 @@ impl Loading {
         }
         self.loader = Some(loader);
         Ok(json!({
-            "weights": plan.weights,
-            "cache": plan.cache,
-            "workspace": plan.workspace,
+            "weights": weights,
+            "cache": cache,
+            "workspace": workspace,
             "total": total,
             "limit": MOST_MEMORY,
             "contextLength": self.context.n_ctx,

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use twinfer_engine::Result;
-use twinfer_engine::context::{Context, Sequence};
+use twinfer_engine::cache::Sequence;
+use twinfer_engine::context::Context;
 use twinfer_engine::digest::Digest;
 use twinfer_engine::model::probe::Probe;
 use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, SamplerParams, dry_breakers};

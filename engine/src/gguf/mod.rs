@@ -6,7 +6,6 @@
 //! [`Parser`] reads a header from chunks, [`Gguf`] is one file's header, [`GgufSet`] those of a model's files (one or
 //! several), [`ModelFile`] the set with the bytes behind it, [`Writer`] the way back.
 
-mod bytes;
 mod directory;
 mod limits;
 mod magic;
@@ -17,7 +16,6 @@ pub mod split;
 mod value_type;
 pub mod writer;
 
-pub use bytes::{Bytes, Owner};
 pub use directory::{DEFAULT_ALIGNMENT, Gguf, MAX_DIMS, TensorInfo};
 pub use limits::Limits;
 pub use metadata::{Array, Metadata, Value};

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Bytes, Gguf, GgufSet, Limits, Metadata, TensorInfo, split};
+use super::{Gguf, GgufSet, Limits, Metadata, TensorInfo, split};
+use crate::memory::Bytes;
 use crate::{Error, Result};
 
 /// A model whose files are at hand as bytes: mapped, read or embedded. Cheap to clone in its bytes, not in its headers.

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytemuck::Zeroable;
 
 use super::{Backend, PackedMatrix};
+use crate::memory::{Buffers, Heap};
 use crate::quant::{GgmlType, step_len};
-use crate::team::Team;
-use crate::{Error, Result, memory};
+use crate::team::{Columns, Team};
+use crate::{Error, Result};
 
 /// The form in which a weight type wants its activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,14 +120,13 @@ impl ActBuffer {
     ///
     /// # Errors
     /// If there is no memory for them.
-    pub(crate) fn new(m: usize, k: usize, formats: &[ActFormat]) -> Result<Self> {
-        const WHAT: &str = "activations (a smaller batch needs less)";
+    pub(crate) fn make(m: usize, k: usize, formats: &[ActFormat], buffers: &mut Buffers<'_>) -> Result<Self> {
         let mut quantized: [Quantized; 3] = Default::default();
         for format in formats {
             if let Some(slot) = format.slot() {
                 quantized[slot] = Quantized {
                     valid: false,
-                    blocks: memory::zero_rows(WHAT, m, k.div_ceil(BLOCK))?,
+                    blocks: buffers.rows("quantized activations", m, k.div_ceil(BLOCK))?,
                 };
             }
         }
@@ -274,7 +274,8 @@ impl Operand {
                 what: format!("{} values are not rows of {k}", x.len()),
             });
         }
-        let mut buffer = ActBuffer::new(x.len() / k, k, &[weight.format()])?;
+        let mut buffers = Buffers::made("an operand", &Heap);
+        let mut buffer = ActBuffer::make(x.len() / k, k, &[weight.format()], &mut buffers)?;
         buffer.prepare(weight.format(), backend, team, &x, k, (0, "operand"))?;
         Ok(Operand { x, k, buffer })
     }
@@ -296,8 +297,7 @@ impl Operand {
                 ),
             });
         }
-        team.columns([(out, n)], weight.grain(), |_, mut tile| {
-            weight.matmul(&x, &mut tile)
-        })
+        let mut out = [Columns::of(out, n, weight.grain(), weight)];
+        team.products(&mut out, |weight, mut tile, _| weight.matmul(&x, &mut tile))
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::{ActFormat, Activations, MatmulKernel};
-use crate::gguf::Bytes;
+use super::{ActFormat, Activations, MatmulKernel, Packing};
+use crate::memory::Bytes;
 use crate::quant::GgmlType;
-use crate::team::{Team, Tile};
+use crate::team::Tile;
 use crate::{Error, Result};
 
 /// A weight matrix of n rows (outputs) of k, ready to compute with.
@@ -89,10 +89,10 @@ impl PackedMatrix {
 
     /// The same matrix in the layout that its kernel is fastest with, where it has one; else unchanged. The rows are split
     /// between the team's workers.
-    pub(crate) fn packed(mut self, team: &Team) -> Result<Self> {
+    pub(crate) fn packed(mut self, packing: &Packing<'_>) -> Result<Self> {
         let mut shards = Vec::new();
         for shard in &self.shards {
-            match self.kernel.pack(shard, team)? {
+            match self.kernel.pack(shard, packing)? {
                 Some(mut packed) => shards.append(&mut packed),
                 None => return Ok(self),
             }

@@ -29,7 +29,7 @@ pub use matrix::PackedMatrix;
 use std::ops::Range;
 
 use crate::Result;
-use crate::gguf::Bytes;
+use crate::memory::{Bytes, Heap, Memory};
 use crate::quant::GgmlType;
 use crate::team::{Team, Tile};
 
@@ -43,8 +43,6 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Makes a weight matrix of `n` rows of `k` ready to compute with, from GGUF bytes.
     ///
-    /// `team` does the packing where `storage` asks for it.
-    ///
     /// # Errors
     /// If the type is not a weight type or the bytes do not fit the shape.
     fn pack(
@@ -53,8 +51,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         n: usize,
         k: usize,
         bytes: Bytes,
-        storage: Storage,
-        team: &Team,
+        packing: &Packing<'_>,
     ) -> Result<PackedMatrix>;
 
     /// Quantizes one row to int8: `q` (k), `d` (one per step), `sums` (one per 16 values). False if a value is not
@@ -107,6 +104,28 @@ pub enum Storage {
     Mapped,
 }
 
+/// How weights are made ready: whether they are copied, by whom, and into which memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Packing<'a> {
+    /// Whether.
+    pub storage: Storage,
+    /// By whom: its workers share the rows, and whoever writes to a page first places it.
+    pub team: &'a Team,
+    /// Into which memory.
+    pub memory: &'a dyn Memory,
+}
+
+impl<'a> Packing<'a> {
+    /// Into memory of the heap.
+    pub fn on_heap(storage: Storage, team: &'a Team) -> Self {
+        Packing {
+            storage,
+            team,
+            memory: &Heap,
+        }
+    }
+}
+
 /// A matrix kernel: what a [`PackedMatrix`] carries.
 pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     /// The form of the activations that it multiplies with.
@@ -120,7 +139,7 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
 
     /// The rows of a mapped shard in this kernel's own layout; `None` where it has none.
-    fn pack(&self, _mapped: &matrix::Shard, _team: &Team) -> Result<Option<Vec<matrix::Shard>>> {
+    fn pack(&self, _mapped: &matrix::Shard, _packing: &Packing<'_>) -> Result<Option<Vec<matrix::Shard>>> {
         Ok(None)
     }
 

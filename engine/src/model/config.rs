@@ -1,14 +1,16 @@
 //! What a model is, in numbers: every hyperparameter checked, before any weight is touched.
 
 use super::arch;
+use super::ffn::{FfnConfig, GatedConfig};
+use super::mixer::{AttentionConfig, MixerConfig};
 use super::rope::Rope;
+use crate::cache::CacheKind;
 use crate::gguf::{Metadata, ModelFile};
-use crate::kernels::{Activation, MAX_HEAD_DIM};
 use crate::{Error, Result};
 
 /// Bounds that no real model comes near; they keep products of hyperparameters far from overflow.
 const MAX_LAYERS: u32 = 4096;
-const MAX_WIDTH: u32 = 1 << 20;
+pub(super) const MAX_WIDTH: u32 = 1 << 20;
 
 /// A model's configuration. Lengths are in elements.
 #[derive(Debug, Clone)]
@@ -23,56 +25,46 @@ pub struct Config {
     pub n_embd: usize,
     /// Rows of the token embedding.
     pub n_vocab: usize,
-    /// Width of a key and query head.
-    pub head_dim_k: usize,
-    /// Width of a value head.
-    pub head_dim_v: usize,
     /// Epsilon of every RMS norm.
     pub norm_eps: f32,
     /// Factor of the token embedding.
     pub embedding_scale: f32,
-    /// Factor of an attention score.
-    pub attention_scale: f32,
-    /// Soft cap of an attention score.
-    pub attention_softcap: Option<f32>,
     /// Soft cap of the logits.
     pub logit_softcap: Option<f32>,
-    /// Gate function of the feed-forward blocks.
-    pub activation: Activation,
     /// Kinds of rotation; each layer names one by index.
     pub ropes: Vec<Rope>,
     /// Per layer.
     pub layers: Vec<LayerConfig>,
     /// Blocks in the file: the layers, and behind them those that predict tokens further ahead, which are not run.
     pub n_blocks: usize,
-    /// Which tensors a layer has.
-    pub tensors: TensorLayout,
+    /// Whether the output matrix may have a bias.
+    pub output_bias: bool,
 }
 
-/// One layer.
+/// One layer: two parts, each of which adds to the residual stream.
 #[derive(Debug, Clone)]
 pub struct LayerConfig {
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key and value heads; divides `n_heads`.
-    pub n_kv_heads: usize,
-    /// Width of the feed-forward block.
-    pub n_ff: usize,
-    /// Sliding window: a position sees itself and the `window - 1` before it.
-    pub window: Option<usize>,
-    /// Index into [`Config::ropes`].
-    pub rope: usize,
+    /// What mixes positions.
+    pub mixer: MixerConfig,
+    /// What works on each position by itself.
+    pub ffn: FfnConfig,
+    /// Whether what a part made is normed before it is added: `post_attention_norm` and `post_ffw_norm`.
+    pub post_norm: bool,
 }
 
-/// Which tensors a family has beyond those that all have.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TensorLayout {
-    /// `attn_q_norm` and `attn_k_norm`, per head.
-    pub qk_norm: bool,
-    /// `post_attention_norm` and `post_ffw_norm`, before the residual is added.
-    pub post_norm: bool,
-    /// `output.bias` may be there.
-    pub output_bias: bool,
+impl LayerConfig {
+    /// Layers of these parts.
+    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<GatedConfig>) -> Vec<Self> {
+        mixers
+            .into_iter()
+            .zip(ffns)
+            .map(|(mixer, ffn)| LayerConfig {
+                mixer: MixerConfig::Attention(mixer),
+                ffn: FfnConfig::Gated(ffn),
+                post_norm: false,
+            })
+            .collect()
+    }
 }
 
 impl Config {
@@ -95,58 +87,22 @@ impl Config {
         Ok(config)
     }
 
-    /// What every decoder-only family shares; the family's file then changes what differs.
+    /// What every family shares. It has no layers yet: their parts, and the rotations, are the family's to name.
     pub(crate) fn common(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
         let metadata = keys.metadata;
         let n_embd = keys.size("embedding_length", MAX_WIDTH)?;
-        let n_blocks = keys.size("block_count", MAX_LAYERS)?;
-        let n_layers = match keys.opt_u32("nextn_predict_layers")?.unwrap_or(0) as usize {
-            n if n < n_blocks => n_blocks - n,
-            n => {
-                let expected = format!("fewer than block_count, {n_blocks}");
-                return Err(keys.wrong("nextn_predict_layers", &expected, &n.to_string()));
-            }
-        };
-        let heads = keys
-            .per_layer("attention.head_count", n_blocks)?
-            .ok_or_else(|| keys.missing("attention.head_count"))?;
-        let kv_heads = keys
-            .per_layer("attention.head_count_kv", n_blocks)?
-            .unwrap_or_else(|| heads.clone());
-        let n_ff = keys
-            .per_layer("feed_forward_length", n_blocks)?
-            .ok_or_else(|| keys.missing("feed_forward_length"))?;
         if keys.opt_u32("expert_count")?.unwrap_or(0) > 0 {
             return Err(Error::UnsupportedArchitecture {
                 found: format!("{} with experts (mixture of experts)", keys.arch),
                 supported: arch::names(),
             });
         }
-        let head_dim = |key| match keys.opt_u32(key)? {
-            Some(v) => Ok(v as usize),
-            None if n_embd.is_multiple_of(heads[0]) => Ok(n_embd / heads[0]),
-            None => Err(keys.wrong(
-                "attention.head_count",
-                &format!("a divisor of embedding_length, {n_embd}"),
-                &heads[0].to_string(),
-            )),
-        };
-        let (head_dim_k, head_dim_v) = (
-            head_dim("attention.key_length")?,
-            head_dim("attention.value_length")?,
-        );
-        let norm_eps = keys.f32("attention.layer_norm_rms_epsilon")?;
-        let n_vocab = vocabulary(metadata, keys, file)?;
-        let layers = (0..n_layers)
-            .map(|i| LayerConfig {
-                n_heads: heads[i],
-                n_kv_heads: kv_heads[i],
-                n_ff: n_ff[i],
-                window: None,
-                rope: 0,
-            })
-            .collect();
-        let config = Config {
+        const EPS: &str = "attention.layer_norm_rms_epsilon";
+        let norm_eps = keys.f32(EPS)?;
+        if !(0.0..1.0).contains(&norm_eps) {
+            return Err(keys.wrong(EPS, "0 to 1", &norm_eps.to_string()));
+        }
+        Ok(Config {
             arch: keys.arch.into(),
             // Nothing depends on it, so a damaged one is no reason to refuse the model.
             name: metadata
@@ -154,86 +110,32 @@ impl Config {
                 .unwrap_or_default()
                 .unwrap_or_default()
                 .into(),
-            n_ctx_train: keys.u32("context_length")? as usize,
+            n_ctx_train: keys.size("context_length", u32::MAX)?,
             n_embd,
-            n_vocab,
-            head_dim_k,
-            head_dim_v,
+            n_vocab: vocabulary(metadata, keys, file)?,
             norm_eps,
             embedding_scale: 1.0,
-            attention_scale: 1.0 / (head_dim_k as f32).sqrt(),
-            attention_softcap: None,
             logit_softcap: None,
-            activation: Activation::Silu,
             ropes: Vec::new(),
-            layers,
-            n_blocks,
-            tensors: TensorLayout::default(),
-        };
-        config.check(keys)?;
-        Ok(config)
+            layers: Vec::new(),
+            n_blocks: keys.n_blocks()?,
+            output_bias: false,
+        })
     }
 
-    /// Query width of a layer.
-    pub fn q_width(&self, layer: usize) -> usize {
-        self.layers[layer].n_heads * self.head_dim_k
-    }
-
-    /// The numbers that every family has.
-    fn check(&self, keys: &Keys<'_>) -> Result<()> {
-        let in_range = |key: &str, value: usize, most: usize| {
-            if value == 0 || value > most {
-                Err(keys.wrong(key, &format!("1 to {most}"), &value.to_string()))
-            } else {
-                Ok(())
-            }
-        };
-        in_range("context_length", self.n_ctx_train, u32::MAX as usize)?;
-        for (key, dim) in [
-            ("attention.key_length", self.head_dim_k),
-            ("attention.value_length", self.head_dim_v),
-        ] {
-            if keys.opt_u32(key)?.is_some() {
-                in_range(key, dim, MAX_HEAD_DIM)?;
-            } else if dim > MAX_HEAD_DIM {
-                let expected = format!("enough heads that a head is at most {MAX_HEAD_DIM} wide");
-                let found = format!("{} heads for a width of {}", self.n_embd / dim, self.n_embd);
-                return Err(keys.wrong("attention.head_count", &expected, &found));
-            }
-        }
-        if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
-            return Err(keys.wrong(
-                "attention.layer_norm_rms_epsilon",
-                "0 to 1",
-                &self.norm_eps.to_string(),
-            ));
-        }
-        for (i, layer) in self.layers.iter().enumerate() {
-            in_range(
-                "attention.head_count",
-                layer.n_heads,
-                MAX_WIDTH as usize / self.head_dim_k,
-            )?;
-            in_range("attention.head_count_kv", layer.n_kv_heads, layer.n_heads)?;
-            in_range("feed_forward_length", layer.n_ff, MAX_WIDTH as usize)?;
-            if !layer.n_heads.is_multiple_of(layer.n_kv_heads) {
-                let found = format!("{} of {} heads in layer {i}", layer.n_kv_heads, layer.n_heads);
-                return Err(keys.wrong(
-                    "attention.head_count_kv",
-                    "a divisor of attention.head_count",
-                    &found,
-                ));
-            }
-        }
-        Ok(())
+    /// What the layers keep of the positions before.
+    pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> {
+        self.layers.iter().map(|layer| layer.mixer.cache_kind())
     }
 
     /// What the rotations must hold to, once the family has read them.
     fn check_ropes(&self, keys: &Keys<'_>) -> Result<()> {
-        for rope in &self.ropes {
-            if rope.n_rot() > self.head_dim_k || rope.n_rot() == 0 {
-                let expected = format!("an even number up to the head dimension, {}", self.head_dim_k);
-                return Err(keys.wrong("rope.dimension_count", &expected, &rope.n_rot().to_string()));
+        for layer in &self.layers {
+            let MixerConfig::Attention(attention) = &layer.mixer;
+            let (n_rot, dim) = (self.ropes[attention.rope].n_rot(), attention.head_dim_k);
+            if n_rot > dim || n_rot == 0 {
+                let expected = format!("an even number up to the head dimension, {dim}");
+                return Err(keys.wrong("rope.dimension_count", &expected, &n_rot.to_string()));
             }
         }
         Ok(())
@@ -309,7 +211,7 @@ impl Keys<'_> {
         }
     }
 
-    fn missing(&self, key: &str) -> Error {
+    pub(crate) fn missing(&self, key: &str) -> Error {
         Error::MissingKey {
             key: self.key(key),
             why: "the architecture requires it".into(),
@@ -337,22 +239,50 @@ impl Keys<'_> {
     }
 
     /// A size: 1 to `most`.
-    fn size(&self, key: &str, most: u32) -> Result<usize> {
+    pub(crate) fn size(&self, key: &str, most: u32) -> Result<usize> {
         match self.u32(key)? {
             v if v == 0 || v > most => Err(self.wrong(key, &format!("1 to {most}"), &v.to_string())),
             v => Ok(v as usize),
         }
     }
 
-    /// A number for every layer: stated once, or as an array of one per layer.
-    fn per_layer(&self, key: &str, n_layers: usize) -> Result<Option<Vec<usize>>> {
+    /// Blocks in the file.
+    fn n_blocks(&self) -> Result<usize> {
+        self.size("block_count", MAX_LAYERS)
+    }
+
+    /// Layers: the blocks but for those that predict tokens further ahead.
+    fn n_layers(&self) -> Result<usize> {
+        const KEY: &str = "nextn_predict_layers";
+        let n_blocks = self.n_blocks()?;
+        match self.opt_u32(KEY)?.unwrap_or(0) as usize {
+            n if n < n_blocks => Ok(n_blocks - n),
+            n => Err(self.wrong(
+                KEY,
+                &format!("fewer than block_count, {n_blocks}"),
+                &n.to_string(),
+            )),
+        }
+    }
+
+    /// A number from 1 to `most` for a key.
+    pub(crate) fn in_range(&self, key: &str, value: usize, most: usize) -> Result<()> {
+        if value == 0 || value > most {
+            return Err(self.wrong(key, &format!("1 to {most}"), &value.to_string()));
+        }
+        Ok(())
+    }
+
+    /// A number for every layer: stated once, or as an array of one per block.
+    pub(crate) fn per_layer(&self, key: &str) -> Result<Option<Vec<usize>>> {
         let name = self.key(key);
+        let (n_blocks, n_layers) = (self.n_blocks()?, self.n_layers()?);
         match self.metadata.get(&name) {
             None => Ok(None),
             Some(crate::gguf::Value::Array(_)) => {
                 let values = self.metadata.opt_ints(&name)?.unwrap_or_default();
-                if values.len() != n_layers {
-                    let expected = format!("a number, or an array of one for each of {n_layers} layers");
+                if values.len() != n_blocks {
+                    let expected = format!("a number, or an array of one for each of {n_blocks} layers");
                     return Err(self.wrong(key, &expected, &format!("an array of {}", values.len())));
                 }
                 let size = |(layer, &value): (usize, &i64)| match usize::try_from(value) {
@@ -364,6 +294,7 @@ impl Keys<'_> {
                 };
                 values
                     .iter()
+                    .take(n_layers)
                     .enumerate()
                     .map(size)
                     .collect::<Result<_>>()

@@ -2,7 +2,7 @@
 //! held.
 //!
 //! The caller parses the headers ([`crate::gguf::Parser`]) and gives them to [`Loader::new`], which checks the
-//! hyperparameters and every shape before any data has come, and says what memory the model will take. Then, until
+//! hyperparameters and every shape before any data has come, and says what the weights will take. Then, until
 //! [`Loader::next`] gives nothing: bring the bytes that it names into [`Loader::space`] and say so with
 //! [`Loader::filled`]. Bytes that it does not name (padding, tensors that the model does not use) are skipped. What is
 //! wanted comes in the order of the files, so that one pass over each suffices.
@@ -13,17 +13,17 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::cache::cache_bytes;
 use super::config::Config;
 use super::weights::{Matrices, Weights, in_tensor};
 use super::{LoadOptions, Model};
-use crate::context::ContextOptions;
-use crate::gguf::{Bytes, GgufSet, ModelFile, TensorInfo};
-use crate::kernels::{Backend, PackedMatrix, Storage, select};
+use crate::gguf::{GgufSet, ModelFile, TensorInfo};
+use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Storage, select};
+use crate::memory::{self, Bytes, Memory};
 use crate::quant::GgmlType;
 use crate::team::Team;
-use crate::{Error, Result, memory};
+use crate::{Error, Result};
 
 /// Raw bytes of a matrix that are held at a time.
 const PIECE: usize = 16 << 20;
@@ -38,28 +38,6 @@ pub struct Span {
     pub part: usize,
     /// Bytes of that file. The rest of what [`Loader::space`] gives.
     pub range: Range<u64>,
-}
-
-/// Memory that a model and a context of it will take, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Weights.
-    pub weights: u64,
-    /// Raw bytes of the largest piece, held while it is packed.
-    pub staging: u64,
-    /// The cache of keys and values.
-    pub cache: u64,
-    /// The buffers of a step; an upper bound.
-    pub workspace: u64,
-}
-
-impl MemoryPlan {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        [self.weights, self.staging, self.cache, self.workspace]
-            .into_iter()
-            .fold(0, u64::saturating_add)
-    }
 }
 
 /// A tensor that the model uses.
@@ -109,9 +87,11 @@ pub struct Loader {
     backend: &'static dyn Backend,
     storage: Storage,
     team: Team,
+    memory: Arc<dyn Memory>,
     set: GgufSet,
     /// All but the frequencies of rotations that come from tensors.
     config: Config,
+    formats: Vec<ActFormat>,
     wanted: Vec<Wanted>,
     /// The tensor under way, its rows that are done, and the piece that is being filled.
     at: usize,
@@ -141,7 +121,7 @@ impl Loader {
             backend,
             used: RefCell::default(),
         };
-        Weights::bind(&file, &config, &shapes, &mut |_, _| ())?;
+        let formats = Weights::bind(&file, &config, &shapes, &mut |_, _| ())?.formats();
         let used = shapes.used.into_inner();
         let mut wanted = Vec::new();
         for (part, info) in file.set().tensors() {
@@ -154,9 +134,11 @@ impl Loader {
         let mut loader = Loader {
             backend,
             storage: options.storage,
-            team: options.team.clone().unwrap_or_else(Team::single),
+            team: options.team(),
+            memory: options.memory(),
             set: file.into_set(),
             config,
+            formats,
             wanted,
             at: 0,
             rows_done: 0,
@@ -187,24 +169,19 @@ impl Loader {
         self.backend
     }
 
-    /// Memory that the model takes with a context of these sizes.
-    ///
-    /// # Errors
-    /// Where the cache would be too large to count its pages.
-    pub fn plan(&self, options: &ContextOptions) -> Result<MemoryPlan> {
-        let cache = cache_bytes(
-            &self.config,
-            options.n_ctx,
-            options.n_batch,
-            options.n_sequences,
-            (options.cache_type_k, options.cache_type_v),
-        )?;
-        Ok(MemoryPlan {
-            weights: self.bytes_total(),
-            staging: self.wanted.iter().map(Wanted::piece_bytes).max().unwrap_or(0) as u64,
-            cache,
-            workspace: workspace_bytes(&self.config, options.n_batch),
-        })
+    /// Who makes the weights ready.
+    pub fn team(&self) -> &Team {
+        &self.team
+    }
+
+    /// The forms of activations that the model's matrices will multiply with.
+    pub(crate) fn formats(&self) -> &[ActFormat] {
+        &self.formats
+    }
+
+    /// Raw bytes of the largest piece, which are held while it is made ready.
+    pub fn bytes_staged(&self) -> u64 {
+        self.wanted.iter().map(Wanted::piece_bytes).max().unwrap_or(0) as u64
     }
 
     /// Bytes of all tensors that the model uses.
@@ -313,6 +290,7 @@ impl Loader {
             config,
             weights,
             backend: self.backend,
+            memory: self.memory,
         })
     }
 
@@ -329,9 +307,14 @@ impl Loader {
         let whole = self.rows_done == wanted.info.n_rows();
         if wanted.matrix {
             let (ty, k) = (wanted.info.ty, wanted.info.row_len());
+            let packing = Packing {
+                storage: self.storage,
+                team: &self.team,
+                memory: &*self.memory,
+            };
             let piece = self
                 .backend
-                .pack(ty, rows, k, bytes, self.storage, &self.team)
+                .pack(ty, rows, k, bytes, &packing)
                 .map_err(|error| in_tensor(name, error))?;
             self.pieces.push(piece);
             if whole {
@@ -401,14 +384,9 @@ impl Matrices for Shapes {
     fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
         self.used.borrow_mut().insert(info.name.clone());
         let empty = Bytes::from_static(&[]);
-        let none = self.backend.pack(
-            info.ty,
-            0,
-            info.row_len(),
-            empty,
-            Storage::Mapped,
-            &Team::single(),
-        )?;
+        let team = Team::single();
+        let packing = Packing::on_heap(Storage::Mapped, &team);
+        let none = self.backend.pack(info.ty, 0, info.row_len(), empty, &packing)?;
         Ok(none.shape_only(info.n_rows()))
     }
 }
@@ -423,20 +401,4 @@ impl Matrices for Ready<'_> {
             what: "its data was not kept".into(),
         })
     }
-}
-
-/// An upper bound of the buffers that a step of `m` rows needs.
-fn workspace_bytes(config: &Config, m: usize) -> u64 {
-    let widest =
-        |f: &dyn Fn(&super::config::LayerConfig) -> usize| config.layers.iter().map(f).max().unwrap_or(0);
-    let n_ff = widest(&|l| l.n_ff);
-    let q = widest(&|l| l.n_heads) * config.head_dim_k.max(config.head_dim_v);
-    let kv = widest(&|l| l.n_kv_heads) * (config.head_dim_k + config.head_dim_v);
-    let angles: usize = config.ropes.iter().map(|rope| rope.n_rot()).sum();
-    // Floats of a row; and its int8 forms, of which there are at most three: the values, their scales and sums.
-    let floats = 3 * config.n_embd + 2 * q + kv + 2 * n_ff + angles;
-    let int8 = 3 * 2 * config.n_embd.max(q).max(n_ff).next_multiple_of(256);
-    let row = 4 * floats as u64 + int8 as u64;
-    let logits = 4 * 17 * config.n_vocab as u64;
-    row.saturating_mul(m as u64).saturating_add(logits)
 }

@@ -1,25 +1,32 @@
 //! A model: configuration from metadata, weights bound by name, and the forward pass.
 //!
-//! Reading order: [`config`] (what a model is), [`arch`] (one file per family: how its metadata and tensor names become
-//! a configuration), [`weights`] (binding with shape checks), `unused` (what no layer asked for), [`loader`] (the same from a stream), [`rope`], [`cache`], then
-//! `forward`, the whole pass in one file, and `attention`, how its one step that is not row by row is split.
+//! Reading order: [`config`] (what a model is), [`arch`] (one file per family: which parts its layers have, and what its
+//! metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`loader`] (the same
+//! from a stream), [`rope`], then
+//! `forward`, the whole pass in one file, with the two parts of a layer, [`mixer`] and [`ffn`], and what they compute
+//! with: `ops`, and `product` for everything that reads a matrix.
 
 pub mod arch;
-mod attention;
-pub mod cache;
 pub mod config;
+pub mod ffn;
 mod forward;
 pub mod loader;
+pub mod mixer;
+mod ops;
 pub mod probe;
+mod product;
 pub mod rope;
 mod unused;
 pub mod weights;
 
-pub(crate) use forward::{Step, Workspace};
+pub(crate) use forward::{Pass, Workspace};
+
+use std::sync::Arc;
 
 use crate::Result;
-use crate::gguf::{Bytes, ModelFile};
-use crate::kernels::{Backend, PackedMatrix, Storage, select};
+use crate::gguf::ModelFile;
+use crate::kernels::{Backend, PackedMatrix, Packing, Storage, select};
+use crate::memory::{Bytes, Heap, Memory};
 use crate::team::Team;
 use config::Config;
 use weights::{FromFile, Weights};
@@ -33,6 +40,18 @@ pub struct LoadOptions {
     pub storage: Storage,
     /// Who packs the weights; `None` for the calling thread alone.
     pub team: Option<Team>,
+    /// Where packed weights lie; `None` for the heap.
+    pub memory: Option<Arc<dyn Memory>>,
+}
+
+impl LoadOptions {
+    pub(crate) fn team(&self) -> Team {
+        self.team.clone().unwrap_or_else(Team::single)
+    }
+
+    pub(crate) fn memory(&self) -> Arc<dyn Memory> {
+        self.memory.clone().unwrap_or_else(|| Arc::new(Heap))
+    }
 }
 
 /// A loaded model: immutable, shared between contexts.
@@ -41,6 +60,8 @@ pub struct Model {
     pub(crate) config: Config,
     pub(crate) weights: Weights,
     pub(crate) backend: &'static dyn Backend,
+    /// The platform's, for large memory of those who run the model.
+    pub(crate) memory: Arc<dyn Memory>,
 }
 
 impl Model {
@@ -69,18 +90,22 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let config = Config::from_file(file)?;
-        let team = options.team.clone().unwrap_or_else(Team::single);
+        let (team, memory) = (options.team(), options.memory());
         let matrices = FromFile {
             file,
             backend,
-            storage: options.storage,
-            team: &team,
+            packing: Packing {
+                storage: options.storage,
+                team: &team,
+                memory: &*memory,
+            },
         };
         let weights = Weights::bind(file, &config, &matrices, progress)?;
         Ok(Model {
             config,
             weights,
             backend,
+            memory,
         })
     }
 
@@ -104,7 +129,7 @@ impl Model {
         self.weights.bytes()
     }
 
-    /// The memory of all bound matrices, as large pieces: what a decode step reads.
+    /// The memory of all bound matrices, as large pieces: what decoding a token reads.
     pub fn weight_data(&self) -> Vec<Bytes> {
         self.weights.matrices().flat_map(PackedMatrix::data).collect()
     }

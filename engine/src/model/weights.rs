@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use super::config::Config;
+use super::ffn::Ffn;
+use super::mixer::Mixer;
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
-use crate::kernels::{Backend, PackedMatrix, Storage};
-use crate::team::Team;
+use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing};
 use crate::{Error, Result, quant};
 
 /// A matrix with its optional scale and bias: y = W x, then * s in one product, then + b in one addition. The model
@@ -37,16 +38,10 @@ pub(crate) struct Weights {
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) attn_norm: Vec<f32>,
-    pub(crate) q: Linear,
-    pub(crate) k: Linear,
-    pub(crate) v: Linear,
-    pub(crate) qk_norm: Option<(Vec<f32>, Vec<f32>)>,
-    pub(crate) attn_output: Linear,
+    pub(crate) mixer: Mixer,
     pub(crate) post_attn_norm: Option<Vec<f32>>,
     pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) gate: Linear,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
+    pub(crate) ffn: Ffn,
     pub(crate) post_ffn_norm: Option<Vec<f32>>,
 }
 
@@ -60,15 +55,14 @@ pub(crate) trait Matrices {
 pub(crate) struct FromFile<'a> {
     pub(crate) file: &'a ModelFile,
     pub(crate) backend: &'a dyn Backend,
-    pub(crate) storage: Storage,
-    pub(crate) team: &'a Team,
+    pub(crate) packing: Packing<'a>,
 }
 
 impl Matrices for FromFile<'_> {
     fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
         let bytes = self.file.tensor_bytes(&info.name)?;
         let (n, k) = (info.n_rows(), info.row_len());
-        self.backend.pack(info.ty, n, k, bytes, self.storage, self.team)
+        self.backend.pack(info.ty, n, k, bytes, &self.packing)
     }
 }
 
@@ -112,7 +106,7 @@ impl Weights {
             Linear {
                 weight: binder.matrix("output.weight", config.n_vocab, n_embd)?,
                 scale: binder.scale("output")?,
-                bias: match config.tensors.output_bias {
+                bias: match config.output_bias {
                     true => binder.bias("output", config.n_vocab)?,
                     false => None,
                 },
@@ -139,13 +133,24 @@ impl Weights {
         let layers = self
             .layers
             .iter()
-            .flat_map(|l| [&l.q, &l.k, &l.v, &l.attn_output, &l.gate, &l.up, &l.down]);
+            .flat_map(|layer| layer.mixer.linears().into_iter().chain(layer.ffn.linears()));
         let output = if self.tied { None } else { Some(&self.output) };
         std::iter::once(&self.embedding).chain(layers.chain(output).map(|linear| &linear.weight))
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.matrices().map(PackedMatrix::bytes).sum()
+    }
+
+    /// The forms of activations that its matrices multiply with.
+    pub(crate) fn formats(&self) -> Vec<ActFormat> {
+        let mut formats: Vec<ActFormat> = Vec::new();
+        for matrix in self.matrices() {
+            if !formats.contains(&matrix.format()) {
+                formats.push(matrix.format());
+            }
+        }
+        formats
     }
 
     pub(crate) fn parameters(&self) -> usize {
@@ -156,7 +161,8 @@ impl Weights {
 /// The token embedding; also the output matrix where there is no `output.weight`.
 const EMBEDDING: &str = "token_embd.weight";
 
-struct Binder<'a> {
+/// Finds tensors and checks them: what a part's `bind` takes its own from.
+pub(super) struct Binder<'a> {
     file: &'a ModelFile,
     matrices: &'a dyn Matrices,
     /// Names of the tensors that the model uses.
@@ -169,21 +175,12 @@ struct Binder<'a> {
 
 impl Binder<'_> {
     fn layer(&self, config: &Config, i: usize) -> Result<Layer> {
-        let layer = &config.layers[i];
-        let n_embd = config.n_embd;
-        let name = |suffix: &str| format!("blk.{i}.{suffix}");
-        let norm = |suffix: &str, n| self.vector(&name(&format!("{suffix}.weight")), n);
-        let (q, k, v) = (
-            layer.n_heads * config.head_dim_k,
-            layer.n_kv_heads * config.head_dim_k,
-            layer.n_kv_heads * config.head_dim_v,
-        );
-        let prefix = name("");
-        if !self.has(&name("attn_norm.weight"))
-            && !self.file.tensors().any(|tensor| tensor.name.starts_with(&prefix))
-        {
+        let prefix = format!("blk.{i}.");
+        let name = |suffix: &str| format!("{prefix}{suffix}.weight");
+        let first = name("attn_norm");
+        if !self.has(&first) && !self.file.tensors().any(|tensor| tensor.name.starts_with(&prefix)) {
             return Err(Error::Tensor {
-                tensor: name("attn_norm.weight"),
+                tensor: first,
                 what: format!(
                     "it is missing from the file, as is all of layer {i}, but `{}.block_count` is {}",
                     config.arch,
@@ -191,55 +188,15 @@ impl Binder<'_> {
                 ),
             });
         }
-        let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
-            let mut parts = self.fused(&name("attn_qkv"), [q, k, v], n_embd)?;
-            // The biases may be fused as well, or stand by themselves.
-            for (part, suffix) in parts.iter_mut().zip(["attn_q", "attn_k", "attn_v"]) {
-                if let Some(bias) = self.bias(&name(suffix), part.weight.n())? {
-                    part.bias = Some(bias);
-                }
-            }
-            parts
-        } else if !self.has(&name("attn_q.weight")) {
-            return Err(Error::Tensor {
-                tensor: name("attn_q.weight"),
-                what: format!("it is missing from the file, as is `{}`", name("attn_qkv.weight")),
-            });
-        } else {
-            [
-                self.linear(&name("attn_q"), q, n_embd)?,
-                self.linear(&name("attn_k"), k, n_embd)?,
-                self.linear(&name("attn_v"), v, n_embd)?,
-            ]
-        };
-        let [gate, up] =
-            if !self.has(&name("ffn_gate.weight")) && self.rows(&name("ffn_up.weight")) != layer.n_ff {
-                self.fused(&name("ffn_up"), [layer.n_ff; 2], n_embd)?
-            } else {
-                [
-                    self.linear(&name("ffn_gate"), layer.n_ff, n_embd)?,
-                    self.linear(&name("ffn_up"), layer.n_ff, n_embd)?,
-                ]
-            };
-        let (qk, post) = (config.tensors.qk_norm, config.tensors.post_norm);
-        let when = |there: bool, suffix, n| there.then(|| norm(suffix, n)).transpose();
+        let norm = |suffix: &str| self.vector(&name(suffix), config.n_embd);
+        let post_norm = |suffix: &str| config.layers[i].post_norm.then(|| norm(suffix)).transpose();
         Ok(Layer {
-            attn_norm: norm("attn_norm", n_embd)?,
-            q,
-            k,
-            v,
-            qk_norm: when(qk, "attn_q_norm", config.head_dim_k)?.zip(when(
-                qk,
-                "attn_k_norm",
-                config.head_dim_k,
-            )?),
-            attn_output: self.linear(&name("attn_output"), n_embd, layer.n_heads * config.head_dim_v)?,
-            post_attn_norm: when(post, "post_attention_norm", n_embd)?,
-            ffn_norm: norm("ffn_norm", n_embd)?,
-            gate,
-            up,
-            down: self.linear(&name("ffn_down"), n_embd, layer.n_ff)?,
-            post_ffn_norm: when(post, "post_ffw_norm", n_embd)?,
+            mixer: Mixer::bind(self, config, i)?,
+            ffn: Ffn::bind(self, config, i)?,
+            attn_norm: norm("attn_norm")?,
+            post_attn_norm: post_norm("post_attention_norm")?,
+            ffn_norm: norm("ffn_norm")?,
+            post_ffn_norm: post_norm("post_ffw_norm")?,
         })
     }
 
@@ -249,16 +206,16 @@ impl Binder<'_> {
         (self.progress.borrow_mut())(done, self.total);
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.file.tensor(name).is_some()
     }
 
-    fn rows(&self, name: &str) -> usize {
+    pub(super) fn rows(&self, name: &str) -> usize {
         self.file.tensor(name).map_or(0, TensorInfo::n_rows)
     }
 
     /// `NAME.weight`, n x k, with `NAME.scale` and `NAME.bias` where the file has them.
-    fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
+    pub(super) fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), n, k)?;
         Ok(Linear {
             weight,
@@ -268,7 +225,12 @@ impl Binder<'_> {
     }
 
     /// One tensor that holds several matrices, one after the other in rows: views of it.
-    fn fused<const N: usize>(&self, name: &str, rows: [usize; N], k: usize) -> Result<[Linear; N]> {
+    pub(super) fn fused<const N: usize>(
+        &self,
+        name: &str,
+        rows: [usize; N],
+        k: usize,
+    ) -> Result<[Linear; N]> {
         let n = rows.iter().sum();
         let whole = self.matrix(&format!("{name}.weight"), n, k)?;
         let (scale, bias) = (self.scale(name)?, self.bias(name, n)?);
@@ -289,7 +251,15 @@ impl Binder<'_> {
         })
     }
 
-    fn bias(&self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
+    /// The error where a tensor is missing that may be part of another one.
+    pub(super) fn neither(&self, name: &str, fused: &str) -> Error {
+        Error::Tensor {
+            tensor: name.into(),
+            what: format!("it is missing from the file, as is `{fused}`"),
+        }
+    }
+
+    pub(super) fn bias(&self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
         let name = format!("{name}.bias");
         self.has(&name).then(|| self.vector(&name, n)).transpose()
     }
@@ -312,7 +282,7 @@ impl Binder<'_> {
         Ok(Some(scale))
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+    pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let values = vector(self.file, name, len)?;
         self.bound.borrow_mut().insert(name.into());
         Ok(values)

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Record, Subject};
-use crate::context::CacheType;
+use crate::cache::CacheType;
 use crate::{Error, Result};
 
 /// What the `format` field of a record says.

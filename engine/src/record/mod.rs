@@ -1,8 +1,8 @@
 //! The digest record of a model: what its logits and a sampled text are for fixed prompts, to be checked on another
 //! machine, backend or platform.
 //!
-//! Prompts are token ids made from the size of the vocabulary, so that a record needs no tokenizer. Each is evaluated as one
-//! step and then continued token by token with the default sampler, so a record covers steps of many tokens, steps of
+//! Prompts are token ids made from the size of the vocabulary, so that a record needs no tokenizer. Each is evaluated in one
+//! pass and then continued token by token with the default sampler, so a record covers passes of many tokens, passes of
 //! one, the sampler's arithmetic and its random numbers. Beside the digest of everything stand digests per prompt and per
 //! position, which say where a difference begins.
 
@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use crate::context::{CacheType, Context, ContextOptions, Sequence};
+use crate::cache::{CacheType, Sequence};
+use crate::context::{Context, ContextOptions};
 use crate::digest::Digest;
 use crate::kernels::NUMERICS_VERSION;
 use crate::sample::{Sampler, SamplerParams};
@@ -130,7 +131,7 @@ pub struct Record {
     pub answers: Vec<Answer>,
 }
 
-/// A record in the making, a step at a time: who makes it can listen to others in between.
+/// A record in the making, a pass at a time: who makes it can listen to others in between.
 #[derive(Debug)]
 pub struct Recording {
     model: Subject,
@@ -186,7 +187,7 @@ impl Recording {
     ///
     /// # Errors
     /// As [`Context::eval_all`].
-    pub fn step(&mut self, context: &mut Context) -> Result<Option<Record>> {
+    pub fn advance(&mut self, context: &mut Context) -> Result<Option<Record>> {
         let Some(prompt) = self.rest.front() else {
             return Ok(Some(self.record(context)));
         };
@@ -279,7 +280,7 @@ impl Record {
     ) -> Result<Option<Record>> {
         let mut recording = Recording::new(context, model)?;
         loop {
-            let record = recording.step(context)?;
+            let record = recording.advance(context)?;
             if progress(recording.done(), total_tokens()).is_break() {
                 return Ok(None);
             }
@@ -451,7 +452,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::{Answer, Mismatch, PROMPT_SET, Record, Subject, prompts};
-    use crate::context::CacheType;
+    use crate::cache::CacheType;
     use crate::kernels::NUMERICS_VERSION;
 
     pub(super) fn record() -> Record {

@@ -1,9 +1,9 @@
 //! Team: a fixed set of workers that split one operation's rows between them.
 //!
-//! The engine starts no threads. Whoever owns threads (natively a rayon pool, in the browser the one of
-//! wasm-bindgen-rayon) lends `n - 1` of them to [`Team::new`] for the team's life; the caller of an operation is the n-th
-//! worker. The others stay resident: between two operations of a forward pass they spin for a moment, then they park, so
-//! an operation costs two cache-line hand-overs, no task spawn and no allocation.
+//! The engine starts no threads. Whoever can (natively the program's own threads, one a core; in the browser workers of
+//! the page) lends `n - 1` of them to [`Team::new`] for the team's life; the caller of an operation is the n-th worker.
+//! The others stay with the team: between two operations of a pass they spin for a moment, then they park, so that an
+//! operation costs two cache-line hand-overs, no task spawn and no allocation.
 //!
 //! Work is handed out in ranges to whoever asks. The caller closes an operation when no range is left and waits only for
 //! workers that have entered it: one that the system has not scheduled in time delays nobody, so a team larger than the
@@ -18,7 +18,7 @@
 
 mod outputs;
 
-pub use outputs::Tile;
+pub use outputs::{Columns, Tile};
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -27,7 +27,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::memory::{Heap, Memory};
 use crate::{Error, Result, math};
 
 /// Looks in the time of one on x86, whose spin-loop hint takes some 10 ns. WebAssembly has no such hint.
@@ -128,8 +127,6 @@ thread_local! {
 pub struct Team {
     inner: Option<Arc<Handle>>,
     n: usize,
-    /// Where weights that the workers pack lie; `None` for the heap.
-    memory: Option<Arc<dyn Memory>>,
 }
 
 /// Stops the workers when the last clone of a team goes.
@@ -153,27 +150,7 @@ impl std::fmt::Debug for Team {
 impl Team {
     /// The calling thread alone.
     pub fn single() -> Self {
-        Team {
-            inner: None,
-            n: 1,
-            memory: None,
-        }
-    }
-
-    /// The same workers, with the platform's memory for the weights that they pack.
-    pub fn with_memory(self, memory: Arc<dyn Memory>) -> Self {
-        Team {
-            memory: Some(memory),
-            ..self
-        }
-    }
-
-    /// Where weights that the workers pack lie: the heap, where the platform said nothing.
-    pub fn memory(&self) -> &dyn Memory {
-        match &self.memory {
-            Some(memory) => &**memory,
-            None => &Heap,
-        }
+        Team { inner: None, n: 1 }
     }
 
     /// A team of `n` workers: the caller of each operation, and `n - 1` threads lent by `spawn`.
@@ -206,7 +183,6 @@ impl Team {
         Team {
             inner: Some(Arc::new(Handle(shared))),
             n,
-            memory: None,
         }
     }
 
@@ -278,28 +254,28 @@ impl Team {
     ///
     /// # Errors
     /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside an
-    /// operation of any team, or if a worker's floating-point mode is not the one that the contract needs.
+    /// operation of any team, [`Error::FloatMode`] if a worker's mode is not the one that the contract needs.
     pub fn ranges(&self, items: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
         self.hand_out(items, chunk(items, grain, self.n), |_, range| f(range))
     }
 
-    /// Hands out ranges of `step` items: `f(worker, range)`.
-    fn hand_out(&self, items: usize, step: usize, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
+    /// Hands out ranges of `each` items: `f(worker, range)`.
+    fn hand_out(&self, items: usize, each: usize, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
         if items == 0 {
             return Ok(());
         }
-        if self.n == 1 || items <= step {
+        if self.n == 1 || items <= each {
             // Still an operation, of one worker, so that a panic becomes an error and nesting is seen.
             return Self::single().operate(&|worker| f(worker, 0..items));
         }
         let next = AtomicUsize::new(0);
         self.operate(&|worker| {
             loop {
-                let start = next.fetch_add(step, Ordering::Relaxed);
+                let start = next.fetch_add(each, Ordering::Relaxed);
                 if start >= items {
                     break;
                 }
-                f(worker, start..items.min(start + step));
+                f(worker, start..items.min(start + each));
             }
         })
     }
@@ -319,10 +295,7 @@ fn chunk(items: usize, grain: usize, workers: usize) -> usize {
 /// Runs `f` with nesting marked; a panic becomes its message.
 fn guarded(f: &(dyn Fn(usize) + Sync), worker: usize) -> Result<()> {
     if !math::float_environment_is_strict() {
-        let what =
-            "the thread's floating-point mode flushes denormals or does not round to nearest; reset it"
-                .into();
-        return Err(Error::InvalidInput { what });
+        return Err(Error::FloatMode);
     }
     IN_REGION.set(true);
     let result = catch_unwind(AssertUnwindSafe(|| f(worker)));

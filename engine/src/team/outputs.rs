@@ -80,90 +80,36 @@ impl Team {
         })
     }
 
-    /// Splits the columns of some outputs between the workers in one operation: the shape of matmuls whose weights' rows
-    /// are divided. Each output is a row-major matrix, given with its row length n; all have the same number of rows.
-    /// `f(i, tile)` gets some columns of output i, the first a multiple of `grain`.
+    /// Splits the columns of some outputs between the workers in one operation: the shape of matrix products whose weights'
+    /// rows are divided. `f(by, tile, second)` gets some columns of one of `outs`, the first a multiple of the largest
+    /// grain, and the same columns of its second output where it has one.
     ///
     /// # Errors
-    /// As [`Team::rows`].
-    pub fn columns<const N: usize>(
+    /// As [`Team::rows`]; also if an output and its second one differ in length.
+    pub fn products<P: Sync>(
         &self,
-        outs: [(&mut [f32], usize); N],
-        grain: usize,
-        f: impl Fn(usize, Tile<'_>) + Sync,
+        outs: &mut [Columns<'_, P>],
+        f: impl Fn(&P, Tile<'_>, Option<Tile<'_>>) + Sync,
     ) -> Result<()> {
         // The outputs' columns stand one after the other, each output at a multiple of the grain.
+        let grain = outs.iter().map(|out| out.grain).max().unwrap_or(1).max(1);
         let mut end = 0;
-        let outs = outs.map(|(out, n)| {
-            let start = end;
-            end += n.next_multiple_of(grain.max(1));
-            let rows = if n > 0 && out.len().is_multiple_of(n) {
-                out.len() / n
-            } else {
-                usize::MAX
-            };
-            (Raw(out.as_mut_ptr()), n, rows, start)
-        });
-        if outs.iter().any(|(_, _, rows, _)| *rows == usize::MAX) {
-            return Err(Error::InvalidInput {
-                what: "an output is not a whole number of rows".into(),
-            });
+        for out in &mut *outs {
+            out.check()?;
+            out.start = end;
+            end += out.n.next_multiple_of(grain);
         }
+        let outs = &*outs;
         self.ranges(end, grain, |range| {
-            for (i, (base, n, rows, start)) in outs.iter().enumerate() {
-                let first = range.start.max(*start);
-                let last = range.end.min(start + n);
+            for out in outs {
+                let first = range.start.max(out.start);
+                let last = range.end.min(out.start + out.n);
                 if first < last {
-                    let columns = first - start..last - start;
-                    f(
-                        i,
-                        Tile {
-                            base: base.0,
-                            stride: *n,
-                            rows: *rows,
-                            columns,
-                            borrow: std::marker::PhantomData,
-                        },
-                    );
+                    let columns = first - out.start..last - out.start;
+                    let second = out.second.as_ref().map(|(base, _)| out.tile(base, &columns));
+                    f(&out.by, out.tile(&out.first, &columns), second);
                 }
             }
-        })
-    }
-
-    /// Two outputs of the same shape, rows of `n`, whose columns are handed out together: `f(a, b)` gets the same columns
-    /// of both, the first a multiple of `grain`. What combines them needs no operation of its own.
-    ///
-    /// # Errors
-    /// As [`Team::rows`]; also if the shapes differ.
-    pub fn column_pairs(
-        &self,
-        a: &mut [f32],
-        b: &mut [f32],
-        n: usize,
-        grain: usize,
-        f: impl Fn(Tile<'_>, Tile<'_>) + Sync,
-    ) -> Result<()> {
-        if n == 0 || !a.len().is_multiple_of(n) || a.len() != b.len() {
-            return Err(Error::InvalidInput {
-                what: format!(
-                    "{} and {} elements are not the same rows of {n}",
-                    a.len(),
-                    b.len()
-                ),
-            });
-        }
-        let rows = a.len() / n;
-        let (a, b) = (Raw(a.as_mut_ptr()), Raw(b.as_mut_ptr()));
-        self.ranges(n, grain, |columns| {
-            let (a, b) = (&a, &b);
-            let tile = |base: &Raw<f32>| Tile {
-                base: base.0,
-                stride: n,
-                rows,
-                columns: columns.clone(),
-                borrow: std::marker::PhantomData,
-            };
-            f(tile(a), tile(b));
         })
     }
 
@@ -205,6 +151,72 @@ impl Team {
                 f(worker, part, tile);
             }
         })
+    }
+}
+
+/// Outputs whose columns [`Team::products`] hands out, and what makes them: a row-major matrix, and where what combines two
+/// products needs no operation of its own, a second one of the same shape.
+pub struct Columns<'a, P> {
+    /// What makes them.
+    pub by: P,
+    first: Raw<f32>,
+    len: usize,
+    /// With its length.
+    second: Option<(Raw<f32>, usize)>,
+    /// Elements of a row.
+    n: usize,
+    grain: usize,
+    /// Where its columns stand among those of an operation.
+    start: usize,
+    borrow: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+impl<'a, P> Columns<'a, P> {
+    /// `out`, rows of `n`, in pieces that begin at a multiple of `grain`.
+    pub fn of(out: &'a mut [f32], n: usize, grain: usize, by: P) -> Self {
+        Columns {
+            by,
+            first: Raw(out.as_mut_ptr()),
+            len: out.len(),
+            second: None,
+            n,
+            grain,
+            start: 0,
+            borrow: std::marker::PhantomData,
+        }
+    }
+
+    /// Hands out the same columns of another output with them.
+    pub fn with(self, second: &'a mut [f32]) -> Self {
+        Columns {
+            second: Some((Raw(second.as_mut_ptr()), second.len())),
+            ..self
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let second = self.second.as_ref().map_or(self.len, |(_, len)| *len);
+        if self.n == 0 || !self.len.is_multiple_of(self.n) || second != self.len {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "outputs of {} and {second} elements are not the same rows of {}",
+                    self.len, self.n
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// Some columns of `base`, which is one of the two outputs. What makes a `Tile` safe is promised by `products`: it has
+    /// checked the lengths, and hands out no column twice.
+    fn tile(&self, base: &Raw<f32>, columns: &Range<usize>) -> Tile<'_> {
+        Tile {
+            base: base.0,
+            stride: self.n,
+            rows: self.len / self.n,
+            columns: columns.clone(),
+            borrow: std::marker::PhantomData,
+        }
     }
 }
 
@@ -265,6 +277,7 @@ impl<T> Tile<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::threads;
+    use super::Columns;
 
     #[test]
     fn every_row_is_computed_once() {
@@ -291,13 +304,15 @@ mod tests {
     fn columns_are_disjoint_and_whole() {
         for n in [1, 3] {
             let team = threads(n);
-            let (mut a, mut b) = (vec![0.0; 5 * 100], vec![0.0; 5 * 7]);
-            team.columns([(&mut a, 100), (&mut b, 7)], 16, |i, mut tile| {
+            let (mut a, mut b) = (vec![0.0; 5 * 100], vec![0.0; 3 * 7]);
+            let mut outs = [Columns::of(&mut a, 100, 16, 100), Columns::of(&mut b, 7, 8, 7)];
+            team.products(&mut outs, |width, mut tile, second| {
+                assert!(second.is_none());
                 assert!(tile.columns().start.is_multiple_of(16));
                 for row in 0..tile.rows() {
                     let first = tile.columns().start;
                     for (column, v) in tile.row(row).iter_mut().enumerate() {
-                        *v += (row * [100, 7][i] + first + column) as f32;
+                        *v += (row * width + first + column) as f32;
                     }
                 }
             })
@@ -305,6 +320,52 @@ mod tests {
             assert!(a.iter().enumerate().all(|(i, v)| *v == i as f32));
             assert!(b.iter().enumerate().all(|(i, v)| *v == i as f32));
         }
+    }
+
+    #[test]
+    fn a_second_output_comes_with_the_same_columns() {
+        for n in [1, 3] {
+            let team = threads(n);
+            let (mut a, mut b, mut c) = (vec![0.0; 4 * 50], vec![1.0; 4 * 50], vec![0.0; 4 * 9]);
+            let mut outs = [
+                Columns::of(&mut a, 50, 8, true).with(&mut b),
+                Columns::of(&mut c, 9, 8, false),
+            ];
+            team.products(&mut outs, |two, mut a, b| {
+                assert_eq!(*two, b.is_some());
+                let Some(mut b) = b else {
+                    return (0..4).for_each(|row| a.row(row).iter_mut().for_each(|c| *c += 1.0));
+                };
+                assert_eq!(a.columns(), b.columns());
+                assert!(a.columns().start.is_multiple_of(8));
+                for row in 0..a.rows() {
+                    let first = a.columns().start;
+                    for (i, (a, b)) in a.row(row).iter_mut().zip(b.row(row)).enumerate() {
+                        *b += (row * 50 + first + i) as f32;
+                        *a += *b;
+                    }
+                }
+            })
+            .unwrap();
+            assert!(a.iter().enumerate().all(|(i, a)| *a == (i + 1) as f32));
+            assert_eq!(a, b);
+            assert!(c.iter().all(|c| *c == 1.0));
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_not_whole_rows_are_errors() {
+        let team = threads(2);
+        let (mut a, mut b) = (vec![0.0; 100], vec![0.0; 99]);
+        for outs in [
+            Columns::of(&mut a[..99], 50, 8, ()),
+            Columns::of(&mut [], 0, 8, ()),
+            Columns::of(&mut [0.0; 100], 50, 8, ()).with(&mut b),
+        ] {
+            assert!(team.products(&mut [outs], |(), _, _| ()).is_err());
+        }
+        team.products(&mut [] as &mut [Columns<'_, ()>], |(), _, _| ())
+            .unwrap();
     }
 
     #[test]
@@ -325,32 +386,6 @@ mod tests {
             .unwrap();
             assert!(out.iter().enumerate().all(|(i, v)| *v == (i + 1) as f32));
             assert!(team.cells(&mut out, 4, (3, 2), |_, _, _| ()).is_err());
-        }
-    }
-
-    #[test]
-    fn pairs_of_columns_belong_together() {
-        for n in [1, 3] {
-            let team = threads(n);
-            let (mut a, mut b) = (vec![0.0; 4 * 50], vec![1.0; 4 * 50]);
-            team.column_pairs(&mut a, &mut b, 50, 8, |mut a, mut b| {
-                assert_eq!(a.columns(), b.columns());
-                assert!(a.columns().start.is_multiple_of(8));
-                for row in 0..a.rows() {
-                    let first = a.columns().start;
-                    for (i, (a, b)) in a.row(row).iter_mut().zip(b.row(row)).enumerate() {
-                        *b += (row * 50 + first + i) as f32;
-                        *a += *b;
-                    }
-                }
-            })
-            .unwrap();
-            assert!(a.iter().enumerate().all(|(i, a)| *a == (i + 1) as f32));
-            assert_eq!(a, b);
-            assert!(
-                team.column_pairs(&mut a, &mut b[..150], 50, 8, |_, _| ())
-                    .is_err()
-            );
         }
     }
 }

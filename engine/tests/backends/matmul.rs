@@ -1,7 +1,7 @@
 //! Matrix products and the decode of rows, every type.
 
-use twinfer_engine::gguf::Bytes;
-use twinfer_engine::kernels::{Backend, Operand, PackedMatrix, Storage, select};
+use twinfer_engine::kernels::{Backend, Operand, PackedMatrix, Packing, Storage, select};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::{GgmlType, step_len};
 use twinfer_engine::team::Team;
 
@@ -106,7 +106,7 @@ impl Case {
         let mut random = Random(self.seed);
         let bytes = matrix(self.ty, self.n, self.k, self.content, &mut random);
         let weight = backend
-            .pack(self.ty, self.n, self.k, bytes, storage, team)
+            .pack(self.ty, self.n, self.k, bytes, &Packing::on_heap(storage, team))
             .unwrap();
         let x = activations(self.m, self.k, &mut random);
         let operand = Operand::new(backend, team, &weight, x).unwrap();
@@ -276,7 +276,9 @@ fn threads_and_views_change_nothing() {
             let x = activations(3, 512, &mut Random(10));
             for range in [0..8, 8..40, 24..25, n / 2..n, 7..n - 1] {
                 let product = |backend: &dyn Backend, storage| {
-                    let whole = backend.pack(ty, n, 512, bytes.clone(), storage, &team).unwrap();
+                    let whole = backend
+                        .pack(ty, n, 512, bytes.clone(), &Packing::on_heap(storage, &team))
+                        .unwrap();
                     let view = whole.view(range.clone()).unwrap();
                     let mut out = vec![0.0; 3 * range.len()];
                     let operand = Operand::new(backend, &team, &view, x.clone()).unwrap();

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use twinfer_engine::gguf::{Bytes, Gguf, ModelFile};
+use twinfer_engine::gguf::{Gguf, ModelFile};
+use twinfer_engine::memory::Bytes;
 
 use crate::memory::measure;
 

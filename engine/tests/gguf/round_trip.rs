@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 
 use proptest::prelude::*;
-use twinfer_engine::gguf::{Array, Bytes, Gguf, Metadata, ModelFile, TensorSpec, Value, Writer, writer};
+use twinfer_engine::gguf::{Array, Gguf, Metadata, ModelFile, TensorSpec, Value, Writer, writer};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
 
 use crate::build::{file, sample};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
-use twinfer_engine::gguf::{Bytes, GgufSet, ModelFile, split};
+use twinfer_engine::gguf::{GgufSet, ModelFile, split};
+use twinfer_engine::memory::Bytes;
 
 use crate::build::{File, U16, file};
 

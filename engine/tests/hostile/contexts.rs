@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::error::Class;
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 
@@ -58,6 +61,10 @@ fn beyond_any_memory_are_errors() {
                 let error = result.err().unwrap_or_else(|| panic!("{what} is accepted"));
                 assert!(
                     matches!(error, Error::Limit { .. } | Error::Memory { .. }),
+                    "{what}: {error}"
+                );
+                assert!(
+                    matches!(error.class(), Class::TooLarge | Class::Machine),
                     "{what}: {error}"
                 );
                 // What was made before the request that failed is a promise of pages, not pages.
@@ -122,7 +129,9 @@ fn refuse_what_they_have_no_room_for() {
     ));
     for token in [48, 1 << 20, u32::MAX] {
         let error = context.prefill(&mut sequence, &[1, token]).map(drop).unwrap_err();
+        assert_eq!(error, Error::TokenOutOfRange { token, n_vocab: 48 });
         assert!(error.to_string().contains(&token.to_string()), "{error}");
+        assert_eq!(error.class(), Class::Request);
         assert!(context.decode(&mut sequence, token).is_err());
     }
     assert_eq!(sequence.len(), 0);
@@ -135,7 +144,42 @@ fn refuse_what_they_have_no_room_for() {
             capacity: 64
         }
     );
+    assert_eq!(error.class(), Class::TooLarge);
     assert_eq!(sequence.len(), 64);
     sequence.truncate(63).unwrap();
     assert!(context.decode(&mut sequence, 1).is_ok());
+}
+
+/// Another sequence has the pages: nothing is wrong with the request, and there is room again when that one ends.
+#[test]
+fn whose_pages_others_hold_are_full_for_a_time() {
+    let model = model("llama-gqa");
+    let mut context = context(&model, 128, 8, 1).unwrap();
+    let mut first = context.new_sequence();
+    context.prefill(&mut first, &[1; 65]).unwrap();
+    let mut second = context.new_sequence();
+    let error = context.prefill(&mut second, &[1]).map(drop).unwrap_err();
+    assert_eq!(error, Error::CacheFull { needed: 1 });
+    assert_eq!(error.class(), Class::Full);
+    assert_eq!((first.len(), second.len()), (65, 0));
+    first.truncate(64).unwrap();
+    context.prefill(&mut second, &[1]).unwrap();
+    drop(first);
+    context.prefill(&mut second, &[1; 127]).unwrap();
+}
+
+/// What a window has passed is gone: a sequence says so, stays as it is, and can be evaluated anew.
+#[test]
+fn cannot_be_cut_to_before_a_window() {
+    let model = model("gemma3-pattern");
+    let mut context = context(&model, 512, 8, 1).unwrap();
+    let mut sequence = context.new_sequence();
+    context.prefill(&mut sequence, &[1; 400]).unwrap();
+    let error = sequence.truncate(10).unwrap_err();
+    assert!(matches!(error, Error::WindowPassed { len: 10, .. }), "{error}");
+    assert_eq!((error.class(), sequence.len()), (Class::Request, 400));
+    let error = sequence.truncate(401).unwrap_err();
+    assert!(matches!(error, Error::InvalidInput { .. }), "{error}");
+    sequence.truncate(0).unwrap();
+    context.prefill(&mut sequence, &[1]).unwrap();
 }

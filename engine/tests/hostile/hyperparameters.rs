@@ -314,7 +314,8 @@ fn of_the_27b_model() {
 /// A model without a vocabulary is for `eval`; the tokenizer refuses it, and sizes that are stated must be right.
 #[test]
 fn of_the_vocabulary() {
-    use twinfer_engine::gguf::{Bytes, ModelFile};
+    use twinfer_engine::gguf::ModelFile;
+    use twinfer_engine::memory::Bytes;
     use twinfer_engine::model::{LoadOptions, Model};
     let load = |small: &Small| {
         let file = ModelFile::from_parts(vec![Bytes::from_vec(small.bytes())]).unwrap();

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use twinfer_engine::context::CacheType;
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::gguf::{Array, Metadata, Value};
 use twinfer_engine::quant::GgmlType;
 

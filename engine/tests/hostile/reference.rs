@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use twinfer_engine::context::CacheType;
+use twinfer_engine::cache::CacheType;
 
 use crate::load::load_and_evaluate;
 use crate::memory::measure;

@@ -1,7 +1,8 @@
 //! Small valid models to change one thing of: the vectors of `tests/oracle`.
 
-use twinfer_engine::context::CacheType;
-use twinfer_engine::gguf::{Array, Bytes, Metadata, ModelFile, TensorSpec, Value, Writer};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::gguf::{Array, Metadata, ModelFile, TensorSpec, Value, Writer};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
 
 use crate::load::{Stage, load_and_evaluate};

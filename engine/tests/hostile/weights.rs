@@ -1,7 +1,7 @@
 //! Weights that are not numbers, or so large that sums overflow: an evaluation ends with an error, never with logits.
 
 use twinfer_engine::Error;
-use twinfer_engine::context::CacheType;
+use twinfer_engine::cache::CacheType;
 
 use crate::small::{ARCHITECTURES, Small};
 

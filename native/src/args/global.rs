@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::Storage;
-use twinfer_engine::model::cache::CacheType;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
@@ -45,7 +45,7 @@ pub(crate) struct GlobalArgs {
     pub(crate) mlock: bool,
 
     /// Huge pages for weights: fewer misses of address translation. auto asks for them for packed weights and for the
-    /// buffers of a step; on asks for them for mapped files as well (few file systems have them) and says what it got;
+    /// buffers of a pass; on asks for them for mapped files as well (few file systems have them) and says what it got;
     /// off leaves them to the system's setting.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", num_args = 0..=1, require_equals = true,
           default_missing_value = "on")]

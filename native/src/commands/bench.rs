@@ -14,7 +14,8 @@ use anyhow::{Result, bail};
 use report::Report;
 use synthetic::Synthetic;
 use twinfer_engine::context::Context;
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::Model;
 use twinfer_engine::team::Team;
 
@@ -150,14 +151,14 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
     let mut progress = Progress::new("measuring", steps, global.quiet);
     let mut limits = None;
     if with_limits {
-        limits = Some(measure_limits(&model, context.team(), &mut progress)?);
+        limits = Some(measure_limits(global, &model, context.team(), &mut progress)?);
     }
     let mut measured = Vec::new();
     for test in tests {
         measured.push(measure(&mut context, test, args.repetitions, &mut progress)?);
     }
     if let Some(before) = limits {
-        limits = Some(before.best(measure_limits(&model, context.team(), &mut progress)?));
+        limits = Some(before.best(measure_limits(global, &model, context.team(), &mut progress)?));
     }
     drop(progress);
     let report = Report {
@@ -245,12 +246,17 @@ fn context_for(
 }
 
 /// The machine's limits on the memory of the weights, or on a buffer where they would fit into caches.
-fn measure_limits(model: &Model, team: &Team, progress: &mut Progress) -> Result<Limits> {
+fn measure_limits(
+    global: &GlobalArgs,
+    model: &Model,
+    team: &Team,
+    progress: &mut Progress,
+) -> Result<Limits> {
     progress.message("limits");
     let memory = if model.weight_bytes() >= BEYOND_CACHES {
         model.weight_data()
     } else {
-        vec![limits::buffer(team)?]
+        vec![limits::buffer(team, &*load::memory(global))?]
     };
     limits::measure(team, model.backend(), &memory, &mut || progress.add(1))
 }

@@ -39,7 +39,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<()> {
         let _guard = interrupt::Guard::new();
         let steps = limits::STEPS * if model.is_some() { 2 } else { 1 };
         let mut progress = Progress::new("measuring", steps, global.quiet);
-        let memory = limits::buffer(&team)?;
+        let memory = limits::buffer(&team, &*load::memory(global))?;
         packed = Some(limits::measure(&team, backend, &[memory], &mut || {
             progress.add(1)
         })?);
@@ -49,6 +49,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<()> {
                 backend: global.backend.clone(),
                 storage: Storage::Mapped,
                 team: Some(team.clone()),
+                ..LoadOptions::default()
             };
             let model = Arc::new(Model::load(file, &options, &mut |_, _| ())?);
             mapped = Some(limits::measure(

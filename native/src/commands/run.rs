@@ -9,7 +9,7 @@ use crate::generate::{self, End, Limits, Session};
 use crate::output::{self, note};
 use crate::{load, prompt, template};
 
-/// Rows of a step while a prompt is read.
+/// Rows of a pass while a prompt is read.
 const N_BATCH: usize = 512;
 /// The built-in model tells everybody the same first story, unless a seed is asked for.
 const BUILT_IN_SEED: u32 = 1;

@@ -189,7 +189,8 @@ fn quantize_perplexity_and_bench() {
 
 /// Writes a split copy of a model in two parts, and gives the second part's path.
 fn split(model: &Path, directory: &Directory) -> String {
-    use twinfer_engine::gguf::{Bytes, Metadata, ModelFile, TensorSpec, Value, Writer};
+    use twinfer_engine::gguf::{Metadata, ModelFile, TensorSpec, Value, Writer};
+    use twinfer_engine::memory::Bytes;
     let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(model).unwrap())]).unwrap();
     let tensors: Vec<_> = file.tensors().cloned().collect();
     let half = tensors.len() / 2;

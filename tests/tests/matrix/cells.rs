@@ -6,11 +6,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use twinfer_engine::context::{CacheType, Context, ContextOptions};
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
-use twinfer_engine::gguf::{Bytes, ModelFile};
+use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::{Backend, Storage, select};
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::config::Config;
+use twinfer_engine::model::mixer::MixerConfig;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::trace::{self, Comparison, Trace};
@@ -58,10 +61,12 @@ impl fmt::Display for Cell {
 
 /// The types of caches that a model can have: those of one type, and the mixed ones.
 fn caches(config: &Config) -> (Vec<Cache>, &'static [Cache]) {
-    if [config.head_dim_k, config.head_dim_v]
-        .iter()
-        .all(|dim| dim.is_multiple_of(32))
-    {
+    let q8_0 = ContextOptions {
+        cache_type_k: CacheType::Q8_0,
+        cache_type_v: CacheType::Q8_0,
+        ..ContextOptions::default()
+    };
+    if kv_bytes(config, &q8_0).is_ok() {
         (vec![F16, F32, Q8_0], &MIXED)
     } else {
         (vec![F16, F32], &[])
@@ -168,9 +173,9 @@ impl Subject {
     pub(crate) fn context(&self, cell: &Cell, teams: &[Team; 4]) -> Context {
         let team = &teams[cell.threads - 1];
         let options = LoadOptions {
-            backend: None,
             storage: cell.storage,
             team: Some(team.clone()),
+            ..LoadOptions::default()
         };
         let model = Model::load_for(cell.backend, &self.file, &options, &mut |_, _| {}).unwrap();
         let options = ContextOptions {
@@ -308,7 +313,10 @@ fn the_design_covers_every_pair() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/vectors/llama-gqa.gguf");
     let mut config = Subject::open(&path, 1).config;
     for dim in [16, 32] {
-        (config.head_dim_k, config.head_dim_v) = (dim, dim);
+        for layer in &mut config.layers {
+            let MixerConfig::Attention(attention) = &mut layer.mixer;
+            (attention.head_dim_k, attention.head_dim_v) = (dim, dim);
+        }
         let scalar = Subject::reference(F16).backend;
         let factors = |cell: &Cell| {
             [

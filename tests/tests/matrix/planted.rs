@@ -1,7 +1,7 @@
 //! One flipped bit in each operation of each SIMD backend: the matrix differs, and the layer, operation and element are
 //! named. The wasm backends have the same errors planted in `wasm_parity`.
 
-use twinfer_engine::context::CacheType;
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::{Backend, Storage};
 use twinfer_engine::trace::Comparison;
 use twinfer_tests::fault::{Fault, Faulty, N_OPS, Op};

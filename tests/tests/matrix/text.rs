@@ -1,6 +1,6 @@
 //! Sampled text: the same seed gives the same text in every cell, with each kind of sampler.
 
-use twinfer_engine::context::CacheType;
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::select;
 use twinfer_engine::sample::{Sampler, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};

@@ -6,11 +6,10 @@ mod matmul;
 
 use std::ops::Range;
 
-use super::{Activation, Backend, KvBlock, PackedMatrix, Partials, Queries, RopeKind, Storage, limits};
+use super::{Activation, Backend, KvBlock, PackedMatrix, Packing, Partials, Queries, RopeKind, limits};
 use crate::Result;
-use crate::gguf::Bytes;
+use crate::memory::Bytes;
 use crate::quant::GgmlType;
-use crate::team::Team;
 
 /// The reference backend.
 #[derive(Debug)]
@@ -21,15 +20,7 @@ impl Backend for Scalar {
         "scalar"
     }
 
-    fn pack(
-        &self,
-        ty: GgmlType,
-        n: usize,
-        k: usize,
-        bytes: Bytes,
-        _: Storage,
-        _: &Team,
-    ) -> Result<PackedMatrix> {
+    fn pack(&self, ty: GgmlType, n: usize, k: usize, bytes: Bytes, _: &Packing<'_>) -> Result<PackedMatrix> {
         PackedMatrix::mapped(ty, n, k, bytes, matmul::kernel(ty)?)
     }
 

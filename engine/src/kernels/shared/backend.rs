@@ -11,12 +11,12 @@ use super::panel::Panels;
 use super::steps_32::Steps32;
 use super::steps_256::Steps256;
 use super::{layouts_32 as l32, layouts_256 as l256};
-use crate::gguf::Bytes;
 use crate::kernels::{
-    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Partials, Queries, RopeKind, Storage, limits,
+    Activation, Backend, KvBlock, MatmulKernel, PackedMatrix, Packing, Partials, Queries, RopeKind, Storage,
+    limits,
 };
+use crate::memory::Bytes;
 use crate::quant::{GgmlType, step_len};
-use crate::team::Team;
 use crate::{Error, Result};
 
 /// The backend of an instruction set.
@@ -77,12 +77,11 @@ impl<I: Peak> Backend for Simd<I> {
         n: usize,
         k: usize,
         bytes: Bytes,
-        storage: Storage,
-        team: &Team,
+        packing: &Packing<'_>,
     ) -> Result<PackedMatrix> {
         let mapped = PackedMatrix::mapped(ty, n, k, bytes, kernel(self.0, ty)?)?;
-        match storage {
-            Storage::Auto | Storage::Packed => mapped.packed(team),
+        match packing.storage {
+            Storage::Auto | Storage::Packed => mapped.packed(packing),
             Storage::Mapped => Ok(mapped),
         }
     }

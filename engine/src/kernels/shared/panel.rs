@@ -22,9 +22,9 @@ use std::ops::Range;
 use super::blocks::{self, Blocks, Interleave, Packed, Sources, TAIL, WORD, restore};
 use super::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
-use crate::kernels::{ActFormat, Activations, MatmulKernel, QuantizedBlock, QuantizedRows};
+use crate::kernels::{ActFormat, Activations, MatmulKernel, Packing, QuantizedBlock, QuantizedRows};
 use crate::quant::{self, GgmlType};
-use crate::team::{Team, Tile};
+use crate::team::Tile;
 use crate::{Error, Result};
 
 /// Output rows of a panel.
@@ -663,7 +663,7 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         }
     }
 
-    fn pack(&self, mapped: &Shard, team: &Team) -> Result<Option<Vec<Shard>>> {
+    fn pack(&self, mapped: &Shard, packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
         if !F::OWN {
             return Ok(None);
         }
@@ -675,8 +675,8 @@ impl<I: Isa, F: Format> MatmulKernel for Panels<I, F> {
         };
         let panel_bytes = blocks::panel_bytes::<F>(blocks).ok_or_else(too_large)?;
         let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
-        let mut memory = team.memory().zeroed(bytes)?;
-        team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
+        let mut memory = packing.memory.zeroed(bytes)?;
+        packing.team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
             let mut released = panels.start;
             for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
                 let rows = Sources::new(mapped, panel);

@@ -6,7 +6,9 @@
 use crate::Result;
 use crate::gguf::{Array, ModelFile, Value};
 use crate::kernels::{Activation, RopeKind};
-use crate::model::config::{Config, Keys};
+use crate::model::config::{Config, Keys, LayerConfig};
+use crate::model::ffn::GatedConfig;
+use crate::model::mixer::AttentionConfig;
 use crate::model::rope::{Rope, Scaling};
 
 /// The 27B model scales queries by its width per head instead of the head dimension; it is known by its depth.
@@ -14,20 +16,20 @@ const LAYERS_27B: usize = 62;
 
 pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     let mut config = Config::common(keys, file)?;
-    config.tensors.qk_norm = true;
-    config.tensors.post_norm = true;
-    config.activation = Activation::Gelu;
     config.embedding_scale = (config.n_embd as f32).sqrt();
     config.logit_softcap = keys.opt_f32("final_logit_softcapping")?.filter(|v| *v > 0.0);
-    if config.layers.len() == LAYERS_27B {
-        let n_heads = config.layers[0].n_heads;
+    let mut attention = AttentionConfig::read(keys, &config)?;
+    attention.iter_mut().for_each(|layer| layer.qk_norm = true);
+    if attention.len() == LAYERS_27B {
+        let n_heads = attention[0].n_heads;
         if n_heads > config.n_embd {
             let expected = format!("at most embedding_length, {}", config.n_embd);
             return Err(keys.wrong("attention.head_count", &expected, &n_heads.to_string()));
         }
-        config.attention_scale = 1.0 / ((config.n_embd / n_heads) as f32).sqrt();
+        let scale = 1.0 / ((config.n_embd / n_heads) as f32).sqrt();
+        attention.iter_mut().for_each(|layer| layer.scale = scale);
     }
-    let global = Rope::read(keys, file, RopeKind::Halves, config.head_dim_k)?;
+    let global = Rope::read(keys, file, RopeKind::Halves, attention[0].head_dim_k)?;
     const LOCAL_BASE: &str = "rope.freq_base_swa";
     let local_base = keys.opt_f32(LOCAL_BASE)?.unwrap_or(10_000.0);
     let local = Rope::new(
@@ -43,13 +45,18 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         .opt_u32("attention.sliding_window")?
         .filter(|w| *w > 0)
         .map(|w| w as usize);
-    let local_layers = local_layers(keys, config.layers.len())?;
-    for (layer, is_local) in config.layers.iter_mut().zip(local_layers) {
+    let local_layers = local_layers(keys, attention.len())?;
+    for (layer, is_local) in attention.iter_mut().zip(local_layers) {
         if is_local && window.is_some() {
             layer.window = window;
             layer.rope = 1;
         }
     }
+    let mut ffn = GatedConfig::read(keys)?;
+    ffn.iter_mut()
+        .for_each(|layer| layer.activation = Activation::Gelu);
+    config.layers = LayerConfig::of(attention, ffn);
+    config.layers.iter_mut().for_each(|layer| layer.post_norm = true);
     Ok(config)
 }
 

@@ -5,11 +5,15 @@
 use crate::Result;
 use crate::gguf::ModelFile;
 use crate::kernels::RopeKind;
-use crate::model::config::{Config, Keys};
+use crate::model::config::{Config, Keys, LayerConfig};
+use crate::model::ffn::GatedConfig;
+use crate::model::mixer::AttentionConfig;
 use crate::model::rope::Rope;
 
 pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     let mut config = Config::common(keys, file)?;
-    config.ropes = vec![Rope::read(keys, file, RopeKind::Halves, config.head_dim_k)?];
+    let attention = AttentionConfig::read(keys, &config)?;
+    config.ropes = vec![Rope::read(keys, file, RopeKind::Halves, attention[0].head_dim_k)?];
+    config.layers = LayerConfig::of(attention, GatedConfig::read(keys)?);
     Ok(config)
 }

@@ -4,23 +4,26 @@
 use crate::Result;
 use crate::gguf::ModelFile;
 use crate::kernels::RopeKind;
-use crate::model::config::{Config, Keys};
+use crate::model::config::{Config, Keys, LayerConfig};
+use crate::model::ffn::GatedConfig;
+use crate::model::mixer::AttentionConfig;
 use crate::model::rope::Rope;
 
 pub(super) fn configure_qwen2(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
-    let mut config = configure(keys, file)?;
-    config.tensors.output_bias = true;
+    let mut config = configure(keys, file, false)?;
+    config.output_bias = true;
     Ok(config)
 }
 
 pub(super) fn configure_qwen3(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
-    let mut config = configure(keys, file)?;
-    config.tensors.qk_norm = true;
-    Ok(config)
+    configure(keys, file, true)
 }
 
-fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
+fn configure(keys: &Keys<'_>, file: &ModelFile, qk_norm: bool) -> Result<Config> {
     let mut config = Config::common(keys, file)?;
-    config.ropes = vec![Rope::read(keys, file, RopeKind::Halves, config.head_dim_k)?];
+    let mut attention = AttentionConfig::read(keys, &config)?;
+    attention.iter_mut().for_each(|layer| layer.qk_norm = qk_norm);
+    config.ropes = vec![Rope::read(keys, file, RopeKind::Halves, attention[0].head_dim_k)?];
+    config.layers = LayerConfig::of(attention, GatedConfig::read(keys)?);
     Ok(config)
 }

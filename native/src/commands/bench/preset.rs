@@ -109,11 +109,11 @@ pub(super) fn run(
     let mut measured = Vec::new();
     let found = {
         let _pinned = load::pin_caller(global);
-        let before = measure_limits(&model, context.team(), &mut progress)?;
+        let before = measure_limits(global, &model, context.team(), &mut progress)?;
         for test in tests {
             measured.push(measure(&mut context, test, args.repetitions, &mut progress)?);
         }
-        before.best(measure_limits(&model, context.team(), &mut progress)?)
+        before.best(measure_limits(global, &model, context.team(), &mut progress)?)
     };
     drop(context);
     let plain = plain(global, &file, &mut progress)?;
@@ -225,6 +225,7 @@ fn plain(global: &GlobalArgs, file: &ModelFile, progress: &mut Progress) -> Resu
         backend: Some("scalar".into()),
         storage: Storage::Mapped,
         team: Some(team.clone()),
+        ..LoadOptions::default()
     };
     let model = Arc::new(Model::load(file, &options, &mut |_, _| ())?);
     let options = ContextOptions {

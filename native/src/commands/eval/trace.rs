@@ -59,7 +59,7 @@ pub(super) fn against_backend(
     let options = LoadOptions {
         backend: Some(backend.into()),
         storage: Storage::Mapped,
-        team: None,
+        ..LoadOptions::default()
     };
     let plain = Arc::new(Model::load(file, &options, &mut |_, _| {})?);
     let mut sizes = context.options().clone();

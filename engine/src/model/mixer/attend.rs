@@ -1,6 +1,6 @@
-//! The attention of a step: keys and values rounded and stored in the cache's pages, then the queries over them.
+//! Attention over the cache's pages: keys and values of a pass rounded and stored, then its queries over them.
 //!
-//! Work is split over (tile of rows, kv head): see [`crate::kernels::Queries`]. A step of few rows over a long context is
+//! Work is split over (tile of rows, kv head): see [`crate::kernels::Queries`]. A pass of few rows over a long context is
 //! split over spans of blocks as well, whose softmax states are joined afterwards, left to right. Either way each query
 //! meets the same operations in the same order: blocks into spans, spans into one.
 
@@ -8,17 +8,19 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::cache::{CacheType, LayerCache, Store, Stored};
-use super::config::{Config, LayerConfig};
-use super::forward::{Ops, Step};
-use crate::context::{Mask, Row};
+use super::attention::AttentionConfig;
+use crate::Result;
+use crate::batch::{Mask, Row};
+use crate::cache::{CacheType, KvCache, Sizes, Store, Stored};
 use crate::kernels::{BLOCK, Partials, QuantizedQueries, Queries, SPAN, attend_scratch};
-use crate::{Error, Result, memory};
+use crate::memory::Buffers;
+use crate::model::forward::Pass;
+use crate::model::ops::Ops;
 
 /// Queries of a tile, where one token has not more: enough that widening a block's numbers is little beside their use.
 const TILE: usize = 96;
 
-/// Rows of a step whose spans may be split between workers.
+/// Rows of a pass whose spans may be split between workers.
 const SPLIT_ROWS: usize = 8;
 
 /// Numbers to store below which a hand-over to other workers costs more than it saves.
@@ -26,8 +28,6 @@ const SMALL_STORE: usize = 1 << 14;
 
 /// Positions per span.
 const SPAN_LEN: usize = BLOCK * SPAN;
-
-const WHAT: &str = "the buffers of attention (a smaller batch needs less)";
 
 /// Softmax states of some queries, owned.
 #[derive(Debug)]
@@ -38,11 +38,12 @@ struct States {
 }
 
 impl States {
-    fn new(queries: usize, dim_v: usize) -> Result<Self> {
+    fn make(queries: usize, dim_v: usize, buffers: &mut Buffers<'_>) -> Result<Self> {
+        const NAME: &str = "attention's softmax states";
         Ok(States {
-            m: memory::zeros(WHAT, queries)?,
-            l: memory::zeros(WHAT, queries)?,
-            o: memory::zero_rows(WHAT, queries, dim_v)?,
+            m: buffers.rows(NAME, queries, 1)?,
+            l: buffers.rows(NAME, queries, 1)?,
+            o: buffers.rows(NAME, queries, dim_v)?,
         })
     }
 
@@ -74,83 +75,79 @@ struct BlockScratch {
     sums: Vec<i16>,
 }
 
-/// Buffers of attention, made once.
+/// What attention computes in.
 #[derive(Debug)]
-pub(super) struct Buffers {
+pub(super) struct AttendBuffers {
     /// One per worker; never contended.
     workers: Vec<Mutex<Scratch>>,
     /// States of spans that were split between workers: per kv head, span, row and query of the group.
     spans: States,
 }
 
-fn group(layer: &LayerConfig) -> usize {
-    layer.n_heads / layer.n_kv_heads
-}
-
 /// Rows of a tile.
-fn tile_rows(layer: &LayerConfig) -> usize {
-    (TILE / group(layer)).max(1)
+fn tile_rows(layer: &AttentionConfig) -> usize {
+    (TILE / layer.group()).max(1)
 }
 
-impl Buffers {
-    /// For steps of at most `m` rows over `n_ctx` positions.
-    pub(super) fn new(
-        config: &Config,
-        (m, n_ctx, workers): (usize, usize, usize),
-        cache_type_k: CacheType,
+impl AttendBuffers {
+    /// For any of these layers.
+    pub(super) fn make<'a>(
+        layers: impl Iterator<Item = &'a AttentionConfig>,
+        sizes: &Sizes,
+        workers: usize,
+        buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let (dim_k, dim_v) = (config.head_dim_k, config.head_dim_v);
+        let (m, n_ctx) = (sizes.n_batch, sizes.n_ctx);
         let (mut queries, mut rows, mut split, mut split_queries) = (0, 0, 0, 0);
-        for layer in &config.layers {
+        let (mut dim_k, mut dim_v) = (0, 0);
+        for layer in layers {
             let tile = tile_rows(layer).min(m);
-            queries = queries.max(tile * group(layer));
+            queries = queries.max(tile * layer.group());
             rows = rows.max(tile.max(SPLIT_ROWS));
-            split_queries = split_queries.max(SPLIT_ROWS.min(m) * group(layer));
+            split_queries = split_queries.max(SPLIT_ROWS.min(m) * layer.group());
             // Spans that a row can see, cut at either end.
             let reach = layer
                 .window
                 .map_or(n_ctx, |window| window.saturating_add(SPLIT_ROWS).min(n_ctx));
             split = split.max((reach / SPAN_LEN + 2).saturating_mul(SPLIT_ROWS.min(m) * layer.n_heads));
+            (dim_k, dim_v) = (dim_k.max(layer.head_dim_k), dim_v.max(layer.head_dim_v));
         }
-        let int8 = if cache_type_k == CacheType::Q8_0 {
+        let int8 = if sizes.type_k == CacheType::Q8_0 {
             queries.max(split_queries)
         } else {
             0
         };
-        let scratch = |_| {
+        let mut scratch = |_| {
             Ok(Mutex::new(Scratch {
-                span: States::new(queries, dim_v)?,
-                total: States::new(queries, dim_v)?,
+                span: States::make(queries, dim_v, buffers)?,
+                total: States::make(queries, dim_v, buffers)?,
                 block: BlockScratch {
-                    wide: memory::zeros(WHAT, attend_scratch(dim_k, dim_v))?,
-                    visible: memory::room(WHAT, rows)?,
-                    q: memory::zero_rows(WHAT, int8, dim_k)?,
-                    d: memory::zero_rows(WHAT, int8, dim_k / 32)?,
-                    sums: memory::zero_rows(WHAT, int8, dim_k / 16)?,
+                    wide: buffers.rows("attention's blocks", 1, attend_scratch(dim_k, dim_v))?,
+                    visible: buffers.room("attention's visible positions", rows)?,
+                    q: buffers.rows(INT8, int8, dim_k)?,
+                    d: buffers.rows(INT8, int8, dim_k / 32)?,
+                    sums: buffers.rows(INT8, int8, dim_k / 16)?,
                 },
             }))
         };
-        Ok(Buffers {
-            workers: (0..workers).map(scratch).collect::<Result<_>>()?,
-            spans: States::new(split, dim_v)?,
+        const INT8: &str = "attention's int8 queries";
+        Ok(AttendBuffers {
+            workers: (0..workers).map(&mut scratch).collect::<Result<_>>()?,
+            spans: States::make(split, dim_v, buffers)?,
         })
     }
 }
 
-/// One layer's attention in a step.
-pub(super) struct Attention<'a, 'b> {
+/// One layer's attention in a pass.
+pub(super) struct Attend<'a, 'b> {
     pub(super) ops: &'a Ops<'a>,
-    pub(super) config: &'a Config,
-    pub(super) step: &'a Step<'a, 'b>,
+    pub(super) pass: &'a Pass<'a, 'b>,
+    pub(super) config: &'a AttentionConfig,
 }
 
-impl Attention<'_, '_> {
-    fn layer(&self) -> &LayerConfig {
-        &self.config.layers[self.ops.layer]
-    }
-
+impl Attend<'_, '_> {
     /// Rounds keys and values to the cache's types and writes them to their pages.
-    pub(super) fn store(&self, cache: &mut LayerCache, k: &[f32], v: &[f32]) -> Result<()> {
+    pub(super) fn store(&self, cache: &mut KvCache, k: &[f32], v: &[f32]) -> Result<()> {
         let (group, pages) = (cache.group, cache.pages());
         let finite = match &mut cache.k {
             Store::F32(store) => self.store_part::<f32, true>(group, store, pages, k)?,
@@ -161,7 +158,7 @@ impl Attention<'_, '_> {
             Store::F16(store) => self.store_part::<u16, false>(group, store, pages, v)?,
             Store::Q8(store) => self.store_part::<u8, false>(group, store, pages, v)?,
         };
-        self.check(AtomicBool::new(finite), "kv_cache")
+        self.ops.check(finite, "kv_cache")
     }
 
     /// Keys (`KEYS`) lie d-major in a page, values position-major. False if a number is not finite as stored.
@@ -179,13 +176,13 @@ impl Attention<'_, '_> {
         };
         let page_len = T::page_len(dim);
         let head_len = pages * page_len;
-        let n_heads = self.layer().n_kv_heads;
+        let n_heads = self.config.n_kv_heads;
         let finite = AtomicBool::new(true);
         let grain = if values.len() < SMALL_STORE { n_heads } else { 1 };
         self.ops.team.rows(store, head_len, grain, |heads, part| {
             for (head, pages) in heads.zip(part.chunks_exact_mut(head_len)) {
-                for (i, row) in self.step.rows.iter().enumerate() {
-                    let page = self.step.sequences[row.sequence].page(group, row.position / BLOCK) as usize;
+                for (i, row) in self.pass.rows.iter().enumerate() {
+                    let page = self.pass.sequences[row.sequence].page(group, row.position / BLOCK) as usize;
                     let page = &mut pages[page * page_len..(page + 1) * page_len];
                     let start = (i * n_heads + head) * dim;
                     let values = &values[start..start + dim];
@@ -201,14 +198,14 @@ impl Attention<'_, '_> {
     /// Attention of all rows: `out` has the heads' values side by side.
     pub(super) fn attend(
         &self,
-        cache: &LayerCache,
+        cache: &KvCache,
         q: &[f32],
         out: &mut [f32],
-        buffers: &mut Buffers,
+        buffers: &mut AttendBuffers,
     ) -> Result<()> {
-        let layer = self.layer();
-        let (m, team) = (self.step.rows.len(), self.ops.team);
-        let (group, tile) = (group(layer), tile_rows(layer));
+        let layer = self.config;
+        let (m, team) = (self.pass.rows.len(), self.ops.team);
+        let (group, tile) = (layer.group(), tile_rows(layer));
         let columns = group * self.config.head_dim_v;
         let spans = self.spans(0..m);
         let finite = AtomicBool::new(true);
@@ -251,21 +248,21 @@ impl Attention<'_, '_> {
                 }
             },
         )?;
-        self.check(finite, "attention")
+        self.ops.check(finite.into_inner(), "attention")
     }
 
     /// The same with the spans split between workers.
     fn attend_split(
         &self,
-        cache: &LayerCache,
+        cache: &KvCache,
         q: &[f32],
         out: &mut [f32],
-        buffers: &mut Buffers,
+        buffers: &mut AttendBuffers,
         spans: Range<usize>,
     ) -> Result<()> {
-        let layer = self.layer();
-        let (m, dim_v, n_spans) = (self.step.rows.len(), self.config.head_dim_v, spans.len());
-        let (group, columns) = (group(layer), group(layer) * dim_v);
+        let layer = self.config;
+        let (m, dim_v, n_spans) = (self.pass.rows.len(), self.config.head_dim_v, spans.len());
+        let (group, columns) = (layer.group(), layer.group() * dim_v);
         let unit = m * group;
         let finite = AtomicBool::new(true);
         let mut all = buffers.spans.part(layer.n_kv_heads * n_spans * unit, dim_v);
@@ -280,7 +277,7 @@ impl Attention<'_, '_> {
                 let (kv_head, s) = (index / n_spans, spans.start + index % n_spans);
                 let mut span = Partials { m, l, o };
                 span.clear();
-                let rows = 0..self.step.rows.len();
+                let rows = 0..self.pass.rows.len();
                 if !self.span(cache, q, rows, (kv_head, s), &mut span, &mut scratch.block) {
                     finite.store(false, Ordering::Relaxed);
                 }
@@ -299,33 +296,22 @@ impl Attention<'_, '_> {
                 finish(&total.part(row * group..(row + 1) * group), out);
             }
         }
-        self.check(finite, "attention")
-    }
-
-    fn check(&self, finite: AtomicBool, op: &'static str) -> Result<()> {
-        if finite.into_inner() {
-            Ok(())
-        } else {
-            Err(Error::NonFinite {
-                layer: self.ops.layer,
-                op,
-            })
-        }
+        self.ops.check(finite.into_inner(), "attention")
     }
 
     /// Some rows' queries of a kv head over the blocks of span `s`, added to `sum`. False if a query that has to be
     /// quantized is not finite.
     fn span(
         &self,
-        cache: &LayerCache,
+        cache: &KvCache,
         q: &[f32],
         rows: Range<usize>,
         (kv_head, s): (usize, usize),
         sum: &mut Partials<'_>,
         scratch: &mut BlockScratch,
     ) -> bool {
-        let layer = self.layer();
-        let (group, dim_k) = (group(layer), self.config.head_dim_k);
+        let layer = self.config;
+        let (group, dim_k) = (layer.group(), self.config.head_dim_k);
         let stride = layer.n_heads * dim_k;
         let BlockScratch {
             wide,
@@ -337,7 +323,7 @@ impl Attention<'_, '_> {
         let quantized = matches!(cache.k, Store::Q8(_));
         // Rows of one sequence see the same pages.
         let mut start = rows.start;
-        for run in self.step.rows[rows.clone()].chunk_by(|a, b| a.sequence == b.sequence) {
+        for run in self.pass.rows[rows.clone()].chunk_by(|a, b| a.sequence == b.sequence) {
             let first = start;
             start += run.len();
             let q = &q[first * stride + kv_head * group * dim_k..];
@@ -361,8 +347,8 @@ impl Attention<'_, '_> {
                 stride,
                 group,
                 dim_k,
-                scale: self.config.attention_scale,
-                softcap: self.config.attention_softcap,
+                scale: layer.scale,
+                softcap: layer.softcap,
                 quantized: QuantizedQueries { q: int8, d, sums },
             };
             let mut sum = sum.part((first - rows.start) * group..(start - rows.start) * group);
@@ -374,7 +360,7 @@ impl Attention<'_, '_> {
                     at(sees.start)..at(sees.end)
                 }));
                 if visible.iter().any(|visible| !visible.is_empty()) {
-                    let sequence = &self.step.sequences[run[0].sequence];
+                    let sequence = &self.pass.sequences[run[0].sequence];
                     let next = sequence.page_if_any(cache.group, b + 1);
                     let block = cache.block(kv_head, sequence.page(cache.group, b), next);
                     self.ops.backend.attend(&queries, visible, &block, &mut sum, wide);
@@ -386,19 +372,19 @@ impl Attention<'_, '_> {
 
     /// The positions that a row sees in this layer.
     fn sees(&self, row: &Row) -> Range<usize> {
-        let end = match self.step.mask {
+        let end = match self.pass.mask {
             Mask::Causal => row.position + 1,
             Mask::Bidirectional => row.end,
             Mask::Prefix(n) => (row.position + 1).max(n.min(row.end)),
         };
-        let window = self.layer().window;
+        let window = self.config.window;
         window.map_or(0, |window| (row.position + 1).saturating_sub(window))..end
     }
 
     /// The spans that some rows see; not empty.
     fn spans(&self, rows: Range<usize>) -> Range<usize> {
         let (mut start, mut end) = (usize::MAX, 0);
-        for row in &self.step.rows[rows] {
+        for row in &self.pass.rows[rows] {
             let sees = self.sees(row);
             (start, end) = (start.min(sees.start), end.max(sees.end));
         }

@@ -1,10 +1,16 @@
 //! Memory: where packed weights lie is the platform's choice, and a request that cannot be met is an error, not the end of
 //! the process.
 
+mod buffers;
+mod bytes;
+
+pub(crate) use buffers::Buffers;
+pub use buffers::Planned;
+pub use bytes::{Bytes, Owner};
+
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
-use crate::gguf::Bytes;
 use crate::{Error, Result};
 
 /// Where a platform puts packed weights (natively pages of its own choice, in the browser the heap), and what it does for other

@@ -1,0 +1,287 @@
+//! Softmax attention with grouped key and value heads: queries, keys and values from one norm, heads normed where the family
+//! does, rotated, and all that a position sees weighed by the softmax of its scores.
+
+use super::attend::{Attend, AttendBuffers};
+use crate::Result;
+use crate::cache::{CacheKind, KvCache, KvShape, Sizes};
+use crate::kernels::MAX_HEAD_DIM;
+use crate::memory::Buffers;
+use crate::model::config::{Config, Keys, MAX_WIDTH};
+use crate::model::ops::Run;
+use crate::model::probe::Probe;
+use crate::model::product::product;
+use crate::model::weights::{Binder, Linear};
+
+/// One layer's attention, in numbers.
+#[derive(Debug, Clone)]
+pub struct AttentionConfig {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of a key and query head.
+    pub head_dim_k: usize,
+    /// Width of a value head.
+    pub head_dim_v: usize,
+    /// Sliding window: a position sees itself and the `window - 1` before it.
+    pub window: Option<usize>,
+    /// Index into [`Config::ropes`].
+    pub rope: usize,
+    /// Factor of a score.
+    pub scale: f32,
+    /// Soft cap of a score.
+    pub softcap: Option<f32>,
+    /// Whether each head of q and k is normed: `attn_q_norm` and `attn_k_norm`.
+    pub qk_norm: bool,
+}
+
+impl AttentionConfig {
+    /// Every layer's, as the keys that all families share state it; a family's file then changes what differs.
+    pub(crate) fn read(keys: &Keys<'_>, config: &Config) -> Result<Vec<Self>> {
+        const HEADS: &str = "attention.head_count";
+        const KV_HEADS: &str = "attention.head_count_kv";
+        let n_embd = config.n_embd;
+        let heads = keys.per_layer(HEADS)?.ok_or_else(|| keys.missing(HEADS))?;
+        let kv_heads = keys.per_layer(KV_HEADS)?.unwrap_or_else(|| heads.clone());
+        let head_dim = |key| {
+            let dim = match keys.opt_u32(key)? {
+                Some(dim) => {
+                    keys.in_range(key, dim as usize, MAX_HEAD_DIM)?;
+                    dim as usize
+                }
+                None if n_embd.is_multiple_of(heads[0]) => n_embd / heads[0],
+                None => {
+                    let expected = format!("a divisor of embedding_length, {n_embd}");
+                    return Err(keys.wrong(HEADS, &expected, &heads[0].to_string()));
+                }
+            };
+            if dim > MAX_HEAD_DIM {
+                let expected = format!("enough heads that a head is at most {MAX_HEAD_DIM} wide");
+                let found = format!("{} heads for a width of {n_embd}", heads[0]);
+                return Err(keys.wrong(HEADS, &expected, &found));
+            }
+            Ok(dim)
+        };
+        let (head_dim_k, head_dim_v) = (
+            head_dim("attention.key_length")?,
+            head_dim("attention.value_length")?,
+        );
+        let layer = |(i, (&n_heads, &n_kv_heads)): (usize, (&usize, &usize))| {
+            keys.in_range(HEADS, n_heads, MAX_WIDTH as usize / head_dim_k)?;
+            keys.in_range(KV_HEADS, n_kv_heads, n_heads)?;
+            if !n_heads.is_multiple_of(n_kv_heads) {
+                let found = format!("{n_kv_heads} of {n_heads} heads in layer {i}");
+                return Err(keys.wrong(KV_HEADS, "a divisor of attention.head_count", &found));
+            }
+            Ok(AttentionConfig {
+                n_heads,
+                n_kv_heads,
+                head_dim_k,
+                head_dim_v,
+                window: None,
+                rope: 0,
+                scale: 1.0 / (head_dim_k as f32).sqrt(),
+                softcap: None,
+                qk_norm: false,
+            })
+        };
+        heads.iter().zip(&kv_heads).enumerate().map(layer).collect()
+    }
+
+    pub(super) fn cache_kind(&self) -> CacheKind {
+        CacheKind::Kv(KvShape {
+            n_heads: self.n_kv_heads,
+            dim_k: self.head_dim_k,
+            dim_v: self.head_dim_v,
+            window: self.window,
+        })
+    }
+
+    pub(super) fn inner_width(&self) -> usize {
+        self.n_heads * self.head_dim_v
+    }
+
+    /// Query heads of a key and value head.
+    pub(super) fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads
+    }
+
+    /// Widths of q, k and v.
+    fn widths(&self) -> [usize; 3] {
+        [
+            self.n_heads * self.head_dim_k,
+            self.n_kv_heads * self.head_dim_k,
+            self.n_kv_heads * self.head_dim_v,
+        ]
+    }
+}
+
+/// Its weights.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    config: AttentionConfig,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    qk_norm: Option<[Vec<f32>; 2]>,
+    output: Linear,
+}
+
+impl Attention {
+    /// q, k and v are tensors of their own, or one.
+    pub(super) fn bind(
+        binder: &Binder<'_>,
+        config: &Config,
+        own: &AttentionConfig,
+        i: usize,
+    ) -> Result<Self> {
+        let n_embd = config.n_embd;
+        let name = |suffix: &str| format!("blk.{i}.{suffix}");
+        let widths = own.widths();
+        const PARTS: [&str; 3] = ["attn_q", "attn_k", "attn_v"];
+        let [q, k, v] = if binder.has(&name("attn_qkv.weight")) {
+            let mut parts = binder.fused(&name("attn_qkv"), widths, n_embd)?;
+            // The biases may be fused as well, or stand by themselves.
+            for (part, suffix) in parts.iter_mut().zip(PARTS) {
+                if let Some(bias) = binder.bias(&name(suffix), part.weight.n())? {
+                    part.bias = Some(bias);
+                }
+            }
+            parts
+        } else if !binder.has(&name("attn_q.weight")) {
+            return Err(binder.neither(&name("attn_q.weight"), &name("attn_qkv.weight")));
+        } else {
+            let [q, k, v] = widths;
+            [
+                binder.linear(&name("attn_q"), q, n_embd)?,
+                binder.linear(&name("attn_k"), k, n_embd)?,
+                binder.linear(&name("attn_v"), v, n_embd)?,
+            ]
+        };
+        let norm = |suffix: &str| binder.vector(&name(suffix), own.head_dim_k);
+        let qk_norm = if own.qk_norm {
+            Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?])
+        } else {
+            None
+        };
+        Ok(Attention {
+            config: own.clone(),
+            q,
+            k,
+            v,
+            qk_norm,
+            output: binder.linear(&name("attn_output"), n_embd, own.inner_width())?,
+        })
+    }
+
+    pub(super) fn linears(&self) -> Vec<&Linear> {
+        vec![&self.q, &self.k, &self.v, &self.output]
+    }
+
+    /// `out` = Wo attention(x).
+    pub(super) fn forward<P: Probe>(
+        &self,
+        run: &mut Run<'_, '_, P>,
+        x: &[f32],
+        out: &mut [f32],
+        buffers: &mut AttentionBuffers,
+        cache: &mut KvCache,
+    ) -> Result<()> {
+        let (config, m) = (&self.config, run.pass.rows.len());
+        let [width_q, width_k, width_v] = config.widths();
+        let q = &mut buffers.q[..m * width_q];
+        let k = &mut buffers.k[..m * width_k];
+        let v = &mut buffers.v[..m * width_v];
+        run.products(
+            "attn_qkv",
+            x,
+            &mut [
+                product(&self.q, &mut *q),
+                product(&self.k, &mut *k),
+                product(&self.v, &mut *v),
+            ],
+        )?;
+        run.look("q", width_q, q);
+        run.look("k", width_k, k);
+        run.look("v", width_v, v);
+        let (q_norm, k_norm) = match &self.qk_norm {
+            Some([q, k]) => (Some(&**q), Some(&**k)),
+            None => (None, None),
+        };
+        self.place(run, q, config.n_heads, q_norm)?;
+        self.place(run, k, config.n_kv_heads, k_norm)?;
+        run.look("q_rope", width_q, q);
+        run.look("k_rope", width_k, k);
+
+        let attend = Attend {
+            ops: &run.ops,
+            pass: run.pass,
+            config,
+        };
+        attend.store(cache, k, v)?;
+        let attended = &mut buffers.attended[..m * config.inner_width()];
+        attend.attend(cache, q, attended, &mut buffers.attend)?;
+        run.look("attention", config.inner_width(), attended);
+        run.products("attn_output", attended, &mut [product(&self.output, &mut *out)])?;
+        run.look("attn_output", out.len() / m, out);
+        Ok(())
+    }
+
+    /// Norms heads where there is a weight for it, and rotates them to their positions.
+    fn place<P: Probe>(
+        &self,
+        run: &Run<'_, '_, P>,
+        heads: &mut [f32],
+        n_heads: usize,
+        norm: Option<&[f32]>,
+    ) -> Result<()> {
+        let (ops, dim) = (&run.ops, self.config.head_dim_k);
+        let kind = run.config.ropes[self.config.rope].kind();
+        let half = run.config.ropes[self.config.rope].n_rot() / 2;
+        let (cos, sin) = &run.angles[self.config.rope];
+        let grain = ops.grain(dim).next_multiple_of(n_heads);
+        ops.team.rows(heads, dim, grain, |range, part| {
+            let mut normed = [0.0f32; MAX_HEAD_DIM];
+            for (index, head) in range.zip(part.chunks_exact_mut(dim)) {
+                if let Some(weight) = norm {
+                    ops.backend
+                        .rms_norm(head, weight, run.config.norm_eps, &mut normed[..dim]);
+                    head.copy_from_slice(&normed[..dim]);
+                }
+                let angles = index / n_heads * half..(index / n_heads + 1) * half;
+                ops.backend.rotate(kind, head, &cos[angles.clone()], &sin[angles]);
+            }
+        })
+    }
+}
+
+/// What it computes in.
+#[derive(Debug)]
+pub(super) struct AttentionBuffers {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// Heads side by side.
+    attended: Vec<f32>,
+    attend: AttendBuffers,
+}
+
+impl AttentionBuffers {
+    /// For any of these layers.
+    pub(super) fn make<'a>(
+        layers: impl Iterator<Item = &'a AttentionConfig> + Clone,
+        sizes: &Sizes,
+        workers: usize,
+        buffers: &mut Buffers<'_>,
+    ) -> Result<Self> {
+        let m = sizes.n_batch;
+        let widest = |f: &dyn Fn(&AttentionConfig) -> usize| layers.clone().map(f).max().unwrap_or(0);
+        Ok(AttentionBuffers {
+            q: buffers.outputs("queries", m, widest(&|layer| layer.widths()[0]))?,
+            k: buffers.outputs("keys of a pass", m, widest(&|layer| layer.widths()[1]))?,
+            v: buffers.outputs("values of a pass", m, widest(&|layer| layer.widths()[2]))?,
+            attended: buffers.outputs("attention's output", m, widest(&|layer| layer.inner_width()))?,
+            attend: AttendBuffers::make(layers, sizes, workers, buffers)?,
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! What the parts of a model compute with: the operations over all rows of a pass, each split between the team's workers.
+
+use super::config::Config;
+use super::forward::Pass;
+use super::probe::Probe;
+use super::product::Product;
+use crate::kernels::{ActBuffer, Backend};
+use crate::team::Team;
+use crate::{Error, Result};
+
+/// Numbers of an elementwise operation below which the caller does it alone: a hand-over to other workers takes as long.
+const SMALL: usize = 1 << 14;
+
+/// Who computes, on what, and where in the model it stands.
+pub(super) struct Ops<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) team: &'a Team,
+    pub(super) layer: usize,
+}
+
+impl Ops<'_> {
+    /// Rows of `x` normed into `out`.
+    pub(super) fn norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> Result<()> {
+        let n = weight.len();
+        self.team.rows(out, n, self.grain(n), |rows, out| {
+            self.backend
+                .rms_norm(&x[rows.start * n..rows.end * n], weight, eps, out);
+        })
+    }
+
+    /// x += y, rows of n.
+    pub(super) fn add(&self, x: &mut [f32], y: &[f32], n: usize) -> Result<()> {
+        self.team.rows(x, n, self.grain(n), |rows, x| {
+            self.backend.add(x, &y[rows.start * n..rows.end * n])
+        })
+    }
+
+    /// Rows of `width` numbers that one worker takes at least.
+    pub(super) fn grain(&self, width: usize) -> usize {
+        (SMALL / width.max(1)).max(1)
+    }
+
+    /// An error that says where, unless all numbers were finite.
+    pub(super) fn check(&self, finite: bool, op: &'static str) -> Result<()> {
+        if finite {
+            return Ok(());
+        }
+        Err(Error::NonFinite {
+            layer: self.layer,
+            op,
+        })
+    }
+}
+
+/// A pass under way: what its parts share.
+pub(super) struct Run<'a, 'b, P> {
+    pub(super) ops: Ops<'a>,
+    pub(super) config: &'a Config,
+    pub(super) pass: &'a Pass<'a, 'b>,
+    /// Per kind of rotation: cosines and sines, one row per token.
+    pub(super) angles: &'a [(Vec<f32>, Vec<f32>)],
+    pub(super) acts: &'a mut ActBuffer,
+    pub(super) probe: &'a mut P,
+}
+
+impl<P: Probe> Run<'_, '_, P> {
+    /// `out` = rows of the residual stream `x`, normed: what a part is given.
+    pub(super) fn norm(
+        &mut self,
+        op: &'static str,
+        x: &[f32],
+        weight: &[f32],
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.ops.norm(x, weight, self.config.norm_eps, out)?;
+        self.look(op, weight.len(), out);
+        Ok(())
+    }
+
+    /// x += what a part made, normed first where the family does; `ops` name the norm and the sum.
+    pub(super) fn join(
+        &mut self,
+        ops: (&'static str, &'static str),
+        norm: Option<&[f32]>,
+        x: &mut [f32],
+        delta: &[f32],
+        normed: &mut [f32],
+    ) -> Result<()> {
+        let n_embd = self.config.n_embd;
+        match norm {
+            Some(weight) => {
+                self.norm(ops.0, delta, weight, normed)?;
+                self.ops.add(x, normed, n_embd)?;
+            }
+            None => self.ops.add(x, delta, n_embd)?,
+        }
+        self.look(ops.1, n_embd, x);
+        Ok(())
+    }
+
+    /// Products of the rows `x` with some matrices: one operation of the team for all of them.
+    pub(super) fn products(
+        &mut self,
+        op: &'static str,
+        x: &[f32],
+        products: &mut [Product<'_>],
+    ) -> Result<()> {
+        let Some(first) = products.first().and_then(|product| product.by.linears().next()) else {
+            return Ok(());
+        };
+        let (ops, k) = (&self.ops, first.weight.k());
+        self.acts.invalidate();
+        for product in &*products {
+            for linear in product.by.linears() {
+                let format = linear.weight.format();
+                self.acts
+                    .prepare(format, ops.backend, ops.team, x, k, (ops.layer, op))?;
+            }
+        }
+        let x = self.acts.view(x, k);
+        ops.team.products(products, |task, out, second| {
+            task.run(ops.backend, &x, out, second);
+        })
+    }
+
+    /// Shows the probe what an operation made.
+    pub(super) fn look(&mut self, op: &'static str, width: usize, values: &[f32]) {
+        self.probe.op(self.ops.layer, op, width, values);
+    }
+}

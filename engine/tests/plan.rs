@@ -1,0 +1,99 @@
+//! What a context allocates is what was planned, to the byte: a caller that was told a number can rely on it, be it a page
+//! with 4 GiB or a server with a budget.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "support/memory.rs"]
+mod memory;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use memory::measure;
+use twinfer_engine::cache::CacheType;
+use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
+use twinfer_engine::model::{LoadOptions, Model};
+use twinfer_engine::team::Team;
+
+/// Bytes that a context takes beyond its plan: handles and lists of layers and workers, which do not grow with its sizes.
+fn beyond_the_plan(model: &Arc<Model>, team: &Team, options: &ContextOptions) -> i64 {
+    let plan = ContextPlan::of(model, team, options).unwrap();
+    let planned = plan.cache_bytes() + plan.workspace_bytes();
+    let model = Arc::clone(model);
+    let (context, cost) = measure(|| Context::new(model, team.clone(), options.clone()).unwrap());
+    drop(context);
+    cost.peak as i64 - planned as i64
+}
+
+#[test]
+fn a_context_allocates_what_was_planned() {
+    let mut compared = 0;
+    // Full attention with grouped heads; windows beside full attention; longrope and fused tensors.
+    for name in ["llama-gqa", "gemma3", "gemma3-pattern", "phi3"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/oracle/vectors/{name}.gguf"));
+        let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
+        let model = Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap());
+        for threads in [1, 3] {
+            let team = Team::new(threads, |_, work| {
+                std::thread::spawn(work);
+            });
+            let sizes = |n_ctx, n_batch, n_sequences, cache| ContextOptions {
+                n_ctx,
+                n_batch,
+                n_sequences,
+                cache_type_k: cache,
+                cache_type_v: cache,
+            };
+            let handles = beyond_the_plan(&model, &team, &sizes(1, 1, 1, CacheType::F16));
+            assert!((0..1 << 14).contains(&handles), "{name}: {handles}");
+            for options in [
+                sizes(64, 8, 1, CacheType::F16),
+                sizes(65, 1, 1, CacheType::F32),
+                sizes(4096, 512, 1, CacheType::F16),
+                sizes(300, 300, 7, CacheType::F16),
+                // What attention keeps for the spans of a long context is millions of bytes.
+                sizes(1 << 17, 128, 1, CacheType::F16),
+            ] {
+                let found = beyond_the_plan(&model, &team, &options);
+                assert_eq!(found, handles, "{name}, {threads} threads, {options:?}");
+                compared += 1;
+            }
+        }
+    }
+    println!("plan: {compared} contexts, each as large as planned");
+}
+
+/// Each buffer of a plan has a name of its own, and those that depend on a size grow with it.
+#[test]
+fn a_plan_says_what_a_size_costs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle/vectors/llama-gqa.gguf");
+    let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
+    let model = Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap();
+    let plan = |n_ctx, n_batch| {
+        let options = ContextOptions {
+            n_ctx,
+            n_batch,
+            ..ContextOptions::default()
+        };
+        ContextPlan::of(&model, &Team::single(), &options).unwrap()
+    };
+    let (small, long, wide) = (plan(1024, 8), plan(2048, 8), plan(1024, 16));
+    for plan in [&small, &long, &wide] {
+        let mut names: Vec<_> = plan.cache.iter().chain(&plan.workspace).map(|b| b.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "{names:?}");
+    }
+    assert_eq!(long.cache_bytes(), 2 * small.cache_bytes());
+    assert!(long.workspace_bytes() > small.workspace_bytes());
+    let bytes =
+        |plan: &ContextPlan, name: &str| plan.workspace.iter().find(|b| b.name == name).unwrap().bytes;
+    for name in ["residual stream", "queries", "feed-forward gate"] {
+        assert_eq!(bytes(&wide, name), 2 * bytes(&small, name), "{name}");
+    }
+    // Sizes that no machine has are counted as well.
+    assert_eq!(plan(usize::MAX, 8).cache_bytes(), u64::MAX);
+}
