@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod compute;
 mod failure;
 mod generate;
 mod interrupt;
@@ -15,23 +16,26 @@ mod prompt;
 #[cfg(test)]
 mod reference;
 mod resident;
+mod settings;
 mod system;
 mod template;
 mod topology;
+mod workers;
 
 use std::process::ExitCode;
+
+use settings::Settings;
 
 fn main() -> ExitCode {
     let (cli, notes) = match args::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return failure::report_usage(error),
     };
-    if cli.global.verbose {
-        notes
-            .iter()
-            .for_each(|line| output::note(&format!("note: {line}")));
+    let settings = Settings::from(cli.global);
+    for line in notes {
+        settings.verbosity.detail(&format!("note: {line}"));
     }
-    match commands::dispatch(&cli) {
+    match commands::dispatch(&settings, &cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }
