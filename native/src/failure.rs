@@ -7,11 +7,44 @@ use std::process::ExitCode;
 
 use crate::args::ParseError;
 
-/// Stopped by Ctrl-C.
-const INTERRUPTED: u8 = 130;
-/// The command line is wrong; clap uses the same code.
-const USAGE: u8 = 2;
-const FAILED: u8 = 1;
+/// How a command ended, where it did not end well: what the exit code tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The reader of stdout closed it: it has what it wanted, and nothing failed.
+    ReaderGone,
+    /// Anything that has no code of its own: a file, the model, the machine.
+    Failed,
+    /// The command line is wrong; clap uses the same code.
+    Usage,
+    /// Stopped by Ctrl-C.
+    Interrupted,
+}
+
+impl Kind {
+    fn of(error: &anyhow::Error) -> Self {
+        let closed_pipe = |e: &(dyn std::error::Error + 'static)| {
+            e.downcast_ref::<io::Error>().is_some_and(error_is_closed_pipe)
+        };
+        if error.chain().any(closed_pipe) {
+            Kind::ReaderGone
+        } else if error.is::<Interrupted>() {
+            Kind::Interrupted
+        } else if error.is::<Usage>() {
+            Kind::Usage
+        } else {
+            Kind::Failed
+        }
+    }
+
+    fn exit_code(self) -> u8 {
+        match self {
+            Kind::ReaderGone => 0,
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Interrupted => 130,
+        }
+    }
+}
 
 /// The person pressed Ctrl-C; what was asked for is not complete.
 #[derive(Debug)]
@@ -41,20 +74,18 @@ fn error_is_closed_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// Prints the error and gives its exit code. A reader that closed our stdout has what it wanted: no error.
+/// Prints the error and gives its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let closed_pipe = |e: &(dyn std::error::Error + 'static)| {
-        e.downcast_ref::<io::Error>().is_some_and(error_is_closed_pipe)
-    };
-    if error.chain().any(closed_pipe) {
-        return ExitCode::SUCCESS;
+    let kind = Kind::of(error);
+    match kind {
+        // Whoever stopped it knows, and whoever closed the pipe does not listen.
+        Kind::ReaderGone | Kind::Interrupted => {}
+        Kind::Failed | Kind::Usage => {
+            // Nowhere is left to complain where stderr is closed.
+            let _ = crate::output::to_stderr(&format!("error: {}", one_line(&format!("{error:#}"))));
+        }
     }
-    if error.is::<Interrupted>() {
-        return ExitCode::from(INTERRUPTED);
-    }
-    // Nowhere is left to complain where stderr is closed.
-    let _ = crate::output::to_stderr(&format!("error: {}", one_line(&format!("{error:#}"))));
-    ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
+    ExitCode::from(kind.exit_code())
 }
 
 /// A file that cannot be opened or read. A name that is no text and that no file has is a damaged argument rather than a
@@ -93,7 +124,11 @@ pub(crate) fn report_usage(error: ParseError) -> ExitCode {
     if !error.use_stderr() || error.kind() == help {
         return match error.print() {
             Err(error) if !error_is_closed_pipe(&error) => report(&error.into()),
-            _ => ExitCode::from(if error.use_stderr() { USAGE } else { 0 }),
+            _ => ExitCode::from(if error.use_stderr() {
+                Kind::Usage.exit_code()
+            } else {
+                0
+            }),
         };
     }
     remove_far_tips(&mut error);
@@ -116,7 +151,7 @@ pub(crate) fn report_usage(error: ParseError) -> ExitCode {
         None => "twinfer".into(),
     };
     let _ = crate::output::to_stderr(&format!("{}; see `{program} --help`", one_line(&line)));
-    ExitCode::from(USAGE)
+    ExitCode::from(Kind::Usage.exit_code())
 }
 
 /// Takes those tips out that are farther from what was typed than a slip of the fingers.
@@ -172,12 +207,33 @@ fn one_line(text: &str) -> String {
 /// Ends the process as after Ctrl-C, from a place that cannot return.
 pub(crate) fn exit_interrupted() -> ! {
     let _held = crate::output_file::remove_unfinished();
-    std::process::exit(i32::from(INTERRUPTED))
+    std::process::exit(i32::from(Kind::Interrupted.exit_code()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn what_was_added_to_an_error_hides_no_kind() {
+        let of = |error: anyhow::Error| {
+            let error = Err::<(), _>(error).context("while it ran").unwrap_err();
+            Kind::of(&error)
+        };
+        assert_eq!(of(Usage("no such option".into()).into()), Kind::Usage);
+        assert_eq!(of(Interrupted.into()), Kind::Interrupted);
+        assert_eq!(
+            of(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            Kind::ReaderGone
+        );
+        assert_eq!(
+            of(io::Error::from(io::ErrorKind::StorageFull).into()),
+            Kind::Failed
+        );
+        // A text that reads like a kind is none.
+        assert_eq!(of(anyhow::anyhow!("interrupted")), Kind::Failed);
+    }
 
     #[test]
     fn tips_are_slips() {

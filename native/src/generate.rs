@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use twinfer_engine::cache::Sequence;
 use twinfer_engine::context::Context;
-use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, Sampler, SamplerParams, dry_breakers};
+use twinfer_engine::sample::{Sampler, dry_breakers};
 use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, TokenKind, Tokenizer};
 
-use crate::args::{GenerationArgs, GlobalArgs};
+use crate::args::Generation;
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::settings::Verbosity;
 
 /// Why the text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +87,17 @@ pub(crate) struct Session {
     context: Context,
     sequence: Sequence,
     tokens: Vec<u32>,
-    quiet: bool,
+    verbosity: Verbosity,
 }
 
 impl Session {
-    pub(crate) fn new(context: Context, quiet: bool) -> Self {
+    pub(crate) fn new(context: Context, verbosity: Verbosity) -> Self {
         let sequence = context.new_sequence();
         Self {
             context,
             sequence,
             tokens: Vec::new(),
-            quiet,
+            verbosity,
         }
     }
 
@@ -151,7 +152,7 @@ impl Session {
         };
 
         let start = Instant::now();
-        let mut progress = Progress::new("reading the prompt", new.len() as u64, self.quiet);
+        let mut progress = Progress::new("reading the prompt", new.len() as u64, self.verbosity);
         let first = {
             let mut report = |done: usize, total: usize| {
                 progress.set(done as u64, total as u64);
@@ -237,26 +238,15 @@ fn stop_tokens(tokenizer: &Tokenizer, stop: &[String]) -> Vec<u32> {
     stop.iter().filter_map(token).collect()
 }
 
-/// The sampler that the arguments describe, for this model.
-pub(crate) fn sampler(
-    args: &GenerationArgs,
-    seed: u32,
-    tokenizer: &Tokenizer,
-    n_ctx: usize,
-) -> Result<Sampler> {
-    let mut params: SamplerParams = args.sampler_params(seed)?;
+/// The sampler of these settings, for this model.
+pub(crate) fn sampler(settings: &Generation, tokenizer: &Tokenizer, n_ctx: usize) -> Result<Sampler> {
+    let mut params = settings.params.clone();
     params.n_ctx = n_ctx.min(twinfer_engine::sample::MAX_LAST_N);
-    if args.ignore_eos {
+    if settings.ignore_eos {
         let end = tokenizer.end_tokens().iter();
         params.logit_bias.extend(end.map(|&id| (id, f32::NEG_INFINITY)));
     }
     if params.dry_multiplier > 0.0 {
-        let given: Vec<&str> = args.dry_sequence_breaker.iter().map(String::as_str).collect();
-        let strings: &[&str] = match given.as_slice() {
-            [] => &DEFAULT_DRY_BREAKERS,
-            ["none"] => &[],
-            given => given,
-        };
         let piece = |id| tokenizer.token_bytes(id, true).unwrap_or_default().to_vec();
         // A text of a few characters is far below the tokenizer's limit; should it fail, the head alone breaks.
         let encode = |text: &str| {
@@ -264,16 +254,14 @@ pub(crate) fn sampler(
                 .encode(text, EncodeOptions::default())
                 .unwrap_or_default()
         };
-        params.dry_sequence_breakers = dry_breakers(strings, tokenizer.n_vocab(), &piece, &encode);
+        params.dry_sequence_breakers =
+            dry_breakers(&settings.dry_breakers, tokenizer.n_vocab(), &piece, &encode);
     }
     Ok(Sampler::new(params, tokenizer.n_vocab())?)
 }
 
-/// The seed to use: the one given, or one that differs each time.
-pub(crate) fn seed(global: &GlobalArgs) -> u32 {
-    if let Ok(seed) = u32::try_from(global.seed) {
-        return seed;
-    }
+/// A seed that differs each time.
+pub(crate) fn random_seed() -> u32 {
     use std::hash::{BuildHasher as _, Hasher as _};
     // The standard library seeds each hasher from the system's entropy.
     let random = std::hash::RandomState::new().build_hasher().finish();

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod compute;
 mod control_group;
 mod failure;
 mod generate;
@@ -16,13 +17,17 @@ mod prompt;
 #[cfg(test)]
 mod reference;
 mod resident;
+mod settings;
 mod system;
 mod template;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod topology;
+mod workers;
 
 use std::process::ExitCode;
+
+use settings::Settings;
 
 /// Stack of the thread that does the work: templates recurse, and the system's own may be smaller (`ulimit -s`).
 const STACK: usize = 8 << 20;
@@ -45,12 +50,11 @@ fn work() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return failure::report_usage(error),
     };
-    if cli.global.verbose {
-        notes
-            .iter()
-            .for_each(|line| output::note(&format!("note: {line}")));
+    let settings = Settings::from(cli.global);
+    for line in notes {
+        settings.verbosity.detail(&format!("note: {line}"));
     }
-    match commands::dispatch(&cli) {
+    match commands::dispatch(&settings, &cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

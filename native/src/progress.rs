@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output;
+use crate::settings::Verbosity;
 
 /// Work that ends before this shows nothing.
 const DELAY: Duration = Duration::from_millis(500);
@@ -20,13 +21,14 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// A bar for `total` units, hidden at first. `what` stands before it.
-    pub(crate) fn new(what: &str, total: u64, quiet: bool) -> Self {
+    pub(crate) fn new(what: &str, total: u64, verbosity: Verbosity) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template("{msg} {wide_bar:.cyan/dim} {percent:>3}% {eta:>4}    ")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         bar.set_message(what.to_string());
-        let visible = !quiet && std::io::stderr().is_terminal() && !output::terminal_is_unknown();
+        let visible =
+            !verbosity.is_quiet() && std::io::stderr().is_terminal() && !output::terminal_is_unknown();
         Self {
             bar,
             started: Instant::now(),

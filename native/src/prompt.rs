@@ -4,9 +4,8 @@
 use anyhow::Result;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 
-use crate::args::GlobalArgs;
 use crate::failure::Usage;
-use crate::output::note;
+use crate::settings::Verbosity;
 
 /// The text with the escape sequences replaced that llama.cpp replaces: `\n`, `\t`, `\r`, `\\`, `\"`, `\'`, and `\xHH`,
 /// which is a byte. Any other stays as it is written.
@@ -42,15 +41,16 @@ fn digit(byte: u8) -> u8 {
 }
 
 /// Says that a text typed at the command line has escape sequences which nobody asked to read.
-pub(crate) fn note_unread_escapes(global: &GlobalArgs, text: &str) {
-    if !global.quiet && text.contains("\\n") {
-        note("note: `\\n` in the prompt is a backslash and an n; -e (--escape) reads it as a line feed");
+pub(crate) fn note_unread_escapes(verbosity: Verbosity, text: &str) {
+    if text.contains("\\n") {
+        verbosity
+            .note("note: `\\n` in the prompt is a backslash and an n; -e (--escape) reads it as a line feed");
     }
 }
 
 /// The tokens of a text.
 pub(crate) fn tokens(
-    global: &GlobalArgs,
+    verbosity: Verbosity,
     tokenizer: &Tokenizer,
     text: &str,
     options: EncodeOptions,
@@ -61,10 +61,9 @@ pub(crate) fn tokens(
         && first == second
         && tokenizer.add_bos()
         && tokenizer.bos() == Some(first)
-        && !global.quiet
     {
         let written = tokenizer.token_bytes(first, true).unwrap_or_default();
-        note(&format!(
+        verbosity.note(&format!(
             "note: the text begins with `{0}`, and the model puts one before it: there are two now; leave `{0}` out",
             String::from_utf8_lossy(written)
         ));

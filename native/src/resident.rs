@@ -6,45 +6,34 @@ use std::io;
 use anyhow::Result;
 use twinfer_engine::memory::Bytes;
 
-use crate::args::{GlobalArgs, HugePages};
-use crate::output::note;
+use crate::args::HugePages;
 use crate::progress::Progress;
+use crate::settings::{Verbosity, WeightSettings};
 use crate::{interrupt, system};
 
 /// Bytes that are brought in or locked between two looks at the progress bar and at Ctrl-C.
 const CHUNK: usize = 16 << 20;
 
-/// Does what the arguments ask for with the memory of the weights.
-pub(crate) fn settle(global: &GlobalArgs, weights: &[Bytes]) -> Result<()> {
+/// Does what the settings ask for with the memory of the weights.
+pub(crate) fn settle(settings: &WeightSettings, verbosity: Verbosity, weights: &[Bytes]) -> Result<()> {
     let total: u64 = weights.iter().map(|bytes| bytes.len() as u64).sum();
-    let say = |text: String| {
-        if !global.quiet {
-            note(&text);
-        }
-    };
-    if global.huge_pages == HugePages::On {
+    if settings.huge_pages == HugePages::On {
         for bytes in weights {
             // Asked before anything is brought in. Few file systems have huge pages: what came of it is reported below.
             let _ = system::use_huge_pages(bytes);
         }
     }
-    if global.populate {
-        each_chunk(
-            "bringing weights in",
-            weights,
-            total,
-            global.quiet,
-            &mut |chunk| {
-                if system::populate(chunk).is_err() {
-                    touch(chunk);
-                }
-                true
-            },
-        )?;
+    if settings.populate {
+        each_chunk("bringing weights in", weights, total, verbosity, &mut |chunk| {
+            if system::populate(chunk).is_err() {
+                touch(chunk);
+            }
+            true
+        })?;
     }
-    if global.mlock {
+    if settings.mlock {
         let (mut locked, mut refused) = (0u64, None);
-        each_chunk("locking weights", weights, total, global.quiet, &mut |chunk| {
+        each_chunk("locking weights", weights, total, verbosity, &mut |chunk| {
             match system::lock(chunk) {
                 Ok(()) => locked += chunk.len() as u64,
                 Err(error) => refused = Some(error),
@@ -52,11 +41,11 @@ pub(crate) fn settle(global: &GlobalArgs, weights: &[Bytes]) -> Result<()> {
             refused.is_none()
         })?;
         if let Some(error) = refused {
-            say(why_not_locked(&error, locked, total, system::memlock_limit()));
+            verbosity.note(&why_not_locked(&error, locked, total, system::memlock_limit()));
         }
     }
-    if global.huge_pages == HugePages::On {
-        say(huge_pages_found(total));
+    if settings.huge_pages == HugePages::On {
+        verbosity.note(&huge_pages_found(total));
     }
     Ok(())
 }
@@ -66,11 +55,11 @@ fn each_chunk(
     what: &str,
     weights: &[Bytes],
     total: u64,
-    quiet: bool,
+    verbosity: Verbosity,
     f: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Result<()> {
     let _guard = interrupt::Guard::new();
-    let mut progress = Progress::new(what, total, quiet);
+    let mut progress = Progress::new(what, total, verbosity);
     for bytes in weights {
         for chunk in bytes.chunks(CHUNK) {
             interrupt::check()?;

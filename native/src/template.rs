@@ -9,9 +9,10 @@ use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::tokenizer::Tokenizer;
 use twinfer_template::{ChatTemplate, CivilTime, Inputs, Templates};
 
-use crate::args::{GlobalArgs, TemplateArgs};
+use crate::args::TemplateArgs;
 use crate::failure::Usage;
-use crate::{load, output};
+use crate::load::ModelSource;
+use crate::output;
 
 /// The template that a conversation is put into, and the time that it is told.
 #[derive(Debug)]
@@ -21,10 +22,10 @@ pub(crate) struct Template {
 }
 
 /// The template that a conversation without tools is put into: that of a file, or else the model's own.
-pub(crate) fn load(global: &GlobalArgs, file: &ModelFile, args: &TemplateArgs) -> Result<Template> {
+pub(crate) fn load(source: &ModelSource, file: &ModelFile, args: &TemplateArgs) -> Result<Template> {
     let template = match &args.template {
         Some(path) => from_file(path)?,
-        None => of_model(global, file, args, false)?,
+        None => of_model(source, file, args, false)?,
     };
     let now = args.now.as_deref().map(parse_time).transpose()?;
     Ok(Template { template, now })
@@ -41,26 +42,25 @@ pub(crate) fn from_file(path: &Path) -> Result<ChatTemplate> {
 
 /// The model's own template: the one that was asked for, or that fits a conversation with or without tools.
 pub(crate) fn of_model(
-    global: &GlobalArgs,
+    source: &ModelSource,
     file: &ModelFile,
     args: &TemplateArgs,
     tools: bool,
 ) -> Result<ChatTemplate> {
-    let model = load::display_name(global);
     let name = args.chat_template_name.as_deref();
     let templates = file
         .metadata()
         .chat_templates()
-        .with_context(|| format!("`{model}`"))?;
+        .with_context(|| format!("`{source}`"))?;
     let chosen = Templates::new(templates)
         .choose(name, tools)
         .with_context(|| match name {
-            Some(name) => format!("`{model}`, --chat-template-name {name}"),
-            None => format!("`{model}` (--chat-template-name NAME chooses a template)"),
+            Some(name) => format!("`{source}`, --chat-template-name {name}"),
+            None => format!("`{source}` (--chat-template-name NAME chooses a template)"),
         })?;
     chosen.ok_or_else(|| {
         anyhow!(
-            "`{model}` has no chat template; pass one with --template, or continue texts with `twinfer run`"
+            "`{source}` has no chat template; pass one with --template, or continue texts with `twinfer run`"
         )
     })
 }

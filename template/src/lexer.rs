@@ -103,10 +103,12 @@ impl<'a> Lexer<'a> {
 
     fn template(&mut self) -> Result<()> {
         loop {
-            let begin = ["{{", "{%", "{#"]
-                .iter()
-                .filter_map(|begin| self.rest.find(begin))
-                .min();
+            // One walk for all three: a search for one that is not there would walk to the end for every tag.
+            let begin = self
+                .rest
+                .match_indices('{')
+                .map(|(at, _)| at)
+                .find(|at| matches!(self.rest.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#')));
             let Some(at) = begin else {
                 self.data(self.rest.len(), None, false);
                 return Ok(());

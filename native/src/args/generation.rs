@@ -1,9 +1,10 @@
 //! How tokens are chosen and when generation stops: shared by `run` and `chat`. llama.cpp's names and defaults.
 
 use crate::failure::Usage;
-use anyhow::Result;
 use clap::Args;
-use twinfer_engine::sample::{SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq};
+use twinfer_engine::sample::{
+    DEFAULT_DRY_BREAKERS, SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq,
+};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
@@ -88,7 +89,7 @@ pub(crate) struct GenerationArgs {
     /// DRY: a string that ends a repetition; may be given several times and replaces the defaults
     /// (line break, colon, quote, asterisk). "none": no such strings.
     #[arg(long, value_name = "TEXT")]
-    pub(crate) dry_sequence_breaker: Vec<String>,
+    dry_sequence_breaker: Vec<String>,
 
     /// 2: Mirostat 2.0 in place of the samplers. 0: off.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -108,7 +109,7 @@ pub(crate) struct GenerationArgs {
 
     /// Never end by the model's own end token.
     #[arg(long)]
-    pub(crate) ignore_eos: bool,
+    ignore_eos: bool,
 
     /// Samplers in the order in which they run, separated by ';'.
     #[arg(long, value_name = "NAMES", value_parser = samplers, conflicts_with = "sampling_seq",
@@ -145,14 +146,37 @@ fn logit_bias(text: &str) -> Result<(u32, f32), String> {
     Ok((id, bias))
 }
 
-impl GenerationArgs {
+/// What the options of generation come to.
+#[derive(Debug)]
+pub(crate) struct Generation {
     /// Tokens at most; `None` for as many as fit.
-    pub(crate) fn predict(&self) -> Option<usize> {
-        self.predict.and_then(|n| usize::try_from(n).ok())
+    pub(crate) predict: Option<usize>,
+    /// Checked; without what needs the model: breakers, the context size, the end tokens' bias.
+    pub(crate) params: SamplerParams,
+    /// The strings that end a repetition, for DRY.
+    pub(crate) dry_breakers: Vec<String>,
+    /// The model's end tokens are never chosen.
+    pub(crate) ignore_eos: bool,
+}
+
+impl GenerationArgs {
+    /// Resolves the options.
+    pub(crate) fn resolve(&self, seed: u32) -> Result<Generation, Usage> {
+        let given: Vec<&str> = self.dry_sequence_breaker.iter().map(String::as_str).collect();
+        let breakers: &[&str] = match given.as_slice() {
+            [] => &DEFAULT_DRY_BREAKERS,
+            ["none"] => &[],
+            given => given,
+        };
+        Ok(Generation {
+            predict: self.predict.and_then(|n| usize::try_from(n).ok()),
+            params: self.sampler_params(seed)?,
+            dry_breakers: breakers.iter().map(|&text| text.into()).collect(),
+            ignore_eos: self.ignore_eos,
+        })
     }
 
-    /// The sampler's parameters but for what needs the model: breakers, the context size, the end tokens' bias.
-    pub(crate) fn sampler_params(&self, seed: u32) -> Result<SamplerParams> {
+    fn sampler_params(&self, seed: u32) -> Result<SamplerParams, Usage> {
         let params = SamplerParams {
             seed,
             min_keep: self.min_keep,
@@ -182,7 +206,7 @@ impl GenerationArgs {
             ..SamplerParams::default()
         };
         if let Err(error) = params.validate() {
-            return Err(Usage(in_flag_names(&error.to_string())).into());
+            return Err(Usage(in_flag_names(&error.to_string())));
         }
         Ok(params)
     }

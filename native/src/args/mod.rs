@@ -24,7 +24,7 @@ pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use eval::EvalArgs;
-pub(crate) use generation::GenerationArgs;
+pub(crate) use generation::{Generation, GenerationArgs};
 pub(crate) use global::{GlobalArgs, HugePages};
 #[cfg(test)]
 pub(crate) use habits::sentences as habit_sentences;

@@ -17,14 +17,16 @@ use twinfer_engine::context::Context;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::Model;
-use twinfer_engine::team::Team;
 
-use crate::args::{BenchArgs, BenchOutput, GlobalArgs, ReportFormat};
+use crate::args::{BenchArgs, BenchOutput, ReportFormat};
+use crate::compute::Compute;
 use crate::failure::Usage;
 use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
-use crate::output::{self, note};
+use crate::output;
 use crate::output_file::OutputFile;
 use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::workers::Workers;
 use crate::{interrupt, load};
 
 /// What is measured.
@@ -96,7 +98,7 @@ fn statistics(values: &[f64]) -> (f64, f64) {
     (mean, (squares / (n - 1.0)).sqrt())
 }
 
-pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
+pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> Result<()> {
     if args.shape.as_deref() == Some("list") {
         return output::to_stdout(&shapes::list());
     }
@@ -112,7 +114,7 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
         if target.is_some() {
             return Err(Usage("-o FILE.gguf goes with --shape, not with --preset".into()).into());
         }
-        return preset::run(global, args, preset::find(name)?, format);
+        return preset::run(settings, workers, args, preset::find(name)?, format);
     }
     if target.is_some() && args.shape.is_none() {
         return Err(Usage("-o FILE.gguf makes a model of random weights and needs --shape".into()).into());
@@ -129,11 +131,11 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
     }
 
     let (name, file) = match &args.shape {
-        None => (load::display_name(global), load::model_file(global)?),
+        None => (settings.source.to_string(), settings.source.open()?),
         Some(shape) => match target {
-            None => made_up(global, shape, &args.mix)?,
+            None => made_up(settings, workers, shape, &args.mix)?,
             Some(path) => {
-                let name = write_made_up(global, shape, args, path, !tests.is_empty())?;
+                let name = write_made_up(settings, workers, shape, args, path, !tests.is_empty())?;
                 if tests.is_empty() {
                     return Ok(());
                 }
@@ -141,31 +143,32 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
             }
         },
     };
-    let model = load::model(global, &file)?;
-    let mut context = context_for(global, &model, &tests, args.batch_size)?;
-    let _pinned = load::pin_caller(global);
+    let compute = Compute::start(settings, workers)?;
+    let model = compute.load(&file)?;
+    let mut context = context_for(settings, &compute, &model, &tests, args.batch_size)?;
+    let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
     let with_limits = (args.limits || model.weight_bytes() >= BEYOND_CACHES) && !args.no_limits;
     let rounds = tests.len() * (args.repetitions + 1);
     let steps = rounds as u64 + if with_limits { 2 * limits::STEPS } else { 0 };
-    let mut progress = Progress::new("measuring", steps, global.quiet);
+    let mut progress = Progress::new("measuring", steps, settings.verbosity);
     let mut limits = None;
     if with_limits {
-        limits = Some(measure_limits(global, &model, context.team(), &mut progress)?);
+        limits = Some(measure_limits(&compute, &model, &mut progress)?);
     }
     let mut measured = Vec::new();
     for test in tests {
         measured.push(measure(&mut context, test, args.repetitions, &mut progress)?);
     }
     if let Some(before) = limits {
-        limits = Some(before.best(measure_limits(global, &model, context.team(), &mut progress)?));
+        limits = Some(before.best(measure_limits(&compute, &model, &mut progress)?));
     }
     drop(progress);
     let report = Report {
         name: &name,
-        threads: load::threads(global),
+        threads: workers.n,
         model: &model,
-        allowed: allowed(global, &model, &file),
+        allowed: allowed(settings, &model, &file),
         limits,
         measured: &measured,
     };
@@ -177,35 +180,36 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<()> {
 
 /// A model of random weights, described, and its name.
 fn random_model(
-    global: &GlobalArgs,
+    settings: &Settings,
     shape: &str,
     mix: &str,
     vocabulary: bool,
 ) -> Result<(String, Synthetic)> {
     let shape = shapes::find(shape)?;
-    load::init_pool(global)?;
     // The same weights each time, unless others are asked for: speeds do not depend on them.
-    let seed = u32::try_from(global.seed).unwrap_or(0);
+    let seed = settings.seed.unwrap_or(0);
     let name = format!("{} {mix} (random weights)", shape.name);
     Ok((name, Synthetic::new(shape, mix, seed, vocabulary)?))
 }
 
 /// A model of random weights in memory, and its name.
-fn made_up(global: &GlobalArgs, shape: &str, mix: &str) -> Result<(String, ModelFile)> {
-    let (name, model) = random_model(global, shape, mix, false)?;
-    let bytes = model.in_memory(global.quiet)?;
+fn made_up(settings: &Settings, workers: &Workers, shape: &str, mix: &str) -> Result<(String, ModelFile)> {
+    let (name, model) = random_model(settings, shape, mix, false)?;
+    let bytes = model.in_memory(&workers.pool()?, settings.verbosity)?;
     Ok((name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?))
 }
 
 /// Writes a model of random weights, which is `measured` after that or not, and gives its name.
 fn write_made_up(
-    global: &GlobalArgs,
+    settings: &Settings,
+    workers: &Workers,
     shape: &str,
     args: &BenchArgs,
     path: &Path,
     measured: bool,
 ) -> Result<String> {
-    let (name, model) = random_model(global, shape, &args.mix, true)?;
+    let (name, model) = random_model(settings, shape, &args.mix, true)?;
+    let pool = workers.pool()?;
     let file = OutputFile::create(path, args.out.read_only())?;
     if measured && !file.is_regular() {
         bail!(
@@ -213,20 +217,18 @@ fn write_made_up(
             path.display()
         );
     }
-    model.write_file(path, file, global.quiet)?;
-    if !global.quiet {
-        note(&format!(
-            "random weights of {} written to `{}`",
-            shape,
-            path.display()
-        ));
-    }
+    model.write_file(path, file, &pool, settings.verbosity)?;
+    settings.verbosity.note(&format!(
+        "random weights of {shape} written to `{}`",
+        path.display()
+    ));
     Ok(name)
 }
 
 /// A context that all tests fit into.
 fn context_for(
-    global: &GlobalArgs,
+    settings: &Settings,
+    compute: &Compute<'_>,
     model: &Arc<Model>,
     tests: &[Test],
     batch_size: usize,
@@ -236,36 +238,30 @@ fn context_for(
         .map(|test| test.depth.saturating_add(test.tokens()))
         .max()
         .unwrap_or(1);
-    if global.ctx_size != 0 && global.ctx_size < longest {
-        bail!(
-            "a test of {longest} tokens does not fit into --ctx-size {}",
-            global.ctx_size
-        );
+    if let Some(size) = settings.context.size
+        && size < longest
+    {
+        bail!("a test of {longest} tokens does not fit into --ctx-size {size}");
     }
-    load::context(global, model, longest, batch_size)
+    compute.context(model, longest, batch_size)
 }
 
 /// The machine's limits on the memory of the weights, or on a buffer where they would fit into caches.
-fn measure_limits(
-    global: &GlobalArgs,
-    model: &Model,
-    team: &Team,
-    progress: &mut Progress,
-) -> Result<Limits> {
+fn measure_limits(compute: &Compute<'_>, model: &Model, progress: &mut Progress) -> Result<Limits> {
     progress.message("limits");
     let memory = if model.weight_bytes() >= BEYOND_CACHES {
         model.weight_data()
     } else {
-        vec![limits::buffer(team, &*load::memory(global))?]
+        vec![limits::buffer(compute.team(), compute.memory())?]
     };
-    limits::measure(team, model.backend(), &memory, &mut || progress.add(1))
+    limits::measure(compute.team(), model.backend(), &memory, &mut || progress.add(1))
 }
 
-fn allowed<'a>(global: &GlobalArgs, model: &'a Model, file: &ModelFile) -> Allowed<'a> {
+fn allowed<'a>(settings: &Settings, model: &'a Model, file: &ModelFile) -> Allowed<'a> {
     Allowed {
         config: model.config(),
         work: TokenWork::of(file),
-        cache: (global.cache_type_k.into(), global.cache_type_v.into()),
+        cache: settings.context.cache,
     }
 }
 

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::args::{ChatArgs, GlobalArgs};
+use crate::args::ChatArgs;
+use crate::compute::Compute;
 use crate::generate::{self, End, Limits, Session};
 use crate::output::{self, note};
 use crate::output_file::{ReadOnly, write_whole};
+use crate::settings::{Settings, Verbosity};
+use crate::workers::Workers;
 use crate::{load, template};
 use conversation::Conversation;
 use editor::{Editor, Input};
@@ -30,25 +33,25 @@ const HELP: &str = "\
 /exit               leave (also /quit, /bye, Ctrl-D)
 Alt-Enter, or a backslash at the end of the line, starts a new line. Ctrl-C stops the answer.";
 
-pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
-    let seed = generate::seed(global);
-    args.generation.sampler_params(seed)?;
-    let file = load::model_file(global)?;
-    let tokenizer = load::tokenizer(global, &file)?;
-    let template = template::load(global, &file, &args.template)?;
-    let model = load::model(global, &file)?;
-    let n_ctx = load::context_size(global, &model);
-    let context = load::context(global, &model, n_ctx, N_BATCH)?;
-    let _pinned = load::pin_caller(global);
-    let mut sampler = generate::sampler(&args.generation, seed, &tokenizer, n_ctx)?;
-    let mut session = Session::new(context, global.quiet);
+pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Result<()> {
+    let (source, verbosity) = (&settings.source, settings.verbosity);
+    let generation = args
+        .generation
+        .resolve(settings.seed.unwrap_or_else(generate::random_seed))?;
+    let file = source.open()?;
+    let tokenizer = load::tokenizer(source, &file, verbosity)?;
+    let template = template::load(source, &file, &args.template)?;
+    let compute = Compute::start(settings, workers)?;
+    let model = compute.load(&file)?;
+    let n_ctx = compute.context_size(&model);
+    let context = compute.context(&model, n_ctx, N_BATCH)?;
+    let _pinned = compute.pin_caller();
+    let mut sampler = generate::sampler(&generation, &tokenizer, n_ctx)?;
+    let mut session = Session::new(context, verbosity);
     let mut editor = Editor::new(!args.no_history)?;
     let mut conversation = Conversation::new(args.system.clone());
-    if editor.interactive() && !global.quiet {
-        note(&format!(
-            "{}. /help lists the commands, Ctrl-D leaves.",
-            load::display_name(global)
-        ));
+    if editor.interactive() {
+        verbosity.note(&format!("{source}. /help lists the commands, Ctrl-D leaves."));
     }
 
     loop {
@@ -99,14 +102,14 @@ pub(super) fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
                 // Penalties look at this conversation only; the random numbers go on.
                 sampler.clear_history();
                 let limits = Limits {
-                    predict: args.generation.predict(),
+                    predict: generation.predict,
                     stop: &[],
                     special: false,
                     at_start: true,
                 };
                 session.generate(&tokenizer, &mut sampler, &ids, &limits, print)
             },
-            global.quiet,
+            verbosity,
         );
         if let Err(error) = answered {
             // A closed stdout ends the program; anything else ends the answer.
@@ -129,7 +132,7 @@ fn answer(
     session: &mut Session,
     conversation: &mut Conversation,
     generate: &mut Generate<'_>,
-    quiet: bool,
+    verbosity: Verbosity,
 ) -> Result<()> {
     let mut said = String::new();
     let mut print = |text: &str| {
@@ -139,8 +142,8 @@ fn answer(
     let outcome = generate(session, &conversation.messages(), &mut print)?;
     output::to_stdout(if said.ends_with('\n') { "" } else { "\n" })?;
     conversation.answer(&said);
-    if !quiet && matches!(outcome.end, End::Interrupted | End::ContextFull) {
-        note(&format!("[{}]", outcome.summary()));
+    if matches!(outcome.end, End::Interrupted | End::ContextFull) {
+        verbosity.note(&format!("[{}]", outcome.summary()));
     }
     Ok(())
 }

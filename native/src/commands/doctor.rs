@@ -10,62 +10,64 @@ use twinfer_engine::kernels::select;
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::{LoadOptions, Model};
 
-use crate::args::{DoctorArgs, GlobalArgs};
+use crate::args::DoctorArgs;
+use crate::compute::Compute;
 use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
 use crate::output::{self, json_f64};
 use crate::progress::Progress;
-use crate::topology::write_list;
-use crate::{interrupt, load, system};
+use crate::settings::Settings;
+use crate::topology::{Machine, write_list};
+use crate::workers::Workers;
+use crate::{interrupt, system};
 
 /// Prompt length of the estimate.
 const PROMPT: usize = 512;
 
-pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<()> {
-    let backend = select::choose(global.backend.as_deref())?;
-    let found = Found::look(global);
-    let model = match &global.model {
+pub(super) fn run(settings: &Settings, machine: &Machine, args: &DoctorArgs) -> Result<()> {
+    let source = &settings.source;
+    let workers = Workers::of(settings.workers, machine);
+    let backend = select::choose(settings.weights.backend.as_deref())?;
+    let found = Found::look(machine, &workers);
+    let model = match source.path() {
         Some(_) => {
-            let file = load::model_file(global)?;
-            let config =
-                Config::from_file(&file).with_context(|| format!("`{}`", load::display_name(global)))?;
+            let file = source.open()?;
+            let config = Config::from_file(&file).with_context(|| format!("`{source}`"))?;
             Some((file, config))
         }
         None => None,
     };
     let (mut packed, mut mapped) = (None, None);
     if !args.no_measure {
-        let team = load::team(global)?;
-        let _pinned = load::pin_caller(global);
+        let compute = Compute::start(settings, &workers)?;
+        let team = compute.team();
+        let _pinned = compute.pin_caller();
         let _guard = interrupt::Guard::new();
         let steps = limits::STEPS * if model.is_some() { 2 } else { 1 };
-        let mut progress = Progress::new("measuring", steps, global.quiet);
-        let memory = limits::buffer(&team, &*load::memory(global))?;
-        packed = Some(limits::measure(&team, backend, &[memory], &mut || {
+        let mut progress = Progress::new("measuring", steps, settings.verbosity);
+        let memory = limits::buffer(team, compute.memory())?;
+        packed = Some(limits::measure(team, backend, &[memory], &mut || {
             progress.add(1)
         })?);
         if let Some((file, _)) = &model {
             // Mapped: nothing is copied, and the pages that are read are the file's own.
             let options = LoadOptions {
-                backend: global.backend.clone(),
+                backend: settings.weights.backend.clone(),
                 storage: Storage::Mapped,
                 team: Some(team.clone()),
                 ..LoadOptions::default()
             };
             let model = Arc::new(Model::load(file, &options, &mut |_, _| ())?);
-            mapped = Some(limits::measure(
-                &team,
-                backend,
-                &model.weight_data(),
-                &mut || progress.add(1),
-            )?);
+            mapped = Some(limits::measure(team, backend, &model.weight_data(), &mut || {
+                progress.add(1)
+            })?);
         }
     }
     let estimate = model.as_ref().map(|(file, config)| Estimate {
-        name: load::display_name(global),
+        name: source.to_string(),
         allowed: Allowed {
             config,
             work: TokenWork::of(file),
-            cache: (global.cache_type_k.into(), global.cache_type_v.into()),
+            cache: settings.context.cache,
         },
         depth: args.depth,
         packed,
@@ -74,7 +76,11 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<()> {
     let report = Report {
         found,
         backend: backend.name(),
-        forced: global.backend.as_deref().is_some_and(|name| name != "auto"),
+        forced: settings
+            .weights
+            .backend
+            .as_deref()
+            .is_some_and(|name| name != "auto"),
         limits: packed,
         estimate,
     };
@@ -86,19 +92,18 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<()> {
 }
 
 /// What there is to see without measuring.
-struct Found {
+struct Found<'a> {
     cpu: String,
     features: Vec<&'static str>,
-    machine: &'static crate::topology::Machine,
-    threads: usize,
-    pins: Result<Vec<usize>, &'static str>,
+    machine: &'a Machine,
+    workers: &'a Workers,
     memory: Option<(u64, u64)>,
     huge_pages: Option<String>,
     memlock: Option<u64>,
 }
 
-impl Found {
-    fn look(global: &GlobalArgs) -> Self {
+impl<'a> Found<'a> {
+    fn look(machine: &'a Machine, workers: &'a Workers) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
@@ -108,9 +113,8 @@ impl Found {
                 .map_or("unknown CPU", |name| name.trim_start_matches([' ', '\t', ':']))
                 .into(),
             features: features(),
-            machine: load::machine(),
-            threads: load::threads(global),
-            pins: load::pins(global),
+            machine,
+            workers,
             memory: system::available_memory().zip(system::field(&meminfo, "MemTotal")),
             huge_pages: system::huge_page_mode(),
             memlock: system::memlock_limit(),
@@ -148,7 +152,7 @@ struct Estimate<'a> {
 }
 
 struct Report<'a> {
-    found: Found,
+    found: Found<'a>,
     backend: &'static str,
     forced: bool,
     limits: Option<Limits>,
@@ -217,14 +221,14 @@ impl Report<'_> {
             "threads",
             format_args!(
                 "{}; this process may use CPUs {}; {quota}",
-                found.threads,
+                found.workers.n,
                 match machine.allowed.as_slice() {
                     [] => "unknown".into(),
                     allowed => write_list(allowed),
                 }
             ),
         );
-        match &found.pins {
+        match &found.workers.pins {
             Ok(pins) => t.line("", format_args!("pinned to CPUs {}", write_list(pins))),
             Err(why) => t.line("", format_args!("not pinned: {why}")),
         }
@@ -253,7 +257,7 @@ impl Report<'_> {
                     "int8 dot product    {:>8.1} GMAC/s  {} backend, {}",
                     limits.dot / 1e9,
                     self.backend,
-                    plural(found.threads, "thread")
+                    plural(found.workers.n, "thread")
                 ),
             );
             t.line(
@@ -289,11 +293,11 @@ impl Report<'_> {
             "numa_nodes": machine.nodes(),
             "features": found.features,
             "backends": backends,
-            "threads": found.threads,
+            "threads": found.workers.n,
             "allowed_cpus": machine.allowed,
             "cgroup_cpus": machine.quota.map(json_f64),
-            "pinned_to": found.pins.as_ref().ok(),
-            "not_pinned_because": found.pins.as_ref().err(),
+            "pinned_to": found.workers.pins.as_ref().ok(),
+            "not_pinned_because": found.workers.pins.as_ref().err(),
             "memory_free": found.memory.map(|m| m.0),
             "memory_total": found.memory.map(|m| m.1),
             "huge_pages": found.huge_pages,

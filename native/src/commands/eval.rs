@@ -14,11 +14,14 @@ use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use twinfer_engine::trace::Trace;
 
-use crate::args::{EvalArgs, GlobalArgs};
+use crate::args::EvalArgs;
+use crate::compute::Compute;
 use crate::failure::Usage;
 use crate::output::{self, json_f32};
 use crate::output_file::{OutputFile, same_file};
 use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::workers::Workers;
 use crate::{interrupt, load, prompt};
 
 /// Logits per position in the report.
@@ -27,13 +30,14 @@ const TOP: usize = 10;
 /// The best logits of one position, best first.
 type Best = Vec<(u32, f32)>;
 
-pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
+pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Result<()> {
     if let (Some(logits), Some(trace)) = (&args.logits, &args.trace_ops)
         && same_file(logits, trace)
     {
         return Err(Usage("--logits and --trace-ops name the same file; give each its own".into()).into());
     }
-    let file = load::model_file(global)?;
+    let (source, verbosity) = (&settings.source, settings.verbosity);
+    let file = source.open()?;
     // Ids need no vocabulary: a model without one can be evaluated.
     let tokenizer = Tokenizer::from_metadata(file.metadata());
     let mut tokens = match &args.prompt {
@@ -41,14 +45,19 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
             let text = if args.escape {
                 prompt::unescape(text)?
             } else {
-                prompt::note_unread_escapes(global, text);
+                prompt::note_unread_escapes(verbosity, text);
                 text.clone()
             };
             let options = EncodeOptions {
                 add_special: true,
                 parse_special: true,
             };
-            prompt::tokens(global, &load::tokenizer(global, &file)?, &text, options)?
+            prompt::tokens(
+                verbosity,
+                &load::tokenizer(source, &file, verbosity)?,
+                &text,
+                options,
+            )?
         }
         None => args.tokens(),
     };
@@ -67,20 +76,21 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
         .into_iter()
         .flatten()
         .any(OutputFile::is_stdout);
-    let model = load::model(global, &file)?;
+    let compute = Compute::start(settings, workers)?;
+    let model = compute.load(&file)?;
     let total = tokens.len().saturating_add(args.predict);
-    let n_ctx = load::context_size(global, &model);
-    if total > n_ctx && global.ctx_size != 0 {
+    let n_ctx = compute.context_size(&model);
+    if total > n_ctx && settings.context.size.is_some() {
         bail!("{total} tokens do not fit into --ctx-size {n_ctx}");
     }
-    let mut context = load::context(global, &model, n_ctx.max(total), args.batch_size)?;
-    let _pinned = load::pin_caller(global);
+    let mut context = compute.context(&model, n_ctx.max(total), args.batch_size)?;
+    let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
     if let Some(place) = &args.trace_values {
         return trace::values(&mut context, &tokens, args, place);
     }
     if let Some(backend) = args.trace_against.as_deref().and_then(trace::backend) {
-        return trace::against_backend(global, &file, &mut context, &tokens, args, backend);
+        return trace::against_backend(verbosity, &file, &mut context, &tokens, args, backend);
     }
     let mut trace = (args.trace_ops.is_some() || args.trace_against.is_some())
         .then(|| Trace::new(&twinfer_engine::trace::describe(&context, &tokens, args.predict)));
@@ -89,7 +99,7 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
     let mut digest = Digest::new();
     let mut positions: Vec<Best> = Vec::new();
     let mut written = Ok(());
-    let mut progress = Progress::new("evaluating", total as u64, global.quiet);
+    let mut progress = Progress::new("evaluating", total as u64, verbosity);
     let mut take = |logits: &[f32]| {
         digest.update(logits);
         positions.push(best(logits));
@@ -162,7 +172,7 @@ pub(super) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<()> {
             })
             .collect();
         return output::json(&json!({
-            "model": load::display_name(global),
+            "model": source.to_string(),
             "backend": model.backend().name(),
             "numerics_version": NUMERICS_VERSION,
             "cache_type_k": context.options().cache_type_k.name(),

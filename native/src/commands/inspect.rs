@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Map, Value as Json, json};
 use twinfer_engine::gguf::{Array, ModelFile, TensorInfo, Value};
 
-use crate::args::{GlobalArgs, InspectArgs};
+use crate::args::InspectArgs;
+use crate::load::ModelSource;
 use crate::output_file::{OutputFile, ReadOnly, write_whole};
 use crate::{load, output};
 
@@ -17,10 +18,10 @@ use crate::{load, output};
 const SHOWN_ELEMENTS: usize = 8;
 const SHOWN_CHARS: usize = 80;
 
-pub(super) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<()> {
+pub(super) fn run(source: &ModelSource, args: &InspectArgs) -> Result<()> {
     let file = match &args.file {
         Some(path) => load::open(path)?,
-        None => load::model_file(global)?,
+        None => source.open()?,
     };
     if let (Some(name), Some(path)) = (&args.dump_tensor, &args.output) {
         return dump(&file, name, path, args.out.read_only());

@@ -17,24 +17,29 @@ mod verify;
 
 use anyhow::Result;
 
-use crate::args::{Cli, Command};
+use crate::args::Command;
+use crate::settings::Settings;
+use crate::topology::Machine;
+use crate::workers::Workers;
 
-pub(crate) fn dispatch(cli: &Cli) -> Result<()> {
-    let global = &cli.global;
-    match &cli.command {
-        Command::Run(args) => run::run(global, args),
-        Command::Chat(args) => chat::run(global, args),
-        Command::Inspect(args) => inspect::run(global, args),
-        Command::Tokenize(args) => tokenize::run(global, args),
-        Command::Detokenize(args) => detokenize::run(global, args),
-        Command::RenderTemplate(args) => render_template::run(global, args),
-        Command::Quantize(args) => quantize::run(global, args),
-        Command::Eval(args) => eval::run(global, args),
-        Command::Verify(args) => verify::run(global, args),
-        Command::Perplexity(args) => perplexity::run(global, args),
-        Command::Bench(args) => bench::run(global, args),
-        Command::Doctor(args) => doctor::run(global, args),
-        Command::ServeDemo(args) => serve_demo::run(global, args),
+/// Runs the command. Of the settings each is given what it needs; the machine is looked at for those that compute.
+pub(crate) fn dispatch(settings: &Settings, command: &Command) -> Result<()> {
+    let (source, verbosity) = (&settings.source, settings.verbosity);
+    let workers = || Workers::of(settings.workers, &Machine::read());
+    match command {
+        Command::Run(args) => run::run(settings, &workers(), args),
+        Command::Chat(args) => chat::run(settings, &workers(), args),
+        Command::Inspect(args) => inspect::run(source, args),
+        Command::Tokenize(args) => tokenize::run(source, verbosity, args),
+        Command::Detokenize(args) => detokenize::run(source, verbosity, args),
+        Command::RenderTemplate(args) => render_template::run(source, verbosity, args),
+        Command::Quantize(args) => quantize::run(source, verbosity, &workers(), args),
+        Command::Eval(args) => eval::run(settings, &workers(), args),
+        Command::Verify(args) => verify::run(settings, &workers(), args),
+        Command::Perplexity(args) => perplexity::run(settings, &workers(), args),
+        Command::Bench(args) => bench::run(settings, &workers(), args),
+        Command::Doctor(args) => doctor::run(settings, &Machine::read(), args),
+        Command::ServeDemo(args) => serve_demo::run(source, args),
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -8,9 +8,12 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use twinfer_engine::tokenizer::EncodeOptions;
 
-use crate::args::{GlobalArgs, PerplexityArgs};
-use crate::output::{self, json_f64, note};
+use crate::args::PerplexityArgs;
+use crate::compute::Compute;
+use crate::output::{self, json_f64};
 use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::workers::Workers;
 use crate::{interrupt, load};
 
 const DEFAULT_CTX: usize = 512;
@@ -18,10 +21,11 @@ const N_BATCH: usize = 512;
 /// Fewer tokens than this say nothing.
 const LEAST_TOKENS: usize = 4;
 
-pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
+pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs) -> Result<()> {
     let text = output::read_text(&args.file)?;
-    let file = load::model_file(global)?;
-    let tokenizer = load::tokenizer(global, &file)?;
+    let (source, verbosity) = (&settings.source, settings.verbosity);
+    let file = source.open()?;
+    let tokenizer = load::tokenizer(source, &file, verbosity)?;
     let tokens = tokenizer.encode(
         &text,
         EncodeOptions {
@@ -35,15 +39,16 @@ pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
             tokens.len()
         );
     }
-    let model = load::model(global, &file)?;
-    let wanted = if global.ctx_size == 0 {
+    let compute = Compute::start(settings, workers)?;
+    let model = compute.load(&file)?;
+    let wanted = if settings.context.size.is_none() {
         DEFAULT_CTX.min(model.config().n_ctx_train.max(LEAST_TOKENS))
     } else {
-        load::context_size(global, &model).max(LEAST_TOKENS)
+        compute.context_size(&model).max(LEAST_TOKENS)
     };
     let n_ctx = wanted.min(tokens.len());
-    if n_ctx < wanted && !global.quiet {
-        note(&format!(
+    if n_ctx < wanted {
+        verbosity.note(&format!(
             "note: the text has only {n_ctx} tokens; it is one chunk"
         ));
     }
@@ -51,11 +56,11 @@ pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
     if n_chunks == 0 {
         bail!("--chunks 0 leaves nothing to score; leave it out to score the whole text");
     }
-    let mut context = load::context(global, &model, n_ctx, N_BATCH)?;
-    let _pinned = load::pin_caller(global);
+    let mut context = compute.context(&model, n_ctx, N_BATCH)?;
+    let _pinned = compute.pin_caller();
 
     let _guard = interrupt::Guard::new();
-    let mut progress = Progress::new("perplexity", n_chunks as u64, global.quiet);
+    let mut progress = Progress::new("perplexity", n_chunks as u64, verbosity);
     let mut score = Score::default();
     let first = n_ctx / 2;
     for chunk in tokens.chunks_exact(n_ctx).take(n_chunks) {
@@ -77,7 +82,7 @@ pub(super) fn run(global: &GlobalArgs, args: &PerplexityArgs) -> Result<()> {
     drop(progress);
     if args.json {
         return output::json(&json!({
-            "model": load::display_name(global),
+            "model": source.to_string(),
             "perplexity": json_f64(score.perplexity()),
             "standard_error": json_f64(score.standard_error()),
             "tokens": tokens.len(),

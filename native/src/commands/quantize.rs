@@ -8,26 +8,33 @@ use rayon::prelude::*;
 use twinfer_engine::gguf::{Metadata, ModelFile, TensorInfo, TensorSpec, Value, Writer};
 use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION};
 
-use crate::args::{GlobalArgs, QuantizeArgs};
+use crate::args::QuantizeArgs;
 use crate::failure::Usage;
-use crate::output::note;
+use crate::load::ModelSource;
 use crate::output_file::OutputFile;
 use crate::progress::Progress;
+use crate::settings::Verbosity;
+use crate::workers::Workers;
 use crate::{interrupt, load};
 
 /// Weights that one task takes, about: its floats stay in the cache.
 const TASK_WEIGHTS: usize = 1 << 16;
 
-pub(super) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<()> {
-    if global.model.is_some() {
+pub(super) fn run(
+    source: &ModelSource,
+    verbosity: Verbosity,
+    workers: &Workers,
+    args: &QuantizeArgs,
+) -> Result<()> {
+    if source.path().is_some() {
         return Err(Usage("quantize takes the model as its first argument, not by -m".into()).into());
     }
     let mix = find_mix(&args.mix)?;
     let file = load::open(&args.input)?;
-    load::init_pool(global)?;
+    let pool = workers.pool()?;
     let model = mix_model(&file).with_context(|| format!("`{}`", args.input.display()))?;
     let specs: Vec<TensorSpec> = file.tensors().map(|tensor| target(tensor, mix, &model)).collect();
-    warn_of_quantized(global, &file, &specs);
+    warn_of_quantized(verbosity, &file, &specs);
 
     // Before the guard: Ctrl-C ends the wait for a reader of a FIFO.
     let out = OutputFile::create(&args.output, args.out.read_only())?;
@@ -36,7 +43,7 @@ pub(super) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<()> {
     let failed = || format!("cannot write `{}`", args.output.display());
     let mut writer = Writer::new(out, &metadata(&file, mix), &specs).with_context(failed)?;
     let weights: u64 = file.tensors().map(|t| t.n_elements() as u64).sum();
-    let mut progress = Progress::new("quantizing", weights, global.quiet);
+    let mut progress = Progress::new("quantizing", weights, verbosity);
     let mut before = 0u64;
     let mut after = 0u64;
     for (tensor, spec) in file.tensors().zip(&specs) {
@@ -45,7 +52,7 @@ pub(super) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<()> {
             None
         } else {
             let mut report = |done: usize| progress.add(done as u64);
-            Some(convert(tensor, &bytes, spec.ty, &mut report)?)
+            Some(pool.install(|| convert(tensor, &bytes, spec.ty, &mut report))?)
         };
         let data = data.as_deref().unwrap_or(&bytes);
         writer.write_tensor(&spec.name, data).with_context(failed)?;
@@ -57,9 +64,9 @@ pub(super) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<()> {
     }
     writer.finish().with_context(failed)?.commit()?;
     drop(progress);
-    if !global.quiet {
+    if !verbosity.is_quiet() {
         let mib = |n: u64| n as f64 / f64::from(1 << 20);
-        note(&format!(
+        verbosity.note(&format!(
             "`{}`: {:.1} MiB -> {:.1} MiB, {:.2} bits per weight, {:.1} s",
             args.output.display(),
             mib(before),
@@ -130,13 +137,13 @@ fn metadata(file: &ModelFile, mix: Mix) -> Metadata {
     metadata
 }
 
-fn warn_of_quantized(global: &GlobalArgs, file: &ModelFile, specs: &[TensorSpec]) {
+fn warn_of_quantized(verbosity: Verbosity, file: &ModelFile, specs: &[TensorSpec]) {
     let twice = file
         .tensors()
         .zip(specs)
         .find(|(tensor, spec)| tensor.ty != spec.ty && !tensor.ty.is_float());
-    if let (Some((tensor, _)), false) = (twice, global.quiet) {
-        note(&format!(
+    if let Some((tensor, _)) = twice {
+        verbosity.note(&format!(
             "note: the model is quantized already (`{}` is {}); a copy made from the original floats would be better",
             tensor.name,
             tensor.ty.name()
@@ -149,7 +156,7 @@ fn convert(
     tensor: &TensorInfo,
     bytes: &[u8],
     ty: GgmlType,
-    report: &mut dyn FnMut(usize),
+    report: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Vec<u8>> {
     let k = tensor.row_len();
     let sizes = tensor.ty.row_bytes(k).zip(ty.row_bytes(k));

@@ -6,21 +6,23 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Map, Value};
 use twinfer_template::Inputs;
 
-use crate::args::{GlobalArgs, RenderTemplateArgs};
+use crate::args::RenderTemplateArgs;
+use crate::load::ModelSource;
+use crate::settings::Verbosity;
 use crate::{load, output, template};
 
-pub(super) fn run(global: &GlobalArgs, args: &RenderTemplateArgs) -> Result<()> {
+pub(super) fn run(source: &ModelSource, verbosity: Verbosity, args: &RenderTemplateArgs) -> Result<()> {
     let now = template::now(&args.template)?;
     let mut variables = variables(&args.input)?;
     let template = match &args.template.template {
         Some(path) => template::from_file(path)?,
         None => {
-            let file = load::model_file(global)?;
+            let file = source.open()?;
             let tools = variables.get("tools").and_then(Value::as_array);
             let tools = tools.is_some_and(|tools| !tools.is_empty());
-            let template = template::of_model(global, &file, &args.template, tools)?;
+            let template = template::of_model(source, &file, &args.template, tools)?;
             // The model knows its special tokens; what the input says goes before.
-            let (bos, eos) = load::tokenizer(global, &file)?.special_texts();
+            let (bos, eos) = load::tokenizer(source, &file, verbosity)?.special_texts();
             variables.entry("bos_token").or_insert(Value::String(bos));
             variables.entry("eos_token").or_insert(Value::String(eos));
             template

@@ -3,10 +3,14 @@
 use anyhow::{Result, bail};
 use twinfer_engine::tokenizer::EncodeOptions;
 
-use crate::args::{GlobalArgs, RunArgs, Source};
+use crate::args::{RunArgs, Source};
+use crate::compute::Compute;
 use crate::failure::{Interrupted, Usage};
 use crate::generate::{self, End, Limits, Session};
-use crate::output::{self, note};
+use crate::load::ModelSource;
+use crate::output;
+use crate::settings::{Settings, Verbosity};
+use crate::workers::Workers;
 use crate::{load, prompt, template};
 
 /// Rows of a pass while a prompt is read.
@@ -14,11 +18,12 @@ const N_BATCH: usize = 512;
 /// The built-in model tells everybody the same first story, unless a seed is asked for.
 const BUILT_IN_SEED: u32 = 1;
 
-pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
-    let seed = match (global.seed, &global.model) {
-        (-1, None) => BUILT_IN_SEED,
-        _ => generate::seed(global),
-    };
+pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Result<()> {
+    let (source, verbosity) = (&settings.source, settings.verbosity);
+    let seed = settings.seed.unwrap_or_else(|| match source {
+        ModelSource::BuiltIn => BUILT_IN_SEED,
+        ModelSource::File(_) => generate::random_seed(),
+    });
     // Wrong settings are reported before a large model is loaded.
     if let (false, Some(option)) = (args.chat, args.template.given()) {
         return Err(Usage(format!(
@@ -26,8 +31,8 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         ))
         .into());
     }
-    args.generation.sampler_params(seed)?;
-    let text = text(global, args)?;
+    let generation = args.generation.resolve(seed)?;
+    let text = text(verbosity, args)?;
     let escaped = |text: &str| read(args, text);
     let stop: Vec<String> = args
         .stop
@@ -36,10 +41,10 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         .collect::<Result<_, _>>()?;
     let system = args.system.as_deref().map(escaped).transpose()?;
 
-    let file = load::model_file(global)?;
-    let tokenizer = load::tokenizer(global, &file)?;
+    let file = source.open()?;
+    let tokenizer = load::tokenizer(source, &file, verbosity)?;
     let ids = if args.chat {
-        let template = template::load(global, &file, &args.template)?;
+        let template = template::load(source, &file, &args.template)?;
         let messages = template::messages(system.as_deref(), &text);
         template::prompt_ids(&template, &tokenizer, &messages)?
     } else {
@@ -47,30 +52,29 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
             add_special: true,
             parse_special: true,
         };
-        prompt::tokens(global, &tokenizer, &text, options)?
+        prompt::tokens(verbosity, &tokenizer, &text, options)?
     };
     if ids.is_empty() {
         bail!("the prompt is empty, and this model has no begin token to start from; write a prompt");
     }
 
-    let model = load::model(global, &file)?;
-    let n_ctx = load::context_size(global, &model);
+    let compute = Compute::start(settings, workers)?;
+    let model = compute.load(&file)?;
+    let n_ctx = compute.context_size(&model);
     if ids.len() >= n_ctx {
         bail!(
             "the prompt has {} tokens and the context has room for {n_ctx}; shorten it or raise --ctx-size",
             ids.len()
         );
     }
-    let context = load::context(global, &model, n_ctx, N_BATCH)?;
-    let _pinned = load::pin_caller(global);
-    let mut sampler = generate::sampler(&args.generation, seed, &tokenizer, n_ctx)?;
-    if global.verbose {
-        note(&format!(
-            "prompt of {} tokens; {:?}",
-            ids.len(),
-            args.generation.sampler_params(seed)?
-        ));
-    }
+    let context = compute.context(&model, n_ctx, N_BATCH)?;
+    let _pinned = compute.pin_caller();
+    let mut sampler = generate::sampler(&generation, &tokenizer, n_ctx)?;
+    verbosity.detail(&format!(
+        "prompt of {} tokens; {:?}",
+        ids.len(),
+        generation.params
+    ));
 
     let display_prompt = !args.no_display_prompt && !args.chat;
     let mut ends_line = true;
@@ -84,25 +88,22 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         print(&text)?;
     }
     let limits = Limits {
-        predict: args.generation.predict(),
+        predict: generation.predict,
         stop: &stop,
         special: args.special,
         at_start: args.chat || text.is_empty(),
     };
-    let mut session = Session::new(context, global.quiet);
+    let mut session = Session::new(context, verbosity);
     let outcome = session.generate(&tokenizer, &mut sampler, &ids, &limits, &mut print)?;
     if !ends_line {
         output::to_stdout("\n")?;
     }
-    if !global.quiet {
-        let random = args.generation.sampler_params(seed)?.temp > 0.0;
-        let seed = if random {
-            format!("; seed {seed}")
-        } else {
-            String::new()
-        };
-        note(&format!("[{}{seed}]", outcome.summary()));
-    }
+    let seed = if generation.params.temp > 0.0 {
+        format!("; seed {seed}")
+    } else {
+        String::new()
+    };
+    verbosity.note(&format!("[{}{seed}]", outcome.summary()));
     if outcome.end == End::Interrupted {
         return Err(Interrupted.into());
     }
@@ -111,11 +112,11 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
 
 /// The prompt. Of a file or stdin the last line end goes: editors and `echo` put it there, and the model would go on
 /// after it instead of going on with the line.
-fn text(global: &GlobalArgs, args: &RunArgs) -> Result<String> {
+fn text(verbosity: Verbosity, args: &RunArgs) -> Result<String> {
     let text = match args.source()? {
         Source::Text(text) => {
             if !args.escape {
-                prompt::note_unread_escapes(global, text);
+                prompt::note_unread_escapes(verbosity, text);
             }
             text.to_string()
         }

@@ -16,7 +16,8 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::services::{ServeDir, ServeFile};
 
-use crate::args::{GlobalArgs, ServeDemoArgs};
+use crate::args::ServeDemoArgs;
+use crate::load::ModelSource;
 use crate::output::{self, note};
 
 /// What every answer carries. The first two isolate the page from other origins, which shared memory needs; the policy
@@ -58,9 +59,14 @@ struct Site {
     loopback: bool,
 }
 
-pub(super) fn run(global: &GlobalArgs, args: &ServeDemoArgs) -> Result<()> {
+pub(super) fn run(source: &ModelSource, args: &ServeDemoArgs) -> Result<()> {
     let page = page(args.page.as_deref())?;
-    let models = models(global.model.iter().chain(&args.models))?;
+    let models = models(
+        source
+            .path()
+            .into_iter()
+            .chain(args.models.iter().map(PathBuf::as_path)),
+    )?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -200,7 +206,7 @@ fn page(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// The files by name; each must be there, and no two may have the same name.
-fn models<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Models> {
+fn models<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Models> {
     let mut models = Models::new();
     for path in paths {
         let shown = path.display();
@@ -212,8 +218,8 @@ fn models<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Models> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if let Some(other) = models.insert(name, path.clone())
-            && other != *path
+        if let Some(other) = models.insert(name, path.to_owned())
+            && other != path
         {
             bail!("`{}` and `{shown}` have the same name", other.display());
         }

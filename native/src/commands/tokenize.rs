@@ -3,11 +3,13 @@
 use anyhow::Result;
 use twinfer_engine::tokenizer::EncodeOptions;
 
-use crate::args::{GlobalArgs, Source, TokenizeArgs};
+use crate::args::{Source, TokenizeArgs};
+use crate::load::ModelSource;
+use crate::settings::Verbosity;
 use crate::{load, output, prompt};
 
-pub(super) fn run(global: &GlobalArgs, args: &TokenizeArgs) -> Result<()> {
-    let tokenizer = load::tokenizer(global, &load::model_file(global)?)?;
+pub(super) fn run(source: &ModelSource, verbosity: Verbosity, args: &TokenizeArgs) -> Result<()> {
+    let tokenizer = load::tokenizer(source, &source.open()?, verbosity)?;
     let mut text = match args.source() {
         Source::Text(text) => text.to_string(),
         Source::File(path) => output::read_text(path)?,
@@ -19,7 +21,7 @@ pub(super) fn run(global: &GlobalArgs, args: &TokenizeArgs) -> Result<()> {
         add_special: !args.no_special && !args.no_add_special,
         parse_special: !args.no_special && !args.no_parse_special,
     };
-    let ids = prompt::tokens(global, &tokenizer, &text, options)?;
+    let ids = prompt::tokens(verbosity, &tokenizer, &text, options)?;
     if args.json {
         return output::to_stdout(&format!("{}\n", serde_json::to_string(&ids)?));
     }

@@ -10,28 +10,33 @@ use twinfer_engine::context::Context;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::record::{self, Mismatch, Record, Subject};
 
-use crate::args::{GlobalArgs, VerifyArgs};
+use crate::args::VerifyArgs;
+use crate::compute::Compute;
+use crate::interrupt;
+use crate::load::ModelSource;
 use crate::output;
 use crate::progress::Progress;
-use crate::{interrupt, load};
+use crate::settings::{Settings, Verbosity};
+use crate::workers::Workers;
 
 /// Bytes that are hashed between two looks at the clock.
 const CHUNK: usize = 1 << 22;
 
-pub(super) fn run(global: &GlobalArgs, args: &VerifyArgs) -> Result<()> {
+pub(super) fn run(settings: &Settings, workers: &Workers, args: &VerifyArgs) -> Result<()> {
     let recorded = args.against.as_deref().map(read).transpose()?;
-    let file = load::model_file(global)?;
+    let (source, verbosity) = (&settings.source, settings.verbosity);
+    let file = source.open()?;
     let _guard = interrupt::Guard::new();
     let subject = Subject {
-        name: match &global.model {
-            Some(path) => path
+        name: match source {
+            ModelSource::File(path) => path
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),
-            None => load::display_name(global),
+            ModelSource::BuiltIn => source.to_string(),
         },
-        sha256: hashes(global, &file)?,
+        sha256: hashes(source, &file, verbosity)?,
     };
     if let Some(recorded) = &recorded {
         // Before the model is loaded: most of what goes wrong is another file.
@@ -39,13 +44,14 @@ pub(super) fn run(global: &GlobalArgs, args: &VerifyArgs) -> Result<()> {
     }
     let (cache_type_k, cache_type_v) = match &recorded {
         Some(recorded) => (recorded.cache_type_k, recorded.cache_type_v),
-        None => (global.cache_type_k.into(), global.cache_type_v.into()),
+        None => settings.context.cache,
     };
-    let model = load::model(global, &file)?;
+    let compute = Compute::start(settings, workers)?;
+    let model = compute.load(&file)?;
     let options = record::context_options(cache_type_k, cache_type_v);
-    let mut context = Context::new(Arc::clone(&model), load::team(global)?, options)?;
-    let pinned = load::pin_caller(global);
-    let mut progress = Progress::new("evaluating", record::total_tokens() as u64, global.quiet);
+    let mut context = Context::new(Arc::clone(&model), compute.team().clone(), options)?;
+    let pinned = compute.pin_caller();
+    let mut progress = Progress::new("evaluating", record::total_tokens() as u64, verbosity);
     let made = Record::make(&mut context, subject, &mut |done, total| {
         progress.set(done as u64, total as u64);
         if interrupt::requested() {
@@ -64,7 +70,7 @@ pub(super) fn run(global: &GlobalArgs, args: &VerifyArgs) -> Result<()> {
     if let Err(mismatch) = recorded.check(&made) {
         return Err(anyhow!(
             "{mismatch}{}",
-            advice(global, &recorded, &made, &mismatch)
+            advice(source, &recorded, &made, &mismatch)
         ));
     }
     let positions: usize = made.answers.iter().map(|answer| answer.positions.len()).sum();
@@ -85,13 +91,13 @@ fn read(path: &Path) -> Result<Record> {
 }
 
 /// SHA-256 of each of the model's files.
-fn hashes(global: &GlobalArgs, file: &ModelFile) -> Result<Vec<String>> {
+fn hashes(source: &ModelSource, file: &ModelFile, verbosity: Verbosity) -> Result<Vec<String>> {
     let parts = file.parts();
     if parts.is_empty() {
-        bail!("`{}` has no files to hash", load::display_name(global));
+        bail!("`{source}` has no files to hash");
     }
     let total = parts.iter().map(|part| part.len() as u64).sum();
-    let mut progress = Progress::new("hashing the file", total, global.quiet);
+    let mut progress = Progress::new("hashing the file", total, verbosity);
     let mut hashes = Vec::new();
     for part in parts {
         let mut hash = Sha256::new();
@@ -106,7 +112,7 @@ fn hashes(global: &GlobalArgs, file: &ModelFile) -> Result<Vec<String>> {
 }
 
 /// What to do about logits that differ: the command that finds the operation.
-fn advice(global: &GlobalArgs, recorded: &Record, made: &Record, mismatch: &Mismatch) -> String {
+fn advice(source: &ModelSource, recorded: &Record, made: &Record, mismatch: &Mismatch) -> String {
     use std::fmt::Write as _;
     let Mismatch::Logits { prompt, position } = mismatch else {
         return String::new();
@@ -116,7 +122,7 @@ fn advice(global: &GlobalArgs, recorded: &Record, made: &Record, mismatch: &Mism
     };
     let tokens: Vec<String> = answer.tokens[..=*position].iter().map(u32::to_string).collect();
     let mut command = String::from("twinfer eval");
-    if let Some(model) = &global.model {
+    if let Some(model) = source.path() {
         let _ = write!(command, " -m {}", model.display());
     }
     let _ = write!(

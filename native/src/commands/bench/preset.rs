@@ -12,11 +12,15 @@ use twinfer_engine::model::{LoadOptions, Model};
 
 use super::report::{limits_line, table};
 use super::{Kind, Measured, Test, allowed, context_for, made_up, measure, measure_limits, statistics};
-use crate::args::{BenchArgs, GlobalArgs, ReportFormat};
+use crate::args::{BenchArgs, ReportFormat};
+use crate::compute::Compute;
+use crate::interrupt;
 use crate::limits;
+use crate::load::ModelSource;
 use crate::output::{self, json_f64};
 use crate::progress::Progress;
-use crate::{interrupt, load};
+use crate::settings::Settings;
+use crate::workers::Workers;
 
 /// A scenario.
 #[derive(Debug)]
@@ -81,14 +85,15 @@ pub(super) fn find(name: &str) -> Result<&'static Preset> {
 }
 
 pub(super) fn run(
-    global: &GlobalArgs,
+    settings: &Settings,
+    workers: &Workers,
     args: &BenchArgs,
     preset: &Preset,
     format: ReportFormat,
 ) -> Result<()> {
-    let (name, file) = match &global.model {
-        Some(_) => (load::display_name(global), load::model_file(global)?),
-        None => made_up(global, preset.shape, preset.mix)?,
+    let (name, file) = match &settings.source {
+        source @ ModelSource::File(_) => (source.to_string(), source.open()?),
+        ModelSource::BuiltIn => made_up(settings, workers, preset.shape, preset.mix)?,
     };
     let tests = [
         Test {
@@ -101,26 +106,27 @@ pub(super) fn run(
             depth: preset.n_prompt,
         },
     ];
-    let model = load::model(global, &file)?;
-    let mut context = context_for(global, &model, &tests, args.batch_size)?;
+    let compute = Compute::start(settings, workers)?;
+    let model = compute.load(&file)?;
+    let mut context = context_for(settings, &compute, &model, &tests, args.batch_size)?;
     let _guard = interrupt::Guard::new();
     let rounds = tests.len() * (args.repetitions + 1) + 2 * 2;
-    let mut progress = Progress::new("measuring", rounds as u64 + 2 * limits::STEPS, global.quiet);
+    let mut progress = Progress::new("measuring", rounds as u64 + 2 * limits::STEPS, settings.verbosity);
     let mut measured = Vec::new();
     let found = {
-        let _pinned = load::pin_caller(global);
-        let before = measure_limits(global, &model, context.team(), &mut progress)?;
+        let _pinned = compute.pin_caller();
+        let before = measure_limits(&compute, &model, &mut progress)?;
         for test in tests {
             measured.push(measure(&mut context, test, args.repetitions, &mut progress)?);
         }
-        before.best(measure_limits(global, &model, context.team(), &mut progress)?)
+        before.best(measure_limits(&compute, &model, &mut progress)?)
     };
     drop(context);
-    let plain = plain(global, &file, &mut progress)?;
+    let plain = plain(settings, workers, &file, &mut progress)?;
     drop(progress);
 
-    let allowed = allowed(global, &model, &file);
-    let threads = load::threads(global);
+    let allowed = allowed(settings, &model, &file);
+    let threads = workers.n;
     let backend = model.backend().name();
     let mean = |m: &Measured| statistics(&m.speeds()).0;
     let (layers, out) = allowed.work;
@@ -219,8 +225,13 @@ pub(super) fn run(
 }
 
 /// The scalar backend on mapped weights with workers left to the scheduler: what there is without this project's pains.
-fn plain(global: &GlobalArgs, file: &ModelFile, progress: &mut Progress) -> Result<Vec<Measured>> {
-    let team = load::start_team(load::threads(global), &[])?;
+fn plain(
+    settings: &Settings,
+    workers: &Workers,
+    file: &ModelFile,
+    progress: &mut Progress,
+) -> Result<Vec<Measured>> {
+    let team = workers.start_unpinned()?;
     let options = LoadOptions {
         backend: Some("scalar".into()),
         storage: Storage::Mapped,
@@ -228,11 +239,12 @@ fn plain(global: &GlobalArgs, file: &ModelFile, progress: &mut Progress) -> Resu
         ..LoadOptions::default()
     };
     let model = Arc::new(Model::load(file, &options, &mut |_, _| ())?);
+    let (cache_type_k, cache_type_v) = settings.context.cache;
     let options = ContextOptions {
         n_ctx: PLAIN_PROMPT + PLAIN_GEN,
         n_batch: PLAIN_PROMPT,
-        cache_type_k: global.cache_type_k.into(),
-        cache_type_v: global.cache_type_v.into(),
+        cache_type_k,
+        cache_type_v,
         ..ContextOptions::default()
     };
     let mut context = Context::new(model, team, options)?;

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use twinfer_engine::gguf::{Metadata, TensorSpec, Value, Writer, writer};
 use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION};
@@ -17,6 +18,7 @@ use super::vocabulary;
 use crate::commands::quantize::find_mix;
 use crate::output_file::OutputFile;
 use crate::progress::Progress;
+use crate::settings::Verbosity;
 use crate::{interrupt, system};
 
 /// Blocks in a pool.
@@ -65,7 +67,7 @@ impl Synthetic {
     }
 
     /// Makes the model as the bytes of a file.
-    pub(super) fn in_memory(&self, quiet: bool) -> Result<Vec<u8>> {
+    pub(super) fn in_memory(&self, threads: &ThreadPool, verbosity: Verbosity) -> Result<Vec<u8>> {
         let (_, header) = writer::header(&self.metadata, &self.tensors)?;
         let bytes = header.data_end();
         if let Some(free) = system::available_memory()
@@ -78,16 +80,24 @@ impl Synthetic {
             );
         }
         let capacity = usize::try_from(bytes).context("this model does not fit into the address space")?;
-        self.write(Vec::with_capacity(capacity), quiet)
+        self.write(Vec::with_capacity(capacity), threads, verbosity)
     }
 
     /// Makes the model as a file. `path` is for messages.
-    pub(super) fn write_file(&self, path: &Path, file: OutputFile, quiet: bool) -> Result<()> {
+    pub(super) fn write_file(
+        &self,
+        path: &Path,
+        file: OutputFile,
+        threads: &ThreadPool,
+        verbosity: Verbosity,
+    ) -> Result<()> {
         let failed = || format!("cannot write `{}`", path.display());
-        self.write(file, quiet).with_context(failed)?.commit()
+        self.write(file, threads, verbosity)
+            .with_context(failed)?
+            .commit()
     }
 
-    fn write<W: Write>(&self, out: W, quiet: bool) -> Result<W> {
+    fn write<W: Write>(&self, out: W, threads: &ThreadPool, verbosity: Verbosity) -> Result<W> {
         let _guard = interrupt::Guard::new();
         let mut writer = Writer::new(out, &self.metadata, &self.tensors)?;
         let sizes: Vec<(String, GgmlType, u64)> = writer
@@ -96,7 +106,7 @@ impl Synthetic {
             .iter()
             .map(|t| (t.name.clone(), t.ty, t.bytes))
             .collect();
-        let mut progress = Progress::new("making weights", sizes.iter().map(|s| s.2).sum(), quiet);
+        let mut progress = Progress::new("making weights", sizes.iter().map(|s| s.2).sum(), verbosity);
         let mut pools: Vec<(GgmlType, Vec<u8>)> = Vec::new();
         let mut data = Vec::new();
         for (i, (name, ty, bytes)) in sizes.iter().enumerate() {
@@ -116,12 +126,8 @@ impl Synthetic {
                         &pools[pools.len() - 1].1
                     }
                 };
-                fill(
-                    &mut data,
-                    pool,
-                    ty.block_bytes(),
-                    self.seed ^ (i as u64 + 1) << 32,
-                );
+                let seed = self.seed ^ (i as u64 + 1) << 32;
+                threads.install(|| fill(&mut data, pool, ty.block_bytes(), seed));
             }
             writer.write_tensor(name, &data)?;
             progress.add(*bytes);

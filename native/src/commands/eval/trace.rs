@@ -12,11 +12,12 @@ use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 use twinfer_engine::trace::{self, Capture, Comparison, Place, Trace};
 
-use crate::args::{EvalArgs, GlobalArgs};
+use crate::args::EvalArgs;
 use crate::failure::Usage;
 use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
+use crate::settings::Verbosity;
 
 /// The name, if it is one of a backend.
 pub(super) fn backend(name: &str) -> Option<&str> {
@@ -44,7 +45,7 @@ pub(super) fn against_file(trace: &Trace, path: &Path) -> Result<()> {
 
 /// Names the first element that differs from what another backend makes of the same tokens.
 pub(super) fn against_backend(
-    global: &GlobalArgs,
+    verbosity: Verbosity,
     file: &ModelFile,
     context: &mut Context,
     tokens: &[u32],
@@ -65,7 +66,7 @@ pub(super) fn against_backend(
     let mut sizes = context.options().clone();
     sizes.n_batch = 1;
     let mut other = Context::new(plain, Team::single(), sizes)?;
-    let mut progress = Progress::new("comparing", 1, global.quiet);
+    let mut progress = Progress::new("comparing", 1, verbosity);
     let found = trace::compare(context, &mut other, tokens, &mut |done, total| {
         progress.set(done as u64, total as u64);
         goes_on()
