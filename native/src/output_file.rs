@@ -77,6 +77,9 @@ impl OutputFile {
     }
 
     fn open(path: &Path, read_only: ReadOnly, shown: &str) -> Result<Self> {
+        // From here on Ctrl-C has something to remove. It ends the wait for a FIFO's reader as well, which a program
+        // that was started in the background would ignore.
+        interrupt::install();
         let destination = destination(path)?;
         let is_stdout = matches!(destination, Destination::Stdout);
         let (file, replaces) = match destination {
@@ -286,8 +289,6 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn create(target: &Path, existing: Option<&Metadata>) -> Result<(Self, File)> {
-        // From here on Ctrl-C has something to remove.
-        interrupt::install();
         let (Some(name), Some(directory)) = (target.file_name(), target.parent()) else {
             bail!("this names a directory; add a file's name");
         };

@@ -272,8 +272,8 @@ fn what_is_read_only_stays_unless_forced() {
         fs::remove_file(&out).unwrap();
         fs::remove_file(&link).unwrap();
     }
-    // In a chat there is no --force.
-    fs::write(&out, "old").unwrap();
+    // In a chat there is no --force. An empty file may be replaced by a conversation.
+    fs::write(&out, "").unwrap();
     fs::set_permissions(&out, fs::Permissions::from_mode(0o400)).unwrap();
     let input = format!("/save {out}\n");
     let run = crate::support::twinfer_with(&["chat"], input.as_bytes()).ok();
@@ -282,7 +282,7 @@ fn what_is_read_only_stays_unless_forced() {
         "{}",
         run.err
     );
-    assert_eq!(fs::read(&out).unwrap(), b"old");
+    assert_eq!(fs::read(&out).unwrap(), b"");
 }
 
 #[test]
