@@ -155,7 +155,7 @@ fn the_damaged_part_is_named() {
     // A model of one file has no parts to name.
     let mut whole = file().tensor("t", &[32], 24, 0).data(32).bytes();
     whole.truncate(20);
-    assert!(!message_of(vec![whole]).contains("part"));
+    assert!(!message_of(vec![whole]).starts_with("part"));
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn of_another_shape() {
             if let [a, b] = spec.shape[..] {
                 shapes.push(vec![a, b, 2]);
                 shapes.push(vec![a, 1, b]);
-                shapes.push(vec![a, b, 1, 1]);
+                shapes.push(vec![a, b, 1, 2]);
                 shapes.push(vec![n]);
                 if a != b {
                     shapes.push(vec![b, a]);

@@ -317,27 +317,6 @@ fn templates() {
     for wrong in [Value::U32(1), Value::Bytes([0xff].into()), strings(&["x"])] {
         with(wrong).refused("a template of the wrong type", "tokenizer.chat_template");
     }
-    for broken in ["{{", "{% if %}", "{% for x in y %}", "{{ a b }}", "{% endfor %}"] {
-        with(Value::String(broken.into())).refused(broken, "template");
-    }
-    for (deep, n) in [
-        ("{{", 0),
-        ("{% if a %}", 100_000),
-        ("{% for a in b %}", 100_000),
-        ("{{ (", 100_000),
-    ] {
-        with(Value::String(deep.repeat(n + 1))).refused("a deep template", "");
-    }
-    let nested = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
-    with(Value::String(nested)).refused("a deep expression", "");
-    let lists = format!("{{{{ {}1{} }}}}", "[".repeat(100_000), "]".repeat(100_000));
-    with(Value::String(lists)).refused("a deep list", "");
-    let chain = format!("{{{{ a{} }}}}", ".b".repeat(200_000));
-    let nots = format!("{{{{ {} a }}}}", "not ".repeat(200_000));
-    let sums = format!("{{{{ a{} }}}}", " + a".repeat(200_000));
-    let filters = format!("{{{{ a{} }}}}", "|trim".repeat(200_000));
-    for long in [chain, nots, sums, filters] {
-        // Accepted or not: no overflow of the stack.
-        let _ = with(Value::String(long)).run("a long expression");
-    }
+    // What is written in a template is the crate's that reads them; a model loads without it.
+    with(Value::String("{{".into())).accepted("a broken template");
 }
