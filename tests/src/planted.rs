@@ -28,7 +28,7 @@ const N_KV_HEADS: usize = 4;
 const HEAD_DIM: usize = 64;
 
 /// Matrices in the order in which a model binds them: the embedding, the output, then of each layer these.
-pub const MATRICES: [&str; 7] = ["q", "k", "v", "gate", "up", "attn_output", "ffn_down"];
+pub const MATRICES: [&str; 7] = ["q", "k", "v", "attn_output", "gate", "up", "ffn_down"];
 
 /// Calls of a pass of one token.
 pub fn calls_per_step(op: Op) -> usize {

@@ -11,7 +11,7 @@ use crate::kernels::isa::Op;
 use crate::kernels::matrix::Shard;
 use crate::team::Tile;
 
-/// Does `$body` for every [`Isa::SIDE_BY_SIDE`] vectors of a panel's rows, the first of which is number `$part`. Where those are all of
+/// Does `$body` for every `Isa::SIDE_BY_SIDE` vectors of a panel's rows, the first of which is number `$part`. Where those are all of
 /// them there is no loop: the compiler sees that it has one round only after it has analysed the unfolded body as one (measured: half of
 /// the engine's build for tests).
 macro_rules! by_vectors {
