@@ -1,6 +1,7 @@
 //! The scripts of `../shared/cases`, run as they are: each prints what it found beside what is right. Those that need root
 //! (device nodes, a file system of their own) run where the tests do.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::shared;
@@ -51,6 +52,10 @@ fn a_bad_byte_in_a_chat() {
 
 #[test]
 fn the_time_of_templates_is_local() {
+    if !Path::new("/usr/share/zoneinfo/Asia/Tokyo").is_file() {
+        println!("left out: the system has no database of time zones");
+        return;
+    }
     let Some(text) = script("strftime-now-is-utc.sh") else {
         return;
     };
@@ -77,6 +82,10 @@ fn special_files_keep_their_kind() {
     let Some(text) = script("output-replaces-special-file.sh") else {
         return;
     };
+    if text.contains("mknod: ") {
+        println!("left out: no device nodes can be made here: {text}");
+        return;
+    }
     let devices: Vec<_> = text
         .lines()
         .filter(|line| line.contains("OUT=character device"))
