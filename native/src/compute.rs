@@ -26,7 +26,7 @@ const DEFAULT_CTX: usize = 4096;
 /// Tokens up to which the memory of a context is computed.
 const LARGEST_COUNTED_CTX: usize = u32::MAX as usize;
 
-/// A command's team, started once: a worker reads the weights that it packed, which lie on its node.
+/// A command's team, started once, and the memory that its weights are packed into.
 #[derive(Debug)]
 pub(crate) struct Compute<'a> {
     settings: &'a Settings,

@@ -127,7 +127,7 @@ async function locate(page: Page, subject: Subject, setting: Setting, batchSize:
 }
 
 const inWords = ({ build, threads, caches }: Setting, split: number) =>
-  `build ${build}, ${threads} threads, ${split} tokens a step, cache ${caches.join('/')}`;
+  `build ${build}, ${threads} threads, ${split} tokens a pass, cache ${caches.join('/')}`;
 
 /** Settings in the order of the table: a row per build and cache. */
 function settings(caches: (threads: number) => readonly Caches[]): Setting[] {

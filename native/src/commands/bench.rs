@@ -291,17 +291,17 @@ fn measure(
         // What is in the cache before stays there, unless a sliding window has moved past it.
         if sequence.truncate(test.depth).is_err() || sequence.len() < test.depth {
             sequence.truncate(0)?;
-            for step in before.chunks(n_batch) {
+            for batch in before.chunks(n_batch) {
                 interrupt::check()?;
-                context.prefill(&mut sequence, step)?;
+                context.prefill(&mut sequence, batch)?;
             }
         }
         let start = Instant::now();
         match test.kind {
             Kind::Prompt(_) => {
-                for step in tokens.chunks(n_batch) {
+                for batch in tokens.chunks(n_batch) {
                     interrupt::check()?;
-                    context.prefill(&mut sequence, step)?;
+                    context.prefill(&mut sequence, batch)?;
                 }
             }
             Kind::Generation(_) => {

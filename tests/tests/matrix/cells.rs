@@ -19,7 +19,7 @@ use twinfer_engine::team::Team;
 use twinfer_engine::trace::{self, Comparison, Trace};
 
 pub(crate) const THREADS: [usize; 4] = [1, 2, 3, 4];
-/// Tokens per step.
+/// Tokens per pass.
 pub(crate) const SPLITS: [usize; 4] = [1, 7, 64, 512];
 pub(crate) const STORAGES: [Storage; 2] = [Storage::Mapped, Storage::Packed];
 
@@ -48,7 +48,7 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {:?}, {} threads, {} tokens a step, cache {}/{}",
+            "{}, {:?}, {} threads, {} tokens a pass, cache {}/{}",
             self.backend.name(),
             self.storage,
             self.threads,
@@ -301,7 +301,7 @@ impl Outcome {
 
 /// The heads of the table's columns.
 pub(crate) fn columns() -> String {
-    let mut head = format!("{:<18}", "threads x step");
+    let mut head = format!("{:<18}", "threads x pass");
     for threads in THREADS {
         head.extend(SPLITS.map(|split| format!(" {:>8}", format!("{threads}x{split}"))));
     }
@@ -322,7 +322,7 @@ fn the_design_covers_every_pair() {
             [
                 format!("{:?}", cell.storage),
                 format!("{} threads", cell.threads),
-                format!("{} a step", cell.split),
+                format!("{} a pass", cell.split),
                 format!("{:?}", cell.cache),
             ]
         };
