@@ -10,39 +10,27 @@ use serde_json::Value;
 use crate::plan::Test;
 use crate::{run, setup};
 
-/// An engine to compare with.
+/// An engine to compare with: llama.cpp, by how it was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
-    LlamaCpp(LlamaCpp),
-    Candle,
-}
-
-/// How llama.cpp was built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LlamaCpp {
     /// For this machine.
-    Native,
+    LlamaCpp,
     /// With AVX2 and FMA at most.
-    WithoutAvx512,
+    LlamaCppAvx2,
 }
 
 impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Peer::LlamaCpp(LlamaCpp::Native) => "llama.cpp",
-            Peer::LlamaCpp(LlamaCpp::WithoutAvx512) => "llama.cpp-avx2",
-            Peer::Candle => "candle",
+            Peer::LlamaCpp => "llama.cpp",
+            Peer::LlamaCppAvx2 => "llama.cpp-avx2",
         }
     }
 }
 
 impl ValueEnum for Peer {
     fn value_variants<'a>() -> &'a [Self] {
-        &[
-            Peer::LlamaCpp(LlamaCpp::Native),
-            Peer::LlamaCpp(LlamaCpp::WithoutAvx512),
-            Peer::Candle,
-        ]
+        &[Peer::LlamaCpp, Peer::LlamaCppAvx2]
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
@@ -76,7 +64,7 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub(crate) enum Engine {
     Twinfer(PathBuf),
-    /// The peer and its program.
+    /// The peer and the Python that has it.
     Peer(Peer, PathBuf),
 }
 
@@ -108,13 +96,9 @@ impl Engine {
     pub(crate) fn variants(&self, settings: &Settings) -> &'static [Variant] {
         match self {
             // A quantized cache of values wants flash attention.
-            Engine::Peer(Peer::LlamaCpp(_), _) if settings.cache_type == "q8_0" => {
-                &[Variant::FlashAttention(true)]
-            }
-            Engine::Peer(Peer::LlamaCpp(_), _) => {
-                &[Variant::FlashAttention(true), Variant::FlashAttention(false)]
-            }
-            _ => &[Variant::Plain],
+            Engine::Peer(..) if settings.cache_type == "q8_0" => &[Variant::FlashAttention(true)],
+            Engine::Peer(..) => &[Variant::FlashAttention(true), Variant::FlashAttention(false)],
+            Engine::Twinfer(_) => &[Variant::Plain],
         }
     }
 
@@ -136,14 +120,11 @@ impl Engine {
                         .args(["-d", &test.depth.to_string()]),
                 )?
             }
-            Engine::Peer(Peer::LlamaCpp(_), python) => run::json(
+            Engine::Peer(_, python) => run::json(
                 llama_cpp(python, model, variant, settings)
                     .args(["--test", &test.to_string(), "--states"])
                     .arg(&settings.states),
             )?,
-            Engine::Peer(Peer::Candle, program) => {
-                run::json(candle(program, model, settings).args(["--test", &test.to_string()]))?
-            }
         };
         let seconds = match self {
             Engine::Twinfer(_) => &report[0]["samples_s"][0],
@@ -159,7 +140,7 @@ impl Engine {
         })
     }
 
-    /// The logits of some tokens: those of the last positions, as many as the engine gives; and its report.
+    /// The logits of some tokens, a row per position; and the engine's report.
     pub(crate) fn logits(
         &self,
         model: &Path,
@@ -175,13 +156,8 @@ impl Engine {
                     .args(["eval", "--json", "--tokens", &tokens, "--logits"])
                     .arg(output),
             )?,
-            Engine::Peer(Peer::LlamaCpp(_), python) => run::json(
+            Engine::Peer(_, python) => run::json(
                 llama_cpp(python, model, self.variants(settings)[0], settings)
-                    .args(["--test", "logits", "--tokens", &tokens, "--output"])
-                    .arg(output),
-            )?,
-            Engine::Peer(Peer::Candle, program) => run::json(
-                candle(program, model, settings)
                     .args(["--test", "logits", "--tokens", &tokens, "--output"])
                     .arg(output),
             )?,
@@ -218,13 +194,5 @@ fn llama_cpp(python: &Path, model: &Path, variant: Variant, settings: &Settings)
         "1"
     };
     command.args(["--flash-attention", flash]);
-    command
-}
-
-fn candle(program: &Path, model: &Path, settings: &Settings) -> Command {
-    let mut command = Command::new(program);
-    command.arg(model);
-    // candle's matrices and its tensors take their threads from rayon.
-    command.env("RAYON_NUM_THREADS", settings.threads.to_string());
     command
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use twinfer_benches::limits;
 use twinfer_benches::machine::{self, Machine, root};
 
-use engines::{Engine, LlamaCpp, Peer, Settings, Variant};
+use engines::{Engine, Peer, Settings, Variant};
 use plan::{Cell, ModelSpec, Test};
 use report::{Beside, Measurement, Results};
 
@@ -255,7 +255,7 @@ fn compare_in_browser(args: &Args, twinfer: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a peer computes the model; what it found, for the report. A type that the peer does not know is no error.
+/// Checks that a peer computes the model; what it found, for the report.
 fn agree(
     ours: &Engine,
     peer: &Engine,
@@ -265,27 +265,18 @@ fn agree(
     settings: &Settings,
 ) -> Result<Value> {
     let name = cell.model.name();
-    match check::compare(ours, peer, &model.path, scratch, settings) {
-        Ok(agreement) => {
-            eprintln!(
-                "{name}: logits of {} and twinfer correlate by {:.5}, {} of {} argmaxes are the same",
-                peer.name(),
-                agreement.correlation,
-                agreement.same_argmax,
-                agreement.positions
-            );
-            check_build(peer, &agreement.report)?;
-            Ok(json!({
-                "model": name, "peer": peer.name(), "logits": agreement.json(), "report": agreement.report,
-            }))
-        }
-        // candle knows no IQ and TQ types.
-        Err(error) if matches!(peer, Engine::Peer(Peer::Candle, _)) => {
-            eprintln!("{name}: {} cannot run it: {error:#}", peer.name());
-            Ok(json!({"model": name, "peer": peer.name(), "error": format!("{error:#}")}))
-        }
-        Err(error) => Err(error),
-    }
+    let agreement = check::compare(ours, peer, &model.path, scratch, settings)?;
+    eprintln!(
+        "{name}: logits of {} and twinfer correlate by {:.5}, {} of {} argmaxes are the same",
+        peer.name(),
+        agreement.correlation,
+        agreement.same_argmax,
+        agreement.positions
+    );
+    check_build(peer, &agreement.report)?;
+    Ok(json!({
+        "model": name, "peer": peer.name(), "logits": agreement.json(), "report": agreement.report,
+    }))
 }
 
 /// llama.cpp must have been built with what this machine has, or without what was left out.
@@ -293,14 +284,14 @@ fn check_build(peer: &Engine, report: &Value) -> Result<()> {
     let info = report["system_info"].as_str().unwrap_or_default();
     let built_with = |feature: &str| info.contains(&format!("{feature} = 1"));
     match peer {
-        Engine::Peer(Peer::LlamaCpp(LlamaCpp::Native), _) => {
+        Engine::Peer(Peer::LlamaCpp, _) => {
             for (name, feature) in [("AVX2", "AVX2"), ("AVX-512 VNNI", "AVX512_VNNI")] {
                 if Machine::describe().features.contains(&name) && !built_with(feature) {
                     bail!("llama.cpp was built without {name}, which this machine has: {info}");
                 }
             }
         }
-        Engine::Peer(Peer::LlamaCpp(LlamaCpp::WithoutAvx512), _) if built_with("AVX512") => {
+        Engine::Peer(Peer::LlamaCppAvx2, _) if built_with("AVX512") => {
             bail!("llama.cpp was built with AVX-512: {info}");
         }
         _ => {}
@@ -438,7 +429,7 @@ fn head(
     for engine in &state.engines[1..] {
         let report = agreements
             .iter()
-            .find(|a| a["peer"] == engine.name() && a["report"].is_object())
+            .find(|a| a["peer"] == engine.name())
             .map_or(&Value::Null, |a| &a["report"]);
         let least = agreements
             .iter()

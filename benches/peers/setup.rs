@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use twinfer_benches::machine::root;
 
-use crate::engines::{LlamaCpp, Peer};
+use crate::engines::Peer;
 use crate::run;
 
 /// Pinned, so that results of different days compare. It brings the sources of llama.cpp along.
@@ -39,19 +39,12 @@ pub(crate) fn twinfer() -> Result<PathBuf> {
     Ok(root().join("target/release/twinfer"))
 }
 
-/// Makes the peer ready to run.
+/// Makes the peer ready to run: a Python environment with llama.cpp built in; its interpreter.
 pub(crate) fn peer(peer: Peer) -> Result<PathBuf> {
-    match peer {
-        Peer::LlamaCpp(build) => llama_cpp(build),
-        Peer::Candle => candle(),
-    }
-}
-
-/// A Python environment with llama.cpp built in; its interpreter.
-fn llama_cpp(build: LlamaCpp) -> Result<PathBuf> {
-    let (name, flags) = match build {
-        LlamaCpp::Native => ("llama.cpp", NATIVE),
-        LlamaCpp::WithoutAvx512 => ("llama.cpp-avx2", WITHOUT_AVX512),
+    let name = peer.name();
+    let flags = match peer {
+        Peer::LlamaCpp => NATIVE,
+        Peer::LlamaCppAvx2 => WITHOUT_AVX512,
     };
     let tools = tools()?;
     let environment = tools.join(name);
@@ -93,25 +86,6 @@ fn llama_cpp(build: LlamaCpp) -> Result<PathBuf> {
     .context("llama.cpp needs a C++ compiler (Debian: g++)")?;
     std::fs::write(&ready, wanted)?;
     Ok(python)
-}
-
-/// The runner over candle: a package of its own, for this machine's instructions.
-fn candle() -> Result<PathBuf> {
-    let target = tools()?.join("candle");
-    let manifest = root().join("benches/peers/candle/Cargo.toml");
-    if !manifest.exists() {
-        bail!("{} is missing", manifest.display());
-    }
-    eprintln!("building the runner over candle into {}", target.display());
-    run::quietly(
-        cargo()
-            .args(["build", "--release", "--manifest-path"])
-            .arg(&manifest)
-            .arg("--target-dir")
-            .arg(&target)
-            .env("RUSTFLAGS", "-C target-cpu=native"),
-    )?;
-    Ok(target.join("release/candle-runner"))
 }
 
 /// The script that runs one measurement of llama.cpp.
