@@ -99,7 +99,7 @@ struct Args {
     browser: bool,
 
     /// Version of wllama (npm).
-    #[arg(long, value_name = "VERSION", default_value = "3.13.0")]
+    #[arg(long, value_name = "VERSION", default_value = "3.8.1")]
     wllama: String,
 
     /// The browser's program.
