@@ -99,7 +99,7 @@ MODELS = {
                         freq_base=1000.0, context_length=4096,
                         keys={**YARN, "rope.scaling.attn_factor": 1.2, "attention.sliding_window": 8,
                               "attention.sliding_window_pattern": 2, "rope.freq_base_swa": 300.0}),
-    # Small steps of the residual stream: with larger ones 62 random layers would magnify any rounding.
+    # Small additions to the residual stream: with larger ones 62 random layers would magnify any rounding.
     "gemma3-62-layers": dict(arch="gemma3", about="62 layers: the 27B model's query scale", n_layer=62, n_embd=16, n_ff=8,
                              n_head=2, n_head_kv=1, key_length=4, tied=True, freq_base=100000.0,
                              post_norm=(0.1, 0.22), keys={"attention.sliding_window": 8}),

@@ -20,7 +20,7 @@ use crate::file::open;
 pub struct Sizes {
     /// Positions.
     pub n_ctx: usize,
-    /// Rows of the largest step.
+    /// Rows of the largest pass.
     pub n_batch: usize,
     /// Format of cached keys, as the command line names it.
     pub cache_type_k: String,

@@ -31,7 +31,7 @@ const HEAD_DIM: usize = 64;
 pub const MATRICES: [&str; 7] = ["q", "k", "v", "attn_output", "gate", "up", "ffn_down"];
 
 /// Calls of a pass of one token.
-pub fn calls_per_step(op: Op) -> usize {
+pub fn calls_per_pass(op: Op) -> usize {
     match op {
         Op::Pack => 0,
         // Blocks of 256 of the inputs of q/k/v, of the attention's output, of gate and up, of down; then of the head.
@@ -64,10 +64,10 @@ impl Case {
     /// The error.
     pub fn fault(&self) -> Fault {
         let (position, layer, index) = self.at;
-        let per_step = calls_per_step(self.op);
+        let per_pass = calls_per_pass(self.op);
         Fault {
             op: self.op,
-            call: position * per_step + layer * (per_step / N_LAYERS) + index,
+            call: position * per_pass + layer * (per_pass / N_LAYERS) + index,
             element: self.element,
             bit: self.bit,
         }
@@ -170,7 +170,7 @@ pub fn locate(blobs: Vec<Vec<u8>>) -> Result<Value> {
 /// The backend with a case's error, which comes back in each evaluation.
 fn faulty(backend: &'static dyn Backend, case: &Case) -> &'static dyn Backend {
     let mut period = [usize::MAX; N_OPS];
-    period[case.op as usize] = N_TOKENS * calls_per_step(case.op);
+    period[case.op as usize] = N_TOKENS * calls_per_pass(case.op);
     Faulty::new(backend, case.fault(), period)
 }
 

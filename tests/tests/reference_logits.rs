@@ -190,7 +190,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Greedy ids equal the reference's, except from a step on where its margin is below this.
+/// Greedy ids equal the reference's, except from a token on where its margin is below this.
 const NEAR_TIE: f64 = 1e-3;
 
 #[test]
@@ -416,7 +416,7 @@ fn threads_and_chunks_move_no_number() {
             let want = all_logits(&mut context(&model, 2, 512, cache), &tokens);
             for (threads, n_batch) in [(1, 1), (1, 64), (3, 7), (4, 100)] {
                 let got = all_logits(&mut context(&model, threads, n_batch, cache), &tokens);
-                assert!(want == got, "{name}: {threads} threads, {n_batch} rows a step");
+                assert!(want == got, "{name}: {threads} threads, {n_batch} rows a pass");
             }
         }
     }

@@ -184,7 +184,7 @@ describe('the matrix in Chromium', () => {
   }
 
   const columns = THREADS.flatMap((threads) => SPLITS.map((split) => `${threads}x${split}`));
-  const heads = `${'threads x step'.padEnd(19)} ${columns.map((column) => column.padStart(8)).join(' ')}`;
+  const heads = `${'threads x split'.padEnd(19)} ${columns.map((column) => column.padStart(8)).join(' ')}`;
 
   test('every cell of the built-in model and of each architecture is equal', { timeout: 600_000 }, async () => {
     const files = readdirSync(oracle).filter((name) => name.endsWith('.gguf')).sort();

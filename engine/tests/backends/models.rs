@@ -159,7 +159,7 @@ fn tail_digest(
     all.finish()
 }
 
-/// Three spans of blocks: a step of few rows is split over them between workers, a long one is not.
+/// Three spans of blocks: a pass of few rows is split over them between workers, a long one is not.
 #[test]
 fn long_contexts_give_the_digests_of_scalar() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

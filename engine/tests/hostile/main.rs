@@ -13,6 +13,8 @@ mod random;
 mod reference;
 mod seeds;
 mod small;
+#[path = "../support/special_ids.rs"]
+mod special_ids;
 mod tensors;
 mod vocabularies;
 mod weights;

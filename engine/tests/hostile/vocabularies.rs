@@ -3,6 +3,7 @@
 use twinfer_engine::gguf::{Array, Value};
 
 use crate::small::{ARCHITECTURES, Small, strings};
+use crate::special_ids::SPECIAL_IDS;
 
 fn ints(values: Vec<i32>) -> Value {
     Value::Array(Array::I32(values))
@@ -27,29 +28,8 @@ fn byte_pairs() -> Small {
 #[test]
 fn special_ids() {
     let mut count = 0;
-    let keys = [
-        "bos",
-        "eos",
-        "eot",
-        "eom",
-        "unknown",
-        "separator",
-        "seperator",
-        "padding",
-        "mask",
-        "cls",
-        "prefix",
-        "suffix",
-        "middle",
-        "fim_pre",
-        "fim_suf",
-        "fim_mid",
-        "fim_pad",
-        "fim_rep",
-        "fim_sep",
-    ];
     for base in [Small::read("llama-gqa"), byte_pairs()] {
-        for key in keys {
+        for key in SPECIAL_IDS {
             let key = format!(":{key}_token_id");
             for value in [
                 Value::F32(1.0),

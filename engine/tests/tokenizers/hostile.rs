@@ -8,6 +8,7 @@ use twinfer_engine::Error;
 use twinfer_engine::gguf::{Array, Gguf, Metadata, Value};
 use twinfer_engine::tokenizer::{TokenKind, Tokenizer};
 
+use super::special_ids::SPECIAL_IDS;
 use super::{PARSED, PLAIN, reference, small, strings, with};
 
 #[test]
@@ -43,17 +44,7 @@ fn what_cannot_be_used_is_refused_by_name() {
             "found 4 entries",
         );
     }
-    for key in [
-        "bos",
-        "eos",
-        "eot",
-        "unknown",
-        "padding",
-        "seperator",
-        "mask",
-        "fim_pre",
-        "eom",
-    ] {
+    for key in SPECIAL_IDS {
         let key = format!("{key}_token_id");
         for id in [Value::F32(1.0), Value::String("1".into())] {
             refused(with(small("llama"), &key, id), &format!("`tokenizer.ggml.{key}`"));
@@ -86,27 +77,7 @@ fn special_ids_outside_the_vocabulary_count_as_absent() {
     let plain = Tokenizer::from_metadata(&small("llama")).unwrap();
     assert!(plain.notes().is_empty());
     let text = "abab <s> ab</s>";
-    for key in [
-        "bos",
-        "eos",
-        "eot",
-        "eom",
-        "unknown",
-        "separator",
-        "seperator",
-        "padding",
-        "mask",
-        "cls",
-        "prefix",
-        "suffix",
-        "middle",
-        "fim_pre",
-        "fim_suf",
-        "fim_mid",
-        "fim_pad",
-        "fim_rep",
-        "fim_sep",
-    ] {
+    for key in SPECIAL_IDS {
         for id in [
             Value::U32(265),
             Value::U32(u32::MAX),

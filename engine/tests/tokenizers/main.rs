@@ -9,6 +9,8 @@ mod cases;
 mod hostile;
 mod properties;
 mod special;
+#[path = "../support/special_ids.rs"]
+mod special_ids;
 
 use std::fs;
 use std::io::Read;

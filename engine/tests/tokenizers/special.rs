@@ -158,9 +158,9 @@ fn streaming_waits_for_whole_characters() {
     };
     let ids = llama.encode("a\u{1f999}b", PLAIN).unwrap();
     let mut decoder = llama.stream_decoder(false).at_start();
-    let steps: Vec<String> = ids.iter().map(|&id| decoder.push(id).to_string()).collect();
-    assert_eq!(steps.concat(), "a\u{1f999}b");
-    assert_eq!(steps, ["a", "", "", "", "\u{1f999}", "b"]);
+    let pieces: Vec<String> = ids.iter().map(|&id| decoder.push(id).to_string()).collect();
+    assert_eq!(pieces.concat(), "a\u{1f999}b");
+    assert_eq!(pieces, ["a", "", "", "", "\u{1f999}", "b"]);
     // a character that is broken off, then one that goes on
     let byte = |byte: u8| llama.find_token(format!("<0x{byte:02X}>").as_bytes()).unwrap();
     let mut decoder = llama.stream_decoder(false);

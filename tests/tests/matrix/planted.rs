@@ -5,7 +5,7 @@ use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::{Backend, Storage};
 use twinfer_engine::trace::Comparison;
 use twinfer_tests::fault::{Fault, Faulty, N_OPS, Op};
-use twinfer_tests::planted::{CASES, MATRICES, N_LAYERS, N_TOKENS, calls_per_step};
+use twinfer_tests::planted::{CASES, MATRICES, N_LAYERS, N_TOKENS, calls_per_pass};
 
 use crate::cells::{self, Cell, Subject};
 use crate::{built_in, simd_backends};
@@ -36,8 +36,8 @@ fn one_bit_of_any_operation_is_found() {
     for backend in simd_backends() {
         let period = count(&subject, backend);
         for case in &CASES {
-            let per_step = calls_per_step(case.op);
-            assert_eq!(period[case.op as usize], N_TOKENS * per_step, "{:?}", case.op);
+            let per_pass = calls_per_pass(case.op);
+            assert_eq!(period[case.op as usize], N_TOKENS * per_pass, "{:?}", case.op);
             let (position, layer, _) = case.at;
             let fault = case.fault();
             let outcome = subject.compare(&[cell(Faulty::new(backend, fault, period))], &teams);
