@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// A command that runs in the workspace's root.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
@@ -72,6 +73,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` could not be started", line(command)))?;
     check(command, output.status)?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The JSON that it prints on standard output.
+pub(crate) fn json(command: &mut Command) -> Result<Value> {
+    let text = output(command)?;
+    serde_json::from_str(&text).with_context(|| format!("`{}` printed no JSON", line(command)))
 }
 
 /// Whether `program` can be started from the search path.

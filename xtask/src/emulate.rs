@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::command::{cargo, command, output, run};
 use crate::{debian, eval, root};
@@ -92,14 +93,14 @@ fn test_program() -> Result<PathBuf> {
         "--no-run",
     ]);
     run(&mut build)?;
-    // Built by now: this only tells where it is.
+    // Built by now: this only tells where it is. A message is a line.
     let messages = output(build.arg("--message-format=json"))?;
-    let path = messages
+    messages
         .lines()
-        .filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next())
-        .next_back()
-        .context("cargo names no executable for the test `backends`")?;
-    Ok(path.into())
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "backends")
+        .find_map(|message| Some(message["executable"].as_str()?.into()))
+        .context("cargo names no executable for the test `backends`")
 }
 
 /// What the emulated machine's file system holds, and the script that it runs.

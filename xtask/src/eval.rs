@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::command::{cargo, command, line, output, run};
+use crate::command::{cargo, command, json, line, run};
 use crate::root;
 
 /// What is evaluated.
@@ -27,11 +27,8 @@ pub(crate) fn natively(program: &Path, backend: &str) -> Result<String> {
 
 /// Evaluates with `command`, which runs the program: the backend that it took and the digest.
 pub(crate) fn eval(command: &mut Command) -> Result<(String, String)> {
-    let report = output(command.args(["eval", "--quiet", "--json", "--tokens", TOKENS]))?;
-    let field = |name: &str| {
-        let (_, value) = report.split_once(&format!("\"{name}\":"))?;
-        Some(value.split('"').nth(1)?.to_owned())
-    };
+    let report = json(command.args(["eval", "--quiet", "--json", "--tokens", TOKENS]))?;
+    let field = |name: &str| report[name].as_str().map(str::to_owned);
     field("backend")
         .zip(field("sha256"))
         .with_context(|| format!("`{}` prints neither a backend nor a digest", line(command)))

@@ -9,8 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::Value;
 
-use crate::command::{cargo, command, exists, output, run};
+use crate::command::{cargo, command, exists, json, output, run};
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
 use crate::{debian, eval, node, root};
@@ -248,14 +249,20 @@ fn relaxed_instructions(build: &Build, module: &Path, tools: &Tools) -> Result<(
 
 /// Builds the tool that makes the JavaScript side, at the version that the workspace has locked.
 fn bindgen() -> Result<PathBuf> {
-    let lock = std::fs::read_to_string(root().join("Cargo.lock"))?;
-    let locked = lock
-        .split("[[package]]")
-        .find(|package| package.contains("name = \"wasm-bindgen\"\n"))
-        .and_then(|package| package.split("version = \"").nth(1)?.split('"').next())
-        .context("Cargo.lock has no wasm-bindgen")?;
+    let metadata = || {
+        let mut cargo = cargo();
+        cargo.args(["metadata", "--format-version", "1"]);
+        cargo
+    };
+    // Of this platform alone: for others packages would be downloaded that nothing here uses.
+    let workspace = json(metadata().args(["--locked", "--filter-platform", "wasm32-unknown-unknown"]))?;
+    let locked = named(&workspace["packages"], "wasm-bindgen")["version"]
+        .as_str()
+        .context("the workspace has no wasm-bindgen")?;
     let manifest = root().join("xtask/bindgen/Cargo.toml");
-    if !std::fs::read_to_string(&manifest)?.contains(&format!("\"={locked}\"")) {
+    let tool = json(metadata().args(["--no-deps", "--manifest-path"]).arg(&manifest))?;
+    let library = named(&tool["packages"][0]["dependencies"], "wasm-bindgen-cli-support");
+    if library["req"] != format!("={locked}") {
         bail!(
             "Cargo.lock has wasm-bindgen {locked}; put the same version into {}",
             manifest.display()
@@ -268,6 +275,15 @@ fn bindgen() -> Result<PathBuf> {
         .arg("--target-dir")
         .arg(&target))?;
     Ok(target.join("release/twinfer-bindgen"))
+}
+
+/// The entry of this name in one of cargo's lists; null if there is none.
+fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
+    let entries = list.as_array().map_or(&[][..], Vec::as_slice);
+    entries
+        .iter()
+        .find(|entry| entry["name"] == name)
+        .unwrap_or(&Value::Null)
 }
 
 /// A Chromium to test with: `TWINFER_CHROMIUM`, or the machine's.
