@@ -112,11 +112,21 @@ pub enum Error {
         /// Bytes of the request that failed; what was there before it is not counted.
         bytes: u64,
     },
-    /// An argument of a call does not fit the model, the context or the definition of the parameter.
+    /// An argument of a call does not fit the model, the context or what was given beside it.
     #[error("{what}")]
     InvalidInput {
         /// What was expected and what was found.
         what: String,
+    },
+    /// A parameter's value is outside its range.
+    #[error("{name} must be {expected}; it is {found}")]
+    Parameter {
+        /// The parameter's name in its definition: a field's.
+        name: &'static str,
+        /// The range.
+        expected: String,
+        /// The value, and where it stands if there are several.
+        found: String,
     },
     /// A number became infinite or NaN; logits are never digested or sampled then.
     #[error("a value is not finite in layer {layer}, operation {op}: the weights or the input are damaged")]
@@ -181,9 +191,10 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::Part { error, .. } => error.class(),
-            Error::InvalidInput { .. } | Error::TokenOutOfRange { .. } | Error::WindowPassed { .. } => {
-                Class::Request
-            }
+            Error::InvalidInput { .. }
+            | Error::Parameter { .. }
+            | Error::TokenOutOfRange { .. }
+            | Error::WindowPassed { .. } => Class::Request,
             Error::Limit { .. } | Error::ContextFull { .. } => Class::TooLarge,
             Error::CacheFull { .. } => Class::Full,
             Error::Format { .. }

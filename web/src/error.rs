@@ -39,7 +39,10 @@ fn code(error: &Error) -> &'static str {
         Error::Tokenizer { .. } => "tokenizer",
         Error::Limit { .. } => "limit",
         Error::Memory { .. } => "memory",
-        Error::InvalidInput { .. } | Error::TokenOutOfRange { .. } | Error::WindowPassed { .. } => "input",
+        Error::InvalidInput { .. }
+        | Error::Parameter { .. }
+        | Error::TokenOutOfRange { .. }
+        | Error::WindowPassed { .. } => "input",
         Error::NonFinite { .. } | Error::NonFiniteLogit { .. } => "not-finite",
         Error::ContextFull { .. } | Error::CacheFull { .. } => "context-full",
         Error::Worker { .. } | Error::FloatMode => "worker",

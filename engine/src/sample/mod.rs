@@ -57,8 +57,8 @@ impl Sampler {
     /// A sampler for a vocabulary of `n_vocab` tokens. Everything that [`Self::sample`] needs is allocated here.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] where a parameter is out of range or a biased token is outside the vocabulary;
-    /// [`Error::Limit`] for a vocabulary beyond 2^24.
+    /// [`Error::Parameter`] where a parameter is out of range, [`Error::InvalidInput`] where a biased token is outside the
+    /// vocabulary, [`Error::Limit`] for a vocabulary beyond 2^24.
     pub fn new(params: SamplerParams, n_vocab: usize) -> Result<Self> {
         params.validate()?;
         if n_vocab == 0 {

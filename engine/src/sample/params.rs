@@ -121,8 +121,7 @@ impl SamplerParams {
     /// Checks every value.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] that names the parameter, its range and the value, for the first one that is NaN or
-    /// out of range.
+    /// [`Error::Parameter`] for the first one that is NaN or out of range.
     pub fn validate(&self) -> Result<()> {
         range("temp", self.temp, 0.0, f32::MAX, "0 is greedy")?;
         range("top_p", self.top_p, 0.0, 1.0, "1 turns it off")?;
@@ -212,7 +211,11 @@ impl SamplerParams {
         for &(token, bias) in &self.logit_bias {
             if bias.is_nan() || bias == f32::INFINITY {
                 let allowed = "a number, or minus infinity to forbid the token";
-                return Err(invalid(&format!("logit_bias of token {token}"), bias, allowed));
+                return Err(invalid(
+                    "logit_bias",
+                    format_args!("{bias} for token {token}"),
+                    allowed,
+                ));
             }
         }
         Ok(())
@@ -224,13 +227,15 @@ impl SamplerParams {
     }
 }
 
-fn invalid(name: &str, found: impl std::fmt::Display, expected: &str) -> Error {
-    Error::InvalidInput {
-        what: format!("{name} must be {expected}; it is {found}"),
+fn invalid(name: &'static str, found: impl std::fmt::Display, expected: &str) -> Error {
+    Error::Parameter {
+        name,
+        expected: expected.into(),
+        found: found.to_string(),
     }
 }
 
-fn range(name: &str, value: f32, low: f32, high: f32, hint: &str) -> Result<()> {
+fn range(name: &'static str, value: f32, low: f32, high: f32, hint: &str) -> Result<()> {
     if value >= low && value <= high {
         return Ok(());
     }
@@ -242,7 +247,7 @@ fn range(name: &str, value: f32, low: f32, high: f32, hint: &str) -> Result<()> 
     Err(invalid(name, value, &expected))
 }
 
-fn last_n(name: &str, value: i32) -> Result<()> {
+fn last_n(name: &'static str, value: i32) -> Result<()> {
     if value >= -1 && value as i64 <= MAX_LAST_N as i64 {
         return Ok(());
     }

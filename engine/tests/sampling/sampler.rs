@@ -189,13 +189,20 @@ fn parameters_out_of_range_are_named() {
         for value in bad {
             let mut params = SamplerParams::default();
             set(&mut params, value);
-            let error = params.validate().unwrap_err().to_string();
-            assert!(error.starts_with(name), "{name} = {value}: {error}");
+            match params.validate() {
+                Err(Error::Parameter { name: found, .. }) => assert_eq!(found, name, "{value}"),
+                other => panic!("{name} = {value}: {other:?}"),
+            }
         }
     }
     let check = |params: SamplerParams, name: &str| {
-        let error = params.validate().unwrap_err().to_string();
-        assert!(error.starts_with(name), "{error}");
+        let error = params.validate().unwrap_err();
+        assert!(error.to_string().starts_with(name), "{error}");
+        assert!(
+            matches!(error, Error::Parameter { name: found, .. } if found == name),
+            "{error}"
+        );
+        error.to_string()
     };
     let d = SamplerParams::default;
     check(SamplerParams { top_p: 1.5, ..d() }, "top_p");
@@ -248,15 +255,16 @@ fn parameters_out_of_range_are_named() {
             logit_bias: vec![(1, f32::NAN)],
             ..d()
         },
-        "logit_bias of token 1",
+        "logit_bias",
     );
-    check(
+    let error = check(
         SamplerParams {
             logit_bias: vec![(1, f32::INFINITY)],
             ..d()
         },
-        "logit_bias of token 1",
+        "logit_bias",
     );
+    assert!(error.ends_with("it is inf for token 1"), "{error}");
     assert_eq!(d().validate(), Ok(()));
 }
 

@@ -2,6 +2,7 @@
 
 use crate::failure::Usage;
 use clap::Args;
+use twinfer_engine::Error;
 use twinfer_engine::sample::{
     DEFAULT_DRY_BREAKERS, SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq,
 };
@@ -205,15 +206,13 @@ impl GenerationArgs {
             samplers: self.sampling_seq.as_ref().unwrap_or(&self.samplers).0.clone(),
             ..SamplerParams::default()
         };
-        if let Err(error) = params.validate() {
-            return Err(Usage(in_flag_names(&error.to_string())));
-        }
+        params.validate().map_err(by_flag)?;
         Ok(params)
     }
 }
 
 /// The engine names parameters as llama.cpp's code does; a person typed the flag.
-fn in_flag_names(message: &str) -> String {
+fn by_flag(mut error: Error) -> Usage {
     const FLAGS: [(&str, &str); 21] = [
         ("temp", "--temp"),
         ("top_p", "--top-p"),
@@ -237,9 +236,10 @@ fn in_flag_names(message: &str) -> String {
         ("mirostat_eta", "--mirostat-lr"),
         ("logit_bias", "--logit-bias"),
     ];
-    let (name, rest) = message.split_once(' ').unwrap_or((message, ""));
-    match FLAGS.iter().find(|(field, _)| *field == name) {
-        Some((_, flag)) => format!("{flag} {rest}"),
-        None => message.into(),
+    if let Error::Parameter { name, .. } = &mut error
+        && let Some((_, flag)) = FLAGS.iter().find(|(field, _)| field == name)
+    {
+        *name = flag;
     }
+    Usage(error.to_string())
 }
