@@ -74,8 +74,8 @@ enum Command {
         #[arg(long, value_name = "PART")]
         show: Option<String>,
     },
-    /// Run every check: format, clippy, tests, docs, compiled kernels, native <-> wasm parity, the browser side in Chromium,
-    /// bounded fuzzing.
+    /// Run every check: format, documents, clippy, tests, docs, compiled kernels, native <-> wasm parity, the browser side in
+    /// Chromium, bounded fuzzing.
     ///
     /// A failed step does not stop the others; the table at the end shows them all.
     Test {

@@ -1,7 +1,8 @@
-//! Node 24 or later, which runs the wasm module of the parity tests. Earlier ones compute a relaxed SIMD dot product
-//! wrongly in their first compiler tier, so they cannot be the judge of anything here.
+//! Node 24 or later, and the packages that npm installs for it. Earlier ones compute a relaxed SIMD dot product wrongly in
+//! their first compiler tier, so they cannot be the judge of the wasm module of the parity tests, or of anything here.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -61,4 +62,41 @@ fn version(node: &Path) -> Option<String> {
 
 fn major(version: &str) -> Option<u32> {
     version.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+/// Node and npm with the packages of the lock file.
+pub(crate) struct Tools {
+    node: PathBuf,
+}
+
+impl Tools {
+    pub(crate) fn find() -> Result<Self> {
+        let tools = Tools { node: find()? };
+        if !exists("npm") {
+            debian::install(&["npm"]).context("npm is needed for the packages of package-lock.json")?;
+        }
+        let installed = root().join("node_modules/.package-lock.json");
+        let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+        if modified(&installed) < modified(&root().join("package-lock.json")) || !installed.is_file() {
+            run(tools.npm().arg("ci"))?;
+        }
+        Ok(tools)
+    }
+
+    pub(crate) fn node(&self) -> Command {
+        self.with_node(command(&self.node))
+    }
+
+    pub(crate) fn npm(&self) -> Command {
+        self.with_node(command("npm"))
+    }
+
+    /// Scripts of packages start `node` by name: it is this one.
+    fn with_node(&self, mut command: Command) -> Command {
+        if let Some(directory) = self.node.parent().filter(|path| path.is_absolute()) {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", directory.display()));
+        }
+        command
+    }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::command::{cargo, command, output};
+use crate::node::Tools;
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
 use crate::{disasm, fuzz, node, qemu, web};
@@ -22,6 +23,13 @@ pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
     steps.step("format", |steps| {
         steps.run(cargo().args(["fmt", "--all", "--check"]))
     });
+    if !quick {
+        // What it asks for stands in `.markdownlint-cli2.jsonc`.
+        steps.step("documents", |steps| {
+            let program = "node_modules/markdownlint-cli2/markdownlint-cli2-bin.mjs";
+            steps.run(Tools::find()?.node().arg(program))
+        });
+    }
     steps.step("clippy", |steps| {
         steps.run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });

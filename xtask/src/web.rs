@@ -4,17 +4,17 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use crate::command::{cargo, command, exists, json, output, run};
+use crate::command::{cargo, command, json, output, run};
+use crate::node::Tools;
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{debian, eval, node, root};
+use crate::{debian, eval, root};
 
 /// The most that a module may weigh, compressed as a server would.
 const MOST_COMPRESSED: usize = 1_500_000;
@@ -139,43 +139,6 @@ pub(crate) fn test(steps: &mut Steps) -> Result<()> {
         .env("TWINFER_CHROMIUM", chromium)
         .env("TWINFER", twinfer);
     steps.run_tests(&mut node)
-}
-
-/// Node and npm with the packages of the lock file.
-struct Tools {
-    node: PathBuf,
-}
-
-impl Tools {
-    fn find() -> Result<Self> {
-        let tools = Tools { node: node::find()? };
-        if !exists("npm") {
-            debian::install(&["npm"]).context("npm is needed for the browser side")?;
-        }
-        let installed = root().join("node_modules/.package-lock.json");
-        let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-        if modified(&installed) < modified(&root().join("package-lock.json")) || !installed.is_file() {
-            run(tools.npm().arg("ci"))?;
-        }
-        Ok(tools)
-    }
-
-    fn node(&self) -> Command {
-        self.with_node(command(&self.node))
-    }
-
-    fn npm(&self) -> Command {
-        self.with_node(command("npm"))
-    }
-
-    /// Scripts of packages start `node` by name: it is this one.
-    fn with_node(&self, mut command: Command) -> Command {
-        if let Some(directory) = self.node.parent().filter(|path| path.is_absolute()) {
-            let path = std::env::var("PATH").unwrap_or_default();
-            command.env("PATH", format!("{}:{path}", directory.display()));
-        }
-        command
-    }
 }
 
 /// Compiles a module, makes its JavaScript and shrinks it.
