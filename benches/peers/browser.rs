@@ -12,9 +12,6 @@ use twinfer_benches::statistics::median;
 use crate::report::paragraph;
 use crate::{run, setup};
 
-/// Pinned, so that results of different days compare.
-const PLAYWRIGHT: &str = "playwright-core@1.65.1";
-
 /// What to measure.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
@@ -28,6 +25,8 @@ pub(crate) struct Options<'a> {
     pub(crate) wllama: &'a str,
     /// Chromium's program.
     pub(crate) chromium: &'a Path,
+    /// Node's program.
+    pub(crate) node: &'a Path,
 }
 
 /// Sets up what is missing, measures, and returns the table and all values.
@@ -36,14 +35,14 @@ pub(crate) fn compare(machine: &Machine, options: &Options<'_>) -> Result<(Strin
     if !package.join("index.js").exists() {
         bail!("{} is not built: run `cargo xtask web` first", package.display());
     }
-    let tools = packages(options.wllama)?;
-    let mut command = Command::new("node");
+    let wllama = wllama(options.wllama)?;
+    let mut command = Command::new(options.node);
     command
         .arg(root().join("benches/peers/browser/compare.mjs"))
         .arg("--model")
         .arg(options.model)
-        .arg("--tools")
-        .arg(&tools)
+        .arg("--wllama")
+        .arg(&wllama)
         .arg("--twinfer")
         .arg(&package)
         .arg("--chromium")
@@ -55,7 +54,7 @@ pub(crate) fn compare(machine: &Machine, options: &Options<'_>) -> Result<(Strin
         .stderr(Stdio::inherit());
     let output = command
         .output()
-        .context("node (20 or later) could not be started")?;
+        .with_context(|| format!("`{}` could not be started", options.node.display()))?;
     if !output.status.success() {
         bail!("`{}` failed ({})", run::line(&command), output.status);
     }
@@ -68,15 +67,16 @@ pub(crate) fn compare(machine: &Machine, options: &Options<'_>) -> Result<(Strin
     ))
 }
 
-/// wllama and playwright-core, below `target/tools`.
-fn packages(wllama: &str) -> Result<PathBuf> {
-    let directory = setup::tools()?.join(format!("browser-{wllama}"));
-    let wanted = [PLAYWRIGHT.to_owned(), format!("@wllama/wllama@{wllama}")];
+/// The directory of wllama's package, below `target/tools`.
+fn wllama(version: &str) -> Result<PathBuf> {
+    let directory = setup::tools()?.join(format!("wllama-{version}"));
+    let package = directory.join("node_modules/@wllama/wllama");
+    // Written last: an interrupted installation is begun anew.
     let ready = directory.join("ready");
-    if std::fs::read_to_string(&ready).is_ok_and(|found| found == wanted.join(" ")) {
-        return Ok(directory);
+    if ready.exists() {
+        return Ok(package);
     }
-    eprintln!("installing {} into {}", wanted.join(" and "), directory.display());
+    eprintln!("installing wllama {version} into {}", directory.display());
     std::fs::create_dir_all(&directory)?;
     run::quietly(
         Command::new("npm")
@@ -90,11 +90,11 @@ fn packages(wllama: &str) -> Result<PathBuf> {
             ])
             .arg("--prefix")
             .arg(&directory)
-            .args(&wanted),
+            .arg(format!("@wllama/wllama@{version}")),
     )
     .context("npm is needed (Debian: npm)")?;
-    std::fs::write(ready, wanted.join(" "))?;
-    Ok(directory)
+    std::fs::write(ready, "")?;
+    Ok(package)
 }
 
 /// Values of one engine by round.
@@ -171,6 +171,7 @@ mod tests {
             rounds: 2,
             wllama: "3",
             chromium: Path::new("chromium"),
+            node: Path::new("node"),
         };
         let table = markdown(&Machine::describe(), &options, &report).unwrap();
         assert!(

@@ -103,8 +103,17 @@ struct Args {
     wllama: String,
 
     /// The browser's program.
-    #[arg(long, value_name = "FILE", default_value = "/usr/bin/chromium")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TWINFER_CHROMIUM",
+        default_value = "/usr/bin/chromium"
+    )]
     chromium: PathBuf,
+
+    /// Node, which drives the browser.
+    #[arg(long, value_name = "FILE", env = "TWINFER_NODE", default_value = "node")]
+    node: PathBuf,
 
     /// Only set up the peers.
     #[arg(long)]
@@ -243,6 +252,7 @@ fn compare_in_browser(args: &Args, twinfer: &std::path::Path) -> Result<()> {
         rounds: args.rounds.unwrap_or(3) as usize,
         wllama: &args.wllama,
         chromium: &args.chromium,
+        node: &args.node,
     };
     let (table, values) = browser::compare(&Machine::describe(), &options)?;
     let output = args

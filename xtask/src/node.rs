@@ -11,8 +11,19 @@ use crate::{debian, root};
 
 const MAJOR: u32 = 24;
 
-/// The `node` to use: the machine's own if it is new enough, else one below `target/tools`, installed if need be.
+/// The `node` to use: `TWINFER_NODE`, else the machine's own if it is new enough, else one below `target/tools`, installed
+/// if need be.
 pub(crate) fn find() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("TWINFER_NODE").map(PathBuf::from) {
+        return match version(&named) {
+            Some(found) if major(&found) >= Some(MAJOR) => Ok(named),
+            found => bail!(
+                "Node {MAJOR} is needed; TWINFER_NODE names `{}`, which is {}",
+                named.display(),
+                found.as_deref().unwrap_or("no Node")
+            ),
+        };
+    }
     let system = PathBuf::from("node");
     if let Some(version) = version(&system).filter(|v| major(v) >= Some(MAJOR)) {
         println!("node: {version}, the machine's own");

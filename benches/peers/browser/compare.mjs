@@ -1,24 +1,26 @@
 // twinfer and wllama in the same Chromium, in turn, on the same model: `cargo peers --browser` starts it.
 //
 //   node compare.mjs --model FILE --threads 2 --rounds 3 --chromium FILE
-//                    --tools DIR (whose node_modules has playwright-core and @wllama/wllama) --twinfer DIR (the package)
+//                    --wllama DIR, --twinfer DIR (the packages)
 //
-// Prints one JSON object; progress goes to stderr. Each measurement has a browser of its own.
+// playwright-core is the project's own, from its node_modules. Prints one JSON object; progress goes to stderr. Each
+// measurement has a browser of its own.
 
 import { createReadStream, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { createRequire } from 'node:module';
 import { dirname, extname, join, normalize } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+
+import { chromium } from 'playwright-core';
 
 const { values: args } = parseArgs({
   options: {
     model: { type: 'string' },
     threads: { type: 'string' },
     rounds: { type: 'string' },
-    tools: { type: 'string' },
+    wllama: { type: 'string' },
     twinfer: { type: 'string' },
     chromium: { type: 'string' },
   },
@@ -35,14 +37,10 @@ const number = (name) => {
 };
 
 const here = dirname(fileURLToPath(import.meta.url));
-const modules = join(args.tools, 'node_modules');
-const playwright = createRequire(pathToFileURL(join(modules, 'x.js'))).resolve('playwright-core');
-const { chromium } = (await import(pathToFileURL(playwright))).default;
-
 const roots = {
   '/page/': here,
   '/twinfer/': args.twinfer,
-  '/wllama/': join(modules, '@wllama/wllama/esm'),
+  '/wllama/': join(args.wllama, 'esm'),
 };
 const types = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm' };
 
@@ -110,7 +108,7 @@ const version = async (directory) => {
 const model = '/model.gguf';
 const { result: prompt } = await inPage('promptOf', { model, tokens: PROMPT });
 const samples = [];
-const report = { wllama: await version(join(modules, '@wllama/wllama')), threads: number('threads'), samples };
+const report = { wllama: await version(args.wllama), threads: number('threads'), samples };
 for (let round = 0; round < number('rounds'); round++) {
   for (const engine of round % 2 ? [...ENGINES].reverse() : ENGINES) {
     const options = { model, threads: report.threads, prompt, decode: DECODE, contextLength: PROMPT + DECODE + 64 };
