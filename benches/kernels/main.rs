@@ -8,15 +8,17 @@ mod matmul;
 mod meter;
 mod operations;
 
+use anyhow::Result;
 use criterion::Criterion;
 
 use meter::Meter;
 
-fn main() {
+fn main() -> Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
-    let mut meter = Meter::new();
+    let mut meter = Meter::new()?;
     matmul::run(&mut criterion, &mut meter);
     operations::run(&mut criterion, &mut meter);
     criterion.final_summary();
     meter.table();
+    Ok(())
 }

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Throughput};
-use twinfer_benches::limits::{self, Limits};
+use twinfer_benches::limits::Limits;
 use twinfer_benches::machine::{self, Machine};
+use twinfer_benches::program;
 use twinfer_benches::statistics::median;
 use twinfer_engine::team::Team;
 
@@ -42,8 +44,8 @@ fn threads() -> usize {
 }
 
 impl Meter {
-    /// Starts the threads and measures the limits.
-    pub(crate) fn new() -> Self {
+    /// Starts the threads and has the limits measured.
+    pub(crate) fn new() -> Result<Self> {
         let threads = threads();
         let team = Team::new(threads, |_, job| {
             std::thread::spawn(job);
@@ -55,19 +57,15 @@ impl Meter {
         };
         if timing() {
             println!("{}", Machine::describe().line());
-            let limits = limits::measure(threads);
-            let dot = limits.dot.map_or_else(
-                || "int8 dot product not measured".into(),
-                |dot| format!("int8 dot product {dot:.0} GMAC/s"),
-            );
+            let limits = Limits::measure(&program::last_built()?, threads)?;
             let load = machine::load().map_or_else(String::new, |load| format!("; load average {load:.1}"));
             println!(
-                "{threads} threads: memory read {:.1} GB/s, {dot}{load}\n",
-                limits.read
+                "{threads} threads: memory read {:.1} GB/s, int8 dot product {:.0} GMAC/s{load}\n",
+                limits.read, limits.dot
             );
             meter.limits = Some(limits);
         }
-        meter
+        Ok(meter)
     }
 
     /// Times `routine`. Nothing of it happens where the command line's filter leaves it out.
@@ -106,7 +104,7 @@ impl Meter {
                 }
             }
         };
-        rate(work.macs, "GMAC/s", limits.dot);
+        rate(work.macs, "GMAC/s", Some(limits.dot));
         rate(work.elements, "G/s", None);
         rate(work.bytes, "GB/s", Some(limits.read));
         self.lines.push(line);

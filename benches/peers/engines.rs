@@ -6,9 +6,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde_json::Value;
+use twinfer_benches::run;
 
 use crate::plan::Test;
-use crate::{run, setup};
+use crate::setup;
 
 /// An engine to compare with: llama.cpp, by how it was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

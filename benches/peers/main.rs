@@ -7,18 +7,18 @@ mod engines;
 mod models;
 mod plan;
 mod report;
-mod run;
 mod setup;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
-use twinfer_benches::limits;
+use twinfer_benches::limits::Limits;
 use twinfer_benches::machine::{self, Machine, root};
+use twinfer_benches::program;
 
 use engines::{Engine, Peer, Settings, Variant};
 use plan::{Cell, ModelSpec, Test};
@@ -133,7 +133,7 @@ fn main() -> ExitCode {
 fn compare(args: &Args) -> Result<()> {
     let twinfer = match &args.twinfer {
         Some(program) => program.clone(),
-        None => setup::twinfer()?,
+        None => program::build()?,
     };
     if args.browser {
         return compare_in_browser(args, &twinfer);
@@ -205,6 +205,7 @@ fn compare(args: &Args) -> Result<()> {
 
     let mut state = Rounds {
         engines: &engines,
+        twinfer: &twinfer,
         settings: &settings,
         results,
         chosen: Vec::new(),
@@ -239,7 +240,7 @@ fn threads(args: &Args) -> usize {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
-fn compare_in_browser(args: &Args, twinfer: &std::path::Path) -> Result<()> {
+fn compare_in_browser(args: &Args, twinfer: &Path) -> Result<()> {
     let spec = match args.models.first() {
         Some(spec) => spec.clone(),
         None => "1b:q4_k_m".parse().map_err(anyhow::Error::msg)?,
@@ -271,7 +272,7 @@ fn agree(
     peer: &Engine,
     cell: &Cell,
     model: &models::ModelOnDisk,
-    scratch: &std::path::Path,
+    scratch: &Path,
     settings: &Settings,
 ) -> Result<Value> {
     let name = cell.model.name();
@@ -312,6 +313,8 @@ fn check_build(peer: &Engine, report: &Value) -> Result<()> {
 /// The rounds of measuring.
 struct Rounds<'a> {
     engines: &'a [Engine],
+    /// Measures the limits.
+    twinfer: &'a Path,
     settings: &'a Settings,
     results: Results,
     /// (cell, engine) and the variant that was the fastest in the first round.
@@ -327,7 +330,7 @@ impl Rounds<'_> {
     fn round(&mut self, round: usize, rounds: usize) -> Result<()> {
         let cells = self.results.cells.len();
         for cell in 0..cells {
-            let limits = limits::measure(self.settings.threads);
+            let limits = Limits::measure(self.twinfer, self.settings.threads)?;
             self.results.limits.push(Beside { cell, round, limits });
             let mut order: Vec<usize> = (0..self.engines.len()).collect();
             // Nobody is always the first after a pause.
@@ -433,7 +436,7 @@ fn head(
             "Limits in the same minutes: memory read {} GB/s, int8 dot product {} GMAC/s. pp is held against the second, tg \
              against the first (weights and cache).",
             range(limits.iter().map(|b| b.limits.read).collect(), 1),
-            range(limits.iter().filter_map(|b| b.limits.dot).collect(), 0)
+            range(limits.iter().map(|b| b.limits.dot).collect(), 0)
         ),
     ];
     for engine in &state.engines[1..] {

@@ -10,12 +10,12 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use twinfer_benches::run;
 use twinfer_engine::gguf::{Metadata, ModelFile, TensorSpec, Writer};
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::GgmlType;
 
 use crate::plan::{ModelSpec, Test};
-use crate::run;
 
 /// A model's file and what a token costs in it.
 #[derive(Debug, Clone)]

@@ -95,7 +95,7 @@ impl Results {
             .filter_map(|(round, rate)| {
                 let beside = self.limits.iter().find(|b| b.cell == cell && b.round == round)?;
                 Some(if test.prompt {
-                    rate * model.gmacs(test) / beside.limits.dot?
+                    rate * model.gmacs(test) / beside.limits.dot
                 } else {
                     rate * model.gigabytes(test, self.cache_bytes) / beside.limits.read
                 })
@@ -255,7 +255,7 @@ mod tests {
             for cell in 0..2 {
                 let limits = Limits {
                     read: 40.0 * speed,
-                    dot: Some(200.0 * speed),
+                    dot: 200.0 * speed,
                 };
                 results.limits.push(Beside { cell, round, limits });
             }

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use twinfer_benches::machine::root;
+use twinfer_benches::run;
 
 use crate::engines::Peer;
-use crate::run;
 
 /// Pinned, so that results of different days compare. It brings the sources of llama.cpp along.
 const LLAMA_CPP_PYTHON: &str = "llama-cpp-python==0.3.36";
@@ -24,19 +24,6 @@ pub(crate) fn tools() -> Result<PathBuf> {
     let tools = root().join("target/tools");
     std::fs::create_dir_all(&tools)?;
     Ok(tools)
-}
-
-fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root());
-    cargo
-}
-
-/// This project's program, built as its users build it.
-pub(crate) fn twinfer() -> Result<PathBuf> {
-    eprintln!("building twinfer (release)");
-    run::quietly(cargo().args(["build", "--release", "--package", "twinfer"]))?;
-    Ok(root().join("target/release/twinfer"))
 }
 
 /// Makes the peer ready to run: a Python environment with llama.cpp built in; its interpreter.

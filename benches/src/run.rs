@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 /// The command as one would type it.
-pub(crate) fn line(command: &Command) -> String {
+#[must_use]
+pub fn line(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy())
@@ -16,7 +17,7 @@ pub(crate) fn line(command: &Command) -> String {
 }
 
 /// What it prints on standard output. Its standard error is shown only when it fails.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -36,12 +37,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Runs it for its effect.
-pub(crate) fn quietly(command: &mut Command) -> Result<()> {
+pub fn quietly(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
 /// The JSON that it prints.
-pub(crate) fn json(command: &mut Command) -> Result<Value> {
+pub fn json(command: &mut Command) -> Result<Value> {
     let text = output(command)?;
     let mut report =
         serde_json::from_str(&text).with_context(|| format!("`{}` printed no JSON", line(command)))?;
@@ -64,7 +65,7 @@ fn leave_out_directories(report: &mut Value) {
 }
 
 /// Runs something long, its output in a file that is named when it fails.
-pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
+pub fn logged(command: &mut Command, log: &Path) -> Result<()> {
     let file = std::fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let status = command
         .stdin(Stdio::null())
