@@ -147,7 +147,7 @@ fn logit_bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 /// What the options of generation come to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Generation {
     /// Tokens at most; `None` for as many as fit.
     pub(crate) predict: Option<usize>,
