@@ -54,15 +54,16 @@ fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
         n_ctx: 256,
         n_batch: 16,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k: cache,
         cache_type_v: cache,
     };
     let mut context = Context::new(model, team, options).unwrap();
-    let mut sequence = context.new_sequence();
-    context.prefill(&mut sequence, &[1, 2, 3]).unwrap();
+    let sequence = context.open().unwrap();
+    context.prefill(sequence, &[1, 2, 3]).unwrap();
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     for token in (0..150).map(|i| i % 48) {
-        context.decode(&mut sequence, token).unwrap();
+        context.decode(sequence, token).unwrap();
     }
     ALLOCATIONS.load(Ordering::SeqCst) - before
 }

@@ -134,6 +134,7 @@ impl<'a> Compute<'a> {
             n_ctx,
             n_batch,
             n_sequences: 1,
+            pool: Pool::Whole,
             cache_type_k,
             cache_type_v,
         };

@@ -258,6 +258,7 @@ impl Allowed<'_> {
             n_ctx: whole,
             n_batch: 1,
             n_sequences: 1,
+            pool: Pool::Whole,
             cache_type_k: self.cache.0,
             cache_type_v: self.cache.1,
         };

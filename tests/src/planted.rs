@@ -210,6 +210,7 @@ fn context(file: &ModelFile, backend: &'static dyn Backend) -> Result<Context> {
         n_ctx: N_TOKENS + 64,
         n_batch: 1,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k: CacheType::F16,
         cache_type_v: CacheType::F16,
     };

@@ -23,7 +23,7 @@ pub fn generate(
     let tokenizer = Tokenizer::from_metadata(file.metadata())?;
     let model = load(&file)?;
     let mut context = Context::new(model, Team::single(), sizes.options()?)?;
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let mut sampler = Sampler::new(setting.params()?, tokenizer.n_vocab())?;
     let mut scratch = Scratch::default();
     let prompt = tokenizer.encode(
@@ -39,12 +39,12 @@ pub fn generate(
     let mut decoder = tokenizer.stream_decoder(false);
     let mut text = String::new();
     let mut ids = Vec::with_capacity(n);
-    let mut next = sampler.sample(context.prefill(&mut sequence, &prompt)?, &mut scratch)?;
+    let mut next = sampler.sample(context.prefill(sequence, &prompt)?, &mut scratch)?;
     while ids.len() < n && !tokenizer.is_end(next) {
         sampler.accept(next)?;
         ids.push(next);
         text.push_str(decoder.push(next));
-        next = sampler.sample(context.decode(&mut sequence, next)?, &mut scratch)?;
+        next = sampler.sample(context.decode(sequence, next)?, &mut scratch)?;
     }
     text.push_str(decoder.flush());
     Ok(json!({ "prompt": prompt, "ids": ids, "text": text }))

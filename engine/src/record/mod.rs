@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use crate::cache::{CacheType, Sequence};
+use crate::cache::{CacheType, Pool, SeqId};
 use crate::context::{Context, ContextOptions};
 use crate::digest::Digest;
 use crate::kernels::NUMERICS_VERSION;
@@ -70,6 +70,7 @@ pub fn context_options(cache_type_k: CacheType, cache_type_v: CacheType) -> Cont
         n_ctx: N_CTX,
         n_batch: N_CTX,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k,
         cache_type_v,
     }
@@ -147,7 +148,7 @@ pub struct Recording {
 /// A prompt under way.
 #[derive(Debug)]
 struct Run {
-    sequence: Sequence,
+    sequence: SeqId,
     sampler: Sampler,
     /// The prompt's tokens and those sampled.
     tokens: Vec<u32>,
@@ -207,7 +208,7 @@ impl Recording {
         let (digest, positions, last) = (&mut run.digest, &mut run.positions, &mut run.last);
         let all = &mut self.all;
         context.eval_all(
-            &mut run.sequence,
+            run.sequence,
             &run.tokens[computed..computed + n],
             &mut |_, logits| {
                 all.update(logits);
@@ -226,6 +227,7 @@ impl Recording {
             return Ok(None);
         }
         if let (Some(prompt), Some(run)) = (self.rest.pop_front(), self.run.take()) {
+            context.close(run.sequence)?;
             self.answers.push(Answer {
                 prompt: prompt.name.into(),
                 tokens: run.tokens,
@@ -254,13 +256,13 @@ impl Recording {
 }
 
 impl Run {
-    fn new(prompt: &Prompt, context: &Context) -> Result<Self> {
+    fn new(prompt: &Prompt, context: &mut Context) -> Result<Self> {
         let params = SamplerParams {
             seed: prompt.seed,
             ..SamplerParams::default()
         };
         Ok(Run {
-            sequence: context.new_sequence(),
+            sequence: context.open()?,
             sampler: Sampler::new(params, context.model().config().n_vocab)?,
             tokens: prompt.tokens.clone(),
             digest: Digest::new(),

@@ -123,21 +123,21 @@ fn with_a_batch_beyond_the_context_are_small() {
 fn refuse_what_they_have_no_room_for() {
     let model = model("llama-gqa");
     let mut context = context(&model, 64, 8, 1).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     assert!(matches!(
-        context.prefill(&mut sequence, &[]),
+        context.prefill(sequence, &[]),
         Err(Error::InvalidInput { .. })
     ));
     for token in [48, 1 << 20, u32::MAX] {
-        let error = context.prefill(&mut sequence, &[1, token]).map(drop).unwrap_err();
+        let error = context.prefill(sequence, &[1, token]).map(drop).unwrap_err();
         assert_eq!(error, Error::TokenOutOfRange { token, n_vocab: 48 });
         assert!(error.to_string().contains(&token.to_string()), "{error}");
         assert_eq!(error.class(), Class::Request);
-        assert!(context.decode(&mut sequence, token).is_err());
+        assert!(context.decode(sequence, token).is_err());
     }
     assert_eq!(sequence.len(), 0);
-    context.prefill(&mut sequence, &[1; 64]).unwrap();
-    let error = context.decode(&mut sequence, 1).map(drop).unwrap_err();
+    context.prefill(sequence, &[1; 64]).unwrap();
+    let error = context.decode(sequence, 1).map(drop).unwrap_err();
     assert_eq!(
         error,
         Error::ContextFull {
@@ -148,7 +148,7 @@ fn refuse_what_they_have_no_room_for() {
     assert_eq!(error.class(), Class::TooLarge);
     assert_eq!(sequence.len(), 64);
     sequence.truncate(63).unwrap();
-    assert!(context.decode(&mut sequence, 1).is_ok());
+    assert!(context.decode(sequence, 1).is_ok());
 }
 
 /// Another sequence has the pages: nothing is wrong with the request, and there is room again when that one ends.
@@ -156,9 +156,9 @@ fn refuse_what_they_have_no_room_for() {
 fn whose_pages_others_hold_are_full_for_a_time() {
     let model = model("llama-gqa");
     let mut context = context(&model, 128, 8, 1).unwrap();
-    let mut first = context.new_sequence();
+    let first = context.open().unwrap();
     context.prefill(&mut first, &[1; 65]).unwrap();
-    let mut second = context.new_sequence();
+    let second = context.open().unwrap();
     let error = context.prefill(&mut second, &[1]).map(drop).unwrap_err();
     assert_eq!(error, Error::CacheFull { needed: 1 });
     assert_eq!(error.class(), Class::Full);
@@ -174,15 +174,15 @@ fn whose_pages_others_hold_are_full_for_a_time() {
 fn cannot_be_cut_to_before_a_window() {
     let model = model("gemma3-pattern");
     let mut context = context(&model, 512, 8, 1).unwrap();
-    let mut sequence = context.new_sequence();
-    context.prefill(&mut sequence, &[1; 400]).unwrap();
+    let sequence = context.open().unwrap();
+    context.prefill(sequence, &[1; 400]).unwrap();
     let error = sequence.truncate(10).unwrap_err();
     assert!(matches!(error, Error::WindowPassed { len: 10, .. }), "{error}");
     assert_eq!((error.class(), sequence.len()), (Class::Request, 400));
     let error = sequence.truncate(401).unwrap_err();
     assert!(matches!(error, Error::InvalidInput { .. }), "{error}");
     sequence.truncate(0).unwrap();
-    context.prefill(&mut sequence, &[1]).unwrap();
+    context.prefill(sequence, &[1]).unwrap();
 }
 
 /// Rows that make no sense are refused one and all, and no rows at all are no work.
@@ -190,7 +190,7 @@ fn cannot_be_cut_to_before_a_window() {
 fn take_only_batches_that_make_sense() {
     let model = model("llama-gqa");
     let mut context = context(&model, 64, 8, 1).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let mut outputs = 0;
     let mut run = |context: &mut Context, batch: &mut Batch, sequence: &mut Sequence| {
         context.forward(batch, &mut [sequence], &mut (), &mut |_, _| outputs += 1)

@@ -286,14 +286,14 @@ fn measure(
         .collect();
     let (before, tokens) = tokens.split_at(test.depth);
     let mut seconds = Vec::new();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open()?;
     for repetition in 0..=repetitions {
         // What is in the cache before stays there, unless a sliding window has moved past it.
         if sequence.truncate(test.depth).is_err() || sequence.len() < test.depth {
             sequence.truncate(0)?;
             for batch in before.chunks(n_batch) {
                 interrupt::check()?;
-                context.prefill(&mut sequence, batch)?;
+                context.prefill(sequence, batch)?;
             }
         }
         let start = Instant::now();
@@ -301,13 +301,13 @@ fn measure(
             Kind::Prompt(_) => {
                 for batch in tokens.chunks(n_batch) {
                     interrupt::check()?;
-                    context.prefill(&mut sequence, batch)?;
+                    context.prefill(sequence, batch)?;
                 }
             }
             Kind::Generation(_) => {
                 for &token in tokens {
                     interrupt::check()?;
-                    context.decode(&mut sequence, token)?;
+                    context.decode(sequence, token)?;
                 }
             }
         }

@@ -48,14 +48,14 @@ fn sampled(
     let mut context = subject.context(cell, teams);
     let mut sampler = Sampler::new(params, subject.config.n_vocab).unwrap();
     let mut scratch = Scratch::fitting(&sampler);
-    let mut sequence = context.new_sequence();
-    let mut logits = context.prefill(&mut sequence, &subject.tokens).unwrap();
+    let sequence = context.open().unwrap();
+    let mut logits = context.prefill(sequence, &subject.tokens).unwrap();
     let mut ids = Vec::new();
     for _ in 0..N {
         let id = sampler.sample(logits, &mut scratch).unwrap();
         sampler.accept(id).unwrap();
         ids.push(id);
-        logits = context.decode(&mut sequence, id).unwrap();
+        logits = context.decode(sequence, id).unwrap();
     }
     ids
 }
