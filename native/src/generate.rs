@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use twinfer_engine::cache::Sequence;
 use twinfer_engine::context::Context;
-use twinfer_engine::sample::{Sampler, dry_breakers};
-use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, TokenKind, Tokenizer};
+use twinfer_engine::sample::{Sampler, Scratch};
+use twinfer_engine::tokenizer::{StopFilter, TokenKind, Tokenizer};
 
-use crate::args::Generation;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::settings::Verbosity;
@@ -87,6 +86,7 @@ pub(crate) struct Session {
     context: Context,
     sequence: Sequence,
     tokens: Vec<u32>,
+    scratch: Scratch,
     verbosity: Verbosity,
 }
 
@@ -97,6 +97,7 @@ impl Session {
             context,
             sequence,
             tokens: Vec::new(),
+            scratch: Scratch::default(),
             verbosity,
         }
     }
@@ -163,7 +164,9 @@ impl Session {
                 }
             };
             let logits = self.context.prefill_with(&mut self.sequence, new, &mut report)?;
-            logits.map(|logits| sampler.sample(logits)).transpose()?
+            logits
+                .map(|logits| sampler.sample(logits, &mut self.scratch))
+                .transpose()?
         };
         drop(progress);
         outcome.prompt_time = start.elapsed();
@@ -212,7 +215,7 @@ impl Session {
             let logits = self.context.decode(&mut self.sequence, token)?;
             self.tokens.push(token);
             outcome.n_steps += 1;
-            token = sampler.sample(logits)?;
+            token = sampler.sample(logits, &mut self.scratch)?;
         };
         if outcome.end != End::Stop {
             let (mut text, stopped) = stop.push(decoder.flush());
@@ -236,28 +239,6 @@ fn stop_tokens(tokenizer: &Tokenizer, stop: &[String]) -> Vec<u32> {
         (tokenizer.token_kind(id) == TokenKind::Control).then_some(id)
     };
     stop.iter().filter_map(token).collect()
-}
-
-/// The sampler of these settings, for this model.
-pub(crate) fn sampler(settings: &Generation, tokenizer: &Tokenizer, n_ctx: usize) -> Result<Sampler> {
-    let mut params = settings.params.clone();
-    params.n_ctx = n_ctx.min(twinfer_engine::sample::MAX_LAST_N);
-    if settings.ignore_eos {
-        let end = tokenizer.end_tokens().iter();
-        params.logit_bias.extend(end.map(|&id| (id, f32::NEG_INFINITY)));
-    }
-    if params.dry_multiplier > 0.0 {
-        let piece = |id| tokenizer.token_bytes(id, true).unwrap_or_default().to_vec();
-        // A text of a few characters is far below the tokenizer's limit; should it fail, the head alone breaks.
-        let encode = |text: &str| {
-            tokenizer
-                .encode(text, EncodeOptions::default())
-                .unwrap_or_default()
-        };
-        params.dry_sequence_breakers =
-            dry_breakers(&settings.dry_breakers, tokenizer.n_vocab(), &piece, &encode);
-    }
-    Ok(Sampler::new(params, tokenizer.n_vocab())?)
 }
 
 /// A seed that differs each time.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use twinfer_engine::Result;
 use twinfer_engine::context::Context;
-use twinfer_engine::sample::Sampler;
+use twinfer_engine::sample::{Sampler, Scratch};
 use twinfer_engine::team::Team;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 
@@ -25,6 +25,7 @@ pub fn generate(
     let mut context = Context::new(model, Team::single(), sizes.options()?)?;
     let sequence = context.open().unwrap();
     let mut sampler = Sampler::new(setting.params()?, tokenizer.n_vocab())?;
+    let mut scratch = Scratch::default();
     let prompt = tokenizer.encode(
         prompt,
         EncodeOptions {
@@ -38,12 +39,12 @@ pub fn generate(
     let mut decoder = tokenizer.stream_decoder(false);
     let mut text = String::new();
     let mut ids = Vec::with_capacity(n);
-    let mut next = sampler.sample(context.prefill(sequence, &prompt)?)?;
+    let mut next = sampler.sample(context.prefill(sequence, &prompt)?, &mut scratch)?;
     while ids.len() < n && !tokenizer.is_end(next) {
         sampler.accept(next)?;
         ids.push(next);
         text.push_str(decoder.push(next));
-        next = sampler.sample(context.decode(sequence, next)?)?;
+        next = sampler.sample(context.decode(sequence, next)?, &mut scratch)?;
     }
     text.push_str(decoder.flush());
     Ok(json!({ "prompt": prompt, "ids": ids, "text": text }))

@@ -15,7 +15,7 @@ use wasm_bindgen::prelude::*;
 use crate::error::{Result, js, template_error, with_code};
 use crate::loading::memory_bytes;
 use crate::request::{Prompt, Request};
-use crate::session::{Limits, Session, Step, Wanted, sampler};
+use crate::session::{Limits, Session, Step, Wanted};
 use crate::threads;
 
 /// What a model needs beside its weights.
@@ -172,7 +172,7 @@ impl Engine {
                 ),
             ));
         }
-        let sampler = sampler(request.sampling, request.ignore_eos, self.tokenizer()?, n_ctx).map_err(js)?;
+        let sampler = request.sampling.sampler(self.tokenizer()?, n_ctx).map_err(js)?;
         let limits = Limits {
             max_tokens: request.max_tokens,
             stop: request.stop,

@@ -7,9 +7,8 @@ use twinfer_engine::cache::Sequence;
 use twinfer_engine::context::Context;
 use twinfer_engine::digest::Digest;
 use twinfer_engine::model::probe::Probe;
-use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, SamplerParams, dry_breakers};
-use twinfer_engine::sample::{MAX_LAST_N, Sampler};
-use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, StreamDecoder, Tokenizer};
+use twinfer_engine::sample::{Sampler, Scratch};
+use twinfer_engine::tokenizer::{StopFilter, StreamDecoder, Tokenizer};
 use twinfer_engine::trace::{Capture, Place, Trace, describe};
 
 /// Why a text ended.
@@ -75,6 +74,7 @@ pub struct Session {
     context: Context,
     sequence: Sequence,
     tokens: Vec<u32>,
+    scratch: Scratch,
     run: Option<Run>,
     evaluation: Option<Evaluation>,
 }
@@ -122,6 +122,7 @@ impl Session {
             context,
             sequence,
             tokens: Vec::new(),
+            scratch: Scratch::default(),
             run: None,
             evaluation: None,
         }
@@ -205,7 +206,9 @@ impl Session {
         let logits = self
             .context
             .prefill_with(&mut self.sequence, &run.rest, &mut one_step)?;
-        run.next = logits.map(|logits| run.sampler.sample(logits)).transpose()?;
+        run.next = logits
+            .map(|logits| run.sampler.sample(logits, &mut self.scratch))
+            .transpose()?;
         let done = self.sequence.len() - before;
         self.tokens.extend(run.rest.drain(..done));
         Ok(run.rest.is_empty())
@@ -229,7 +232,7 @@ impl Session {
             (None, Some(last)) => {
                 let logits = self.context.decode(&mut self.sequence, last)?;
                 self.tokens.push(last);
-                run.sampler.sample(logits)?
+                run.sampler.sample(logits, &mut self.scratch)?
             }
         };
         if tokenizer.is_end(token) && !run.ignores(token) {
@@ -309,30 +312,4 @@ impl Run {
         }
         Step::End(end, text)
     }
-}
-
-/// A sampler with these parameters for a model.
-pub fn sampler(
-    mut params: SamplerParams,
-    ignore_eos: bool,
-    tokenizer: &Tokenizer,
-    n_ctx: usize,
-) -> Result<Sampler> {
-    params.n_ctx = n_ctx.min(MAX_LAST_N);
-    if ignore_eos {
-        let end = tokenizer.end_tokens().iter();
-        params.logit_bias.extend(end.map(|&id| (id, f32::NEG_INFINITY)));
-    }
-    if params.dry_multiplier > 0.0 {
-        let piece = |id| tokenizer.token_bytes(id, true).unwrap_or_default().to_vec();
-        // A text of a few characters is far below the tokenizer's limit; should it fail, the head alone breaks.
-        let encode = |text: &str| {
-            tokenizer
-                .encode(text, EncodeOptions::default())
-                .unwrap_or_default()
-        };
-        params.dry_sequence_breakers =
-            dry_breakers(&DEFAULT_DRY_BREAKERS, tokenizer.n_vocab(), &piece, &encode);
-    }
-    Sampler::new(params, tokenizer.n_vocab())
 }

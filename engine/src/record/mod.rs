@@ -16,7 +16,7 @@ use crate::cache::{CacheType, Pool, SeqId};
 use crate::context::{Context, ContextOptions};
 use crate::digest::Digest;
 use crate::kernels::NUMERICS_VERSION;
-use crate::sample::{Sampler, SamplerParams};
+use crate::sample::{Sampler, SamplerParams, Scratch};
 use crate::{Error, Result};
 
 /// Version of the prompts and of what is done with them. A change of either bumps it.
@@ -139,6 +139,7 @@ pub struct Recording {
     /// Prompts that are not done; the first one is under way where there is a [`Run`].
     rest: VecDeque<Prompt>,
     run: Option<Run>,
+    scratch: Scratch,
     all: Digest,
     answers: Vec<Answer>,
     done: usize,
@@ -173,6 +174,7 @@ impl Recording {
             model,
             rest: prompts(context.model().config().n_vocab).into(),
             run: None,
+            scratch: Scratch::default(),
             all: Digest::new(),
             answers: Vec::new(),
             done: 0,
@@ -198,7 +200,7 @@ impl Recording {
         };
         let computed = run.positions.len();
         if computed == run.tokens.len() {
-            let token = run.sampler.sample(&run.last)?;
+            let token = run.sampler.sample(&run.last, &mut self.scratch)?;
             run.sampler.accept(token)?;
             run.tokens.push(token);
         }

@@ -2,6 +2,7 @@
 
 use crate::failure::Usage;
 use clap::Args;
+use twinfer_engine::generation::Sampling;
 use twinfer_engine::sample::{
     DEFAULT_DRY_BREAKERS, SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq,
 };
@@ -151,12 +152,8 @@ fn logit_bias(text: &str) -> Result<(u32, f32), String> {
 pub(crate) struct Generation {
     /// Tokens at most; `None` for as many as fit.
     pub(crate) predict: Option<usize>,
-    /// Checked; without what needs the model: breakers, the context size, the end tokens' bias.
-    pub(crate) params: SamplerParams,
-    /// The strings that end a repetition, for DRY.
-    pub(crate) dry_breakers: Vec<String>,
-    /// The model's end tokens are never chosen.
-    pub(crate) ignore_eos: bool,
+    /// Checked.
+    pub(crate) sampling: Sampling,
 }
 
 impl GenerationArgs {
@@ -170,9 +167,11 @@ impl GenerationArgs {
         };
         Ok(Generation {
             predict: self.predict.and_then(|n| usize::try_from(n).ok()),
-            params: self.sampler_params(seed)?,
-            dry_breakers: breakers.iter().map(|&text| text.into()).collect(),
-            ignore_eos: self.ignore_eos,
+            sampling: Sampling {
+                params: self.sampler_params(seed)?,
+                dry_breakers: breakers.iter().map(|&text| text.into()).collect(),
+                ignore_eos: self.ignore_eos,
+            },
         })
     }
 

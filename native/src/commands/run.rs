@@ -69,11 +69,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     }
     let context = compute.context(&model, n_ctx, N_BATCH)?;
     let _pinned = compute.pin_caller();
-    let mut sampler = generate::sampler(&generation, &tokenizer, n_ctx)?;
+    let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
     verbosity.detail(&format!(
         "prompt of {} tokens; {:?}",
         ids.len(),
-        generation.params
+        generation.sampling.params
     ));
 
     let display_prompt = !args.no_display_prompt && !args.chat;
@@ -98,7 +98,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     if !ends_line {
         output::to_stdout("\n")?;
     }
-    let seed = if generation.params.temp > 0.0 {
+    let seed = if generation.sampling.params.temp > 0.0 {
         format!("; seed {seed}")
     } else {
         String::new()

@@ -2,7 +2,7 @@
 
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::select;
-use twinfer_engine::sample::{Sampler, SamplerParams};
+use twinfer_engine::sample::{Sampler, SamplerParams, Scratch};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::cells::{self, Cell, Subject};
@@ -47,11 +47,12 @@ fn sampled(
 ) -> Vec<u32> {
     let mut context = subject.context(cell, teams);
     let mut sampler = Sampler::new(params, subject.config.n_vocab).unwrap();
+    let mut scratch = Scratch::fitting(&sampler);
     let sequence = context.open().unwrap();
     let mut logits = context.prefill(sequence, &subject.tokens).unwrap();
     let mut ids = Vec::new();
     for _ in 0..N {
-        let id = sampler.sample(logits).unwrap();
+        let id = sampler.sample(logits, &mut scratch).unwrap();
         sampler.accept(id).unwrap();
         ids.push(id);
         logits = context.decode(sequence, id).unwrap();
