@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use twinfer_engine::cache::Sequence;
+use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
 use twinfer_engine::sample::{Sampler, Scratch};
 use twinfer_engine::tokenizer::{StopFilter, TokenKind, Tokenizer};
@@ -84,22 +84,22 @@ pub(crate) struct Limits<'a> {
 #[derive(Debug)]
 pub(crate) struct Session {
     context: Context,
-    sequence: Sequence,
+    sequence: SeqId,
     tokens: Vec<u32>,
     scratch: Scratch,
     verbosity: Verbosity,
 }
 
 impl Session {
-    pub(crate) fn new(context: Context, verbosity: Verbosity) -> Self {
-        let sequence = context.new_sequence();
-        Self {
+    pub(crate) fn new(mut context: Context, verbosity: Verbosity) -> Result<Self> {
+        let sequence = context.open()?;
+        Ok(Self {
             context,
             sequence,
             tokens: Vec::new(),
             scratch: Scratch::default(),
             verbosity,
-        }
+        })
     }
 
     /// Positions that the context has.
@@ -117,13 +117,13 @@ impl Session {
     fn reuse(&mut self, prompt: &[u32]) -> usize {
         let common = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let kept = common.min(prompt.len().saturating_sub(1));
-        if self.sequence.truncate(kept).is_ok() {
+        if self.context.truncate(self.sequence, kept).is_ok() {
             self.tokens.truncate(kept);
             return kept;
         }
         // A sliding window has moved past it. The old pages go back before the new sequence takes any.
         self.tokens.clear();
-        self.sequence = self.context.new_sequence();
+        let _ = self.context.truncate(self.sequence, 0);
         0
     }
 
@@ -163,14 +163,15 @@ impl Session {
                     ControlFlow::Continue(())
                 }
             };
-            let logits = self.context.prefill_with(&mut self.sequence, new, &mut report)?;
+            let logits = self.context.prefill_with(self.sequence, new, &mut report)?;
             logits
                 .map(|logits| sampler.sample(logits, &mut self.scratch))
                 .transpose()?
         };
         drop(progress);
         outcome.prompt_time = start.elapsed();
-        self.tokens.extend_from_slice(&new[..self.sequence.len() - kept]);
+        self.tokens
+            .extend_from_slice(&new[..self.context.seq_len(self.sequence)? - kept]);
         let Some(mut token) = first else {
             outcome.end = End::Interrupted;
             return Ok(outcome);
@@ -212,7 +213,7 @@ impl Session {
             if self.tokens.len() >= self.capacity() {
                 break End::ContextFull;
             }
-            let logits = self.context.decode(&mut self.sequence, token)?;
+            let logits = self.context.decode(self.sequence, token)?;
             self.tokens.push(token);
             outcome.n_steps += 1;
             token = sampler.sample(logits, &mut self.scratch)?;

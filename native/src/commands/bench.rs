@@ -289,8 +289,8 @@ fn measure(
     let sequence = context.open()?;
     for repetition in 0..=repetitions {
         // What is in the cache before stays there, unless a sliding window has moved past it.
-        if sequence.truncate(test.depth).is_err() || sequence.len() < test.depth {
-            sequence.truncate(0)?;
+        if context.seq_len(sequence)? < test.depth || context.truncate(sequence, test.depth).is_err() {
+            context.truncate(sequence, 0)?;
             for batch in before.chunks(n_batch) {
                 interrupt::check()?;
                 context.prefill(sequence, batch)?;

@@ -47,7 +47,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     let context = compute.context(&model, n_ctx, N_BATCH)?;
     let _pinned = compute.pin_caller();
     let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
-    let mut session = Session::new(context, verbosity);
+    let mut session = Session::new(context, verbosity)?;
     let mut editor = Editor::new(!args.no_history)?;
     let mut conversation = Conversation::new(args.system.clone());
     if editor.interactive() {

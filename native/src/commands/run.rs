@@ -93,7 +93,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
         special: args.special,
         at_start: args.chat || text.is_empty(),
     };
-    let mut session = Session::new(context, verbosity);
+    let mut session = Session::new(context, verbosity)?;
     let outcome = session.generate(&tokenizer, &mut sampler, &ids, &limits, &mut print)?;
     if !ends_line {
         output::to_stdout("\n")?;
