@@ -60,7 +60,10 @@ pub(crate) struct BatchArgs {
 fn bytes(text: &str) -> Result<u64, String> {
     let expected = || "expected a number of bytes, or of K, M or G of them, as in 512M or 1.5G".to_string();
     let upper = text.trim().to_ascii_uppercase();
-    let unit = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
+    let unit = upper
+        .strip_suffix("IB")
+        .or_else(|| upper.strip_suffix('B'))
+        .unwrap_or(&upper);
     let (number, shift) = match unit.char_indices().last() {
         Some((at, 'K')) => (&unit[..at], 10),
         Some((at, 'M')) => (&unit[..at], 20),

@@ -16,12 +16,11 @@ mod journal;
 mod request;
 mod room;
 mod schedule;
-mod writing;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::NUMERICS_VERSION;
@@ -60,7 +59,13 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
     let all = digest_of_all(settings, &file, &defaults, args)?;
     let about = About {
         model: model_name(source),
-        fingerprint: all.clone().finalize().iter().take(8).map(|b| format!("{b:02x}")).collect(),
+        fingerprint: all
+            .clone()
+            .finalize()
+            .iter()
+            .take(8)
+            .map(|b| format!("{b:02x}"))
+            .collect(),
         created: input.time(),
     };
 
@@ -75,7 +80,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
         return journal.finish();
     }
     if before > 0 {
-        verbosity.note(&format!("note: {before} of {total} lines are answered already in {shown}"));
+        verbosity.note(&format!(
+            "note: {before} of {total} lines are answered already in {shown}"
+        ));
     }
     if before == total {
         return journal.finish();
@@ -122,7 +129,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
         Err(error) => {
             let written = before + counts.written;
             let way = if can_go_on {
-                format!("{written} of {total} lines are answered in {shown}; the same command goes on with them")
+                format!(
+                    "{written} of {total} lines are answered in {shown}; the same command goes on with them"
+                )
             } else {
                 format!("{written} of {total} lines are answered")
             };

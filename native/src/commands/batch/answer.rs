@@ -59,7 +59,9 @@ impl Asked {
     /// What any answer to it begins with.
     pub(super) fn head(&self) -> String {
         let fields = match self.form {
-            Form::Own => json!({"line": self.line, "custom_id": self.custom_id, "request_id": self.request_id()}),
+            Form::Own => {
+                json!({"line": self.line, "custom_id": self.custom_id, "request_id": self.request_id()})
+            }
             Form::OpenAi(_) => json!({"id": self.openai_id(), "custom_id": self.custom_id}),
         };
         let mut text = without_nulls(fields).to_string();
@@ -84,7 +86,8 @@ impl Asked {
     }
 
     fn own(&self, outcome: &Result<Answer, Fault>) -> Value {
-        let mut value = json!({"line": self.line, "custom_id": self.custom_id, "request_id": self.request_id()});
+        let mut value =
+            json!({"line": self.line, "custom_id": self.custom_id, "request_id": self.request_id()});
         match outcome {
             Ok(answer) => {
                 value["text"] = answer.text.as_str().into();
@@ -251,13 +254,15 @@ mod tests {
     fn the_form_of_openai() {
         let chat = asked(Form::OpenAi(Endpoint::Chat), Some("a"));
         let value: Value = serde_json::from_str(&chat.answer(&Ok(answer(None)), &about())).unwrap();
-        assert_eq!((&value["id"], &value["error"]), (&json!("batch_req_12"), &Value::Null));
+        assert_eq!(
+            (&value["id"], &value["error"]),
+            (&json!("batch_req_12"), &Value::Null)
+        );
         let response = &value["response"];
         assert_eq!(response["status_code"], 200);
         assert_eq!(response["body"]["choices"][0]["message"]["role"], "assistant");
         assert_eq!(response["body"]["id"], "chatcmpl-00000000000000ab");
-        let fault: Value =
-            serde_json::from_str(&chat.answer(&Err(Fault::whole("no")), &about())).unwrap();
+        let fault: Value = serde_json::from_str(&chat.answer(&Err(Fault::whole("no")), &about())).unwrap();
         assert_eq!(fault["response"]["status_code"], 400);
         assert_eq!(fault["response"]["body"]["error"]["message"], "no");
         let completion = asked(Form::OpenAi(Endpoint::Completions), Some("a"));
@@ -268,7 +273,11 @@ mod tests {
 
     #[test]
     fn an_answer_says_which_line_it_is_of() {
-        let forms = [Form::Own, Form::OpenAi(Endpoint::Chat), Form::OpenAi(Endpoint::Completions)];
+        let forms = [
+            Form::Own,
+            Form::OpenAi(Endpoint::Chat),
+            Form::OpenAi(Endpoint::Completions),
+        ];
         for form in forms {
             for custom_id in [None, Some("a\u{e9}\"\n")] {
                 let asked = asked(form, custom_id);
@@ -282,7 +291,14 @@ mod tests {
                 }
             }
         }
-        for other in ["", "{}", "[1]", "{\"prompt\": \"a\"}", "{\"line\": 3}", "{\"line\":3,\"request_id\":\"5\"}"] {
+        for other in [
+            "",
+            "{}",
+            "[1]",
+            "{\"prompt\": \"a\"}",
+            "{\"line\": 3}",
+            "{\"line\":3,\"request_id\":\"5\"}",
+        ] {
             assert_eq!(read(other.as_bytes()), None, "{other}");
         }
     }

@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
-use twinfer_engine::sample::{SamplerKind, SamplerParams};
+use twinfer_engine::generation::{Generation, Limits, Sampling};
+use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use twinfer_template::{ChatTemplate, CivilTime, Inputs};
 
-use super::answer::{About, Answer, Asked};
+use super::answer::{About, Answer, Asked, Finish};
 use super::input::Lines;
 use super::journal::{Done, Journal};
 use super::request::{self, Defaults, Fault, Prompt, Request, Seed};
-use super::writing::Writing;
-use crate::args::Generation;
 use crate::generate;
 
 /// What turns prompts into tokens.
@@ -33,39 +32,23 @@ pub(super) struct Job {
     /// Place among the lines that this run answers.
     place: u64,
     asked: Asked,
-    /// The prompt's tokens, and those that were sampled and evaluated or are to be.
-    pub(super) tokens: Vec<u32>,
-    pub(super) n_prompt: usize,
-    pub(super) writing: Writing,
-    generation: Generation,
-    stop: Vec<String>,
-    at_start: bool,
+    /// The prompt's tokens.
+    pub(super) prompt: Vec<u32>,
+    pub(super) sampling: Sampling,
+    pub(super) limits: Limits,
+    /// Made when the line was read, so that what is wrong with it is said then; taken when it begins.
+    pub(super) sampler: Option<Sampler>,
+    /// Where it was begun and put back to the queue.
+    pub(super) begun: Option<Generation>,
+    pub(super) text: String,
     seed: Option<u32>,
 }
 
 impl Job {
-    /// Forgets what was sampled.
-    pub(super) fn restart(&mut self, prompts: &Prompts) -> Result<()> {
-        self.tokens.truncate(self.n_prompt);
-        self.writing = writing(prompts, &self.generation, &self.stop, &self.tokens, self.at_start)?;
-        Ok(())
+    /// What is to be computed: the prompt, and what was generated after it.
+    pub(super) fn tokens(&self) -> &[u32] {
+        self.begun.as_ref().map_or(&self.prompt, Generation::tokens)
     }
-
-    pub(super) fn line(&self) -> u64 {
-        self.asked.line
-    }
-}
-
-fn writing(
-    prompts: &Prompts,
-    generation: &Generation,
-    stop: &[String],
-    prompt: &[u32],
-    at_start: bool,
-) -> Result<Writing> {
-    let tokenizer = &prompts.tokenizer;
-    let sampler = generate::sampler(generation, tokenizer, prompts.n_ctx)?;
-    Ok(Writing::new(tokenizer, sampler, prompt, stop, generation.predict, at_start)?)
 }
 
 /// Where lines come from and answers go.
@@ -134,7 +117,7 @@ impl Desk<'_> {
     fn job(&self, place: u64, asked: &Asked, request: Request) -> Result<Job, Fault> {
         let Request {
             prompt,
-            mut generation,
+            generation,
             seed,
             stop,
         } = request;
@@ -148,30 +131,37 @@ impl Desk<'_> {
             Seed::Unsaid => self.seed.unwrap_or_else(generate::random_seed),
             Seed::Random => generate::random_seed(),
         };
-        generation.params.seed = seed;
-        let tokens = self.prompts.tokens(prompt)?;
-        let writing = writing(&self.prompts, &generation, &stop, &tokens, at_start)
-            .map_err(|error| Fault::whole(format!("{error:#}")))?;
+        let mut sampling = generation.sampling;
+        sampling.params.seed = seed;
+        let prompt = self.prompts.tokens(prompt)?;
+        let sampler = sampling
+            .sampler(&self.prompts.tokenizer, self.prompts.n_ctx)
+            .map_err(|error| Fault::whole(error.to_string()))?;
         Ok(Job {
             place,
             asked: asked.clone(),
-            n_prompt: tokens.len(),
-            tokens,
-            writing,
-            seed: is_random(&generation.params).then_some(seed),
-            generation,
-            stop,
-            at_start,
+            prompt,
+            seed: is_random(&sampling.params).then_some(seed),
+            sampling,
+            limits: Limits {
+                max_tokens: generation.predict,
+                stop,
+                special: false,
+                at_start,
+            },
+            sampler: Some(sampler),
+            begun: None,
+            text: String::new(),
         })
     }
 
-    /// Answers a job.
-    pub(super) fn answer(&mut self, job: Job, outcome: Result<super::answer::Finish, Fault>) -> Result<()> {
-        let outcome = outcome.map(|finish| Answer {
-            text: job.writing.text,
+    /// Answers a job, with the number of its tokens and why they ended.
+    pub(super) fn answer(&mut self, job: Job, outcome: Result<(usize, Finish), Fault>) -> Result<()> {
+        let outcome = outcome.map(|(completion_tokens, finish)| Answer {
+            text: job.text,
             finish,
-            prompt_tokens: job.n_prompt,
-            completion_tokens: job.writing.n_tokens,
+            prompt_tokens: job.prompt.len(),
+            completion_tokens,
             seed: job.seed,
         });
         self.write(job.place, &job.asked, &outcome)
@@ -216,7 +206,10 @@ impl Prompts {
                     parse_special: true,
                 };
                 let tokens = self.tokenizer.encode(&text, options);
-                ("prompt", tokens.map_err(|error| Fault::new("prompt", error.to_string()))?)
+                (
+                    "prompt",
+                    tokens.map_err(|error| Fault::new("prompt", error.to_string()))?,
+                )
             }
             Prompt::Tokens(tokens) => {
                 let n_vocab = self.tokenizer.n_vocab();
@@ -234,7 +227,9 @@ impl Prompts {
         }
         if tokens.len() >= self.n_ctx {
             let (found, room) = (tokens.len(), self.n_ctx);
-            let what = format!("{found} tokens, and the context has room for {room}; shorten it or raise --ctx-size");
+            let what = format!(
+                "{found} tokens, and the context has room for {room}; shorten it or raise --ctx-size"
+            );
             return Err(Fault::new(field, what));
         }
         Ok(tokens)

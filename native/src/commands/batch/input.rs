@@ -21,9 +21,15 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Where lines come from. They are read more than once.
 #[derive(Debug)]
 pub(super) enum Input {
-    File { path: PathBuf, written: SystemTime },
+    File {
+        path: PathBuf,
+        written: SystemTime,
+    },
     /// What can be read only once, and was.
-    Whole { bytes: Vec<u8>, read: SystemTime },
+    Whole {
+        bytes: Vec<u8>,
+        read: SystemTime,
+    },
 }
 
 /// A line with something in it.
@@ -213,7 +219,10 @@ mod tests {
         };
         let mut lines = input.lines(&Sha256::new()).unwrap();
         let long = lines.next().unwrap().unwrap();
-        assert_eq!((long.number, long.bytes.len(), long.length), (1, MAX_LINE, MAX_LINE as u64 + 10));
+        assert_eq!(
+            (long.number, long.bytes.len(), long.length),
+            (1, MAX_LINE, MAX_LINE as u64 + 10)
+        );
         assert!(long.too_long().unwrap().contains("67108874 bytes"));
         assert_eq!(lines.next().unwrap().unwrap().bytes, b"next");
     }

@@ -74,7 +74,10 @@ impl Found {
         if unordered {
             for (at, &(line, digest)) in self.answers.iter().enumerate() {
                 if by_line.insert(line, digest).is_some() {
-                    bail!("its line {} answers line {line} of the input a second time", at + 1);
+                    bail!(
+                        "its line {} answers line {line} of the input a second time",
+                        at + 1
+                    );
                 }
             }
         }
@@ -349,13 +352,55 @@ mod tests {
             ..asked[0].clone()
         });
         let cases: [(&str, String, Vec<Asked>, bool, &str); 11] = [
-            ("text", "notes\nmore\n".into(), self::asked(), false, "line 1 is no answer"),
-            ("no line end", "notes".into(), self::asked(), false, "follows its last line end"),
-            ("any order", "notes".into(), self::asked(), true, "follows its last line end"),
-            ("zeros", format!("{two}\0\0\0"), self::asked(), false, "follows its last line end"),
-            ("damaged", format!("{two}{{}}\n"), self::asked(), false, "line 3 is no answer"),
-            ("changed", whole.clone(), other(&|a| a[3].digest += 1), false, "line 5 of the input is of"),
-            ("shorter", whole.clone(), other(&|a| a.truncate(3)), false, "only 3 of them"),
+            (
+                "text",
+                "notes\nmore\n".into(),
+                self::asked(),
+                false,
+                "line 1 is no answer",
+            ),
+            (
+                "no line end",
+                "notes".into(),
+                self::asked(),
+                false,
+                "follows its last line end",
+            ),
+            (
+                "any order",
+                "notes".into(),
+                self::asked(),
+                true,
+                "follows its last line end",
+            ),
+            (
+                "zeros",
+                format!("{two}\0\0\0"),
+                self::asked(),
+                false,
+                "follows its last line end",
+            ),
+            (
+                "damaged",
+                format!("{two}{{}}\n"),
+                self::asked(),
+                false,
+                "line 3 is no answer",
+            ),
+            (
+                "changed",
+                whole.clone(),
+                other(&|a| a[3].digest += 1),
+                false,
+                "line 5 of the input is of",
+            ),
+            (
+                "shorter",
+                whole.clone(),
+                other(&|a| a.truncate(3)),
+                false,
+                "only 3 of them",
+            ),
             ("swapped", swapped, self::asked(), false, "line 1 was expected"),
             ("twice", twice.clone(), self::asked(), true, "a second time"),
             ("in order", twice, self::asked(), false, "line 1 was expected"),

@@ -130,8 +130,12 @@ pub(super) fn read(bytes: &[u8], defaults: &Defaults) -> Line {
 }
 
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, Fault> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| Fault::whole(format!("the line is not UTF-8 text (at byte {})", e.valid_up_to())))?;
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        Fault::whole(format!(
+            "the line is not UTF-8 text (at byte {})",
+            e.valid_up_to()
+        ))
+    })?;
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(Fault::whole(format!(
@@ -153,7 +157,10 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, Fault> {
 fn request(line: &mut Line, mut object: Map<String, Value>, defaults: &Defaults) -> Result<Request, Fault> {
     let id = object.shift_remove("custom_id").unwrap_or_default();
     line.custom_id = id.as_str().filter(|id| id.len() <= MAX_ID).map(Into::into);
-    if !["body", "url", "method"].iter().any(|key| object.contains_key(*key)) {
+    if !["body", "url", "method"]
+        .iter()
+        .any(|key| object.contains_key(*key))
+    {
         if line.custom_id.is_none() && !id.is_null() {
             return Err(wrong_id(&id));
         }
@@ -267,7 +274,10 @@ fn body(
     }
     let prompt = match (prompt, messages, endpoint) {
         (Some(_), Some(_), _) => {
-            return Err(Fault::new("prompt", "there are `messages` as well; give one of the two"));
+            return Err(Fault::new(
+                "prompt",
+                "there are `messages` as well; give one of the two",
+            ));
         }
         (Some(_), None, Some(Endpoint::Chat)) => {
             return Err(Fault::new("prompt", "/v1/chat/completions takes `messages`"));
@@ -330,7 +340,10 @@ fn read_messages(value: Value) -> Result<Vec<Value>, Fault> {
     for (i, message) in messages.iter_mut().enumerate() {
         let at = format!("messages[{i}]");
         let Value::Object(message) = message else {
-            return Err(Fault::new(&at, expected("an object with role and content", message)));
+            return Err(Fault::new(
+                &at,
+                expected("an object with role and content", message),
+            ));
         };
         match message.get("role") {
             Some(Value::String(_)) => {}
@@ -361,7 +374,10 @@ fn text_of_parts(at: &str, content: &Value) -> Result<String, Fault> {
             _ => {
                 return Err(Fault::new(
                     &format!("{at}.content[{i}]"),
-                    format!("only parts of type `text` are read, found {}", kind(&part["type"])),
+                    format!(
+                        "only parts of type `text` are read, found {}",
+                        kind(&part["type"])
+                    ),
                 ));
             }
         }
@@ -382,7 +398,7 @@ fn read_seed(value: &Value) -> Result<Seed, Fault> {
 
 /// Sets an option of generation; false where there is none of this name.
 fn set(generation: &mut Generation, name: &str, value: &Value) -> Result<bool, Fault> {
-    let p = &mut generation.params;
+    let p = &mut generation.sampling.params;
     // The engine's name of what was set, where it checks it.
     let checked = match name {
         "max_tokens" | "max_completion_tokens" | "n_predict" => {
@@ -395,14 +411,14 @@ fn set(generation: &mut Generation, name: &str, value: &Value) -> Result<bool, F
             ""
         }
         "ignore_eos" => {
-            generation.ignore_eos = match value {
+            generation.sampling.ignore_eos = match value {
                 Value::Bool(given) => *given,
                 _ => return Err(Fault::new(name, expected("true or false", value))),
             };
             ""
         }
         "dry_sequence_breakers" | "dry_sequence_breaker" => {
-            generation.dry_breakers = texts(name, value.clone())?;
+            generation.sampling.dry_breakers = texts(name, value.clone())?;
             ""
         }
         "samplers" => {
@@ -587,38 +603,93 @@ mod tests {
             (json!({"prompt": 1}), "prompt", "found 1"),
             (json!({"prompt": ["a", "b"]}), "prompt", "2 texts"),
             (json!({"prompt": [1, -1]}), "prompt", "found -1"),
-            (json!({"prompt": "a", "messages": user}), "prompt", "one of the two"),
+            (
+                json!({"prompt": "a", "messages": user}),
+                "prompt",
+                "one of the two",
+            ),
             (json!({"messages": []}), "messages", "empty"),
             (json!({"messages": "a"}), "messages", "found `a`"),
             (json!({"messages": ["a"]}), "messages[0]", "found `a`"),
-            (json!({"messages": [{"content": "a"}]}), "messages[0].role", "found nothing"),
-            (json!({"messages": [{"role": "user", "content": 5}]}), "messages[0].content", "found 5"),
+            (
+                json!({"messages": [{"content": "a"}]}),
+                "messages[0].role",
+                "found nothing",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": 5}]}),
+                "messages[0].content",
+                "found 5",
+            ),
             (json!({"messages": image}), "messages[0].content[0]", "image_url"),
-            (json!({"prompt": "a", "temperature": -1}), "temperature", "it is -1"),
-            (json!({"prompt": "a", "temperature": "hot"}), "temperature", "a number"),
+            (
+                json!({"prompt": "a", "temperature": -1}),
+                "temperature",
+                "it is -1",
+            ),
+            (
+                json!({"prompt": "a", "temperature": "hot"}),
+                "temperature",
+                "a number",
+            ),
             (json!({"prompt": "a", "top_p": 1.5}), "top_p", "between 0 and 1"),
             (json!({"prompt": "a", "min_p": -0.5}), "min_p", "between 0 and 1"),
             (json!({"prompt": "a", "top_k": 1.5}), "top_k", "a whole number"),
-            (json!({"prompt": "a", "repeat_penalty": 0}), "repeat_penalty", "it is 0"),
-            (json!({"prompt": "a", "repeat_last_n": -2}), "repeat_last_n", "it is -2"),
+            (
+                json!({"prompt": "a", "repeat_penalty": 0}),
+                "repeat_penalty",
+                "it is 0",
+            ),
+            (
+                json!({"prompt": "a", "repeat_last_n": -2}),
+                "repeat_last_n",
+                "it is -2",
+            ),
             (json!({"prompt": "a", "mirostat": 1}), "mirostat", "it is 1"),
-            (json!({"prompt": "a", "samplers": ["top_k", "luck"]}), "samplers", "`luck`"),
-            (json!({"prompt": "a", "seed": 4294967296i64}), "seed", "4294967296"),
+            (
+                json!({"prompt": "a", "samplers": ["top_k", "luck"]}),
+                "samplers",
+                "`luck`",
+            ),
+            (
+                json!({"prompt": "a", "seed": 4294967296i64}),
+                "seed",
+                "4294967296",
+            ),
             (json!({"prompt": "a", "max_tokens": -5}), "max_tokens", "-5"),
             (json!({"prompt": "a", "max_tokens": 1.5}), "max_tokens", "1.5"),
             (json!({"prompt": "a", "stop": [1]}), "stop", "found 1"),
-            (json!({"prompt": "a", "logit_bias": {"x": 1}}), "logit_bias", "`x`"),
+            (
+                json!({"prompt": "a", "logit_bias": {"x": 1}}),
+                "logit_bias",
+                "`x`",
+            ),
             (json!({"prompt": "a", "logit_bias": [[1]]}), "logit_bias", "pairs"),
             (json!({"prompt": "a", "custom_id": 5}), "custom_id", "found 5"),
-            (json!({"prompt": "a", "temprature": 1}), "temprature", "no such field"),
+            (
+                json!({"prompt": "a", "temprature": 1}),
+                "temprature",
+                "no such field",
+            ),
             (json!({"prompt": "a", "n": 2}), "n", "not supported"),
             (json!({"prompt": "a", "tools": [{}]}), "tools", "not supported"),
-            (json!({"prompt": "a", "response_format": {"type": "json_object"}}), "response_format", "not"),
-            (json!({"prompt": "a", "chat_template_kwargs": {"x": 1}}), "x", "takes `messages`"),
+            (
+                json!({"prompt": "a", "response_format": {"type": "json_object"}}),
+                "response_format",
+                "not",
+            ),
+            (
+                json!({"prompt": "a", "chat_template_kwargs": {"x": 1}}),
+                "x",
+                "takes `messages`",
+            ),
         ] {
             let (found, message) = fault(&value);
             assert_eq!(found, field, "{value}: {message}");
-            assert!(message.contains(says) && message.starts_with(field), "{value}: {message}");
+            assert!(
+                message.contains(says) && message.starts_with(field),
+                "{value}: {message}"
+            );
         }
     }
 
@@ -628,7 +699,10 @@ mod tests {
             (&b"[1]"[..], "found a list"),
             (b"5", "found 5"),
             (b"null", "found nothing"),
-            (b"{\"prompt\": \"a\"", "not JSON: EOF while parsing an object (at column 14)"),
+            (
+                b"{\"prompt\": \"a\"",
+                "not JSON: EOF while parsing an object (at column 14)",
+            ),
             (b"{\"prompt\": \"a\"} {}", "trailing characters"),
             (b"{\"prompt\": \"\xff\"}", "not UTF-8 text (at byte 12)"),
             (b"prompt", "not JSON"),
@@ -639,7 +713,13 @@ mod tests {
             assert_eq!((line.form, line.custom_id, fault.field), (Form::Own, None, None));
         }
         let deep = "[".repeat(100_000);
-        assert!(line(&deep).request.unwrap_err().message.contains("recursion limit"));
+        assert!(
+            line(&deep)
+                .request
+                .unwrap_err()
+                .message
+                .contains("recursion limit")
+        );
     }
 
     #[test]
@@ -647,20 +727,26 @@ mod tests {
         let defaults = defaults(&["--temp", "0.5", "-n", "7", "--top-k", "3", "-r", "END"]);
         let read = |text: &str| read(text.as_bytes(), &defaults).request.unwrap();
         let plain = read(r#"{"prompt": "a", "temperature": null, "stop": null}"#);
-        assert_eq!((plain.generation.params.temp, plain.generation.predict), (0.5, Some(7)));
+        assert_eq!(
+            (plain.generation.sampling.params.temp, plain.generation.predict),
+            (0.5, Some(7))
+        );
         assert_eq!((plain.stop, plain.seed), (vec!["END".to_string()], Seed::Unsaid));
         let own = read(
             r#"{"prompt": "a", "temperature": 0, "max_tokens": -1, "seed": 5, "stop": "x", "model": "any",
                 "samplers": ["temperature", "top_p"], "logit_bias": [[3, false], [4, 1.5]], "n": 1, "stream": false}"#,
         );
-        let params = &own.generation.params;
-        assert_eq!((params.temp, params.top_k, own.generation.predict), (0.0, 3, None));
+        let params = &own.generation.sampling.params;
+        assert_eq!(
+            (params.temp, params.top_k, own.generation.predict),
+            (0.0, 3, None)
+        );
         assert_eq!(params.samplers, [SamplerKind::Temperature, SamplerKind::TopP]);
         assert_eq!(params.logit_bias, [(3, f32::NEG_INFINITY), (4, 1.5)]);
         assert_eq!((own.stop, own.seed), (vec!["x".to_string()], Seed::Given(5)));
         assert_eq!(read(r#"{"prompt": "a", "seed": -1}"#).seed, Seed::Random);
         let biased = read(r#"{"prompt": "a", "logit_bias": {"7": -2}}"#);
-        assert_eq!(biased.generation.params.logit_bias, [(7, -2.0)]);
+        assert_eq!(biased.generation.sampling.params.logit_bias, [(7, -2.0)]);
     }
 
     #[test]
@@ -674,7 +760,10 @@ mod tests {
             line(&value.to_string())
         };
         let whole = chat(&|_| {});
-        assert_eq!((whole.form, whole.custom_id), (Form::OpenAi(Endpoint::Chat), Some("a".into())));
+        assert_eq!(
+            (whole.form, whole.custom_id),
+            (Form::OpenAi(Endpoint::Chat), Some("a".into()))
+        );
         assert_eq!(whole.request.unwrap().generation.predict, Some(5));
         let completion = line(
             r#"{"custom_id": "b", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Once"}}"#,

@@ -47,7 +47,9 @@ pub(super) fn context(
         Some(bytes) => bytes,
         None => {
             let one = plan(1, Pool::Whole)?;
-            let wanted = one.cache_bytes().saturating_mul(DEFAULT_WHOLE.min(parallel) as u64);
+            let wanted = one
+                .cache_bytes()
+                .saturating_mul(DEFAULT_WHOLE.min(parallel) as u64);
             let half = free.map_or(u64::MAX, |free| free.saturating_sub(one.workspace_bytes()) / 2);
             // A single sequence of the context's size always has room.
             wanted.min(half).max(one.cache_bytes())

@@ -1,19 +1,20 @@
 //! Which sequences are computed together.
 //!
-//! A pass is the last token of every sequence that decodes, and as much of the prompts, oldest first, as the batch has room
-//! for. A job becomes a sequence when there is room for it in the cache; what the prefix index has of its prompt is shared.
-//! A prompt that has more in common with one that is being read right now than with the index waits until it is there.
-//! Where the cache gets full, the youngest sequence goes back to the queue with its tokens; they are computed anew later,
-//! and since no number depends on what shared a pass or was cached, its text is the same.
+//! A pass is the last token of every sequence that makes text, and as much of the prompts, oldest first, as the batch has
+//! room for ([`Driver`]). A job becomes a sequence when there is room for it in the cache; what the prefix index has of its
+//! prompt is shared. A prompt that has more in common with one that is being read right now than with the index waits until
+//! that one is there. Where the cache gets full, the youngest sequence goes back to the queue with its tokens; they are
+//! computed anew later, and since no number depends on what shared a pass or was cached, its text is the same.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use anyhow::Result;
 use twinfer_engine::Error;
-use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
 use twinfer_engine::error::Class;
+use twinfer_engine::generation::{Driver, End, Event, Generation};
 
 use super::answer::Finish;
 use super::desk::{Desk, Job};
@@ -29,7 +30,7 @@ const WORTH_WAITING: usize = PAGE;
 /// See the module.
 pub(super) struct Scheduler {
     context: Context,
-    batch: Batch,
+    driver: Driver,
     /// Sequences at a time.
     parallel: usize,
     queue: VecDeque<Job>,
@@ -39,26 +40,29 @@ pub(super) struct Scheduler {
     running: Vec<Running>,
     /// So many jobs, first in the queue or running, are computed one at a time: a pass of all failed.
     alone: usize,
-    /// Of the present pass: row, place in `running`.
-    wanted: Vec<(usize, usize)>,
     pub(super) stats: Stats,
 }
 
 /// A job with a sequence.
 struct Running {
-    id: SeqId,
     job: Job,
-    /// Tokens that the cache holds, and that the present pass adds.
-    cached: usize,
-    rows: usize,
+    generation: Generation,
     /// Whole pages that the prefix index was given.
     published: usize,
+    /// How it ended.
+    outcome: Option<Result<Finish, Error>>,
 }
 
 impl Running {
-    /// Whether tokens are to be read before the last one.
-    fn is_reading(&self) -> bool {
-        self.cached + 1 < self.job.tokens.len()
+    /// Tokens that the cache holds.
+    fn cached(&self) -> usize {
+        self.generation.tokens().len() - self.generation.pending()
+    }
+}
+
+impl AsMut<Generation> for Running {
+    fn as_mut(&mut self) -> &mut Generation {
+        &mut self.generation
     }
 }
 
@@ -84,24 +88,21 @@ enum Later {
     Full,
 }
 
-type Sampled = twinfer_engine::Result<Result<u32, Finish>>;
-
 impl Scheduler {
     pub(super) fn new(context: Context, parallel: usize) -> Self {
         Scheduler {
             context,
-            batch: Batch::new(),
+            driver: Driver::default(),
             parallel,
             queue: VecDeque::new(),
             is_last: false,
             running: Vec::new(),
             alone: 0,
-            wanted: Vec::new(),
             stats: Stats::default(),
         }
     }
 
-    /// Computes until all is answered, or Ctrl-C. `tick` is called after each pass.
+    /// Computes until all is answered, or Ctrl-C. `tick` is called before each pass.
     pub(super) fn run(&mut self, desk: &mut Desk<'_>, tick: &mut dyn FnMut(&Desk<'_>, &Stats)) -> Result<()> {
         loop {
             interrupt::check()?;
@@ -119,18 +120,20 @@ impl Scheduler {
         let mut at = 0;
         let most = if self.alone > 0 { 1 } else { self.parallel };
         while self.running.len() < most {
-            // Looking farther ahead than a full cache brings nothing.
+            // Jobs that wait are as many as could run: looking farther ahead would only take memory.
             while self.queue.len() <= at && at < self.parallel && !self.is_last {
                 match desk.next()? {
                     Some(job) => self.queue.push_back(job),
                     None => self.is_last = true,
                 }
             }
-            let Some(job) = self.queue.get(at) else { break };
-            match self.open(&job.tokens)? {
-                Ok((id, cached)) => {
+            if at >= self.queue.len() {
+                break;
+            }
+            match self.open(at)? {
+                Ok(id) => {
                     if let Some(job) = self.queue.remove(at) {
-                        self.begin(id, job, cached);
+                        self.begin(desk, id, job)?;
                     }
                 }
                 Err(Later::Shared) => at += 1,
@@ -140,57 +143,37 @@ impl Scheduler {
         Ok(())
     }
 
-    fn begin(&mut self, id: SeqId, job: Job, cached: usize) {
-        if job.writing.n_tokens == 0 {
-            self.stats.prompt_tokens += job.n_prompt as u64;
-            self.stats.shared += cached as u64;
-        }
-        self.running.push(Running {
-            id,
-            job,
-            cached,
-            rows: 0,
-            published: cached / PAGE,
-        });
-        self.stats.most = self.stats.most.max(self.running.len());
-    }
-
-    /// A sequence for these tokens, and how many of them it has already.
-    fn open(&mut self, tokens: &[u32]) -> Result<Result<(SeqId, usize), Later>> {
+    /// A sequence for the job at this place of the queue.
+    fn open(&mut self, at: usize) -> Result<Result<SeqId, Later>> {
+        let tokens = self.queue[at].tokens();
         // The last one is always computed, for its logits.
-        let tokens = &tokens[..tokens.len() - 1];
-        let (id, cached) = self.context.open_prefix(tokens)?;
-        let later = if self.is_being_read(tokens, cached) {
-            Some(Later::Shared)
-        } else if self.is_full(tokens.len() + 1, cached) {
-            Some(Later::Full)
+        let before_last = &tokens[..tokens.len() - 1];
+        let (id, cached) = self.context.open_prefix(before_last)?;
+        let later = if self.is_being_read(before_last, cached) {
+            Later::Shared
+        } else if self.is_full(tokens.len(), cached) {
+            Later::Full
         } else {
-            None
+            return Ok(Ok(id));
         };
-        match later {
-            Some(later) => {
-                self.context.close(id)?;
-                Ok(Err(later))
-            }
-            None => Ok(Ok((id, cached))),
-        }
+        self.context.close(id)?;
+        Ok(Err(later))
     }
 
     /// Whether a prompt that is being read will soon share more than is cached.
     fn is_being_read(&self, tokens: &[u32], cached: usize) -> bool {
-        self.running
-            .iter()
-            .filter(|other| other.is_reading())
-            .any(|other| {
-                // What is published are whole pages.
-                let others = &other.job.tokens[..other.job.tokens.len() / PAGE * PAGE];
-                let common = others.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-                common >= cached + WORTH_WAITING
-            })
+        let reading = |other: &&Running| other.generation.is_reading();
+        self.running.iter().filter(reading).any(|other| {
+            // What is published are whole pages.
+            let others = other.generation.tokens();
+            let others = &others[..others.len() / PAGE * PAGE];
+            let common = others.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+            common >= cached + WORTH_WAITING
+        })
     }
 
-    /// Whether the cache has no room for one more sequence of so many tokens: beside what the others' prompts still take,
-    /// each keeps a page to go on in. A single sequence may try.
+    /// Whether the cache has no room for one more sequence of so many tokens, beside what the others are going to take next.
+    /// A single sequence may always try.
     fn is_full(&self, len: usize, cached: usize) -> bool {
         if self.running.is_empty() {
             return false;
@@ -199,110 +182,119 @@ impl Scheduler {
         // With the page that it goes on in, which may be a copy of a shared one.
         let to_come = |len: usize, cached: usize| len.div_ceil(PAGE) - cached / PAGE;
         let own = to_come(len, cached) + 1;
-        let others: usize = self
-            .running
-            .iter()
-            .map(|other| to_come(other.job.tokens.len(), other.cached))
+        let others = self.running.iter();
+        let others: usize = others
+            .map(|other| to_come(other.generation.tokens().len(), other.cached()))
             .sum();
         usage.free + usage.evictable < own + others
     }
 
+    fn begin(&mut self, desk: &mut Desk<'_>, id: SeqId, mut job: Job) -> Result<()> {
+        let generation = match job.begun.take() {
+            Some(mut generation) => {
+                generation.go_on_in(&mut self.context, id)?;
+                generation
+            }
+            None => {
+                let tokenizer = &desk.prompts.tokenizer;
+                let sampler = match job.sampler.take() {
+                    Some(sampler) => sampler,
+                    None => job.sampling.sampler(tokenizer, desk.prompts.n_ctx)?,
+                };
+                let (prompt, limits) = (&job.prompt, &job.limits);
+                let generation = Generation::new(&mut self.context, id, prompt, sampler, tokenizer, limits)?;
+                self.stats.prompt_tokens += prompt.len() as u64;
+                self.stats.shared += generation.counts().reused as u64;
+                generation
+            }
+        };
+        let mut running = Running {
+            job,
+            generation,
+            published: 0,
+            outcome: None,
+        };
+        running.published = running.cached() / PAGE;
+        self.running.push(running);
+        self.stats.most = self.stats.most.max(self.running.len());
+        Ok(())
+    }
+
     /// One pass, and what comes of it.
     fn pass(&mut self, desk: &mut Desk<'_>) -> Result<()> {
-        self.fill();
-        let Scheduler {
-            context,
-            batch,
-            running,
-            wanted,
-            ..
-        } = self;
-        let n_ctx = context.options().n_ctx;
-        let tokenizer = &desk.prompts.tokenizer;
-        let mut sampled: Vec<(usize, Sampled)> = Vec::with_capacity(wanted.len());
-        let computed = context.forward(batch, &mut (), &mut |row, logits| {
-            if let Some((_, i)) = wanted.get(sampled.len()).filter(|(of, _)| *of == row) {
-                let job = &mut running[*i].job;
-                let room = job.tokens.len() < n_ctx;
-                sampled.push((*i, job.writing.sample(tokenizer, logits, room)));
-            }
-        });
-        match computed {
-            Ok(()) => self.stats.passes += 1,
+        let start = Instant::now();
+        match self.driver.pass(&mut self.context, &mut self.running) {
+            Ok(_) => self.stats.passes += 1,
             Err(error @ Error::CacheFull { .. }) => return self.make_room(desk, &error),
-            Err(error) if error.class() == Class::Model => return self.one_by_one(desk, error),
+            Err(error) if error.class() == Class::Model => return self.one_by_one(desk, &error),
             Err(error) => return Err(error.into()),
         }
-        for running in &mut self.running {
-            running.cached += std::mem::take(&mut running.rows);
-            let whole = running.cached / PAGE;
-            // What is decoded is found by nobody: only prompts are looked for.
-            if whole > running.published && running.job.writing.n_tokens <= 1 {
-                self.context.publish(running.id)?;
-                running.published = whole;
-            }
+        let mut texts = Vec::new();
+        let (driver, context) = (&mut self.driver, &mut self.context);
+        driver.finish(context, &mut self.running, start.elapsed(), &mut |i, event| {
+            texts.push(match event {
+                Event::Token { text, .. } => (i, text.to_owned(), None),
+                Event::End { end, text } => (i, text.to_owned(), Some(Ok(finish(end)))),
+                Event::Failed(error) => (i, String::new(), Some(Err(error))),
+            });
+        });
+        for (i, text, outcome) in texts {
+            let running = &mut self.running[i];
+            self.stats.generated += u64::from(outcome.is_none());
+            running.job.text.push_str(&text);
+            running.outcome = outcome;
         }
+        self.publish()?;
         // From the end, so that places stay what they are.
-        for (i, sampled) in sampled.into_iter().rev() {
-            match sampled {
-                Ok(Ok(token)) => {
-                    self.stats.generated += 1;
-                    self.running[i].job.tokens.push(token);
-                }
-                Ok(Err(finish)) => self.end(desk, i, Ok(finish))?,
-                Err(error) if matches!(error.class(), Class::Request | Class::Model) => {
-                    self.end(desk, i, Err(Fault::whole(error.to_string())))?;
-                }
-                Err(error) => return Err(error.into()),
+        for i in (0..self.running.len()).rev() {
+            match self.running[i].outcome.take() {
+                None => {}
+                Some(Ok(finish)) => self.end(desk, i, Ok(finish))?,
+                Some(Err(error)) => match error.class() {
+                    Class::Request => self.end(desk, i, Err(Fault::whole(error.to_string())))?,
+                    Class::Model => self.end(desk, i, Err(Fault::here(error.to_string())))?,
+                    _ => return Err(error.into()),
+                },
             }
         }
         Ok(())
     }
 
-    /// The rows of a pass.
-    fn fill(&mut self) {
-        self.batch.clear();
-        self.wanted.clear();
-        let n_batch = self.context.options().n_batch;
-        for reading in [false, true] {
-            for (i, running) in self.running.iter_mut().enumerate() {
-                if running.is_reading() != reading {
-                    continue;
-                }
-                let rest = &running.job.tokens[running.cached..];
-                running.rows = rest.len().min(n_batch - self.batch.len());
-                let is_whole = running.rows == rest.len();
-                for (n, token) in rest[..running.rows].iter().enumerate() {
-                    let output = if is_whole && n + 1 == running.rows {
-                        self.wanted.push((self.batch.len(), i));
-                        Output::Logits
-                    } else {
-                        Output::None
-                    };
-                    self.batch.push(running.id, *token, output);
-                }
+    /// Gives the index what was read of prompts. What is generated is looked for by nobody.
+    fn publish(&mut self) -> Result<()> {
+        for running in &mut self.running {
+            let whole = running.cached().min(running.job.prompt.len()) / PAGE;
+            if whole > running.published {
+                self.context.publish(running.generation.sequence())?;
+                running.published = whole;
             }
         }
+        Ok(())
     }
 
     /// Ends a sequence and answers its job.
     fn end(&mut self, desk: &mut Desk<'_>, i: usize, outcome: Result<Finish, Fault>) -> Result<()> {
-        let Running { id, job, .. } = self.running.remove(i);
-        self.context.close(id)?;
+        let Running { job, generation, .. } = self.running.remove(i);
+        self.context.close(generation.sequence())?;
         self.alone = self.alone.saturating_sub(1);
-        desk.answer(job, outcome)
+        let n_tokens = generation.counts().generated;
+        desk.answer(job, outcome.map(|finish| (n_tokens, finish)))
     }
 
     /// After a pass that found no room: the youngest sequence goes back to the queue. What it has computed stays in the
     /// prefix index as long as nobody needs the pages.
     fn make_room(&mut self, desk: &mut Desk<'_>, error: &Error) -> Result<()> {
         if self.running.len() == 1 {
-            let what = format!("{error}: the text is longer than --cache-size allows");
+            let what = format!("the text is longer than --cache-size allows: {error}");
             return self.end(desk, 0, Err(Fault::here(what)));
         }
-        if let Some(Running { id, job, .. }) = self.running.pop() {
-            self.context.publish(id)?;
-            self.context.close(id)?;
+        if let Some(Running {
+            mut job, generation, ..
+        }) = self.running.pop()
+        {
+            self.context.publish(generation.sequence())?;
+            self.context.close(generation.sequence())?;
+            job.begun = Some(generation);
             self.queue.push_front(job);
             self.stats.put_back += 1;
         }
@@ -310,17 +302,27 @@ impl Scheduler {
     }
 
     /// After a pass in which a number was not finite: which sequence it was of is found by computing each alone, from its
-    /// prompt on, for samplers have gone on that should not have.
-    fn one_by_one(&mut self, desk: &mut Desk<'_>, error: Error) -> Result<()> {
+    /// prompt on, for some have chosen tokens in that pass.
+    fn one_by_one(&mut self, desk: &mut Desk<'_>, error: &Error) -> Result<()> {
         if self.running.len() == 1 {
             return self.end(desk, 0, Err(Fault::here(error.to_string())));
         }
         self.alone = self.running.len();
-        while let Some(Running { id, mut job, .. }) = self.running.pop() {
-            self.context.close(id)?;
-            job.restart(&desk.prompts)?;
+        while let Some(Running {
+            mut job, generation, ..
+        }) = self.running.pop()
+        {
+            self.context.close(generation.sequence())?;
+            job.text.clear();
             self.queue.push_front(job);
         }
         Ok(())
+    }
+}
+
+fn finish(end: End) -> Finish {
+    match end {
+        End::ModelEnded | End::Stop => Finish::Stop,
+        End::Limit | End::ContextFull | End::Interrupted => Finish::Length,
     }
 }
