@@ -53,6 +53,9 @@ fn run_alone(line: &Value, template: &str) -> String {
             args.extend([flag.to_string(), value.to_string()]);
         }
     }
+    if line["ignore_eos"] == true {
+        args.push("--ignore-eos".into());
+    }
     for stop in line["stop"].as_array().into_iter().flatten() {
         args.extend(["--stop".into(), stop.as_str().unwrap().into()]);
     }
@@ -105,6 +108,8 @@ fn questions() -> Vec<Value> {
         json!({"prompt": STORY, "temperature": 0}),
     ];
     for i in 0..6 {
+        // Short prompts and long texts fill a cache that had room for them at first.
+        lines.push(json!({"prompt": "Once", "max_tokens": 150, "seed": 40 + i, "ignore_eos": true}));
         let prompt = format!("{STORY} Then {i} of her friends");
         lines.push(json!({"prompt": prompt, "max_tokens": 24, "seed": 20 + i}));
         let messages = json!([
@@ -149,7 +154,7 @@ fn each_answer_is_that_of_run() {
                 questions[n]
             );
         }
-        let put_back = !run.err.contains(", 0 put back");
+        let put_back = !run.err.contains(" 0 put back");
         assert_eq!(put_back, i == 3, "{}", run.err);
         assert_eq!(*first.get_or_insert_with(|| bytes.clone()), bytes, "{more:?}");
     }
@@ -435,6 +440,72 @@ fn a_text_that_no_cache_holds_is_an_error_of_its_line() {
     assert!(message.contains("--cache-size"), "{message}");
     assert_eq!(answers[0]["error"]["type"], "server_error");
     assert!(answers[1]["text"].is_string());
+}
+
+/// A copy of the demo model in which one token's embedding is not a number.
+fn poisoned(directory: &Directory, token: usize) -> String {
+    let report = twinfer(&["inspect", "--json", "--full"]).json();
+    let tensors = report["tensors"].as_array().unwrap();
+    let embeddings = tensors.iter().find(|t| t["name"] == "token_embd.weight").unwrap();
+    let number = |value: &Value| value.as_u64().unwrap() as usize;
+    let n_vocab = number(&embeddings["shape"][1]);
+    let row = number(&embeddings["bytes"]) / n_vocab;
+    // Where the block's f16 scale stands.
+    let scale = match embeddings["type"].as_str().unwrap() {
+        "q6_k" => 208,
+        "q4_k" | "q5_k" => 0,
+        other => panic!("{other}"),
+    };
+    let at = number(&embeddings["offset"]) + token * row + scale;
+    let model = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../models/demo/twinfer-demo-q4_k_m.gguf"
+    );
+    let mut bytes = std::fs::read(model).unwrap();
+    bytes[at..at + 2].copy_from_slice(&[0, 0x7e]);
+    let path = directory.file("poisoned.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn a_line_whose_numbers_are_not_finite_fails_alone() {
+    let directory = Directory::new("batch-poisoned");
+    let zebra: Vec<u32> = serde_json::from_slice(
+        &twinfer(&["tokenize", "--json", "--no-special", " zebra"])
+            .ok()
+            .out,
+    )
+    .unwrap();
+    assert_eq!(zebra.len(), 1);
+    let model = poisoned(&directory, zebra[0] as usize);
+    let animals = ["cat", "dog", "zebra", "bird", "zebra", "fox"];
+    let questions: String = animals
+        .iter()
+        .map(|animal| {
+            format!(
+                "{}\n",
+                json!({"prompt": format!("The {animal}"), "max_tokens": 12, "seed": 3})
+            )
+        })
+        .collect();
+    let well = answers(questions.as_bytes(), &[]);
+    let found = answers(questions.as_bytes(), &["-m", &model]);
+    for (i, animal) in animals.iter().enumerate() {
+        if *animal == "zebra" {
+            assert_eq!(found[i]["error"]["type"], "server_error", "{}", found[i]);
+            assert!(
+                found[i]["error"]["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("not finite"),
+                "{}",
+                found[i]
+            );
+        } else {
+            assert_eq!(found[i]["text"], well[i]["text"]);
+        }
+    }
 }
 
 /// Waits for the process to end by itself; kills it after `delay`. Whether it was killed.
