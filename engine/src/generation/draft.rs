@@ -94,6 +94,18 @@ impl DraftModel {
     /// # Errors
     /// A vocabulary that is another one. As in llama.cpp, one of them may have up to 128 tokens more, which padding adds.
     pub fn new(context: Context, own: &Tokenizer, target: &Tokenizer) -> Result<Self> {
+        Self::check(own, target)?;
+        Ok(DraftModel {
+            context,
+            idle: Vec::new(),
+        })
+    }
+
+    /// Whether a model of this tokenizer can draft for one of the other, before any of them is loaded.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn check(own: &Tokenizer, target: &Tokenizer) -> Result<()> {
         const PADDING: usize = 128;
         let other = |what: String| {
             Err(Error::InvalidInput {
@@ -116,10 +128,7 @@ impl DraftModel {
                 ));
             }
         }
-        Ok(DraftModel {
-            context,
-            idle: Vec::new(),
-        })
+        Ok(())
     }
 
     /// A sequence for a generation.
