@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{ContextOptions, kv_bytes};
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
