@@ -83,7 +83,7 @@ fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
 /// Allocations during passes over twelve sequences, half of them forks that go on in pages of the others, prompts among them, in
 /// a cache whose free pages the prefix index holds.
 fn allocations_of_mixed_passes(path: &Path, threads: usize) -> usize {
-    let mut context = context(path, threads, 12, Pool::Pages(30), CacheType::F16);
+    let mut context = context(path, threads, 12, Pool::Pages(25), CacheType::F16);
     let old = context.open().unwrap();
     context.prefill(old, &[7; 250]).unwrap();
     context.publish(old).unwrap();
