@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;

@@ -158,13 +158,17 @@ impl Cache {
             prefix: PrefixIndex::new(groups.len()),
             groups,
             pass: 0,
-            in_pass: buffers.room("sequences of a pass", sizes.n_sequences.min(sizes.n_batch))?,
+            in_pass: Vec::new(),
         })
     }
 
     /// An empty sequence.
     pub(crate) fn open(&mut self) -> Result<SeqId> {
-        self.sequences.open_sequence(&self.groups)
+        let id = self.sequences.open_sequence(&self.groups)?;
+        // A pass may have rows of all of them, and allocates nothing.
+        self.in_pass.clear();
+        self.in_pass.reserve(self.sequences.used());
+        Ok(id)
     }
 
     /// A sequence that holds the longest prefix of `tokens` that the index has; its length.

@@ -114,6 +114,11 @@ impl Sampler {
         })
     }
 
+    /// Tokens of the vocabulary.
+    pub fn n_vocab(&self) -> usize {
+        self.n_vocab
+    }
+
     /// The parameters it was made with.
     pub fn params(&self) -> &SamplerParams {
         &self.params

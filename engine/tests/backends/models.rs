@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;

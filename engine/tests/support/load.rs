@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;

@@ -1,12 +1,13 @@
 //! `run`: continue a prompt.
 
 use anyhow::{Result, bail};
+use twinfer_engine::generation::{End, Limits};
 use twinfer_engine::tokenizer::EncodeOptions;
 
 use crate::args::{RunArgs, Source};
 use crate::compute::Compute;
 use crate::failure::{Interrupted, Usage};
-use crate::generate::{self, End, Limits, Session};
+use crate::generate::{self, Session};
 use crate::load::ModelSource;
 use crate::output;
 use crate::settings::{Settings, Verbosity};
@@ -59,6 +60,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     }
 
     let compute = Compute::start(settings, workers)?;
+    let driver = generate::driver(&generation, &compute, &tokenizer)?;
     let model = compute.load(&file)?;
     let n_ctx = compute.context_size(&model);
     if ids.len() >= n_ctx {
@@ -88,12 +90,12 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
         print(&text)?;
     }
     let limits = Limits {
-        predict: generation.predict,
-        stop: &stop,
+        max_tokens: generation.predict,
+        stop,
         special: args.special,
         at_start: args.chat || text.is_empty(),
     };
-    let mut session = Session::new(context, verbosity)?;
+    let mut session = Session::new(context, driver, verbosity)?;
     let outcome = session.generate(&tokenizer, &mut sampler, &ids, &limits, &mut print)?;
     if !ends_line {
         output::to_stdout("\n")?;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
