@@ -33,7 +33,7 @@ use crate::load::ModelSource;
 use crate::progress::Progress;
 use crate::settings::{Settings, Verbosity};
 use crate::workers::Workers;
-use crate::{interrupt, load, output_file, template};
+use crate::{generate, interrupt, load, output_file, template};
 use answer::{About, Asked};
 use desk::{Counts, Desk, Prompts};
 use input::Input;
@@ -89,9 +89,10 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
     }
 
     let compute = Compute::start(settings, workers)?;
+    let driver = generate::driver(&defaults.generation, &compute, &tokenizer)?;
     let model = compute.load(&file)?;
     let n_ctx = compute.context_size(&model);
-    let (context, parallel) = room::context(settings, &compute, &model, n_ctx, args)?;
+    let (context, parallel) = room::context(&compute, &model, n_ctx, settings.context.cache, args)?;
     let _pinned = compute.pin_caller();
     let mut desk = Desk {
         lines: input.lines(&all)?,
@@ -115,7 +116,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
     let start = Instant::now();
     let mut progress = Progress::new("batch", total, verbosity);
     progress.set(before, total);
-    let mut scheduler = Scheduler::new(context, parallel);
+    let mut scheduler = Scheduler::new(context, driver, parallel);
     let run = scheduler.run(&mut desk, &mut |desk, stats| {
         let done = before + desk.counts.answers + desk.counts.errors;
         progress.message(&moment(done, total, stats, start));
@@ -192,7 +193,12 @@ fn digest_of_all(
         add(&part[part.len() - n..]);
     }
     let options = (settings.seed, settings.context.size, settings.context.cache);
-    add(format!("{options:?} {defaults:?}").as_bytes());
+    let Defaults { generation, stop } = defaults;
+    add(format!(
+        "{options:?} {stop:?} {:?} {:?}",
+        generation.predict, generation.sampling
+    )
+    .as_bytes());
     let TemplateArgs {
         template,
         chat_template_name,
@@ -269,7 +275,7 @@ fn report(verbosity: Verbosity, counts: &Counts, stats: &Stats, start: Instant) 
         per_second(counts.answers + counts.errors, start),
     ));
     verbosity.detail(&format!(
-        "{} passes, at most {} sequences together, {} put back for want of room",
-        stats.passes, stats.most, stats.put_back
+        "{} passes, at most {} sequences together, {} put back for want of room; {} of {} drafts were right",
+        stats.passes, stats.most, stats.put_back, stats.accepted, stats.drafted
     ));
 }

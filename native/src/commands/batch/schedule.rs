@@ -78,6 +78,9 @@ pub(super) struct Stats {
     pub(super) put_back: u64,
     /// The most sequences in a pass.
     pub(super) most: usize,
+    /// Drafts that were evaluated, and those that were right.
+    pub(super) drafted: usize,
+    pub(super) accepted: usize,
 }
 
 /// Why a job has no sequence yet.
@@ -89,10 +92,10 @@ enum Later {
 }
 
 impl Scheduler {
-    pub(super) fn new(context: Context, parallel: usize) -> Self {
+    pub(super) fn new(context: Context, driver: Driver, parallel: usize) -> Self {
         Scheduler {
             context,
-            driver: Driver::default(),
+            driver,
             parallel,
             queue: VecDeque::new(),
             is_last: false,
@@ -277,8 +280,10 @@ impl Scheduler {
         let Running { job, generation, .. } = self.running.remove(i);
         self.context.close(generation.sequence())?;
         self.alone = self.alone.saturating_sub(1);
-        let n_tokens = generation.counts().generated;
-        desk.answer(job, outcome.map(|finish| (n_tokens, finish)))
+        let counts = generation.counts();
+        self.stats.drafted += counts.drafted;
+        self.stats.accepted += counts.accepted;
+        desk.answer(job, outcome.map(|finish| (counts.generated, finish)))
     }
 
     /// After a pass that found no room: the youngest sequence goes back to the queue. What it has computed stays in the
