@@ -1,7 +1,8 @@
-//! A batch: what one pass of a model computes. Rows go in, each a token or an embedding of a sequence; values come out of
-//! those that want one.
+//! A batch: what one pass of a model computes. Rows go in, each a token or an embedding of a sequence; logits come out of
+//! those that want them.
 
 use crate::Result;
+use crate::cache::SeqId;
 use crate::memory::Buffers;
 
 /// What a row puts in.
@@ -20,60 +21,35 @@ pub enum Output {
     None,
     /// Logits over the vocabulary.
     Logits,
-    /// The hidden state after the last norm.
-    Hidden,
-}
-
-/// A row's result.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value<'a> {
-    /// n_vocab logits, all finite.
-    Logits(&'a [f32]),
-    /// n_embd values.
-    Hidden(&'a [f32]),
-}
-
-/// Which positions a row sees, within its layer's window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mask {
-    /// Itself and what is before it.
-    #[default]
-    Causal,
-    /// The whole sequence, the rows of this batch included.
-    Bidirectional,
-    /// The first positions of the sequence, up to this number, and then causally.
-    Prefix(usize),
 }
 
 /// One row of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) input: Input,
-    /// Index into the sequences given with the batch.
-    pub(crate) sequence: usize,
+    pub(crate) sequence: SeqId,
     pub(crate) output: Output,
-    /// Given by the context: the sequence's next position.
+    /// Given by the cache when the pass is prepared: the sequence's slot, and its next position.
+    pub(crate) slot: usize,
     pub(crate) position: usize,
-    /// Length of the sequence after this batch.
-    pub(crate) end: usize,
 }
 
-/// Rows for one pass. Rows of one sequence take its next positions in the order in which they are pushed.
+/// Rows for one pass, of any sequences. Rows of one sequence take its next positions in the order in which they are pushed.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub(crate) rows: Vec<Row>,
     /// Of the rows that have one, in their order.
     pub(crate) embeddings: Vec<f32>,
-    pub(crate) mask: Mask,
+    n_embeddings: usize,
 }
 
 impl Batch {
-    /// An empty causal batch.
+    /// An empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty causal batch with room for `n` rows.
+    /// An empty batch with room for `n` rows.
     ///
     /// # Errors
     /// `Memory` if the allocator refuses.
@@ -84,39 +60,38 @@ impl Batch {
         })
     }
 
-    /// Empties it and sets its mask; memory is kept.
-    pub fn clear(&mut self, mask: Mask) {
+    /// Empties it; memory is kept.
+    pub fn clear(&mut self) {
         self.rows.clear();
         self.embeddings.clear();
-        self.mask = mask;
+        self.n_embeddings = 0;
     }
 
-    /// Adds a token to the sequence with index `sequence`.
-    pub fn push(&mut self, sequence: usize, token: u32, output: Output) {
-        self.rows.push(Row {
-            input: Input::Token(token),
-            sequence,
-            output,
-            position: 0,
-            end: 0,
-        });
+    /// Adds a token to a sequence.
+    pub fn push(&mut self, sequence: SeqId, token: u32, output: Output) {
+        self.add(Input::Token(token), sequence, output);
     }
 
     /// Adds an input embedding (n_embd values, already scaled) in place of a token.
-    pub fn push_embedding(&mut self, sequence: usize, embedding: &[f32], output: Output) {
-        let index = self
-            .rows
-            .iter()
-            .filter(|row| matches!(row.input, Input::Embedding(_)))
-            .count();
+    pub fn push_embedding(&mut self, sequence: SeqId, embedding: &[f32], output: Output) {
         self.embeddings.extend_from_slice(embedding);
+        self.add(Input::Embedding(self.n_embeddings), sequence, output);
+        self.n_embeddings += 1;
+    }
+
+    fn add(&mut self, input: Input, sequence: SeqId, output: Output) {
         self.rows.push(Row {
-            input: Input::Embedding(index),
+            input,
             sequence,
             output,
+            slot: 0,
             position: 0,
-            end: 0,
         });
+    }
+
+    /// Number of rows that have an embedding.
+    pub(crate) fn n_embeddings(&self) -> usize {
+        self.n_embeddings
     }
 
     /// Number of rows.

@@ -1,14 +1,14 @@
 //! Context: batches of tokens in, logits out.
 //!
-//! A [`Context`] owns the workspace and the cache's pages, both made once; a [`Sequence`] is a page table in it. A pass
-//! computes a [`Batch`]: rows of one or more sequences. No number depends on how tokens are split into passes, on what
-//! shares a batch, or on the number of threads.
+//! A [`Context`] owns the workspace and the cache's pages, both made once. Its sequences are named by handles, which callers
+//! keep and copy as they like. A pass computes a [`Batch`]: rows of any of them. No number depends on how tokens are split
+//! into passes, on what shares a batch, on whether a prefix was found in the cache, or on the number of threads.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::batch::{Batch, Input, Mask, Output, Value};
-use crate::cache::{Cache, CacheType, Sequence, Sizes};
+use crate::batch::{Batch, Input, Output};
+use crate::cache::{Cache, CacheType, CheckpointId, Pool, SeqId, Sizes, Usage};
 use crate::kernels::ActFormat;
 use crate::memory::{Buffers, Memory, Planned};
 use crate::model::config::Config;
@@ -25,8 +25,10 @@ pub struct ContextOptions {
     pub n_ctx: usize,
     /// Rows of the largest pass.
     pub n_batch: usize,
-    /// Sequences at a time.
+    /// Sequences at a time. A handle costs little; what they hold is bounded by the pool.
     pub n_sequences: usize,
+    /// How much all sequences and the prefix index can hold together.
+    pub pool: Pool,
     /// Format of cached keys.
     pub cache_type_k: CacheType,
     /// Format of cached values.
@@ -39,6 +41,7 @@ impl Default for ContextOptions {
             n_ctx: 4096,
             n_batch: 512,
             n_sequences: 1,
+            pool: Pool::Whole,
             cache_type_k: CacheType::default(),
             cache_type_v: CacheType::default(),
         }
@@ -63,6 +66,7 @@ impl ContextOptions {
             n_ctx: self.n_ctx,
             n_batch: self.n_batch.min(self.n_ctx.saturating_mul(self.n_sequences)),
             n_sequences: self.n_sequences,
+            pool: self.pool,
             type_k: self.cache_type_k,
             type_v: self.cache_type_v,
         })
@@ -235,28 +239,156 @@ impl Context {
         &self.team
     }
 
-    /// An empty sequence. Its pages are taken as it grows and given back when it is dropped.
-    pub fn new_sequence(&self) -> Sequence {
-        self.cache.sequence()
+    /// An empty sequence. Its pages are taken as it grows, and given back by [`Self::close`].
+    ///
+    /// # Errors
+    /// `TooManySequences`.
+    pub fn open(&mut self) -> Result<SeqId> {
+        self.cache.open()
     }
 
-    /// One pass: `sink(row, value)` gets every row that wants an output, in order; without rows nothing is done. On an error no sequence has changed
+    /// A sequence that begins with the longest prefix of `tokens` that the prefix index has, and its length. The logits after
+    /// a prefix are not kept: who needs those of the last token leaves that one out.
+    ///
+    /// # Errors
+    /// `TooManySequences`.
+    pub fn open_prefix(&mut self, tokens: &[u32]) -> Result<(SeqId, usize)> {
+        self.cache.open_prefix(tokens)
+    }
+
+    /// A new sequence that begins with the first `len` tokens of another one. Both hold the same pages; the last one, where it
+    /// is not full, is copied when one of them goes on.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence, `TooManySequences`; and as [`Self::truncate`].
+    pub fn fork(&mut self, id: SeqId, len: usize) -> Result<SeqId> {
+        self.cache.fork(id, len)
+    }
+
+    /// Forgets a sequence's tokens from `len` on.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence; a `len` beyond the sequence, or so far back that a sliding window's pages are
+    /// gone (`WindowPassed`). The sequence is unchanged then.
+    pub fn truncate(&mut self, id: SeqId, len: usize) -> Result<()> {
+        self.cache.truncate(id, len)
+    }
+
+    /// Makes a sequence begin with what it has in common with `tokens` and forgets the rest; how much stays. Where a sliding
+    /// window has passed that place, nothing stays.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence.
+    pub fn reuse(&mut self, id: SeqId, tokens: &[u32]) -> Result<usize> {
+        let held = self.cache.tokens(id)?;
+        let common = held.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        match self.cache.truncate(id, common) {
+            Err(Error::WindowPassed { .. }) => self.cache.truncate(id, 0).map(|()| 0),
+            other => other.map(|()| common),
+        }
+    }
+
+    /// Keeps what a sequence is now, whatever becomes of it. Pages are shared with it, as those of a fork are.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence.
+    pub fn checkpoint(&mut self, id: SeqId) -> Result<CheckpointId> {
+        self.cache.checkpoint(id)
+    }
+
+    /// Makes any sequence what the checkpoint is; the checkpoint stays.
+    ///
+    /// # Errors
+    /// Handles that are not of an open sequence and a kept checkpoint.
+    pub fn restore(&mut self, id: SeqId, checkpoint: CheckpointId) -> Result<()> {
+        self.cache.restore(id, checkpoint)
+    }
+
+    /// Lets go of a checkpoint.
+    ///
+    /// # Errors
+    /// A handle that is not of a kept one.
+    pub fn forget(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.cache.forget(checkpoint)
+    }
+
+    /// Ends a sequence; its handle is an error from now on.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence.
+    pub fn close(&mut self, id: SeqId) -> Result<()> {
+        self.cache.close(id)
+    }
+
+    /// Tokens that a sequence holds; `u32::MAX` stands for a row that had an embedding instead.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence.
+    pub fn tokens(&self, id: SeqId) -> Result<&[u32]> {
+        self.cache.tokens(id)
+    }
+
+    /// Number of tokens that a sequence holds.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence.
+    pub fn seq_len(&self, id: SeqId) -> Result<usize> {
+        self.tokens(id).map(<[u32]>::len)
+    }
+
+    /// Makes room in a sequence's lists for so many tokens, so that no pass up to there allocates. Without it, they double
+    /// when they are full.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence.
+    pub fn make_room(&mut self, id: SeqId, tokens: usize) -> Result<()> {
+        self.cache.make_room(id, tokens.min(self.options.n_ctx))
+    }
+
+    /// Puts the whole pages that a sequence has computed into the prefix index, for [`Self::open_prefix`] to find. They stay
+    /// until others need the room, also when the sequence has ended. Not inside a pass: it may allocate.
+    ///
+    /// # Errors
+    /// A handle that is not of an open sequence.
+    pub fn publish(&mut self, id: SeqId) -> Result<()> {
+        self.cache.publish(id)
+    }
+
+    /// Keeps the longest prefix of `tokens` that the prefix index has from being evicted, until the checkpoint is let go of;
     /// its length.
     ///
     /// # Errors
-    /// Token ids outside the vocabulary, more rows than `n_batch`, a full context, values that are not finite.
+    /// None at present.
+    pub fn pin(&mut self, tokens: &[u32]) -> Result<(CheckpointId, usize)> {
+        self.cache.pin(tokens)
+    }
+
+    /// Empties the prefix index.
+    pub fn clear_prefixes(&mut self) {
+        self.cache.clear_prefix();
+    }
+
+    /// What the cache holds, and what the prefix index gave.
+    pub fn usage(&self) -> Usage {
+        self.cache.usage()
+    }
+
+    /// One pass: `sink(row, logits)` gets those of every row that wants them, in order; without rows nothing is done. On an
+    /// error no sequence has changed its length.
+    ///
+    /// # Errors
+    /// Handles that are not of open sequences, token ids outside the vocabulary, more rows than `n_batch`, a sequence longer
+    /// than `n_ctx`, more pages than can be had (`CacheFull`), values that are not finite.
     pub fn forward<P: Probe>(
         &mut self,
         batch: &mut Batch,
-        sequences: &mut [&mut Sequence],
         probe: &mut P,
-        sink: &mut dyn FnMut(usize, Value<'_>),
+        sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let config = &self.model.config;
-        let invalid = |what: String| Err(Error::InvalidInput { what });
         if batch.rows.len() > self.options.n_batch {
             return Err(Error::Limit {
                 what: "number of rows of a batch".into(),
@@ -264,68 +396,37 @@ impl Context {
                 limit: self.options.n_batch as u64,
             });
         }
-        let embeddings = batch
-            .rows
-            .iter()
-            .filter(|row| matches!(row.input, Input::Embedding(_)))
-            .count();
-        if batch.embeddings.len() != embeddings * config.n_embd {
-            return invalid(format!("embeddings must have {} values each", config.n_embd));
+        if batch.embeddings.len() != batch.n_embeddings() * config.n_embd {
+            return Err(Error::InvalidInput {
+                what: format!("embeddings must have {} values each", config.n_embd),
+            });
         }
-        for row in &batch.rows {
-            if let Input::Token(id) = row.input
-                && id as usize >= config.n_vocab
-            {
-                return Err(Error::TokenOutOfRange {
-                    token: id,
-                    n_vocab: config.n_vocab,
-                });
-            }
-            if row.sequence >= sequences.len() {
-                return invalid(format!(
-                    "row of sequence {}, {} given",
-                    row.sequence,
-                    sequences.len()
-                ));
-            }
+        let outside = batch.rows.iter().find_map(|row| match row.input {
+            Input::Token(id) if id as usize >= config.n_vocab => Some(id),
+            _ => None,
+        });
+        if let Some(token) = outside {
+            return Err(Error::TokenOutOfRange {
+                token,
+                n_vocab: config.n_vocab,
+            });
         }
-        for (index, sequence) in sequences.iter_mut().enumerate() {
-            let mut next = sequence.len();
-            for row in batch.rows.iter_mut().filter(|row| row.sequence == index) {
-                row.position = next;
-                next += 1;
-            }
-            batch
-                .rows
-                .iter_mut()
-                .filter(|row| row.sequence == index)
-                .for_each(|row| row.end = next);
-            if next > self.options.n_ctx {
-                return Err(Error::ContextFull {
-                    needed: next,
-                    capacity: self.options.n_ctx,
-                });
-            }
-            sequence.reserve(next - sequence.len())?;
-        }
+        self.cache.prepare(&mut batch.rows, self.options.n_ctx)?;
         let pass = Pass {
             rows: &batch.rows,
             embeddings: &batch.embeddings,
-            mask: batch.mask,
-            sequences,
+            sequences: &self.cache.sequences,
             n_ctx: self.options.n_ctx,
         };
         self.model.forward(
             &pass,
             &mut self.workspace,
-            &mut self.cache,
+            &mut self.cache.layers,
             &self.team,
             probe,
             sink,
         )?;
-        for (index, sequence) in sequences.iter_mut().enumerate() {
-            sequence.advance(batch.rows.iter().filter(|row| row.sequence == index).count());
-        }
+        self.cache.advance(&batch.rows);
         Ok(())
     }
 
@@ -333,8 +434,8 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::forward`]; also if there are no tokens. Passes before the one that failed are kept.
-    pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32]> {
-        self.prefill_with(sequence, tokens, &mut |_, _| ControlFlow::Continue(()))?;
+    pub fn prefill(&mut self, id: SeqId, tokens: &[u32]) -> Result<&[f32]> {
+        self.prefill_with(id, tokens, &mut |_, _| ControlFlow::Continue(()))?;
         Ok(&self.logits)
     }
 
@@ -345,7 +446,7 @@ impl Context {
     /// As [`Context::prefill`].
     pub fn prefill_with(
         &mut self,
-        sequence: &mut Sequence,
+        id: SeqId,
         tokens: &[u32],
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Option<&[f32]>> {
@@ -359,7 +460,7 @@ impl Context {
             let n = self.options.n_batch.min(tokens.len() - done);
             let last = done + n == tokens.len();
             self.pass(
-                sequence,
+                id,
                 &tokens[done..done + n],
                 &|i| {
                     if last && i + 1 == n {
@@ -383,8 +484,8 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::forward`].
-    pub fn decode(&mut self, sequence: &mut Sequence, token: u32) -> Result<&[f32]> {
-        self.pass(sequence, &[token], &|_| Output::Logits, &mut (), None)?;
+    pub fn decode(&mut self, id: SeqId, token: u32) -> Result<&[f32]> {
+        self.pass(id, &[token], &|_| Output::Logits, &mut (), None)?;
         Ok(&self.logits)
     }
 
@@ -392,13 +493,8 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::prefill`].
-    pub fn eval_all(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: &[u32],
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<()> {
-        self.eval_probed(sequence, tokens, &mut (), sink)
+    pub fn eval_all(&mut self, id: SeqId, tokens: &[u32], sink: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
+        self.eval_probed(id, tokens, &mut (), sink)
     }
 
     /// As [`Context::eval_all`], with a look at every operation.
@@ -407,7 +503,7 @@ impl Context {
     /// As [`Context::prefill`].
     pub fn eval_probed<P: Probe>(
         &mut self,
-        sequence: &mut Sequence,
+        id: SeqId,
         tokens: &[u32],
         probe: &mut P,
         sink: &mut dyn FnMut(usize, &[f32]),
@@ -415,7 +511,7 @@ impl Context {
         let n_batch = self.options.n_batch;
         for (i, tokens) in tokens.chunks(n_batch).enumerate() {
             let mut shifted = |row: usize, logits: &[f32]| sink(i * n_batch + row, logits);
-            self.pass(sequence, tokens, &|_| Output::Logits, probe, Some(&mut shifted))?;
+            self.pass(id, tokens, &|_| Output::Logits, probe, Some(&mut shifted))?;
         }
         Ok(())
     }
@@ -423,7 +519,7 @@ impl Context {
     /// One pass of one sequence; without a sink the last logits are kept in `self.logits`.
     fn pass<P: Probe>(
         &mut self,
-        sequence: &mut Sequence,
+        id: SeqId,
         tokens: &[u32],
         output: &dyn Fn(usize) -> Output,
         probe: &mut P,
@@ -431,17 +527,13 @@ impl Context {
     ) -> Result<()> {
         let mut batch = std::mem::take(&mut self.batch);
         let mut logits = std::mem::take(&mut self.logits);
-        batch.clear(Mask::Causal);
+        batch.clear();
         for (i, token) in tokens.iter().enumerate() {
-            batch.push(0, *token, output(i));
+            batch.push(id, *token, output(i));
         }
-        let result = self.forward(&mut batch, &mut [sequence], probe, &mut |row, value| {
-            if let Value::Logits(values) = value {
-                match &mut sink {
-                    Some(sink) => sink(row, values),
-                    None => logits.copy_from_slice(values),
-                }
-            }
+        let result = self.forward(&mut batch, probe, &mut |row, values| match &mut sink {
+            Some(sink) => sink(row, values),
+            None => logits.copy_from_slice(values),
         });
         (self.batch, self.logits) = (batch, logits);
         result

@@ -152,11 +152,28 @@ pub enum Error {
     },
     /// Other sequences hold the cache's pages: there is room again when one of them ends.
     #[error(
-        "the cache is full: {needed} more pages are needed and none is free; end a sequence, or make a larger cache"
+        "the cache is full: {needed} pages are needed, {free} are free and {evictable} more can be evicted; end a sequence, \
+         or make a larger cache"
     )]
     CacheFull {
-        /// Pages that are missing.
+        /// Pages that a pass needs.
         needed: usize,
+        /// Pages that nobody holds.
+        free: usize,
+        /// Pages that only the prefix index holds.
+        evictable: usize,
+    },
+    /// As many sequences are open as the context can have.
+    #[error("{limit} sequences are open, and the context can have no more; close one")]
+    TooManySequences {
+        /// Sequences at a time.
+        limit: usize,
+    },
+    /// A handle names no open sequence, or no kept checkpoint, of the context.
+    #[error("the handle is {}", if *.foreign { "of another context" } else { "of a sequence that has ended" })]
+    UnknownSequence {
+        /// It is another context's.
+        foreign: bool,
     },
     /// A token id is outside the model's vocabulary.
     #[error("token id {token} is outside the vocabulary of {n_vocab}")]
@@ -194,9 +211,10 @@ impl Error {
             Error::InvalidInput { .. }
             | Error::Parameter { .. }
             | Error::TokenOutOfRange { .. }
-            | Error::WindowPassed { .. } => Class::Request,
+            | Error::WindowPassed { .. }
+            | Error::UnknownSequence { .. } => Class::Request,
             Error::Limit { .. } | Error::ContextFull { .. } => Class::TooLarge,
-            Error::CacheFull { .. } => Class::Full,
+            Error::CacheFull { .. } | Error::TooManySequences { .. } => Class::Full,
             Error::Format { .. }
             | Error::MissingKey { .. }
             | Error::Metadata { .. }

@@ -5,7 +5,7 @@
 //! [`gguf`] (bytes -> header, typed metadata, tensor directory) -> [`quant`] (block formats) ->
 //! [`kernels`] (packed matrices and the arithmetic) -> [`cache`] and [`batch`] (what a pass remembers, and what it
 //! computes) -> [`model`] (configuration, bound weights, forward pass) -> [`context`] (batches of tokens in, logits
-//! out) -> [`sample`] -> [`tokenizer`] -> text. Below all of them lie [`memory`] and [`team`], which the platform lends.
+//! out) -> [`sample`] -> [`tokenizer`] -> [`generation`] -> text. Below all of them lie [`memory`] and [`team`], which the platform lends.
 //! What puts a conversation into a model's chat template is a crate of its own, `twinfer-template`.
 //!
 //! That it is the same answer everywhere can be checked: [`digest`] of the logits, [`record`] of a model, [`trace`] of every
@@ -19,6 +19,7 @@ pub mod cache;
 pub mod context;
 pub mod digest;
 pub mod error;
+pub mod generation;
 pub mod gguf;
 pub mod kernels;
 pub mod math;

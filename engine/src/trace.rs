@@ -416,16 +416,22 @@ pub fn evaluate<P: Probe>(
     probe: &mut P,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
-    let mut sequence = context.new_sequence();
+    let sequence = context.open()?;
     let mut done = 0;
+    let mut result = Ok(ControlFlow::Continue(()));
     for chunk in tokens.chunks(context.options().n_batch) {
-        context.eval_probed(&mut sequence, chunk, probe, &mut |_, _| {})?;
-        done += chunk.len();
-        if progress(done).is_break() {
-            return Ok(ControlFlow::Break(()));
+        result = context
+            .eval_probed(sequence, chunk, probe, &mut |_, _| {})
+            .map(|()| {
+                done += chunk.len();
+                progress(done)
+            });
+        if !matches!(result, Ok(ControlFlow::Continue(()))) {
+            break;
         }
     }
-    Ok(ControlFlow::Continue(()))
+    context.close(sequence)?;
+    result
 }
 
 #[cfg(test)]

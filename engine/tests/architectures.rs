@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
@@ -99,12 +99,13 @@ fn logits(model: &Arc<Model>, v: &Vector, n_batch: usize) -> Vec<f32> {
         cache_type_k: CacheType::F32,
         cache_type_v: CacheType::F32,
         n_sequences: 1,
+        pool: Pool::Whole,
     };
     let mut context = Context::new(Arc::clone(model), Team::single(), options).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let mut out = Vec::new();
     context
-        .eval_all(&mut sequence, &v.tokens, &mut |position, row: &[f32]| {
+        .eval_all(sequence, &v.tokens, &mut |position, row: &[f32]| {
             assert_eq!(
                 position * v.n_vocab,
                 out.len(),

@@ -50,12 +50,10 @@ fn logits(model: &Arc<Model>, tokens: &[u32]) -> Vec<Vec<f32>> {
         ..ContextOptions::default()
     };
     let mut context = Context::new(Arc::clone(model), Team::single(), options).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let mut out = Vec::new();
     context
-        .eval_all(&mut sequence, tokens, &mut |_, row: &[f32]| {
-            out.push(row.to_vec())
-        })
+        .eval_all(sequence, tokens, &mut |_, row: &[f32]| out.push(row.to_vec()))
         .unwrap();
     out
 }

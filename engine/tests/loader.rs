@@ -31,11 +31,11 @@ fn options() -> ContextOptions {
 fn digest(model: Model) -> String {
     let n_vocab = model.config().n_vocab as u32;
     let mut context = Context::new(Arc::new(model), Team::single(), options()).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let tokens: Vec<u32> = (0..20).map(|i| (i * 37 + 11) % n_vocab).collect();
     let mut all = Digest::new();
     context
-        .eval_all(&mut sequence, &tokens, &mut |_, logits| all.update(logits))
+        .eval_all(sequence, &tokens, &mut |_, logits| all.update(logits))
         .unwrap();
     all.finish()
 }

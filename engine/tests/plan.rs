@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memory::measure;
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::error::Class;
 use twinfer_engine::gguf::ModelFile;
@@ -45,6 +45,7 @@ fn a_context_allocates_what_was_planned() {
                 n_ctx,
                 n_batch,
                 n_sequences,
+                pool: Pool::Whole,
                 cache_type_k: cache,
                 cache_type_v: cache,
             };

@@ -1,5 +1,6 @@
 //! A pass allocates nothing: every allocation of the process is counted while tokens are decoded, with one worker and with
-//! several, over every form of activations and across page borders.
+//! several, over every form of activations and across page borders; and in passes over many sequences that fork, write to
+//! shared pages and take pages from the prefix index. Sequences that come and go leave no memory behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::batch::{Batch, Output};
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
@@ -18,23 +20,29 @@ use twinfer_engine::team::Team;
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that are allocated.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call is passed on to the system's allocator unchanged; only a counter is added.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        LIVE.fetch_add(layout.size(), Ordering::SeqCst);
         // SAFETY: the caller's promise is the one that System asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::SeqCst);
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        LIVE.fetch_add(size, Ordering::SeqCst);
+        LIVE.fetch_sub(layout.size(), Ordering::SeqCst);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -43,8 +51,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations during 150 passes of a token after a prompt of three.
-fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
+fn context(path: &Path, threads: usize, n_sequences: usize, pool: Pool, cache: CacheType) -> Context {
     let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
     let model = Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap());
     let team = Team::new(threads, |_, work| {
@@ -53,18 +60,102 @@ fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
     let options = ContextOptions {
         n_ctx: 256,
         n_batch: 16,
-        n_sequences: 1,
+        n_sequences,
+        pool,
         cache_type_k: cache,
         cache_type_v: cache,
     };
-    let mut context = Context::new(model, team, options).unwrap();
-    let mut sequence = context.new_sequence();
-    context.prefill(&mut sequence, &[1, 2, 3]).unwrap();
+    Context::new(model, team, options).unwrap()
+}
+
+/// Allocations during 150 passes of a token after a prompt of three.
+fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
+    let mut context = context(path, threads, 1, Pool::Whole, cache);
+    let sequence = context.open().unwrap();
+    context.prefill(sequence, &[1, 2, 3]).unwrap();
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     for token in (0..150).map(|i| i % 48) {
-        context.decode(&mut sequence, token).unwrap();
+        context.decode(sequence, token).unwrap();
     }
     ALLOCATIONS.load(Ordering::SeqCst) - before
+}
+
+/// Allocations during passes over twelve sequences, half of them forks that go on in pages of the others, prompts among them, in
+/// a cache whose free pages the prefix index holds.
+fn allocations_of_mixed_passes(path: &Path, threads: usize) -> usize {
+    let mut context = context(path, threads, 12, Pool::Pages(25), CacheType::F16);
+    let old = context.open().unwrap();
+    context.prefill(old, &[7; 250]).unwrap();
+    context.publish(old).unwrap();
+    context.close(old).unwrap();
+    let mut ids = Vec::new();
+    for token in 0..6 {
+        let id = context.open().unwrap();
+        context.prefill(id, &[token; 20]).unwrap();
+        let fork = context.fork(id, 17).unwrap();
+        ids.extend([id, fork]);
+    }
+    for id in &ids {
+        context.make_room(*id, 256).unwrap();
+    }
+    let mut batch = Batch::new();
+    let mut fill = |context: &mut Context, turn: usize| {
+        batch.clear();
+        for (i, id) in ids.iter().enumerate() {
+            // One of them reads a prompt, a few rows a pass.
+            for _ in 0..if i == turn % 7 { 5 } else { 1 } {
+                batch.push(*id, ((turn + i) % 48) as u32, Output::Logits);
+            }
+        }
+        context.forward(&mut batch, &mut (), &mut |_, _| ()).unwrap();
+    };
+    // The first one makes the batch as large as it gets.
+    fill(&mut context, 0);
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    for turn in 0..60 {
+        fill(&mut context, turn);
+    }
+    let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
+    assert!(
+        context.usage().prefix.evictions > 0,
+        "no page was taken from the index"
+    );
+    allocations
+}
+
+/// Bytes that `passes` more passes leave behind, once a few have been made: sequences begin with what the index has, are forked,
+/// and end.
+fn left_behind(path: &Path, passes: usize) -> i64 {
+    let mut context = context(path, 1, 8, Pool::Pages(12), CacheType::F16);
+    let mut open = Vec::new();
+    let mut batch = Batch::new();
+    let mut live = 0;
+    let warm_up = passes / 10;
+    for pass in 0..passes + warm_up {
+        if pass == warm_up {
+            live = LIVE.load(Ordering::SeqCst) as i64;
+        }
+        if open.len() < 6 {
+            let prompt = [(pass % 40) as u32; 100];
+            open.push(context.open_prefix(&prompt).unwrap().0);
+        } else if pass % 5 == 0 {
+            let id = open.remove(pass % open.len());
+            context.publish(id).unwrap();
+            context.close(id).unwrap();
+            let from = open[pass % open.len()];
+            let len = context.seq_len(from).unwrap();
+            open.push(context.fork(from, len - len.min(pass % 9)).unwrap());
+        }
+        batch.clear();
+        for id in &open {
+            if context.seq_len(*id).unwrap() > 120 {
+                context.truncate(*id, 3).unwrap();
+            }
+            batch.push(*id, (pass % 48) as u32, Output::None);
+        }
+        context.forward(&mut batch, &mut (), &mut |_, _| ()).unwrap();
+    }
+    LIVE.load(Ordering::SeqCst) as i64 - live
 }
 
 /// One test, so that nothing else allocates in this process meanwhile.
@@ -110,4 +201,21 @@ fn a_pass_allocates_nothing() {
         }
     }
     println!("zero allocation: {runs} runs of 150 passes, 0 allocations");
+    for path in &paths {
+        for threads in [1, 3] {
+            let n = allocations_of_mixed_passes(path, threads);
+            assert_eq!(
+                n,
+                0,
+                "{} with {threads} threads, mixed: {n} allocations",
+                path.display()
+            );
+        }
+    }
+    let passes = 100_000;
+    let left = left_behind(&paths[0], passes);
+    assert!(left.abs() < 1 << 10, "{passes} passes leave {left} bytes behind");
+    println!(
+        "zero allocation: mixed passes too; {passes} passes with sequences that come and go leave {left} bytes"
+    );
 }

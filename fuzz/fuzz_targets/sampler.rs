@@ -4,14 +4,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams};
+use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams, Scratch};
 use twinfer_fuzz as _;
 
 fn draw(params: &SamplerParams, rows: &[&[f32]], n_vocab: usize) -> Option<Vec<u32>> {
     let mut sampler = Sampler::new(params.clone(), n_vocab).ok()?;
+    let mut scratch = Scratch::default();
     let mut tokens = Vec::new();
     for logits in rows {
-        match sampler.sample(logits) {
+        match sampler.sample(logits, &mut scratch) {
             Ok(token) => {
                 let bias = params.logit_bias.iter().find(|(id, _)| *id == token);
                 assert!((token as usize) < n_vocab);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
+use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Memory;
@@ -129,11 +130,23 @@ impl<'a> Compute<'a> {
 
     /// A context of `n_ctx` positions for one sequence.
     pub(crate) fn context(&self, model: &Arc<Model>, n_ctx: usize, n_batch: usize) -> Result<Context> {
+        self.context_of_many(model, (n_ctx, n_batch), 1, Pool::Whole)
+    }
+
+    /// A context for some sequences of at most `n_ctx` positions, which share a pool of pages.
+    pub(crate) fn context_of_many(
+        &self,
+        model: &Arc<Model>,
+        (n_ctx, n_batch): (usize, usize),
+        n_sequences: usize,
+        pool: Pool,
+    ) -> Result<Context> {
         let (cache_type_k, cache_type_v) = self.settings.context.cache;
         let options = ContextOptions {
             n_ctx,
             n_batch,
-            n_sequences: 1,
+            n_sequences,
+            pool,
             cache_type_k,
             cache_type_v,
         };

@@ -1,47 +1,30 @@
 //! The loop that turns a prompt into text: what `run` and `chat` share.
 
-use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use twinfer_engine::cache::Sequence;
+use anyhow::{Context as _, Result};
+use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
-use twinfer_engine::sample::{Sampler, dry_breakers};
-use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, TokenKind, Tokenizer};
+use twinfer_engine::generation::{Counts, DraftModel, Driver, End, Event, Generation, Limits};
+use twinfer_engine::sample::Sampler;
+use twinfer_engine::tokenizer::Tokenizer;
 
-use crate::args::Generation;
+use crate::args;
+use crate::compute::Compute;
 use crate::interrupt;
+use crate::load;
 use crate::progress::Progress;
 use crate::settings::Verbosity;
 
-/// Why the text ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The model said so.
-    ModelEnded,
-    /// A stop string appeared.
-    Stop,
-    /// A token appeared that is a whole stop string.
-    StopToken,
-    /// As many tokens as were asked for.
-    Limit,
-    /// No room is left.
-    ContextFull,
-    /// Ctrl-C.
-    Interrupted,
-}
+/// Rows of a pass of the draft model: it reads prompts beside the model.
+const N_BATCH: usize = 512;
 
-/// One generation's measures.
+/// How a generation ended, and its measures.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) end: End,
-    /// Tokens of the prompt that had to be computed.
-    pub(crate) n_prompt: usize,
-    pub(crate) prompt_time: Duration,
-    pub(crate) n_generated: usize,
-    /// Steps of one token each: the prompt gives the first token already.
-    pub(crate) n_steps: usize,
-    pub(crate) generation_time: Duration,
+    pub(crate) counts: Counts,
 }
 
 impl Outcome {
@@ -50,55 +33,59 @@ impl Outcome {
         let speed = |n: usize, time: Duration| n as f64 / time.as_secs_f64().clamp(1e-9, f64::MAX);
         let end = match self.end {
             End::ModelEnded => "",
-            End::Stop | End::StopToken => "; stopped at a stop string",
+            End::Stop => "; stopped at a stop string",
             End::Limit => "; stopped at --predict",
             End::ContextFull => "; stopped because the context is full (see --ctx-size)",
             End::Interrupted => "; interrupted",
         };
+        let counts = &self.counts;
         let mut summary = format!(
             "prompt: {} tokens, {:.1} tokens/s; generated: {} tokens",
-            self.n_prompt,
-            speed(self.n_prompt, self.prompt_time),
-            self.n_generated,
+            counts.read,
+            speed(counts.read, counts.reading),
+            counts.generated,
         );
-        if self.n_steps > 0 {
-            let speed = speed(self.n_steps, self.generation_time);
+        if counts.decoded > 0 {
+            let speed = speed(counts.decoded, counts.decoding);
             summary.push_str(&format!(", {speed:.1} tokens/s"));
         }
         summary + end
     }
+
+    /// What drafts did, for who wants to know.
+    fn speculation(&self) -> String {
+        let Counts {
+            passes,
+            decoded,
+            drafted,
+            accepted,
+            ..
+        } = self.counts;
+        format!(
+            "speculation: {accepted} of {drafted} drafts were right ({:.0} %); {passes} passes gave {decoded} tokens",
+            100.0 * accepted as f64 / drafted.max(1) as f64
+        )
+    }
 }
 
-/// What a generation may do.
-#[derive(Debug)]
-pub(crate) struct Limits<'a> {
-    /// Tokens at most; `None` for as many as fit.
-    pub(crate) predict: Option<usize>,
-    pub(crate) stop: &'a [String],
-    /// Print special tokens.
-    pub(crate) special: bool,
-    /// The text starts with the first token rather than going on after a prompt.
-    pub(crate) at_start: bool,
-}
-
-/// A sequence and the tokens that its cache holds.
+/// A context with one sequence, which goes from one text to the next: what they share at the beginning is computed once.
 #[derive(Debug)]
 pub(crate) struct Session {
     context: Context,
-    sequence: Sequence,
-    tokens: Vec<u32>,
+    sequence: SeqId,
+    driver: Driver,
     verbosity: Verbosity,
 }
 
 impl Session {
-    pub(crate) fn new(context: Context, verbosity: Verbosity) -> Self {
-        let sequence = context.new_sequence();
-        Self {
+    pub(crate) fn new(mut context: Context, driver: Driver, verbosity: Verbosity) -> Result<Self> {
+        let sequence = context.open()?;
+        Ok(Self {
             context,
             sequence,
-            tokens: Vec::new(),
+            driver,
             verbosity,
-        }
+        })
     }
 
     /// Positions that the context has.
@@ -108,156 +95,89 @@ impl Session {
 
     /// Tokens in the cache.
     pub(crate) fn len(&self) -> usize {
-        self.tokens.len()
+        self.context.seq_len(self.sequence).unwrap_or(0)
     }
 
-    /// Makes the cache agree with the longest common beginning, less one token: the last one is always computed, for
-    /// its logits. Returns how many tokens stay.
-    fn reuse(&mut self, prompt: &[u32]) -> usize {
-        let common = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let kept = common.min(prompt.len().saturating_sub(1));
-        if self.sequence.truncate(kept).is_ok() {
-            self.tokens.truncate(kept);
-            return kept;
-        }
-        // A sliding window has moved past it. The old pages go back before the new sequence takes any.
-        self.tokens.clear();
-        self.sequence = self.context.new_sequence();
-        0
-    }
-
-    /// Evaluates the prompt (what of it is not cached) and generates. `on_text` gets each piece of text that is
-    /// complete.
+    /// Evaluates the prompt (what of it is not cached) and generates. `on_text` gets each piece of text that is complete. The
+    /// sampler goes on from text to text; where this one fails, it is as it was.
     pub(crate) fn generate(
         &mut self,
         tokenizer: &Tokenizer,
         sampler: &mut Sampler,
         prompt: &[u32],
-        limits: &Limits<'_>,
+        limits: &Limits,
         on_text: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Outcome> {
         let _guard = interrupt::Guard::new();
-        let kept = self.reuse(prompt);
-        let new = &prompt[kept..];
-        for &token in prompt {
-            sampler.accept(token)?;
-        }
-        let mut outcome = Outcome {
-            end: End::Limit,
-            n_prompt: new.len(),
-            prompt_time: Duration::ZERO,
-            n_generated: 0,
-            n_steps: 0,
-            generation_time: Duration::ZERO,
-        };
-
-        let start = Instant::now();
-        let mut progress = Progress::new("reading the prompt", new.len() as u64, self.verbosity);
-        let first = {
-            let mut report = |done: usize, total: usize| {
-                progress.set(done as u64, total as u64);
-                if interrupt::requested() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
+        let (context, driver) = (&mut self.context, &mut self.driver);
+        let mut generation =
+            Generation::new(context, self.sequence, prompt, sampler.clone(), tokenizer, limits)?;
+        let total = generation.pending() as u64;
+        let mut progress = Some(Progress::new("reading the prompt", total, self.verbosity));
+        while !generation.is_over() {
+            let start = Instant::now();
+            let generations = std::slice::from_mut(&mut generation);
+            let rows = driver.pass(context, generations)?;
+            let elapsed = start.elapsed();
+            if let Some(bar) = &mut progress {
+                bar.add(rows as u64);
+            }
+            if !generation.is_reading() || generation.pending() == rows {
+                progress = None;
+            }
+            let mut printed = Ok(());
+            let mut on_event = |_: usize, event: Event<'_>| {
+                if printed.is_err() {
+                    return;
                 }
+                printed = match event {
+                    Event::Token { text, .. } | Event::End { text, .. } if text.is_empty() => Ok(()),
+                    Event::Token { text, .. } | Event::End { text, .. } => on_text(text),
+                    Event::Failed(error) => Err(error.into()),
+                };
             };
-            let logits = self.context.prefill_with(&mut self.sequence, new, &mut report)?;
-            logits.map(|logits| sampler.sample(logits)).transpose()?
-        };
-        drop(progress);
-        outcome.prompt_time = start.elapsed();
-        self.tokens.extend_from_slice(&new[..self.sequence.len() - kept]);
-        let Some(mut token) = first else {
-            outcome.end = End::Interrupted;
-            return Ok(outcome);
-        };
-
-        let start = Instant::now();
-        let mut decoder = tokenizer.stream_decoder(limits.special);
-        if limits.at_start {
-            decoder = decoder.at_start();
-        }
-        let mut stop = StopFilter::new(limits.stop);
-        let stop_tokens = stop_tokens(tokenizer, limits.stop);
-        outcome.end = loop {
-            if limits.predict == Some(0) {
-                break End::Limit;
-            }
-            if tokenizer.is_end(token) {
-                break End::ModelEnded;
-            }
-            outcome.n_generated += 1;
-            sampler.accept(token)?;
-            if stop_tokens.contains(&token) {
-                break End::StopToken;
-            }
-            let (text, stopped) = stop.push(decoder.push(token));
-            if !text.is_empty() {
-                on_text(&text)?;
-            }
-            if stopped {
-                break End::Stop;
-            }
+            let generations = std::slice::from_mut(&mut generation);
+            driver.finish(context, generations, elapsed, &mut on_event);
             if interrupt::requested() {
-                break End::Interrupted;
+                generation.interrupt(&mut |event| on_event(0, event));
             }
-            // What would follow the last token is not computed.
-            if limits.predict.is_some_and(|n| outcome.n_generated >= n) {
-                break End::Limit;
-            }
-            if self.tokens.len() >= self.capacity() {
-                break End::ContextFull;
-            }
-            let logits = self.context.decode(&mut self.sequence, token)?;
-            self.tokens.push(token);
-            outcome.n_steps += 1;
-            token = sampler.sample(logits)?;
-        };
-        if outcome.end != End::Stop {
-            let (mut text, stopped) = stop.push(decoder.flush());
-            if !stopped {
-                text.push_str(&stop.finish());
-            }
-            if !text.is_empty() {
-                on_text(&text)?;
-            }
+            printed?;
         }
-        outcome.generation_time = start.elapsed();
+        let outcome = Outcome {
+            end: generation.end().unwrap_or(End::Interrupted),
+            counts: *generation.counts(),
+        };
+        *sampler = generation.into_sampler();
+        if self.verbosity.is_verbose() && outcome.counts.drafted > 0 {
+            self.verbosity.detail(&outcome.speculation());
+        }
         Ok(outcome)
     }
 }
 
-/// The tokens that end the text: stop strings that are one special token each, such as `<|stop|>`. What they print is
-/// nothing unless special tokens are printed, so that no text would show them.
-fn stop_tokens(tokenizer: &Tokenizer, stop: &[String]) -> Vec<u32> {
-    let token = |text: &String| {
-        let id = tokenizer.find_token(text.as_bytes())?;
-        (tokenizer.token_kind(id) == TokenKind::Control).then_some(id)
+/// What makes passes, with the draft model if there is one; before the model itself is loaded, which may take long.
+pub(crate) fn driver(
+    settings: &args::Generation,
+    compute: &Compute<'_>,
+    tokenizer: &Tokenizer,
+) -> Result<Driver> {
+    let load = |path: &Path| -> Result<DraftModel> {
+        let file = load::open(path)?;
+        let own = Tokenizer::from_metadata(file.metadata())?;
+        DraftModel::check(&own, tokenizer)?;
+        let model = compute.load(&file)?;
+        let n_ctx = compute.context_size(&model);
+        Ok(DraftModel::new(
+            compute.context(&model, n_ctx, N_BATCH)?,
+            &own,
+            tokenizer,
+        )?)
     };
-    stop.iter().filter_map(token).collect()
-}
-
-/// The sampler of these settings, for this model.
-pub(crate) fn sampler(settings: &Generation, tokenizer: &Tokenizer, n_ctx: usize) -> Result<Sampler> {
-    let mut params = settings.params.clone();
-    params.n_ctx = n_ctx.min(twinfer_engine::sample::MAX_LAST_N);
-    if settings.ignore_eos {
-        let end = tokenizer.end_tokens().iter();
-        params.logit_bias.extend(end.map(|&id| (id, f32::NEG_INFINITY)));
-    }
-    if params.dry_multiplier > 0.0 {
-        let piece = |id| tokenizer.token_bytes(id, true).unwrap_or_default().to_vec();
-        // A text of a few characters is far below the tokenizer's limit; should it fail, the head alone breaks.
-        let encode = |text: &str| {
-            tokenizer
-                .encode(text, EncodeOptions::default())
-                .unwrap_or_default()
-        };
-        params.dry_sequence_breakers =
-            dry_breakers(&settings.dry_breakers, tokenizer.n_vocab(), &piece, &encode);
-    }
-    Ok(Sampler::new(params, tokenizer.n_vocab())?)
+    let draft_model = settings
+        .draft_model
+        .as_deref()
+        .map(|path| load(path).with_context(|| format!("the draft model `{}`", path.display())));
+    Ok(Driver::new(settings.speculation, draft_model.transpose()?))
 }
 
 /// A seed that differs each time.

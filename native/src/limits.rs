@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{ContextOptions, kv_bytes};
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
@@ -258,6 +258,7 @@ impl Allowed<'_> {
             n_ctx: whole,
             n_batch: 1,
             n_sequences: 1,
+            pool: Pool::Whole,
             cache_type_k: self.cache.0,
             cache_type_v: self.cache.1,
         };
@@ -265,13 +266,14 @@ impl Allowed<'_> {
         bytes as f64 * depth as f64 / whole as f64
     }
 
-    /// Tokens per second at most, one by one, with `depth` positions in the cache: every weight and every cached key and
-    /// value is read once a token.
-    pub(crate) fn decode(&self, limits: &Limits, depth: usize) -> f64 {
+    /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions of each
+    /// in the cache: every weight is read once a pass and every cached key and value once a token.
+    pub(crate) fn decode(&self, limits: &Limits, depth: usize, sequences: usize) -> f64 {
         let (layers, output) = self.work;
-        let read = (layers.bytes + output.bytes + self.cache_bytes(depth)) / limits.read;
-        let compute = layers.compute(limits) + output.compute(limits);
-        1.0 / if read < compute { compute } else { read }
+        let n = sequences as f64;
+        let read = (layers.bytes + output.bytes + n * self.cache_bytes(depth)) / limits.read;
+        let compute = n * (layers.compute(limits) + output.compute(limits));
+        n / if read < compute { compute } else { read }
     }
 
     /// Tokens per second at most while a prompt of `n` is read: every weight but those of the output matrix, which only

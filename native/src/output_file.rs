@@ -10,6 +10,9 @@
 //!   was and no temporary one. Permissions and owner are those of the old file; a hard link to it keeps the old bytes.
 //! - A file of the model that is read is refused. Another hard link to it is another file: the model keeps its bytes.
 //! - A file that is read-only is refused, unless [`ReadOnly::Replace`] says otherwise.
+//!
+//! One that grows piece by piece and is gone on with after an interruption is a [`GrowingFile`]: there each piece is in the
+//! file at once, and nothing is replaced.
 
 #[cfg(not(unix))]
 #[path = "output_file/other.rs"]
@@ -18,7 +21,7 @@ mod platform;
 #[path = "output_file/unix.rs"]
 mod platform;
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -161,6 +164,66 @@ impl Write for OutputFile {
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.out.flush();
         flushed.map_err(|error| self.explained(error))
+    }
+}
+
+/// An output that a later run goes on with.
+#[derive(Debug)]
+pub(crate) enum Growing {
+    /// Nothing of it can be read again.
+    Stream(OutputFile),
+    File(GrowingFile),
+}
+
+/// A regular file that grows at its end; whoever ends the process, what was written stays. No two processes have it at a
+/// time, where the system knows locks. One that was made here and got nothing is removed.
+#[derive(Debug)]
+pub(crate) struct GrowingFile {
+    pub(crate) file: File,
+    /// The file that was made.
+    made: Option<PathBuf>,
+}
+
+impl Growing {
+    /// Opens the output, with what is there.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let target = destination(path).with_context(|| format!("cannot write `{}`", path.display()))?;
+        let Destination::Regular(target, existing) = target else {
+            return OutputFile::create(path, ReadOnly::RefuseAlways).map(Growing::Stream);
+        };
+        GrowingFile::open(target, existing.as_ref())
+            .with_context(|| format!("cannot write `{}`", path.display()))
+            .map(Growing::File)
+    }
+}
+
+impl GrowingFile {
+    fn open(target: PathBuf, existing: Option<&Metadata>) -> Result<Self> {
+        if is_input(&target) {
+            bail!("it is the same file as the model that is read; write to another name");
+        }
+        if existing.is_some_and(|existing| is_read_only(&target, existing)) {
+            bail!("it is read-only; choose another name");
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).append(true).create(true).open(&target)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => bail!("another process is writing to it"),
+            // Some file systems have no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let made = existing.is_none().then_some(target);
+        Ok(GrowingFile { file, made })
+    }
+}
+
+impl Drop for GrowingFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.made
+            && self.file.metadata().is_ok_and(|found| found.len() == 0)
+        {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

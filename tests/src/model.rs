@@ -101,10 +101,10 @@ pub fn simd_digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result
 
 fn digest_of(model: Arc<Model>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {
     let mut context = Context::new(model, Team::single(), sizes.options()?)?;
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let mut all = Digest::new();
     let mut positions = Vec::with_capacity(tokens.len());
-    context.eval_all(&mut sequence, tokens, &mut |_, logits| {
+    context.eval_all(sequence, tokens, &mut |_, logits| {
         all.update(logits);
         let mut one = Digest::new();
         one.update(logits);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::{Backend, Storage, select};
@@ -210,6 +210,7 @@ fn context(file: &ModelFile, backend: &'static dyn Backend) -> Result<Context> {
         n_ctx: N_TOKENS + 64,
         n_batch: 1,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k: CacheType::F16,
         cache_type_v: CacheType::F16,
     };

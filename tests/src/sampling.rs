@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use twinfer_engine::sample::{Sampler, SamplerParams, parse_samplers};
+use twinfer_engine::sample::{Sampler, SamplerParams, Scratch, parse_samplers};
 use twinfer_engine::{Error, Result};
 
 /// A sampler's parameters by name; those that are not named stand at their defaults.
@@ -73,6 +73,7 @@ impl Setting {
 /// The ids of `n` tokens.
 pub fn draw(setting: &Setting, n_vocab: usize, n: usize) -> Result<Value> {
     let mut sampler = Sampler::new(setting.params()?, n_vocab)?;
+    let mut scratch = Scratch::fitting(&sampler);
     let mut logits = vec![0.0; n_vocab];
     let mut ids = Vec::with_capacity(n);
     for draw in 0..n as u32 {
@@ -82,7 +83,7 @@ pub fn draw(setting: &Setting, n_vocab: usize, n: usize) -> Result<Value> {
             // 1/16 apart, so that ties occur; most of the mass lies in few tokens.
             *logit = (hash % 256) as f32 / 16.0 - 4.0;
         }
-        let id = sampler.sample(&logits)?;
+        let id = sampler.sample(&logits, &mut scratch)?;
         sampler.accept(id)?;
         ids.push(id);
     }

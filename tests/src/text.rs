@@ -1,8 +1,11 @@
 //! Text after a prompt: tokenizer, model and sampler together.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use twinfer_engine::Result;
 use twinfer_engine::context::Context;
+use twinfer_engine::generation::{Driver, Event, Generation, Limits};
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::team::Team;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -23,28 +26,33 @@ pub fn generate(
     let tokenizer = Tokenizer::from_metadata(file.metadata())?;
     let model = load(&file)?;
     let mut context = Context::new(model, Team::single(), sizes.options()?)?;
-    let mut sequence = context.new_sequence();
-    let mut sampler = Sampler::new(setting.params()?, tokenizer.n_vocab())?;
-    let prompt = tokenizer.encode(
-        prompt,
-        EncodeOptions {
-            add_special: true,
-            parse_special: true,
-        },
-    )?;
-    for &id in &prompt {
-        sampler.accept(id)?;
+    let id = context.open()?;
+    let sampler = Sampler::new(setting.params()?, tokenizer.n_vocab())?;
+    let options = EncodeOptions {
+        add_special: true,
+        parse_special: true,
+    };
+    let prompt = tokenizer.encode(prompt, options)?;
+    let limits = Limits {
+        max_tokens: Some(n),
+        ..Limits::default()
+    };
+    let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &limits)?;
+    let (mut driver, mut text, mut failed) = (Driver::default(), String::new(), Ok(()));
+    while !generation.is_over() {
+        let generations = std::slice::from_mut(&mut generation);
+        driver.pass(&mut context, generations)?;
+        driver.finish(
+            &mut context,
+            generations,
+            Duration::ZERO,
+            &mut |_, event| match event {
+                Event::Token { text: piece, .. } | Event::End { text: piece, .. } => text.push_str(piece),
+                Event::Failed(error) => failed = Err(error),
+            },
+        );
     }
-    let mut decoder = tokenizer.stream_decoder(false);
-    let mut text = String::new();
-    let mut ids = Vec::with_capacity(n);
-    let mut next = sampler.sample(context.prefill(&mut sequence, &prompt)?)?;
-    while ids.len() < n && !tokenizer.is_end(next) {
-        sampler.accept(next)?;
-        ids.push(next);
-        text.push_str(decoder.push(next));
-        next = sampler.sample(context.decode(&mut sequence, next)?)?;
-    }
-    text.push_str(decoder.flush());
+    failed?;
+    let ids = generation.generated();
     Ok(json!({ "prompt": prompt, "ids": ids, "text": text }))
 }

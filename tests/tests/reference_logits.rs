@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
@@ -44,6 +44,7 @@ fn context(model: &Arc<Model>, threads: usize, n_batch: usize, cache: CacheType)
         n_ctx: 512,
         n_batch,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k: cache,
         cache_type_v: cache,
     };
@@ -51,10 +52,10 @@ fn context(model: &Arc<Model>, threads: usize, n_batch: usize, cache: CacheType)
 }
 
 fn all_logits(context: &mut Context, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let mut rows = Vec::new();
     context
-        .eval_all(&mut sequence, tokens, &mut |_, logits| rows.push(logits.to_vec()))
+        .eval_all(sequence, tokens, &mut |_, logits| rows.push(logits.to_vec()))
         .unwrap();
     rows
 }
@@ -201,13 +202,9 @@ fn stories_greedy_ids_equal_the_reference() {
         let model = model(&root.join(format!("models/{name}.gguf")));
         let mut context = context(&model, 2, 512, CacheType::F32);
         for prompt in record(&root, name)["prompts"].as_array().unwrap() {
-            let mut sequence = context.new_sequence();
+            let sequence = context.open().unwrap();
             let margins = floats(&prompt["greedy_margin"]);
-            let mut next = argmax(
-                context
-                    .prefill(&mut sequence, &ids(&prompt["prompt_ids"]))
-                    .unwrap(),
-            );
+            let mut next = argmax(context.prefill(sequence, &ids(&prompt["prompt_ids"])).unwrap());
             for (want, margin) in ids(&prompt["greedy_ids"]).iter().zip(margins) {
                 if next != *want as usize {
                     assert!(margin < NEAR_TIE, "{name}: {next} for {want}, margin {margin}");
@@ -215,7 +212,7 @@ fn stories_greedy_ids_equal_the_reference() {
                     break;
                 }
                 equal += 1;
-                next = argmax(context.decode(&mut sequence, *want).unwrap());
+                next = argmax(context.decode(sequence, *want).unwrap());
             }
         }
     }

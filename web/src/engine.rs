@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
+use twinfer_engine::generation::Limits;
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
 use twinfer_engine::record::{self, Record, Recording, Subject};
@@ -15,7 +16,7 @@ use wasm_bindgen::prelude::*;
 use crate::error::{Result, js, template_error, with_code};
 use crate::loading::memory_bytes;
 use crate::request::{Prompt, Request};
-use crate::session::{Limits, Session, Step, Wanted, sampler};
+use crate::session::{Session, Step, Wanted, end_name};
 use crate::threads;
 
 /// What a model needs beside its weights.
@@ -49,7 +50,7 @@ impl Engine {
         Ok(Engine {
             model,
             parts,
-            session: Session::new(context),
+            session: Session::new(context).map_err(js)?,
             recording: None,
         })
     }
@@ -172,7 +173,7 @@ impl Engine {
                 ),
             ));
         }
-        let sampler = sampler(request.sampling, request.ignore_eos, self.tokenizer()?, n_ctx).map_err(js)?;
+        let sampler = request.sampling.sampler(self.tokenizer()?, n_ctx).map_err(js)?;
         let limits = Limits {
             max_tokens: request.max_tokens,
             stop: request.stop,
@@ -181,6 +182,7 @@ impl Engine {
                 Prompt::Messages(_) => true,
                 Prompt::Tokens(_) => false,
             },
+            special: false,
         };
         let tokenizer = self.parts.tokenizer.as_ref().map_err(|e| js(e.clone()))?;
         let cached = self
@@ -197,10 +199,9 @@ impl Engine {
 
     /// The next token as `[id, text]`, or the end as `[reason, text]` in JSON.
     pub fn step(&mut self) -> Result<String> {
-        let tokenizer = self.parts.tokenizer.as_ref().map_err(|e| js(e.clone()))?;
-        let step: Value = match self.session.step(tokenizer).map_err(js)? {
+        let step: Value = match self.session.step().map_err(js)? {
             Some(Step::Token(id, text)) => json!([id, text]),
-            Some(Step::End(end, text)) => json!([end.name(), text]),
+            Some(Step::End(end, text)) => json!([end_name(end), text]),
             None => json!(["end", ""]),
         };
         Ok(step.to_string())
@@ -220,8 +221,7 @@ impl Engine {
             place => Wanted::Values(place.parse().map_err(js)?),
         };
         let batch = if batch == 0 { usize::MAX } else { batch };
-        self.session.begin_evaluation(tokens, batch, wanted);
-        Ok(())
+        self.session.begin_evaluation(tokens, batch, wanted).map_err(js)
     }
 
     /// Evaluates the next step of them; what was wanted once all are done.

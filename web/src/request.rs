@@ -1,7 +1,8 @@
 //! What a page may ask of a generation: JSON with llama.cpp's names, every name and type checked.
 
 use serde_json::Value;
-use twinfer_engine::sample::{SamplerParams, parse_samplers};
+use twinfer_engine::generation::Sampling;
+use twinfer_engine::sample::parse_samplers;
 
 use crate::error::{Result, with_code};
 
@@ -27,9 +28,7 @@ pub struct Request {
     /// Tokens at most.
     pub max_tokens: Option<usize>,
     pub stop: Vec<String>,
-    /// Go on after the model's end token.
-    pub ignore_eos: bool,
-    pub sampling: SamplerParams,
+    pub sampling: Sampling,
 }
 
 impl Request {
@@ -47,8 +46,7 @@ impl Request {
             chat_template_name: None,
             max_tokens: None,
             stop: Vec::new(),
-            ignore_eos: false,
-            sampling: SamplerParams::default(),
+            sampling: Sampling::default(),
         };
         for (name, value) in &fields {
             if value.is_null() {
@@ -84,7 +82,7 @@ impl Request {
     }
 
     fn field(&mut self, name: &str, value: &Value) -> Result<()> {
-        let p = &mut self.sampling;
+        let p = &mut self.sampling.params;
         match name {
             "prompt" | "messages" | "tokens" => {}
             "tools" => {
@@ -97,7 +95,7 @@ impl Request {
             "max_tokens" => self.max_tokens = Some(whole(name, value)?),
             "stop" => self.stop = strings(name, value)?,
             "ignore_eos" => {
-                self.ignore_eos = value
+                self.sampling.ignore_eos = value
                     .as_bool()
                     .ok_or_else(|| wrong(name, "expected true or false"))?;
             }
@@ -185,8 +183,8 @@ mod tests {
             (request.max_tokens, request.stop),
             (Some(3), vec!["a".to_string()])
         );
-        let sampling = request.sampling;
+        let sampling = request.sampling.params;
         assert_eq!((sampling.temp, sampling.top_k, sampling.seed), (0.0, 5, 7));
-        assert_eq!(sampling.min_p, SamplerParams::default().min_p);
+        assert_eq!(sampling.min_p, Sampling::default().params.min_p);
     }
 }

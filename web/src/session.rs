@@ -1,39 +1,26 @@
-//! One conversation in steps: the prompt's batches, then a token at a time. Between two steps the worker hears the page.
+//! One conversation in steps: the prompt's passes, then a token at a time. Between two steps the worker hears the page.
 
-use std::ops::ControlFlow;
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use twinfer_engine::Result;
-use twinfer_engine::cache::Sequence;
+use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
 use twinfer_engine::digest::Digest;
+use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Speculation};
 use twinfer_engine::model::probe::Probe;
-use twinfer_engine::sample::{DEFAULT_DRY_BREAKERS, SamplerParams, dry_breakers};
-use twinfer_engine::sample::{MAX_LAST_N, Sampler};
-use twinfer_engine::tokenizer::{EncodeOptions, StopFilter, StreamDecoder, Tokenizer};
+use twinfer_engine::sample::Sampler;
+use twinfer_engine::tokenizer::Tokenizer;
 use twinfer_engine::trace::{Capture, Place, Trace, describe};
 
-/// Why a text ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The model said so.
-    ModelEnded,
-    /// A stop string appeared.
-    Stop,
-    /// As many tokens as were asked for.
-    Limit,
-    /// No room is left.
-    ContextFull,
-}
-
-impl End {
-    /// The word that JavaScript gets.
-    pub fn name(self) -> &'static str {
-        match self {
-            End::ModelEnded => "end",
-            End::Stop => "stop",
-            End::Limit => "limit",
-            End::ContextFull => "context-full",
-        }
+/// The word that JavaScript gets for why a text ended.
+pub fn end_name(end: End) -> &'static str {
+    match end {
+        End::ModelEnded => "end",
+        End::Stop => "stop",
+        End::Limit => "limit",
+        End::ContextFull => "context-full",
+        End::Interrupted => "interrupted",
     }
 }
 
@@ -46,36 +33,14 @@ pub enum Step {
     End(End, String),
 }
 
-/// A generation under way.
-struct Run {
-    /// Tokens of the prompt that are still to be evaluated.
-    rest: Vec<u32>,
-    sampler: Sampler,
-    decoder: StreamDecoder,
-    stop: StopFilter,
-    max_tokens: Option<usize>,
-    generated: usize,
-    /// Chosen, not given out yet: the first token.
-    next: Option<u32>,
-    /// Given out, not evaluated yet.
-    last: Option<u32>,
-}
-
-/// What a generation may do, beside its sampler.
-#[derive(Debug)]
-pub struct Limits {
-    pub max_tokens: Option<usize>,
-    pub stop: Vec<String>,
-    /// The text begins with the first token rather than going on after a prompt.
-    pub at_start: bool,
-}
-
-/// A sequence, the tokens that its cache holds, and what is under way with it.
+/// A sequence, and what is under way with it.
 pub struct Session {
     context: Context,
-    sequence: Sequence,
-    tokens: Vec<u32>,
-    run: Option<Run>,
+    sequence: SeqId,
+    driver: Driver,
+    run: Option<Generation>,
+    /// Made by passes, not given out yet.
+    steps: VecDeque<Step>,
     evaluation: Option<Evaluation>,
 }
 
@@ -116,141 +81,93 @@ impl Probe for Seen {
 }
 
 impl Session {
-    pub fn new(context: Context) -> Self {
-        let sequence = context.new_sequence();
-        Session {
+    pub fn new(mut context: Context) -> Result<Self> {
+        let sequence = context.open()?;
+        Ok(Session {
             context,
             sequence,
-            tokens: Vec::new(),
+            driver: Driver::new(Speculation::OFF, None),
             run: None,
+            steps: VecDeque::new(),
             evaluation: None,
-        }
+        })
     }
 
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Tokens in the cache.
-    pub fn len(&self) -> usize {
-        self.tokens.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
     /// Begins a generation: how many tokens of the prompt the cache holds already.
     pub fn begin(
         &mut self,
         tokenizer: &Tokenizer,
-        mut sampler: Sampler,
+        sampler: Sampler,
         prompt: &[u32],
         limits: &Limits,
     ) -> Result<usize> {
         self.run = None;
+        self.steps.clear();
         self.evaluation = None;
-        for &token in prompt {
-            sampler.accept(token)?;
-        }
-        let kept = self.reuse(prompt);
-        let mut decoder = tokenizer.stream_decoder(false);
-        if limits.at_start {
-            decoder = decoder.at_start();
-        }
-        self.run = Some(Run {
-            rest: prompt[kept..].to_vec(),
+        let run = Generation::new(
+            &mut self.context,
+            self.sequence,
+            prompt,
             sampler,
-            decoder,
-            stop: StopFilter::new(&limits.stop),
-            max_tokens: limits.max_tokens,
-            generated: 0,
-            next: None,
-            last: None,
-        });
-        Ok(kept)
-    }
-
-    /// Makes the cache agree with the longest common beginning, less one token: the last one is always computed, for its
-    /// logits. Returns how many tokens stay.
-    fn reuse(&mut self, prompt: &[u32]) -> usize {
-        let common = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let kept = common.min(prompt.len().saturating_sub(1));
-        if self.sequence.truncate(kept).is_ok() {
-            self.tokens.truncate(kept);
-            return kept;
-        }
-        // A sliding window has moved past it. The old pages go back before the new sequence takes any.
-        self.tokens.clear();
-        self.sequence = self.context.new_sequence();
-        0
+            tokenizer,
+            limits,
+        )?;
+        let reused = run.counts().reused;
+        self.run = Some(run);
+        Ok(reused)
     }
 
     /// Evaluates the next batch of the prompt; true once all of it is done.
     pub fn prefill(&mut self) -> Result<bool> {
-        let Some(run) = &mut self.run else {
-            return Ok(true);
-        };
-        if run.rest.is_empty() {
-            return Ok(true);
+        if self.run.as_ref().is_some_and(Generation::is_reading) {
+            self.pass()?;
         }
-        let before = self.sequence.len();
-        let mut one_step = |done: usize, total: usize| {
-            if done == total {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        };
-        let logits = self
-            .context
-            .prefill_with(&mut self.sequence, &run.rest, &mut one_step)?;
-        run.next = logits.map(|logits| run.sampler.sample(logits)).transpose()?;
-        let done = self.sequence.len() - before;
-        self.tokens.extend(run.rest.drain(..done));
-        Ok(run.rest.is_empty())
+        Ok(!self.run.as_ref().is_some_and(Generation::is_reading))
     }
 
-    /// The next token; after an end, and after an error, there is nothing more. A token is given out before it is
-    /// evaluated, so its text does not wait for the next one's arithmetic.
-    pub fn step(&mut self, tokenizer: &Tokenizer) -> Result<Option<Step>> {
+    /// The next token; after an end, and after an error, there is nothing more. A token is given out before it is evaluated, so
+    /// its text does not wait for the next one's arithmetic.
+    pub fn step(&mut self) -> Result<Option<Step>> {
+        while self.steps.is_empty() && self.run.is_some() {
+            self.pass()?;
+        }
+        Ok(self.steps.pop_front())
+    }
+
+    /// Makes a pass and keeps what it gave.
+    fn pass(&mut self) -> Result<()> {
         let Some(mut run) = self.run.take() else {
-            return Ok(None);
+            return Ok(());
         };
-        if run.max_tokens.is_some_and(|most| run.generated >= most) {
-            return Ok(Some(run.end(End::Limit)));
+        let generations = std::slice::from_mut(&mut run);
+        self.driver.pass(&mut self.context, generations)?;
+        let (steps, mut failed) = (&mut self.steps, Ok(()));
+        self.driver.finish(
+            &mut self.context,
+            generations,
+            Duration::ZERO,
+            &mut |_, event| match event {
+                Event::Token { id, text } => steps.push_back(Step::Token(id, text.into())),
+                Event::End { end, text } => steps.push_back(Step::End(end, text.into())),
+                Event::Failed(error) => failed = Err(error),
+            },
+        );
+        failed?;
+        if !run.is_over() {
+            self.run = Some(run);
         }
-        let token = match (run.next.take(), run.last.take()) {
-            (Some(token), _) => token,
-            (None, None) => return Ok(None),
-            (None, Some(_)) if self.tokens.len() >= self.context.options().n_ctx => {
-                return Ok(Some(run.end(End::ContextFull)));
-            }
-            (None, Some(last)) => {
-                let logits = self.context.decode(&mut self.sequence, last)?;
-                self.tokens.push(last);
-                run.sampler.sample(logits)?
-            }
-        };
-        if tokenizer.is_end(token) && !run.ignores(token) {
-            return Ok(Some(run.end(End::ModelEnded)));
-        }
-        run.generated += 1;
-        run.sampler.accept(token)?;
-        let (text, stopped) = run.stop.push(run.decoder.push(token));
-        if stopped {
-            return Ok(Some(Step::End(End::Stop, text)));
-        }
-        run.last = Some(token);
-        self.run = Some(run);
-        Ok(Some(Step::Token(token, text)))
+        Ok(())
     }
 
     /// Begins to evaluate these tokens, at most `batch` a step.
-    pub fn begin_evaluation(&mut self, tokens: Vec<u32>, batch: usize, wanted: Wanted) {
+    pub fn begin_evaluation(&mut self, tokens: Vec<u32>, batch: usize, wanted: Wanted) -> Result<()> {
         self.run = None;
-        self.tokens.clear();
-        self.sequence = self.context.new_sequence();
+        self.steps.clear();
+        self.context.truncate(self.sequence, 0)?;
         let seen = match wanted {
             Wanted::Digest => Seen::Logits(Digest::new()),
             Wanted::Trace => Seen::Operations(Trace::new(&describe(&self.context, &tokens, 0))),
@@ -261,6 +178,7 @@ impl Session {
             batch: batch.clamp(1, self.context.options().n_batch),
             seen,
         });
+        Ok(())
     }
 
     /// Evaluates the next step of them; what was wanted, as text, once all are done.
@@ -272,14 +190,13 @@ impl Session {
         let n = rest.len().min(*batch);
         let result = if let Seen::Logits(digest) = seen {
             let mut sink = |_: usize, logits: &[f32]| digest.update(logits);
-            self.context.eval_all(&mut self.sequence, &rest[..n], &mut sink)
+            self.context.eval_all(self.sequence, &rest[..n], &mut sink)
         } else {
             self.context
-                .eval_probed(&mut self.sequence, &rest[..n], seen, &mut |_, _| {})
+                .eval_probed(self.sequence, &rest[..n], seen, &mut |_, _| {})
         };
         if result.is_err() || n == rest.len() {
-            // The cache is as it was made; no list of tokens stands for it.
-            self.sequence = self.context.new_sequence();
+            self.context.truncate(self.sequence, 0)?;
         }
         result?;
         rest.drain(..n);
@@ -293,46 +210,4 @@ impl Session {
             Seen::Values(capture) => capture.to_text().map(Some),
         }
     }
-}
-
-impl Run {
-    /// Whether the sampler was told never to choose this token.
-    fn ignores(&self, token: u32) -> bool {
-        let mut bias = self.sampler.params().logit_bias.iter();
-        bias.any(|(id, bias)| *id == token && *bias == f32::NEG_INFINITY)
-    }
-
-    fn end(mut self, end: End) -> Step {
-        let (mut text, stopped) = self.stop.push(self.decoder.flush());
-        if !stopped {
-            text.push_str(&self.stop.finish());
-        }
-        Step::End(end, text)
-    }
-}
-
-/// A sampler with these parameters for a model.
-pub fn sampler(
-    mut params: SamplerParams,
-    ignore_eos: bool,
-    tokenizer: &Tokenizer,
-    n_ctx: usize,
-) -> Result<Sampler> {
-    params.n_ctx = n_ctx.min(MAX_LAST_N);
-    if ignore_eos {
-        let end = tokenizer.end_tokens().iter();
-        params.logit_bias.extend(end.map(|&id| (id, f32::NEG_INFINITY)));
-    }
-    if params.dry_multiplier > 0.0 {
-        let piece = |id| tokenizer.token_bytes(id, true).unwrap_or_default().to_vec();
-        // A text of a few characters is far below the tokenizer's limit; should it fail, the head alone breaks.
-        let encode = |text: &str| {
-            tokenizer
-                .encode(text, EncodeOptions::default())
-                .unwrap_or_default()
-        };
-        params.dry_sequence_breakers =
-            dry_breakers(&DEFAULT_DRY_BREAKERS, tokenizer.n_vocab(), &piece, &encode);
-    }
-    Sampler::new(params, tokenizer.n_vocab())
 }

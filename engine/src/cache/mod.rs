@@ -5,21 +5,32 @@
 //! q8_0 keys keep 4 consecutive d of a position together (`k[d / 4][64][4]`). Layers that see the same window share one
 //! table of pages per sequence (a *group*); pages that no window reaches any more go back to the pool.
 //!
-//! [`numbers`] is how a vector is stored, [`pages`] the memory and what is free of it, [`sequence`] who holds which page.
-//! What a layer keeps is its mixer's choice, stated as a [`CacheKind`]; the cache knows nothing of models.
+//! Callers hold handles ([`SeqId`]). Pages are counted: a fork holds those of its origin, and a page that others hold too
+//! is copied when somebody writes to it. The prefix index holds pages as well, and finds them by their tokens.
+//!
+//! `numbers` is how a vector is stored, `pages` the memory, `pool` what is free of it, `sequences` who holds which page,
+//! `prefix` the index. What a layer keeps is its mixer's choice, stated as a [`CacheKind`]; the cache knows nothing of models.
 
 mod numbers;
 mod pages;
-mod sequence;
+mod pool;
+mod prefix;
+mod sequences;
 
 pub use numbers::CacheType;
 pub(crate) use numbers::{Store, Stored};
 pub(crate) use pages::KvCache;
-pub use sequence::Sequence;
+pub use pool::PagePool;
+pub use prefix::PrefixStats;
+pub(crate) use sequences::Slots;
+pub use sequences::{CheckpointId, SeqId};
 
-use crate::Result;
+use crate::batch::{Input, Row};
 use crate::memory::Buffers;
+use crate::{Error, Result};
 use pages::Group;
+use prefix::PrefixIndex;
+use sequences::NO_TOKEN;
 
 /// The planned buffers that hold keys and values; the others are lists.
 pub(crate) const HOLD_NUMBERS: [&str; 2] = [KEYS, VALUES];
@@ -44,6 +55,35 @@ pub(crate) struct KvShape {
     pub(crate) window: Option<usize>,
 }
 
+/// How large a cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pool {
+    /// Every sequence can be as long as the context.
+    #[default]
+    Whole,
+    /// Pages of 64 positions of every group of layers. Never more than [`Pool::Whole`].
+    Pages(usize),
+    /// As many pages as fit so many bytes. Never more than [`Pool::Whole`].
+    Bytes(u64),
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Pages of 64 positions, of the group of layers that has fewest free.
+    pub pages: usize,
+    /// Of those, how many nobody holds.
+    pub free: usize,
+    /// How many only the prefix index holds: they go when others need room.
+    pub evictable: usize,
+    /// Sequences that are open.
+    pub sequences: usize,
+    /// Checkpoints that are kept.
+    pub checkpoints: usize,
+    /// What the prefix index was asked and gave.
+    pub prefix: PrefixStats,
+}
+
 /// What a cache is made for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
@@ -53,6 +93,8 @@ pub(crate) struct Sizes {
     pub(crate) n_batch: usize,
     /// Sequences at a time.
     pub(crate) n_sequences: usize,
+    /// How many pages.
+    pub(crate) pool: Pool,
     /// Format of keys.
     pub(crate) type_k: CacheType,
     /// Format of values.
@@ -69,26 +111,36 @@ pub(crate) enum LayerCache {
 #[derive(Debug)]
 pub(crate) struct Cache {
     pub(crate) layers: Vec<LayerCache>,
+    pub(crate) sequences: Slots,
+    checkpoints: Slots,
     groups: Vec<Group>,
+    prefix: PrefixIndex,
+    /// Number of the last pass.
+    pass: u64,
+    /// Slots of the sequences that the present pass has rows of.
+    in_pass: Vec<usize>,
 }
 
 impl Cache {
     /// For layers of these kinds.
     pub(crate) fn make(
-        kinds: impl Iterator<Item = CacheKind>,
+        kinds: impl Iterator<Item = CacheKind> + Clone,
         sizes: &Sizes,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let (mut layers, mut groups) = (Vec::new(), Vec::<(Option<usize>, usize)>::new());
+        let page_bytes = kinds.clone().fold(0u64, |sum, kind| match kind {
+            CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
+        });
+        let (mut layers, mut groups) = (Vec::new(), Vec::<(Option<usize>, u32)>::new());
         for kind in kinds {
             layers.push(match kind {
                 CacheKind::Kv(shape) => {
                     let found = groups.iter().position(|(window, _)| *window == shape.window);
                     let group = found.unwrap_or(groups.len());
                     if found.is_none() {
-                        groups.push((shape.window, Group::pages(shape.window, sizes)?));
+                        groups.push((shape.window, Group::pages(shape.window, sizes, page_bytes)?));
                     }
-                    let pages = groups[group].1;
+                    let pages = groups[group].1 as usize;
                     LayerCache::Kv(KvCache::make(shape, (group, pages), sizes, buffers)?)
                 }
             });
@@ -97,12 +149,236 @@ impl Cache {
         let groups = groups
             .into_iter()
             .map(|(window, pages)| Group::make(window, pages, buffers))
-            .collect::<Result<_>>()?;
-        Ok(Cache { layers, groups })
+            .collect::<Result<Vec<_>>>()?;
+        let context = Slots::next_context();
+        Ok(Cache {
+            layers,
+            sequences: Slots::new(context, sizes.n_sequences),
+            checkpoints: Slots::new(context, usize::MAX),
+            prefix: PrefixIndex::new(groups.len()),
+            groups,
+            pass: 0,
+            in_pass: Vec::new(),
+        })
     }
 
     /// An empty sequence.
-    pub(crate) fn sequence(&self) -> Sequence {
-        Sequence::new(&self.groups)
+    pub(crate) fn open(&mut self) -> Result<SeqId> {
+        let id = self.sequences.open_sequence(&self.groups)?;
+        // A pass may have rows of all of them, and allocates nothing.
+        self.in_pass.clear();
+        self.in_pass.reserve(self.sequences.used());
+        Ok(id)
+    }
+
+    /// A sequence that holds the longest prefix of `tokens` that the index has; its length.
+    pub(crate) fn open_prefix(&mut self, tokens: &[u32]) -> Result<(SeqId, usize)> {
+        let id = self.open()?;
+        let held = self.sequences.at_mut(self.sequences.sequence(id)?);
+        Ok((id, self.prefix.take(tokens, held, &self.groups)))
+    }
+
+    /// A checkpoint of the longest prefix of `tokens` that the index has: while it is kept, none of its pages goes.
+    pub(crate) fn pin(&mut self, tokens: &[u32]) -> Result<(CheckpointId, usize)> {
+        let id = self.checkpoints.open_checkpoint(&self.groups)?;
+        let held = self.checkpoints.at_mut(self.checkpoints.checkpoint(id)?);
+        Ok((id, self.prefix.take(tokens, held, &self.groups)))
+    }
+
+    /// A sequence that holds the first `len` positions of another one.
+    pub(crate) fn fork(&mut self, id: SeqId, len: usize) -> Result<SeqId> {
+        let from = self.sequences.sequence(id)?;
+        self.sequences.at(from).check_cut(len, &self.groups)?;
+        let fork = self.open()?;
+        let to = self.sequences.sequence(fork)?;
+        self.sequences.copy_within(from, to, len, &self.groups);
+        Ok(fork)
+    }
+
+    /// Keeps what a sequence is.
+    pub(crate) fn checkpoint(&mut self, id: SeqId) -> Result<CheckpointId> {
+        let held = self.sequences.at(self.sequences.sequence(id)?);
+        let checkpoint = self.checkpoints.open_checkpoint(&self.groups)?;
+        let slot = self.checkpoints.checkpoint(checkpoint)?;
+        self.checkpoints.at_mut(slot).copy(held, held.len(), &self.groups);
+        Ok(checkpoint)
+    }
+
+    /// Makes a sequence what the checkpoint is.
+    pub(crate) fn restore(&mut self, id: SeqId, checkpoint: CheckpointId) -> Result<()> {
+        let slot = self.sequences.sequence(id)?;
+        let held = self.checkpoints.at(self.checkpoints.checkpoint(checkpoint)?);
+        self.sequences.at_mut(slot).copy(held, held.len(), &self.groups);
+        Ok(())
+    }
+
+    /// Lets go of a checkpoint.
+    pub(crate) fn forget(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.checkpoints.close_checkpoint(checkpoint, &self.groups)
+    }
+
+    /// Forgets the tokens of a sequence from `len` on.
+    pub(crate) fn truncate(&mut self, id: SeqId, len: usize) -> Result<()> {
+        let held = self.sequences.at_mut(self.sequences.sequence(id)?);
+        held.check_cut(len, &self.groups)?;
+        held.cut(len, &self.groups);
+        Ok(())
+    }
+
+    /// Ends a sequence.
+    pub(crate) fn close(&mut self, id: SeqId) -> Result<()> {
+        self.sequences.close_sequence(id, &self.groups)
+    }
+
+    /// The tokens that a sequence was computed from; `u32::MAX` for a row that had an embedding instead.
+    pub(crate) fn tokens(&self, id: SeqId) -> Result<&[u32]> {
+        Ok(&self.sequences.at(self.sequences.sequence(id)?).tokens)
+    }
+
+    /// Room in a sequence's lists for `positions`.
+    pub(crate) fn make_room(&mut self, id: SeqId, positions: usize) -> Result<()> {
+        let slot = self.sequences.sequence(id)?;
+        self.sequences.at_mut(slot).make_room(positions, &self.groups);
+        Ok(())
+    }
+
+    /// Puts the whole pages of a sequence into the prefix index.
+    pub(crate) fn publish(&mut self, id: SeqId) -> Result<()> {
+        let held = self.sequences.at_mut(self.sequences.sequence(id)?);
+        self.prefix.insert(held, &self.groups);
+        Ok(())
+    }
+
+    /// Empties the prefix index.
+    pub(crate) fn clear_prefix(&mut self) {
+        self.prefix.clear(&self.groups);
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let count = |(g, group): (usize, &Group)| {
+            let (free, evictable) = (group.pool.free(), self.prefix.evictable(g, group));
+            (group.pool.pages(), free, evictable)
+        };
+        let fullest = self
+            .groups
+            .iter()
+            .enumerate()
+            .map(count)
+            .min_by_key(|(_, free, evictable)| free + evictable);
+        let (pages, free, evictable) = fullest.unwrap_or_default();
+        Usage {
+            pages,
+            free,
+            evictable,
+            sequences: self.sequences.used(),
+            checkpoints: self.checkpoints.used(),
+            prefix: self.prefix.stats,
+        }
+    }
+
+    /// Gives the rows of a pass their slots and positions, and their sequences the pages that they lie in. On an error no
+    /// sequence has changed, but for pages that a window had passed.
+    ///
+    /// # Errors
+    /// Handles that are not of an open sequence, `ContextFull`, `CacheFull`.
+    pub(crate) fn prepare(&mut self, rows: &mut [Row], n_ctx: usize) -> Result<()> {
+        self.pass += 1;
+        self.in_pass.clear();
+        for row in rows {
+            let slot = self.sequences.sequence(row.sequence)?;
+            let (position, first) = self.sequences.at_mut(slot).next(self.pass);
+            if position >= n_ctx {
+                return Err(Error::ContextFull {
+                    needed: position + 1,
+                    capacity: n_ctx,
+                });
+            }
+            if first {
+                self.in_pass.push(slot);
+            }
+            (row.slot, row.position) = (slot, position);
+        }
+        for (g, group) in self.groups.iter().enumerate() {
+            let mut needed = 0;
+            for slot in &self.in_pass {
+                let held = self.sequences.at_mut(*slot);
+                let table = &mut held.tables[g];
+                for _ in 0..table.passed(held.tokens.len(), group) {
+                    table
+                        .pages
+                        .pop_front()
+                        .into_iter()
+                        .for_each(|page| group.pool.give(page));
+                    table.first += 1;
+                }
+                let (more, shared) = held.wants(g, group);
+                needed += more + usize::from(shared.is_some());
+            }
+            let free = group.pool.free();
+            if needed > free {
+                let evictable = self.prefix.evictable(g, group);
+                if needed > free + evictable {
+                    return Err(Error::CacheFull {
+                        needed,
+                        free,
+                        evictable,
+                    });
+                }
+            }
+        }
+        for g in 0..self.groups.len() {
+            for i in 0..self.in_pass.len() {
+                self.reserve(g, self.in_pass[i])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of a group that a sequence's rows of the pass lie in. There are as many, as [`Self::prepare`] has counted.
+    fn reserve(&mut self, g: usize, slot: usize) -> Result<()> {
+        let (more, shared) = self.sequences.at(slot).wants(g, &self.groups[g]);
+        if let Some(i) = shared {
+            let copy = self.page(g)?;
+            let from = std::mem::replace(&mut self.sequences.at_mut(slot).tables[g].pages[i], copy);
+            for layer in &mut self.layers {
+                match layer {
+                    LayerCache::Kv(kv) if kv.group == g => kv.copy_page(from, copy),
+                    LayerCache::Kv(_) => {}
+                }
+            }
+            self.groups[g].pool.give(from);
+        }
+        for _ in 0..more {
+            let page = self.page(g)?;
+            self.sequences.at_mut(slot).tables[g].pages.push_back(page);
+        }
+        Ok(())
+    }
+
+    /// A free page, or one that the prefix index lets go of.
+    fn page(&mut self, g: usize) -> Result<u32> {
+        loop {
+            if let Some(page) = self.groups[g].pool.take() {
+                return Ok(page);
+            }
+            if !self.prefix.evict(g, &self.groups) {
+                return Err(Error::CacheFull {
+                    needed: 1,
+                    free: 0,
+                    evictable: 0,
+                });
+            }
+        }
+    }
+
+    /// The rows that were prepared have been computed.
+    pub(crate) fn advance(&mut self, rows: &[Row]) {
+        for row in rows {
+            let token = match row.input {
+                Input::Token(token) => token,
+                Input::Embedding(_) => NO_TOKEN,
+            };
+            self.sequences.at_mut(row.slot).tokens.push(token);
+        }
     }
 }

@@ -69,6 +69,24 @@ impl Store {
         })
     }
 
+    /// Bytes of a page of vectors of `dim`.
+    pub(super) fn page_bytes(ty: CacheType, dim: usize) -> usize {
+        match ty {
+            CacheType::F32 => size_of::<f32>() * f32::page_len(dim),
+            CacheType::F16 => size_of::<u16>() * u16::page_len(dim),
+            CacheType::Q8_0 => u8::page_len(dim),
+        }
+    }
+
+    /// Makes page `to` equal to page `from`.
+    pub(super) fn copy_page(&mut self, from: usize, to: usize, dim: usize) {
+        match self {
+            Store::F32(v) => v.copy_within(of::<f32>(from, dim), of::<f32>(to, dim).start),
+            Store::F16(v) => v.copy_within(of::<u16>(from, dim), of::<u16>(to, dim).start),
+            Store::Q8(v) => v.copy_within(of::<u8>(from, dim), of::<u8>(to, dim).start),
+        }
+    }
+
     pub(super) fn page(&self, page: usize, dim: usize) -> KvData<'_> {
         match self {
             Store::F32(v) => KvData::F32(&v[of::<f32>(page, dim)]),

@@ -1,12 +1,9 @@
 //! Pages: the memory of each layer that keeps keys and values, the groups of layers that hand out pages together, and how
 //! many pages a group needs.
 
-use std::sync::Arc;
-
-use crossbeam_queue::ArrayQueue;
-
 use super::numbers::Store;
-use super::{KEYS, KvShape, Sizes, VALUES};
+use super::pool::PagePool;
+use super::{KEYS, KvShape, Pool, Sizes, VALUES};
 use crate::kernels::{BLOCK, KvBlock};
 use crate::memory::Buffers;
 use crate::{Error, Result};
@@ -48,6 +45,28 @@ impl KvCache {
         self.pages
     }
 
+    /// Bytes of one page, of all heads.
+    pub(super) fn page_bytes(shape: KvShape, sizes: &Sizes) -> u64 {
+        let bytes =
+            Store::page_bytes(sizes.type_k, shape.dim_k) + Store::page_bytes(sizes.type_v, shape.dim_v);
+        (bytes as u64).saturating_mul(shape.n_heads as u64)
+    }
+
+    /// Makes page `to` equal to page `from`.
+    pub(super) fn copy_page(&mut self, from: u32, to: u32) {
+        let KvShape {
+            n_heads,
+            dim_k,
+            dim_v,
+            ..
+        } = self.shape;
+        for head in 0..n_heads {
+            let place = |page: u32| head * self.pages + page as usize;
+            self.k.copy_page(place(from), place(to), dim_k);
+            self.v.copy_page(place(from), place(to), dim_v);
+        }
+    }
+
     /// One page of a head, and the one that will be wanted after it.
     pub(crate) fn block(&self, head: usize, page: u32, next: Option<u32>) -> KvBlock<'_> {
         let KvShape { dim_k, dim_v, .. } = self.shape;
@@ -68,34 +87,20 @@ impl KvCache {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) window: Option<usize>,
-    pub(super) pages: usize,
-    pub(super) free: Arc<ArrayQueue<u32>>,
+    pub(super) pool: PagePool,
 }
 
 impl Group {
     /// Pages, all of them free.
-    pub(super) fn make(window: Option<usize>, pages: usize, buffers: &mut Buffers<'_>) -> Result<Self> {
-        // The queue has a stamp beside each page, and no way to say that there is no memory for it.
-        drop(buffers.room::<[usize; 2]>("lists of free pages", pages)?);
-        let free = if buffers.only_counts() {
-            ArrayQueue::new(1)
-        } else {
-            let free = ArrayQueue::new(pages);
-            for page in 0..pages as u32 {
-                // The queue holds as many as there are pages.
-                let _ = free.push(page);
-            }
-            free
-        };
+    pub(super) fn make(window: Option<usize>, pages: u32, buffers: &mut Buffers<'_>) -> Result<Self> {
         Ok(Group {
             window,
-            pages,
-            free: Arc::new(free),
+            pool: PagePool::make(pages, buffers)?,
         })
     }
 
-    /// Pages of a group that `sizes` ask for.
-    pub(super) fn pages(window: Option<usize>, sizes: &Sizes) -> Result<usize> {
+    /// Pages that sequences of the largest length take in a group, all together.
+    pub(super) fn whole(window: Option<usize>, sizes: &Sizes) -> u64 {
         let whole = sizes.n_ctx.div_ceil(BLOCK);
         let per_sequence = match window {
             None => whole,
@@ -105,13 +110,26 @@ impl Group {
                 whole.min(reach.saturating_add(sizes.n_batch).div_ceil(BLOCK) + 2)
             }
         };
-        per_sequence
-            .checked_mul(sizes.n_sequences)
-            .filter(|n| u32::try_from(*n).is_ok())
-            .ok_or_else(|| Error::Limit {
-                what: "number of cache pages".into(),
-                found: (per_sequence as u64).saturating_mul(sizes.n_sequences as u64),
-                limit: u32::MAX.into(),
-            })
+        (per_sequence as u64).saturating_mul(sizes.n_sequences as u64)
+    }
+
+    /// Pages of a group that `sizes` ask for; `page_bytes` is what a page of every group takes, all together.
+    pub(super) fn pages(window: Option<usize>, sizes: &Sizes, page_bytes: u64) -> Result<u32> {
+        let whole = Self::whole(window, sizes);
+        let pages = match sizes.pool {
+            Pool::Whole => whole,
+            Pool::Pages(pages) => whole.min(pages as u64),
+            Pool::Bytes(bytes) => whole.min(bytes / page_bytes.max(1)),
+        };
+        if pages == 0 {
+            return Err(Error::InvalidInput {
+                what: format!("the cache needs {page_bytes} bytes for each {BLOCK} positions"),
+            });
+        }
+        u32::try_from(pages).map_err(|_| Error::Limit {
+            what: "number of cache pages".into(),
+            found: pages,
+            limit: u32::MAX.into(),
+        })
     }
 }

@@ -30,7 +30,8 @@ impl<'a> Buffers<'a> {
         Buffers {
             memory: Some(memory),
             what,
-            planned: Vec::new(),
+            // More than there are names: a list that moves while it grows would be there twice.
+            planned: Vec::with_capacity(64),
         }
     }
 

@@ -124,7 +124,7 @@ impl Config {
     }
 
     /// What the layers keep of the positions before.
-    pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> {
+    pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> + Clone {
         self.layers.iter().map(|layer| layer.mixer.cache_kind())
     }
 

@@ -1,5 +1,5 @@
 //! The forward pass of every decoder family, whole. A pass is some rows (tokens of one or more sequences); it reads and
-//! extends the cache and gives the wanted rows' hidden states or logits.
+//! extends the cache and gives the wanted rows' logits.
 //!
 //! Read [`Model::forward`] from top to bottom: embedding, layers, output head. A layer is two parts ([`super::mixer`],
 //! [`super::ffn`]), each with a norm before it; what a family does not have (norms after a part, caps) its configuration
@@ -13,23 +13,23 @@ use super::ops::{Ops, Run};
 use super::probe::Probe;
 use super::product::product;
 use crate::Result;
-use crate::batch::{Input, Mask, Output, Row, Value};
-use crate::cache::{Cache, Sequence, Sizes};
+use crate::batch::{Input, Output, Row};
+use crate::cache::{LayerCache, Sizes, Slots};
 use crate::kernels::functions::tanh;
 use crate::kernels::{ActBuffer, ActFormat};
 use crate::memory::Buffers;
 use crate::team::Team;
 
-/// Rows of logits that are computed at once.
+/// Rows of logits that are computed at once, where not more sequences than that can want some: their weights are read once
+/// for all of them.
 const HEAD_ROWS: usize = 16;
 
 /// What a pass computes: rows with their positions already given.
-pub(crate) struct Pass<'a, 'b> {
+pub(crate) struct Pass<'a> {
     pub(crate) rows: &'a [Row],
     /// Embedding rows for inputs that are not tokens.
     pub(crate) embeddings: &'a [f32],
-    pub(crate) mask: Mask,
-    pub(crate) sequences: &'a [&'b mut Sequence],
+    pub(crate) sequences: &'a Slots,
     /// Length of the context: longrope chooses by it.
     pub(crate) n_ctx: usize,
 }
@@ -82,21 +82,25 @@ impl Workspace {
             ffn: FfnBuffers::make(config, sizes, buffers)?,
             acts: ActBuffer::make(m, widest, formats, buffers)?,
             angles,
-            logits: buffers.rows("logits of a pass", HEAD_ROWS.min(m), config.n_vocab)?,
+            logits: buffers.rows(
+                "logits of a pass",
+                HEAD_ROWS.max(sizes.n_sequences).min(m),
+                config.n_vocab,
+            )?,
         })
     }
 }
 
 impl Model {
-    /// One pass. `sink(row, value)` gets each row that wants an output, in order.
+    /// One pass. `sink(row, logits)` gets those of each row that wants them, in order.
     pub(crate) fn forward<P: Probe>(
         &self,
-        pass: &Pass<'_, '_>,
+        pass: &Pass<'_>,
         ws: &mut Workspace,
-        cache: &mut Cache,
+        cache: &mut [LayerCache],
         team: &Team,
         probe: &mut P,
-        sink: &mut dyn FnMut(usize, Value<'_>),
+        sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
         let config = &self.config;
         let (m, n_embd) = (pass.rows.len(), config.n_embd);
@@ -139,7 +143,7 @@ impl Model {
             acts: &mut ws.acts,
             probe,
         };
-        for (i, (layer, cache)) in self.weights.layers.iter().zip(&mut cache.layers).enumerate() {
+        for (i, (layer, cache)) in self.weights.layers.iter().zip(cache).enumerate() {
             run.ops.layer = i;
             // x += mixer(norm(x))
             run.norm("attn_norm", x, &layer.attn_norm, h)?;
@@ -196,14 +200,8 @@ impl Model {
             }
             run.look("logits", config.n_vocab, logits);
             let rows = (first..next).filter(|row| wanted(&pass.rows[*row]));
-            for ((row, logits), h) in rows
-                .zip(logits.chunks_exact(config.n_vocab))
-                .zip(h.chunks_exact(n_embd))
-            {
-                match pass.rows[row].output {
-                    Output::Hidden => sink(row, Value::Hidden(h)),
-                    _ => sink(row, Value::Logits(logits)),
-                }
+            for (row, logits) in rows.zip(logits.chunks_exact(config.n_vocab)) {
+                sink(row, logits);
             }
         }
         Ok(())

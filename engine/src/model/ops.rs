@@ -53,17 +53,17 @@ impl Ops<'_> {
 }
 
 /// A pass under way: what its parts share.
-pub(super) struct Run<'a, 'b, P> {
+pub(super) struct Run<'a, P> {
     pub(super) ops: Ops<'a>,
     pub(super) config: &'a Config,
-    pub(super) pass: &'a Pass<'a, 'b>,
+    pub(super) pass: &'a Pass<'a>,
     /// Per kind of rotation: cosines and sines, one row per token.
     pub(super) angles: &'a [(Vec<f32>, Vec<f32>)],
     pub(super) acts: &'a mut ActBuffer,
     pub(super) probe: &'a mut P,
 }
 
-impl<P: Probe> Run<'_, '_, P> {
+impl<P: Probe> Run<'_, P> {
     /// `out` = rows of the residual stream `x`, normed: what a part is given.
     pub(super) fn norm(
         &mut self,

@@ -11,10 +11,12 @@ mod json;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
-use crate::cache::{CacheType, Sequence};
+use crate::cache::{CacheType, Pool};
 use crate::context::{Context, ContextOptions};
 use crate::digest::Digest;
+use crate::generation::{Driver, Event, Generation, Speculation};
 use crate::kernels::NUMERICS_VERSION;
 use crate::sample::{Sampler, SamplerParams};
 use crate::{Error, Result};
@@ -70,6 +72,7 @@ pub fn context_options(cache_type_k: CacheType, cache_type_v: CacheType) -> Cont
         n_ctx: N_CTX,
         n_batch: N_CTX,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k,
         cache_type_v,
     }
@@ -138,6 +141,7 @@ pub struct Recording {
     /// Prompts that are not done; the first one is under way where there is a [`Run`].
     rest: VecDeque<Prompt>,
     run: Option<Run>,
+    driver: Driver,
     all: Digest,
     answers: Vec<Answer>,
     done: usize,
@@ -146,14 +150,9 @@ pub struct Recording {
 /// A prompt under way.
 #[derive(Debug)]
 struct Run {
-    sequence: Sequence,
-    sampler: Sampler,
-    /// The prompt's tokens and those sampled.
-    tokens: Vec<u32>,
+    generation: Generation,
     digest: Digest,
     positions: Vec<String>,
-    /// Logits of the last position.
-    last: Vec<f32>,
 }
 
 impl Recording {
@@ -172,6 +171,7 @@ impl Recording {
             model,
             rest: prompts(context.model().config().n_vocab).into(),
             run: None,
+            driver: Driver::new(Speculation::OFF, None),
             all: Digest::new(),
             answers: Vec::new(),
             done: 0,
@@ -183,10 +183,10 @@ impl Recording {
         self.done
     }
 
-    /// Evaluates a batch of a prompt, or one sampled token; the record once there is nothing more.
+    /// Makes a pass over the prompt or over one sampled token; the record once there is nothing more.
     ///
     /// # Errors
-    /// As [`Context::eval_all`].
+    /// As [`Context::forward`].
     pub fn advance(&mut self, context: &mut Context) -> Result<Option<Record>> {
         let Some(prompt) = self.rest.front() else {
             return Ok(Some(self.record(context)));
@@ -195,38 +195,33 @@ impl Recording {
             Some(run) => run,
             none => none.insert(Run::new(prompt, context)?),
         };
-        let computed = run.positions.len();
-        if computed == run.tokens.len() {
-            let token = run.sampler.sample(&run.last)?;
-            run.sampler.accept(token)?;
-            run.tokens.push(token);
-        }
-        let n = (run.tokens.len() - computed).min(context.options().n_batch);
-        let (digest, positions, last) = (&mut run.digest, &mut run.positions, &mut run.last);
-        let all = &mut self.all;
-        context.eval_all(
-            &mut run.sequence,
-            &run.tokens[computed..computed + n],
-            &mut |_, logits| {
-                all.update(logits);
-                digest.update(logits);
-                let mut one = Digest::new();
-                one.update(logits);
-                let mut one = one.finish();
-                one.truncate(SHORT);
-                positions.push(one);
-                last.clear();
-                last.extend_from_slice(logits);
-            },
-        )?;
-        self.done += n;
-        if positions.len() < prompt.tokens.len() + prompt.sampled {
+        let (digest, positions, all) = (&mut run.digest, &mut run.positions, &mut self.all);
+        let generations = std::slice::from_mut(&mut run.generation);
+        self.done += self.driver.pass_with(context, generations, &mut |_, _, logits| {
+            all.update(logits);
+            digest.update(logits);
+            let mut one = Digest::new();
+            one.update(logits);
+            let mut one = one.finish();
+            one.truncate(SHORT);
+            positions.push(one);
+        })?;
+        let mut failed = Ok(());
+        self.driver
+            .finish(context, generations, Duration::ZERO, &mut |_, event| {
+                if let Event::Failed(error) = event {
+                    failed = Err(error);
+                }
+            });
+        failed?;
+        if !run.generation.is_over() {
             return Ok(None);
         }
         if let (Some(prompt), Some(run)) = (self.rest.pop_front(), self.run.take()) {
+            context.close(run.generation.sequence())?;
             self.answers.push(Answer {
                 prompt: prompt.name.into(),
-                tokens: run.tokens,
+                tokens: run.generation.tokens()[..prompt.tokens.len() + prompt.sampled].to_vec(),
                 sampled: prompt.sampled,
                 digest: run.digest.finish(),
                 positions: run.positions,
@@ -252,18 +247,20 @@ impl Recording {
 }
 
 impl Run {
-    fn new(prompt: &Prompt, context: &Context) -> Result<Self> {
+    fn new(prompt: &Prompt, context: &mut Context) -> Result<Self> {
         let params = SamplerParams {
             seed: prompt.seed,
             ..SamplerParams::default()
         };
+        let sampler = Sampler::new(params, context.model().config().n_vocab)?;
+        let id = context.open()?;
+        // The last one of these is chosen and not computed: it is in no record.
+        let chosen = Some(prompt.sampled + 1);
+        let generation = Generation::of_tokens(context, id, &prompt.tokens, sampler, chosen)?;
         Ok(Run {
-            sequence: context.new_sequence(),
-            sampler: Sampler::new(params, context.model().config().n_vocab)?,
-            tokens: prompt.tokens.clone(),
+            generation: generation.with_all_logits(),
             digest: Digest::new(),
             positions: Vec::new(),
-            last: Vec::new(),
         })
     }
 }

@@ -33,8 +33,8 @@ pub(super) fn saturate(x: f32) -> f32 {
     x.clamp(f32::MIN, f32::MAX)
 }
 
-/// Every candidate, in preallocated memory: nothing here allocates after `with_capacity`.
-#[derive(Debug, Clone)]
+/// Every candidate. Its memory grows to the vocabulary's size once and is kept.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
     /// (score's bits, rank) for typical sampling.
@@ -44,12 +44,12 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn with_capacity(n_vocab: usize) -> Self {
-        Self {
-            list: Vec::with_capacity(n_vocab),
-            scratch: Vec::with_capacity(n_vocab),
-            ranked: false,
-        }
+    /// Makes room for so many.
+    pub(super) fn reserve(&mut self, n_vocab: usize) {
+        self.list.clear();
+        self.list.reserve_exact(n_vocab);
+        self.scratch.clear();
+        self.scratch.reserve_exact(n_vocab);
     }
 
     /// Takes the logits, by id. They must be finite.

@@ -74,15 +74,28 @@ pub(super) struct Dry {
     last: Ring,
     /// Head token -> what must follow it. An empty tail makes the head a breaker by itself.
     breakers: HashMap<u32, Vec<Vec<u32>>>,
+}
+
+/// What DRY works in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DryScratch {
     /// `overlap[k]`: how many of the newest tokens also stand `k` tokens earlier.
     overlap: Vec<u32>,
-    /// Per token, the longest sequence that it would extend; 0 where none, in `touched` where not.
-    longest: Vec<u32>,
     touched: Vec<u32>,
 }
 
+impl DryScratch {
+    /// Makes room for a history of so many tokens.
+    pub(super) fn reserve(&mut self, history: usize) {
+        if self.overlap.len() < history {
+            self.overlap.resize(history, 0);
+            self.touched.reserve_exact(history);
+        }
+    }
+}
+
 impl Dry {
-    pub(super) fn new(n_vocab: usize, params: &SamplerParams) -> Self {
+    pub(super) fn new(params: &SamplerParams) -> Self {
         let last_n = params.resolve_last_n(params.dry_penalty_last_n);
         let mut breakers: HashMap<u32, Vec<Vec<u32>>> = HashMap::new();
         for sequence in &params.dry_sequence_breakers {
@@ -96,9 +109,6 @@ impl Dry {
             allowed_length: usize::try_from(params.dry_allowed_length).unwrap_or(0),
             last: Ring::new(last_n),
             breakers,
-            overlap: vec![0; last_n],
-            longest: vec![0; n_vocab],
-            touched: Vec::with_capacity(n_vocab),
         }
     }
 
@@ -110,7 +120,14 @@ impl Dry {
         self.last.clear();
     }
 
-    pub(super) fn apply(&mut self, candidates: &mut Candidates) {
+    /// Tokens that it looks back on at most.
+    pub(super) fn history(&self) -> usize {
+        self.last.capacity()
+    }
+
+    /// `longest` holds a zero per token of the vocabulary, and does so again afterwards: while this runs, it holds the
+    /// longest sequence that the token would extend, plus one. `scratch` has room for [`Self::history`].
+    pub(super) fn apply(&self, candidates: &mut Candidates, longest: &mut [u32], scratch: &mut DryScratch) {
         let n = self.last.len();
         if n <= self.allowed_length {
             return;
@@ -119,19 +136,19 @@ impl Dry {
         if limit < self.allowed_length {
             return;
         }
-        self.find_overlaps();
+        let DryScratch { overlap, touched } = scratch;
+        self.find_overlaps(overlap);
 
         for k in 1..n {
-            let length = self.overlap[k].min(u32::try_from(limit).unwrap_or(u32::MAX));
+            let length = overlap[k].min(u32::try_from(limit).unwrap_or(u32::MAX));
             if (length as usize) < self.allowed_length {
                 continue;
             }
             // The token that followed the earlier occurrence.
             let token = self.last.newest(k - 1);
-            let longest = &mut self.longest[token as usize];
-            // Stored plus one, so that 0 means "none".
+            let longest = &mut longest[token as usize];
             if *longest == 0 {
-                self.touched.push(token);
+                touched.push(token);
             }
             *longest = (*longest).max(length.saturating_add(1));
         }
@@ -143,7 +160,7 @@ impl Dry {
             usize::MAX
         };
         candidates.update(|c| {
-            let longest = self.longest[c.id as usize] as usize;
+            let longest = longest[c.id as usize] as usize;
             if longest == 0 || self.is_single_breaker(c.id) {
                 return;
             }
@@ -151,8 +168,8 @@ impl Dry {
             let power = libm::pow(f64::from(self.base), exponent as f64);
             c.logit -= saturate((f64::from(self.multiplier) * power) as f32);
         });
-        for token in self.touched.drain(..) {
-            self.longest[token as usize] = 0;
+        for token in touched.drain(..) {
+            longest[token as usize] = 0;
         }
     }
 
@@ -183,20 +200,20 @@ impl Dry {
     }
 
     /// The Z function of the history, newest first: linear in its length.
-    fn find_overlaps(&mut self) {
+    fn find_overlaps(&self, overlap: &mut [u32]) {
         let n = self.last.len();
         // [left, right) is the match that reaches furthest.
         let (mut left, mut right) = (0, 0);
         for k in 1..n {
             let mut length = 0;
             if k < right {
-                length = (self.overlap[k - left] as usize).min(right - k);
+                length = (overlap[k - left] as usize).min(right - k);
             }
             while k + length < n && self.last.newest(length) == self.last.newest(k + length) {
                 length += 1;
             }
             // The ring is bounded by MAX_LAST_N, so this fits.
-            self.overlap[k] = length as u32;
+            overlap[k] = length as u32;
             if k + length > right {
                 (left, right) = (k, k + length);
             }

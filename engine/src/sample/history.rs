@@ -24,17 +24,19 @@ impl Ring {
         self.len
     }
 
-    /// Adds a token; returns the one that had to leave.
-    pub(super) fn push(&mut self, token: u32) -> Option<u32> {
+    /// Adds a token in place of the oldest one.
+    pub(super) fn push(&mut self, token: u32) {
         let capacity = self.data.len();
-        let slot = self.data.get_mut(self.next)?;
-        let old = std::mem::replace(slot, token);
-        self.next = (self.next + 1) % capacity;
-        if self.len == capacity {
-            return Some(old);
+        if let Some(slot) = self.data.get_mut(self.next) {
+            *slot = token;
+            self.next = (self.next + 1) % capacity;
+            self.len = (self.len + 1).min(capacity);
         }
-        self.len += 1;
-        None
+    }
+
+    /// How many it can hold.
+    pub(super) fn capacity(&self) -> usize {
+        self.data.len()
     }
 
     /// The `i`-th newest token: 0 is the last one pushed. `i` must be below `len`.
@@ -56,40 +58,38 @@ pub(super) struct Penalties {
     freq: f32,
     present: f32,
     last: Ring,
-    /// Occurrences of each token in `last`.
-    counts: Vec<u32>,
 }
 
 impl Penalties {
-    pub(super) fn new(n_vocab: usize, last_n: usize, repeat: f32, freq: f32, present: f32) -> Self {
+    pub(super) fn new(last_n: usize, repeat: f32, freq: f32, present: f32) -> Self {
         Self {
             repeat,
             freq,
             present,
             last: Ring::new(last_n),
-            counts: vec![0; n_vocab],
         }
     }
 
-    /// `token` must be in the vocabulary.
     pub(super) fn accept(&mut self, token: u32) {
-        if let Some(old) = self.last.push(token) {
-            self.counts[old as usize] -= 1;
-        }
-        self.counts[token as usize] += 1;
+        self.last.push(token);
     }
 
     pub(super) fn reset(&mut self) {
         self.last.clear();
-        self.counts.fill(0);
     }
 
-    pub(super) fn apply(&self, candidates: &mut Candidates) {
-        if self.last.len() == 0 {
+    /// `counts` holds a zero per token of the vocabulary, and does so again afterwards. All tokens of the history are in
+    /// the vocabulary.
+    pub(super) fn apply(&self, candidates: &mut Candidates, counts: &mut [u32]) {
+        let n = self.last.len();
+        if n == 0 {
             return;
         }
+        for i in 0..n {
+            counts[self.last.newest(i) as usize] += 1;
+        }
         candidates.update(|c| {
-            let count = self.counts[c.id as usize];
+            let count = counts[c.id as usize];
             if count == 0 {
                 return;
             }
@@ -102,5 +102,8 @@ impl Penalties {
             c.logit = super::candidates::saturate(c.logit);
             c.logit -= super::candidates::saturate(count as f32 * self.freq + self.present);
         });
+        for i in 0..n {
+            counts[self.last.newest(i) as usize] = 0;
+        }
     }
 }

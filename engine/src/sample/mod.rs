@@ -5,7 +5,8 @@
 //! tokens give equal tokens on every platform: order is by logit descending, then id ascending; sums are sequential
 //! f32 in that order; exp and log come from the pinned `libm`; random numbers are ChaCha8 words.
 //!
-//! [`Sampler::sample`] allocates nothing.
+//! A [`Sampler`] is one sequence's state and small; what is as large as the vocabulary is [`Scratch`], one per thread that
+//! samples. [`Sampler::sample`] allocates nothing once the scratch has seen a vocabulary and a history of this size.
 
 mod candidates;
 mod chain;
@@ -13,11 +14,13 @@ mod dry;
 mod history;
 mod params;
 mod rng;
+mod scratch;
 
 pub use candidates::Candidate;
 pub use chain::{DEFAULT_CHAIN, SamplerKind, parse_samplers, parse_sampling_seq};
 pub use dry::dry_breakers;
 pub use params::{DEFAULT_DRY_BREAKERS, MAX_LAST_N, SamplerParams};
+pub use scratch::Scratch;
 
 use crate::{Error, Result};
 use candidates::Candidates;
@@ -25,16 +28,17 @@ use dry::Dry;
 use history::Penalties;
 use rng::Random;
 
-/// The largest vocabulary that a sampler accepts: it bounds what [`Sampler::new`] allocates.
+/// The largest vocabulary that a sampler accepts: it bounds what [`Scratch`] allocates.
 const MAX_VOCAB: usize = 1 << 24;
 
 /// Chooses tokens. Holds the random state and the tokens accepted so far, so it belongs to one sequence.
 ///
 /// ```
-/// use twinfer_engine::sample::{Sampler, SamplerParams};
+/// use twinfer_engine::sample::{Sampler, SamplerParams, Scratch};
 ///
+/// let mut scratch = Scratch::default();
 /// let mut sampler = Sampler::new(SamplerParams::greedy(), 3)?;
-/// let token = sampler.sample(&[0.1, 2.0, -1.0])?;
+/// let token = sampler.sample(&[0.1, 2.0, -1.0], &mut scratch)?;
 /// assert_eq!(token, 1);
 /// sampler.accept(token)?;
 /// # Ok::<(), twinfer_engine::Error>(())
@@ -45,7 +49,6 @@ pub struct Sampler {
     n_vocab: usize,
     /// By ascending id, each id once.
     bias: Vec<(u32, f32)>,
-    candidates: Candidates,
     penalties: Option<Penalties>,
     dry: Option<Dry>,
     random: Random,
@@ -54,7 +57,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler for a vocabulary of `n_vocab` tokens. Everything that [`Self::sample`] needs is allocated here.
+    /// A sampler for a vocabulary of `n_vocab` tokens.
     ///
     /// # Errors
     /// [`Error::Parameter`] where a parameter is out of range, [`Error::InvalidInput`] where a biased token is outside the
@@ -93,15 +96,14 @@ impl Sampler {
             && (params.penalty_repeat != 1.0 || params.penalty_freq != 0.0 || params.penalty_present != 0.0))
             .then(|| {
                 let (repeat, freq) = (params.penalty_repeat, params.penalty_freq);
-                Penalties::new(n_vocab, last_n, repeat, freq, params.penalty_present)
+                Penalties::new(last_n, repeat, freq, params.penalty_present)
             });
         let dry = (runs(SamplerKind::Dry)
             && params.dry_penalty_last_n != 0
             && params.dry_multiplier > 0.0
             && params.dry_base >= 1.0)
-            .then(|| Dry::new(n_vocab, &params));
+            .then(|| Dry::new(&params));
         Ok(Self {
-            candidates: Candidates::with_capacity(n_vocab),
             penalties,
             dry,
             random: Random::new(params.seed),
@@ -110,6 +112,11 @@ impl Sampler {
             bias,
             params,
         })
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn n_vocab(&self) -> usize {
+        self.n_vocab
     }
 
     /// The parameters it was made with.
@@ -123,7 +130,7 @@ impl Sampler {
     /// # Errors
     /// [`Error::NonFiniteLogit`] where a logit is NaN or infinite; [`Error::InvalidInput`] where the count is not
     /// the vocabulary's or the biases forbid every token.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+    pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<u32> {
         if logits.len() != self.n_vocab {
             return Err(Error::InvalidInput {
                 what: format!("expected {} logits, found {}", self.n_vocab, logits.len()),
@@ -132,21 +139,22 @@ impl Sampler {
         if let Some(token) = logits.iter().position(|x| !x.is_finite()) {
             return Err(Error::NonFiniteLogit { token: token as u32 });
         }
-        self.candidates.fill(logits);
-        self.apply_bias()?;
+        scratch.fit(self.n_vocab, self.dry_history());
+        scratch.candidates.fill(logits);
+        self.apply_bias(&mut scratch.candidates)?;
         if self.params.mirostat == 2 {
-            return self.mirostat();
+            return self.mirostat(&mut scratch.candidates);
         }
         for i in 0..self.params.samplers.len() {
-            self.apply(self.params.samplers[i]);
+            self.apply(self.params.samplers[i], scratch);
         }
         // One candidate needs no random number: greedy text does not depend on the seed.
-        if self.candidates.len() > 1 {
-            self.candidates.softmax();
+        if scratch.candidates.len() > 1 {
+            scratch.candidates.softmax();
         } else {
-            self.candidates.keep_best();
+            scratch.candidates.keep_best();
         }
-        self.draw().map(|c| c.id)
+        self.draw(&scratch.candidates).map(|c| c.id)
     }
 
     /// Takes a token into the history that penalties and DRY look back on: the prompt's tokens, and each one that
@@ -183,17 +191,16 @@ impl Sampler {
         }
     }
 
-    /// The candidates among which the last [`Self::sample`] chose, most likely first, with their probabilities.
-    pub fn candidates(&self) -> &[Candidate] {
-        self.candidates.as_slice()
+    fn dry_history(&self) -> usize {
+        self.dry.as_ref().map_or(0, Dry::history)
     }
 
-    fn apply_bias(&mut self) -> Result<()> {
+    fn apply_bias(&self, candidates: &mut Candidates) -> Result<()> {
         if self.bias.is_empty() {
             return Ok(());
         }
-        self.candidates.bias(&self.bias);
-        if self.candidates.len() == 0 {
+        candidates.bias(&self.bias);
+        if candidates.len() == 0 {
             return Err(Error::InvalidInput {
                 what: "logit_bias forbids every token of the vocabulary".into(),
             });
@@ -201,18 +208,18 @@ impl Sampler {
         Ok(())
     }
 
-    fn apply(&mut self, kind: SamplerKind) {
+    fn apply(&mut self, kind: SamplerKind, scratch: &mut Scratch) {
         let p = &self.params;
-        let list = &mut self.candidates;
+        let list = &mut scratch.candidates;
         match kind {
             SamplerKind::Penalties => {
                 if let Some(penalties) = &self.penalties {
-                    penalties.apply(list);
+                    penalties.apply(list, &mut scratch.per_token);
                 }
             }
             SamplerKind::Dry => {
-                if let Some(dry) = &mut self.dry {
-                    dry.apply(list);
+                if let Some(dry) = &self.dry {
+                    dry.apply(list, &mut scratch.per_token, &mut scratch.dry);
                 }
             }
             SamplerKind::TopNSigma => list.top_n_sigma(p.top_n_sigma),
@@ -237,22 +244,21 @@ impl Sampler {
     }
 
     /// "Mirostat: A Neural Text Decoding Algorithm that Directly Controls Perplexity", Basu et al. 2020; version 2.
-    fn mirostat(&mut self) -> Result<u32> {
-        self.candidates.temperature(self.params.temp);
-        self.candidates.softmax();
-        self.candidates.drop_surprising(self.mu);
-        self.candidates.softmax();
-        let chosen = self.draw()?;
+    fn mirostat(&mut self, list: &mut Candidates) -> Result<u32> {
+        list.temperature(self.params.temp);
+        list.softmax();
+        list.drop_surprising(self.mu);
+        list.softmax();
+        let chosen = self.draw(list)?;
         let error = -libm::log2f(chosen.p) - self.params.mirostat_tau;
         self.mu = candidates::saturate(self.mu - self.params.mirostat_eta * error);
         Ok(chosen.id)
     }
 
-    fn draw(&mut self) -> Result<Candidate> {
-        let list = self.candidates.as_slice();
+    fn draw(&mut self, list: &Candidates) -> Result<Candidate> {
         let r = if list.len() > 1 { self.random.unit() } else { 0.0 };
         // The list is never empty and its best probability is above 0; should that ever fail, it is an error.
-        self.candidates.pick(r).ok_or_else(|| Error::InvalidInput {
+        list.pick(r).ok_or_else(|| Error::InvalidInput {
             what: "no candidate is left to sample from".into(),
         })
     }

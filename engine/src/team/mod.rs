@@ -18,7 +18,7 @@
 
 mod outputs;
 
-pub use outputs::{Columns, Tile};
+pub use outputs::{Columns, Piece, RowTile, Tile, Tiled};
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
@@ -44,17 +44,18 @@ fn digest(model: &Arc<Model>, team: &Team, n_batch: usize, cache: (CacheType, Ca
         n_ctx: 128,
         n_batch,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k: cache.0,
         cache_type_v: cache.1,
     };
     let mut context = Context::new(Arc::clone(model), team.clone(), options).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let n_vocab = model.config().n_vocab as u32;
     let n = if reduced() { 20 } else { 75 };
     let tokens: Vec<u32> = (0..n).map(|i| (i * 37 + 11) % n_vocab).collect();
     let mut all = Digest::new();
     let mut sink = |_: usize, logits: &[f32]| all.update(logits);
-    context.eval_all(&mut sequence, &tokens, &mut sink).unwrap();
+    context.eval_all(sequence, &tokens, &mut sink).unwrap();
     all.finish()
 }
 
@@ -141,19 +142,20 @@ fn tail_digest(
         n_ctx: 2304,
         n_batch,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k: cache.0,
         cache_type_v: cache.1,
     };
     let mut context = Context::new(Arc::clone(model), team.clone(), options).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let n_vocab = model.config().n_vocab as u32;
     let tokens: Vec<u32> = (0..2190).map(|i| (i * 37 + i / 5 + 11) % n_vocab).collect();
     let (head, rest) = tokens.split_at(2150);
-    context.prefill(&mut sequence, head).unwrap();
+    context.prefill(sequence, head).unwrap();
     let mut all = Digest::new();
     for part in rest.chunks(tail) {
         context
-            .eval_all(&mut sequence, part, &mut |_, logits| all.update(logits))
+            .eval_all(sequence, part, &mut |_, logits| all.update(logits))
             .unwrap();
     }
     all.finish()

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
-use twinfer_engine::batch::{Batch, Mask, Output};
-use twinfer_engine::cache::{CacheType, Sequence};
+use twinfer_engine::batch::{Batch, Output};
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::error::Class;
 use twinfer_engine::gguf::ModelFile;
@@ -25,6 +25,7 @@ fn context(model: &Arc<Model>, n_ctx: usize, n_batch: usize, n_sequences: usize)
         n_ctx,
         n_batch,
         n_sequences,
+        pool: Pool::Whole,
         cache_type_k: CacheType::F16,
         cache_type_v: CacheType::F32,
     };
@@ -123,21 +124,21 @@ fn with_a_batch_beyond_the_context_are_small() {
 fn refuse_what_they_have_no_room_for() {
     let model = model("llama-gqa");
     let mut context = context(&model, 64, 8, 1).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     assert!(matches!(
-        context.prefill(&mut sequence, &[]),
+        context.prefill(sequence, &[]),
         Err(Error::InvalidInput { .. })
     ));
     for token in [48, 1 << 20, u32::MAX] {
-        let error = context.prefill(&mut sequence, &[1, token]).map(drop).unwrap_err();
+        let error = context.prefill(sequence, &[1, token]).map(drop).unwrap_err();
         assert_eq!(error, Error::TokenOutOfRange { token, n_vocab: 48 });
         assert!(error.to_string().contains(&token.to_string()), "{error}");
         assert_eq!(error.class(), Class::Request);
-        assert!(context.decode(&mut sequence, token).is_err());
+        assert!(context.decode(sequence, token).is_err());
     }
-    assert_eq!(sequence.len(), 0);
-    context.prefill(&mut sequence, &[1; 64]).unwrap();
-    let error = context.decode(&mut sequence, 1).map(drop).unwrap_err();
+    assert_eq!(context.seq_len(sequence), Ok(0));
+    context.prefill(sequence, &[1; 64]).unwrap();
+    let error = context.decode(sequence, 1).map(drop).unwrap_err();
     assert_eq!(
         error,
         Error::ContextFull {
@@ -146,43 +147,126 @@ fn refuse_what_they_have_no_room_for() {
         }
     );
     assert_eq!(error.class(), Class::TooLarge);
-    assert_eq!(sequence.len(), 64);
-    sequence.truncate(63).unwrap();
-    assert!(context.decode(&mut sequence, 1).is_ok());
+    assert_eq!(context.seq_len(sequence), Ok(64));
+    context.truncate(sequence, 63).unwrap();
+    assert!(context.decode(sequence, 1).is_ok());
 }
 
 /// Another sequence has the pages: nothing is wrong with the request, and there is room again when that one ends.
 #[test]
 fn whose_pages_others_hold_are_full_for_a_time() {
     let model = model("llama-gqa");
-    let mut context = context(&model, 128, 8, 1).unwrap();
-    let mut first = context.new_sequence();
-    context.prefill(&mut first, &[1; 65]).unwrap();
-    let mut second = context.new_sequence();
-    let error = context.prefill(&mut second, &[1]).map(drop).unwrap_err();
-    assert_eq!(error, Error::CacheFull { needed: 1 });
+    let options = ContextOptions {
+        n_ctx: 128,
+        n_batch: 8,
+        n_sequences: 2,
+        pool: Pool::Pages(2),
+        ..ContextOptions::default()
+    };
+    let mut context = Context::new(model, Team::single(), options).unwrap();
+    let first = context.open().unwrap();
+    context.prefill(first, &[1; 65]).unwrap();
+    let second = context.open().unwrap();
+    let error = context.prefill(second, &[1]).map(drop).unwrap_err();
+    let full = |needed, evictable| Error::CacheFull {
+        needed,
+        free: 0,
+        evictable,
+    };
+    assert_eq!(error, full(1, 0));
     assert_eq!(error.class(), Class::Full);
-    assert_eq!((first.len(), second.len()), (65, 0));
-    first.truncate(64).unwrap();
-    context.prefill(&mut second, &[1]).unwrap();
-    drop(first);
-    context.prefill(&mut second, &[1; 127]).unwrap();
+    assert_eq!((context.seq_len(first), context.seq_len(second)), (Ok(65), Ok(0)));
+    let error = context.open().unwrap_err();
+    assert_eq!(error, Error::TooManySequences { limit: 2 });
+    assert_eq!(error.class(), Class::Full);
+    context.truncate(first, 64).unwrap();
+    context.prefill(second, &[1]).unwrap();
+    // A page that only the index holds goes, but not to a pass that needs more than that.
+    context.publish(first).unwrap();
+    context.close(first).unwrap();
+    assert_eq!((context.usage().free, context.usage().evictable), (0, 1));
+    let mut batch = Batch::new();
+    let third = context.open().unwrap();
+    for _ in 0..2 {
+        batch.push(third, 1, Output::None);
+    }
+    context.forward(&mut batch, &mut (), &mut |_, _| ()).unwrap();
+    assert_eq!(context.usage().prefix.evictions, 1);
+    context.close(third).unwrap();
+    context.prefill(second, &[1; 127]).unwrap();
+    assert_eq!((context.usage().free, context.usage().sequences), (0, 1));
+}
+
+/// Handles of another context, and of sequences that have ended, are errors whatever is done with them.
+#[test]
+fn refuse_handles_that_are_not_theirs() {
+    let model = model("llama-gqa");
+    let mut other = context(&model, 64, 8, 2).unwrap();
+    let mut context = context(&model, 64, 8, 2).unwrap();
+    let foreign = other.open().unwrap();
+    let foreign_checkpoint = other.checkpoint(foreign).unwrap();
+    let own = context.open().unwrap();
+    context.prefill(own, &[1, 2, 3]).unwrap();
+    let checkpoint = context.checkpoint(own).unwrap();
+    let stale = context.open().unwrap();
+    context.close(stale).unwrap();
+    let stale_checkpoint = context.checkpoint(own).unwrap();
+    context.forget(stale_checkpoint).unwrap();
+    // The slot has a new owner.
+    let next = context.open().unwrap();
+    assert_ne!(next, stale);
+    for (id, foreign) in [(foreign, true), (stale, false)] {
+        let mut batch = Batch::new();
+        batch.push(own, 4, Output::None);
+        batch.push(id, 4, Output::Logits);
+        let errors = [
+            context.forward(&mut batch, &mut (), &mut |_, _| ()),
+            context.prefill(id, &[1]).map(drop),
+            context.truncate(id, 0),
+            context.fork(id, 0).map(drop),
+            context.checkpoint(id).map(drop),
+            context.restore(id, checkpoint),
+            context.reuse(id, &[1]).map(drop),
+            context.publish(id),
+            context.tokens(id).map(drop),
+            context.make_room(id, 1),
+            context.close(id),
+        ];
+        for error in errors {
+            let error = error.unwrap_err();
+            assert_eq!(error, Error::UnknownSequence { foreign });
+            assert_eq!(error.class(), Class::Request);
+        }
+    }
+    for (id, foreign) in [(foreign_checkpoint, true), (stale_checkpoint, false)] {
+        for error in [context.restore(own, id), context.forget(id)] {
+            assert_eq!(error, Err(Error::UnknownSequence { foreign }));
+        }
+    }
+    assert_eq!(context.tokens(own).unwrap(), [1, 2, 3]);
+    assert!(context.tokens(next).unwrap().is_empty());
+    context.decode(own, 4).unwrap();
+    assert_eq!(context.seq_len(own), Ok(4));
 }
 
 /// What a window has passed is gone: a sequence says so, stays as it is, and can be evaluated anew.
 #[test]
 fn cannot_be_cut_to_before_a_window() {
     let model = model("gemma3-pattern");
-    let mut context = context(&model, 512, 8, 1).unwrap();
-    let mut sequence = context.new_sequence();
-    context.prefill(&mut sequence, &[1; 400]).unwrap();
-    let error = sequence.truncate(10).unwrap_err();
+    let mut context = context(&model, 512, 8, 2).unwrap();
+    let sequence = context.open().unwrap();
+    context.prefill(sequence, &[1; 400]).unwrap();
+    let error = context.truncate(sequence, 10).unwrap_err();
     assert!(matches!(error, Error::WindowPassed { len: 10, .. }), "{error}");
-    assert_eq!((error.class(), sequence.len()), (Class::Request, 400));
-    let error = sequence.truncate(401).unwrap_err();
+    assert_eq!(
+        (error.class(), context.seq_len(sequence)),
+        (Class::Request, Ok(400))
+    );
+    assert_eq!(context.fork(sequence, 10).unwrap_err(), error);
+    let error = context.truncate(sequence, 401).unwrap_err();
     assert!(matches!(error, Error::InvalidInput { .. }), "{error}");
-    sequence.truncate(0).unwrap();
-    context.prefill(&mut sequence, &[1]).unwrap();
+    assert_eq!(context.reuse(sequence, &[1; 10]), Ok(0));
+    context.prefill(sequence, &[1]).unwrap();
 }
 
 /// Rows that make no sense are refused one and all, and no rows at all are no work.
@@ -190,17 +274,16 @@ fn cannot_be_cut_to_before_a_window() {
 fn take_only_batches_that_make_sense() {
     let model = model("llama-gqa");
     let mut context = context(&model, 64, 8, 1).unwrap();
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let mut outputs = 0;
-    let mut run = |context: &mut Context, batch: &mut Batch, sequence: &mut Sequence| {
-        context.forward(batch, &mut [sequence], &mut (), &mut |_, _| outputs += 1)
-    };
-    run(&mut context, &mut Batch::new(), &mut sequence).unwrap();
+    let mut run =
+        |context: &mut Context, batch: &mut Batch| context.forward(batch, &mut (), &mut |_, _| outputs += 1);
+    run(&mut context, &mut Batch::new()).unwrap();
     let mut batch = Batch::new();
     for _ in 0..9 {
-        batch.push(0, 1, Output::Logits);
+        batch.push(sequence, 1, Output::Logits);
     }
-    let error = run(&mut context, &mut batch, &mut sequence).unwrap_err();
+    let error = run(&mut context, &mut batch).unwrap_err();
     assert!(
         matches!(
             error,
@@ -213,17 +296,13 @@ fn take_only_batches_that_make_sense() {
         "{error}"
     );
     assert_eq!(error.class(), Class::TooLarge);
-    batch.clear(Mask::Causal);
-    batch.push(1, 1, Output::Logits);
-    let error = run(&mut context, &mut batch, &mut sequence).unwrap_err();
+    batch.clear();
+    batch.push_embedding(sequence, &[0.5; 3], Output::Logits);
+    let error = run(&mut context, &mut batch).unwrap_err();
     assert_eq!(error.class(), Class::Request);
-    batch.clear(Mask::Causal);
-    batch.push_embedding(0, &[0.5; 3], Output::Hidden);
-    let error = run(&mut context, &mut batch, &mut sequence).unwrap_err();
-    assert_eq!(error.class(), Class::Request);
-    batch.clear(Mask::Causal);
-    batch.push(0, 1, Output::None);
-    batch.push(0, 2, Output::Hidden);
-    run(&mut context, &mut batch, &mut sequence).unwrap();
-    assert_eq!((outputs, sequence.len()), (1, 2));
+    batch.clear();
+    batch.push(sequence, 1, Output::None);
+    batch.push(sequence, 2, Output::Logits);
+    run(&mut context, &mut batch).unwrap();
+    assert_eq!((outputs, context.seq_len(sequence)), (1, Ok(2)));
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams, dry_breakers};
+use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams, Scratch, dry_breakers};
 
 use super::{P, assert_left, left, logits_of, plain};
 
@@ -122,10 +122,11 @@ fn xtc() {
     assert_left(with(1.0, 0.15, 3), &P, &[(3, 0.4), (2, 0.3), (1, 0.2), (0, 0.1)]);
     // It acts at its probability.
     let mut sampler = Sampler::new(with(0.25, 0.15, 0), 4).unwrap();
+    let mut scratch = Scratch::default();
     let logits = logits_of(&P);
     let acted = (0..4000).filter(|_| {
-        sampler.sample(&logits).unwrap();
-        sampler.candidates().len() == 2
+        sampler.sample(&logits, &mut scratch).unwrap();
+        scratch.candidates().len() == 2
     });
     let share = acted.count() as f64 / 4000.0;
     assert!((share - 0.25).abs() < 0.03, "{share}");
@@ -198,8 +199,9 @@ fn penalties() {
         for &token in history {
             sampler.accept(token).unwrap();
         }
-        sampler.sample(&[2.0, -2.0, 1.0]).unwrap();
-        let mut list: Vec<_> = sampler.candidates().iter().map(|c| (c.id, c.logit)).collect();
+        let mut scratch = Scratch::default();
+        sampler.sample(&[2.0, -2.0, 1.0], &mut scratch).unwrap();
+        let mut list: Vec<_> = scratch.candidates().iter().map(|c| (c.id, c.logit)).collect();
         list.sort_by_key(|c| c.0);
         list.into_iter().map(|c| c.1).collect::<Vec<_>>()
     };
@@ -263,9 +265,10 @@ fn dry_logits(params: SamplerParams, n_vocab: usize, history: &[u32]) -> Vec<f32
     for &token in history {
         sampler.accept(token).unwrap();
     }
-    sampler.sample(&vec![0.0; n_vocab]).unwrap();
+    let mut scratch = Scratch::default();
+    sampler.sample(&vec![0.0; n_vocab], &mut scratch).unwrap();
     let mut logits = vec![0.0; n_vocab];
-    for c in sampler.candidates() {
+    for c in scratch.candidates() {
         logits[c.id as usize] = c.logit;
     }
     logits
@@ -389,15 +392,16 @@ fn mirostat() {
         ..plain(&[])
     };
     let mut sampler = Sampler::new(params.clone(), 4).unwrap();
+    let mut scratch = Scratch::default();
     // mu starts at 2 tau = 1 bit: of (0.6, 0.2, 0.1, 0.1) only the first (0.74 bits) stays.
     let logits = logits_of(&[0.6, 0.2, 0.1, 0.1]);
-    assert_eq!(sampler.sample(&logits).unwrap(), 0);
-    assert_eq!(sampler.candidates().len(), 1);
+    assert_eq!(sampler.sample(&logits, &mut scratch).unwrap(), 0);
+    assert_eq!(scratch.candidates().len(), 1);
     // Its surprise was 0 bits, so mu = 1 - (0 - 0.5) = 1.5, then 2, then 2.5: over the 2.32 bits of 0.2.
-    sampler.sample(&logits).unwrap();
-    sampler.sample(&logits).unwrap();
-    sampler.sample(&logits).unwrap();
-    let kept: Vec<_> = sampler.candidates().iter().map(|c| c.id).collect();
+    sampler.sample(&logits, &mut scratch).unwrap();
+    sampler.sample(&logits, &mut scratch).unwrap();
+    sampler.sample(&logits, &mut scratch).unwrap();
+    let kept: Vec<_> = scratch.candidates().iter().map(|c| c.id).collect();
     assert_eq!(kept, [0, 1]);
     // In the long run the mean surprise is tau.
     let params = SamplerParams {
@@ -409,8 +413,8 @@ fn mirostat() {
     let mut sampler = Sampler::new(params, 64).unwrap();
     let mut bits = 0.0f64;
     for _ in 0..5000 {
-        let token = sampler.sample(&wide).unwrap();
-        let p = sampler.candidates().iter().find(|c| c.id == token).unwrap().p;
+        let token = sampler.sample(&wide, &mut scratch).unwrap();
+        let p = scratch.candidates().iter().find(|c| c.id == token).unwrap().p;
         bits -= f64::from(libm::log2f(p));
     }
     assert!((bits / 5000.0 - 1.2).abs() < 0.05, "{}", bits / 5000.0);
@@ -433,12 +437,16 @@ fn logit_bias() {
     // Several of one token add up.
     assert_eq!(ids(vec![(0, 0.8), (2, -1.5), (0, 0.8)]), [0, 1, 2]);
     assert_eq!(ids(vec![(0, f32::MAX), (0, f32::MAX), (1, f32::MIN)]), [0, 2, 1]);
+    let mut scratch = Scratch::default();
     let all = with(vec![
         (0, f32::NEG_INFINITY),
         (1, f32::NEG_INFINITY),
         (2, f32::NEG_INFINITY),
     ]);
-    let error = Sampler::new(all, 3).unwrap().sample(&[0.0; 3]).unwrap_err();
+    let error = Sampler::new(all, 3)
+        .unwrap()
+        .sample(&[0.0; 3], &mut scratch)
+        .unwrap_err();
     assert!(error.to_string().contains("forbids every token"), "{error}");
     let error = Sampler::new(with(vec![(3, 1.0)]), 3).unwrap_err();
     assert!(
@@ -454,7 +462,10 @@ fn logit_bias() {
         ..with(vec![(0, 5.0)])
     };
     assert_eq!(
-        Sampler::new(params, 3).unwrap().sample(&[0.0, 1.0, 2.0]).unwrap(),
+        Sampler::new(params, 3)
+            .unwrap()
+            .sample(&[0.0, 1.0, 2.0], &mut scratch)
+            .unwrap(),
         0
     );
 }

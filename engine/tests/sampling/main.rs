@@ -4,7 +4,7 @@
 mod filters;
 mod sampler;
 
-use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams};
+use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams, Scratch};
 
 /// Everything off: the plain distribution, ready for one sampler to be turned on.
 fn plain(samplers: &[SamplerKind]) -> SamplerParams {
@@ -27,8 +27,9 @@ fn left(params: SamplerParams, logits: &[f32], history: &[u32]) -> Vec<(u32, f32
     for &token in history {
         sampler.accept(token).unwrap();
     }
-    let token = sampler.sample(logits).unwrap();
-    let candidates: Vec<_> = sampler.candidates().iter().map(|c| (c.id, c.p)).collect();
+    let mut scratch = Scratch::default();
+    let token = sampler.sample(logits, &mut scratch).unwrap();
+    let candidates: Vec<_> = scratch.candidates().iter().map(|c| (c.id, c.p)).collect();
     assert!(
         candidates.iter().any(|c| c.0 == token),
         "{token} is not in {candidates:?}"

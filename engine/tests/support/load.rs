@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
@@ -35,6 +35,7 @@ pub(crate) fn load_and_evaluate(bytes: Vec<u8>, cache: CacheType) -> Result<Vec<
         n_ctx: 64,
         n_batch: 4,
         n_sequences: 1,
+        pool: Pool::Whole,
         cache_type_k: cache,
         cache_type_v: cache,
     };
@@ -49,9 +50,9 @@ pub(crate) fn load_and_evaluate(bytes: Vec<u8>, cache: CacheType) -> Result<Vec<
         // A vocabulary without any of these letters.
         tokens.push(0);
     }
-    let mut sequence = context.new_sequence();
+    let sequence = context.open().unwrap();
     let logits = context
-        .prefill(&mut sequence, &tokens)
+        .prefill(sequence, &tokens)
         .map_err(at(Stage::Evaluation))?;
     Ok(logits.to_vec())
 }

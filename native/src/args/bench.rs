@@ -11,13 +11,14 @@ Examples:
   twinfer bench -m model.gguf
   twinfer bench -m model.gguf -p 512,2048 -n 128 -t 8 -r 5 -o json
   twinfer bench -m model.gguf -p 0 -n 64 -d 0,8192             how much a long context slows it
+  twinfer bench -m model.gguf -p 0 -n 64 --parallel 1,4,16     how much many sequences gain by sharing a pass
   twinfer bench --preset epyc-3b                               the reference scenario
   twinfer bench --shape llama-3.1-8b --type q4_k_m             random weights, in memory
   twinfer bench --shape qwen3-0.6b --type q8_0 -o random.gguf  random weights, in a file
 
 pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one;
 both in tokens per second, mean and standard deviation over the repetitions. @ d8192 means that 8192 tokens
-were in the cache before. Beside them the part of the machine's limit that was reached: of int8 dot products
+were in the cache before, x 4 that four sequences wrote at a time. Beside them the part of the machine's limit that was reached: of int8 dot products
 for prompts, of memory reads for generation, both measured before and after in the same run (see `twinfer doctor`).";
 
 #[derive(Debug, Args)]
@@ -53,6 +54,18 @@ pub(crate) struct BenchArgs {
     )]
     pub(crate) depth: Vec<usize>,
 
+    /// Numbers of sequences that write together, separated by commas: each generation is measured with each of them, and its
+    /// speed counts the tokens of all.
+    #[arg(
+        long = "parallel",
+        visible_alias = "npl",
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096)
+    )]
+    pub(crate) parallel: Vec<usize>,
+
     /// Tokens that are computed together while a prompt is read.
     #[arg(short, long, value_name = "N", default_value_t = 512,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=65536))]
@@ -69,7 +82,7 @@ pub(crate) struct BenchArgs {
 
     /// A scenario with a name: its model's shape (or -m), prompt and length; beside the speed its ratio to the scalar
     /// backend on mapped weights, and what named servers allow on paper.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["shape", "n_prompt", "n_gen", "depth"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["shape", "n_prompt", "n_gen", "depth", "parallel"])]
     pub(crate) preset: Option<String>,
 
     /// Measure the machine's limits as well. Default: for models whose weights are far larger than caches.

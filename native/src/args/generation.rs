@@ -1,8 +1,11 @@
 //! How tokens are chosen and when generation stops: shared by `run` and `chat`. llama.cpp's names and defaults.
 
+use std::path::PathBuf;
+
 use crate::failure::Usage;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use twinfer_engine::Error;
+use twinfer_engine::generation::{MAX_DRAFT, Sampling, Speculation};
 use twinfer_engine::sample::{
     DEFAULT_DRY_BREAKERS, SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq,
 };
@@ -124,6 +127,80 @@ pub(crate) struct GenerationArgs {
     /// Truncating samplers leave at least this many tokens.
     #[arg(long, value_name = "N", default_value_t = 0)]
     min_keep: usize,
+
+    #[command(flatten)]
+    speculation: SpeculationArgs,
+}
+
+/// How drafts of the next tokens are made, which are computed together with the last one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Speculation: faster, never another text")]
+struct SpeculationArgs {
+    /// Where drafts of the next tokens come from.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = SpecType::Auto)]
+    spec_type: SpecType,
+
+    /// A small model of the same vocabulary that drafts what this one may say.
+    #[arg(long, value_name = "FILE")]
+    model_draft: Option<PathBuf>,
+
+    /// Drafts at a time at most.
+    #[arg(long, aliases = ["draft", "draft-n"], value_name = "N", default_value_t = 16,
+          value_parser = clap::value_parser!(u64).range(0..=MAX_DRAFT as u64))]
+    draft_max: u64,
+
+    /// Fewer drafts than this are not tried.
+    #[arg(long, alias = "draft-n-min", value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=MAX_DRAFT as u64))]
+    draft_min: u64,
+
+    /// The draft model stops where it is less sure than this.
+    #[arg(long, value_name = "P", default_value_t = 0.75)]
+    draft_p_min: f32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SpecType {
+    /// What followed the last tokens earlier in the text, and the draft model if there is one; both where it pays.
+    Auto,
+    /// None.
+    None,
+    /// What followed the last tokens earlier in the text, always.
+    NgramSimple,
+    /// The draft model, always.
+    DraftSimple,
+}
+
+impl SpeculationArgs {
+    fn resolve(&self) -> Result<Speculation, Usage> {
+        let usage = |text: &str| Err(Usage(text.into()));
+        let p_min = self.draft_p_min;
+        if !(0.0..=1.0).contains(&p_min) {
+            return usage("--draft-p-min must be between 0 and 1");
+        }
+        if self.draft_min > self.draft_max {
+            return usage("--draft-min is larger than --draft-max");
+        }
+        match (self.spec_type, &self.model_draft) {
+            (SpecType::DraftSimple, None) => {
+                return usage("--spec-type draft-simple needs --model-draft FILE");
+            }
+            (SpecType::None | SpecType::NgramSimple, Some(_)) => {
+                return usage("--model-draft is for --spec-type auto or draft-simple");
+            }
+            _ => {}
+        }
+        if self.spec_type == SpecType::None {
+            return Ok(Speculation::OFF);
+        }
+        Ok(Speculation {
+            lookup: self.spec_type != SpecType::DraftSimple,
+            always: self.spec_type != SpecType::Auto,
+            draft_max: usize::try_from(self.draft_max).unwrap_or(MAX_DRAFT),
+            draft_min: usize::try_from(self.draft_min).unwrap_or(MAX_DRAFT),
+            p_min,
+        })
+    }
 }
 
 /// A newtype, so that clap does not take it for a list of values.
@@ -148,16 +225,16 @@ fn logit_bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 /// What the options of generation come to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Generation {
     /// Tokens at most; `None` for as many as fit.
     pub(crate) predict: Option<usize>,
-    /// Checked; without what needs the model: breakers, the context size, the end tokens' bias.
-    pub(crate) params: SamplerParams,
-    /// The strings that end a repetition, for DRY.
-    pub(crate) dry_breakers: Vec<String>,
-    /// The model's end tokens are never chosen.
-    pub(crate) ignore_eos: bool,
+    /// Checked.
+    pub(crate) sampling: Sampling,
+    /// How drafts are made.
+    pub(crate) speculation: Speculation,
+    /// The draft model's file.
+    pub(crate) draft_model: Option<PathBuf>,
 }
 
 impl GenerationArgs {
@@ -171,9 +248,13 @@ impl GenerationArgs {
         };
         Ok(Generation {
             predict: self.predict.and_then(|n| usize::try_from(n).ok()),
-            params: self.sampler_params(seed)?,
-            dry_breakers: breakers.iter().map(|&text| text.into()).collect(),
-            ignore_eos: self.ignore_eos,
+            sampling: Sampling {
+                params: self.sampler_params(seed)?,
+                dry_breakers: breakers.iter().map(|&text| text.into()).collect(),
+                ignore_eos: self.ignore_eos,
+            },
+            speculation: self.speculation.resolve()?,
+            draft_model: self.speculation.model_draft.clone(),
         })
     }
 

@@ -21,9 +21,10 @@ use table::{Habit, Meaning, Value};
 pub(crate) use table::sentences;
 
 /// Commands whose model may be named without `-m`.
-const MODEL_COMMANDS: [&str; 9] = [
+const MODEL_COMMANDS: [&str; 10] = [
     "run",
     "chat",
+    "batch",
     "tokenize",
     "detokenize",
     "eval",

@@ -1,6 +1,7 @@
 //! The command line: what may be written, and what it means. Pure parsing; nothing here opens a file or looks at the
 //! machine. One file per command.
 
+mod batch;
 mod bench;
 mod completions;
 mod doctor;
@@ -20,6 +21,7 @@ mod token_ids;
 mod tokenize;
 mod verify;
 
+pub(crate) use batch::BatchArgs;
 pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use doctor::DoctorArgs;
@@ -105,6 +107,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Talk to a model in the terminal.
     Chat(ChatArgs),
+    /// Answer many prompts or conversations together, from a file into a file.
+    Batch(BatchArgs),
     /// Show what a model file holds: metadata, tensors, types, sizes.
     Inspect(InspectArgs),
     /// Turn text into token ids.

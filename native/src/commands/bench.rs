@@ -13,6 +13,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use report::Report;
 use synthetic::Synthetic;
+use twinfer_engine::batch::{Batch, Output};
+use twinfer_engine::cache::Pool;
 use twinfer_engine::context::Context;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
@@ -41,22 +43,31 @@ struct Test {
 enum Kind {
     /// Reading a prompt of this many tokens.
     Prompt(usize),
-    /// Writing this many tokens, one by one.
-    Generation(usize),
+    /// Writing this many tokens, one by one, of each of some sequences.
+    Generation { n: usize, sequences: usize },
 }
 
 impl Test {
+    /// Tokens of one sequence.
     fn tokens(self) -> usize {
         match self.kind {
-            Kind::Prompt(n) | Kind::Generation(n) => n,
+            Kind::Prompt(n) | Kind::Generation { n, .. } => n,
         }
     }
 
-    /// llama-bench's names.
+    fn sequences(self) -> usize {
+        match self.kind {
+            Kind::Prompt(_) => 1,
+            Kind::Generation { sequences, .. } => sequences,
+        }
+    }
+
+    /// llama-bench's names; of several sequences their number as well.
     fn name(self) -> String {
         let kind = match self.kind {
             Kind::Prompt(n) => format!("pp{n}"),
-            Kind::Generation(n) => format!("tg{n}"),
+            Kind::Generation { n, sequences: 1 } => format!("tg{n}"),
+            Kind::Generation { n, sequences } => format!("tg{n} x {sequences}"),
         };
         match self.depth {
             0 => kind,
@@ -69,7 +80,7 @@ impl Test {
         match self.kind {
             Kind::Prompt(n) => allowed.prefill(limits, n),
             // Each token meets one position more; the middle one stands for all.
-            Kind::Generation(n) => allowed.decode(limits, self.depth + n / 2),
+            Kind::Generation { n, sequences } => allowed.decode(limits, self.depth + n / 2, sequences),
         }
     }
 }
@@ -82,7 +93,7 @@ struct Measured {
 
 impl Measured {
     fn speeds(&self) -> Vec<f64> {
-        let n = self.test.tokens() as f64;
+        let n = (self.test.tokens() * self.test.sequences()) as f64;
         self.seconds.iter().map(|s| n / s).collect()
     }
 }
@@ -122,7 +133,10 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
     let mut tests = Vec::new();
     for &depth in &args.depth {
         let prompts = args.n_prompt.iter().map(|&n| Kind::Prompt(n));
-        let generations = args.n_gen.iter().map(|&n| Kind::Generation(n));
+        let generations = args.n_gen.iter().flat_map(|&n| {
+            let together = args.parallel.iter();
+            together.map(move |&sequences| Kind::Generation { n, sequences })
+        });
         tests.extend(prompts.chain(generations).map(|kind| Test { kind, depth }));
     }
     tests.retain(|test| test.tokens() > 0);
@@ -238,12 +252,13 @@ fn context_for(
         .map(|test| test.depth.saturating_add(test.tokens()))
         .max()
         .unwrap_or(1);
+    let most = tests.iter().map(|test| test.sequences()).max().unwrap_or(1);
     if let Some(size) = settings.context.size
         && size < longest
     {
         bail!("a test of {longest} tokens does not fit into --ctx-size {size}");
     }
-    compute.context(model, longest, batch_size)
+    compute.context_of_many(model, (longest, batch_size), most, Pool::Whole)
 }
 
 /// The machine's limits on the memory of the weights, or on a buffer where they would fit into caches.
@@ -286,28 +301,44 @@ fn measure(
         .collect();
     let (before, tokens) = tokens.split_at(test.depth);
     let mut seconds = Vec::new();
-    let mut sequence = context.new_sequence();
+    let mut sequences = Vec::new();
+    for _ in 0..test.sequences() {
+        sequences.push(context.open()?);
+    }
+    let mut rows = Batch::new();
     for repetition in 0..=repetitions {
-        // What is in the cache before stays there, unless a sliding window has moved past it.
-        if sequence.truncate(test.depth).is_err() || sequence.len() < test.depth {
-            sequence.truncate(0)?;
-            for batch in before.chunks(n_batch) {
-                interrupt::check()?;
-                context.prefill(&mut sequence, batch)?;
+        for id in &sequences {
+            // What is in the cache before stays there, unless a sliding window has moved past it.
+            if context.reuse(*id, before)? < test.depth {
+                context.truncate(*id, 0)?;
+                for batch in before.chunks(n_batch) {
+                    interrupt::check()?;
+                    context.prefill(*id, batch)?;
+                }
             }
         }
         let start = Instant::now();
-        match test.kind {
-            Kind::Prompt(_) => {
+        match (test.kind, sequences.as_slice()) {
+            (Kind::Prompt(_), ids) => {
                 for batch in tokens.chunks(n_batch) {
                     interrupt::check()?;
-                    context.prefill(&mut sequence, batch)?;
+                    context.prefill(ids[0], batch)?;
                 }
             }
-            Kind::Generation(_) => {
+            (Kind::Generation { .. }, [id]) => {
                 for &token in tokens {
                     interrupt::check()?;
-                    context.decode(&mut sequence, token)?;
+                    context.decode(*id, token)?;
+                }
+            }
+            (Kind::Generation { .. }, ids) => {
+                for &token in tokens {
+                    interrupt::check()?;
+                    for part in ids.chunks(n_batch) {
+                        rows.clear();
+                        part.iter().for_each(|id| rows.push(*id, token, Output::Logits));
+                        context.forward(&mut rows, &mut (), &mut |_, _| ())?;
+                    }
                 }
             }
         }
@@ -315,6 +346,9 @@ fn measure(
             seconds.push(start.elapsed().as_secs_f64());
         }
         progress.add(1);
+    }
+    for id in sequences {
+        context.close(id)?;
     }
     Ok(Measured { test, seconds })
 }

@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use twinfer_engine::generation::{End, Limits};
 
 use crate::args::ChatArgs;
 use crate::compute::Compute;
-use crate::generate::{self, End, Limits, Session};
+use crate::generate::{self, Session};
 use crate::output::{self, note};
 use crate::output_file::{ReadOnly, write_whole};
 use crate::settings::{Settings, Verbosity};
@@ -42,12 +43,13 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
     let template = template::load(source, &file, &args.template)?;
     let compute = Compute::start(settings, workers)?;
+    let driver = generate::driver(&generation, &compute, &tokenizer)?;
     let model = compute.load(&file)?;
     let n_ctx = compute.context_size(&model);
     let context = compute.context(&model, n_ctx, N_BATCH)?;
     let _pinned = compute.pin_caller();
-    let mut sampler = generate::sampler(&generation, &tokenizer, n_ctx)?;
-    let mut session = Session::new(context, verbosity);
+    let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
+    let mut session = Session::new(context, driver, verbosity)?;
     let mut editor = Editor::new(!args.no_history)?;
     let mut conversation = Conversation::new(args.system.clone());
     if editor.interactive() {
@@ -102,10 +104,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
                 // Penalties look at this conversation only; the random numbers go on.
                 sampler.clear_history();
                 let limits = Limits {
-                    predict: generation.predict,
-                    stop: &[],
-                    special: false,
+                    max_tokens: generation.predict,
                     at_start: true,
+                    ..Limits::default()
                 };
                 session.generate(&tokenizer, &mut sampler, &ids, &limits, print)
             },

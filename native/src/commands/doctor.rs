@@ -344,8 +344,8 @@ impl Estimate<'_> {
                 format_args!(
                     "{name}: at most {:.0} tokens/s of a prompt of {PROMPT}; {:.1} tokens/s written, {:.1} after {} tokens",
                     self.allowed.prefill(limits, PROMPT),
-                    self.allowed.decode(limits, 0),
-                    self.allowed.decode(limits, self.depth),
+                    self.allowed.decode(limits, 0, 1),
+                    self.allowed.decode(limits, self.depth, 1),
                     self.depth
                 ),
             );
@@ -362,8 +362,8 @@ impl Estimate<'_> {
                 "limits": limits.json(),
                 "prompt_tokens": PROMPT,
                 "prompt_tokens_per_second": json_f64(self.allowed.prefill(limits, PROMPT)),
-                "generated_tokens_per_second": json_f64(self.allowed.decode(limits, 0)),
-                "generated_tokens_per_second_at_depth": json_f64(self.allowed.decode(limits, self.depth)),
+                "generated_tokens_per_second": json_f64(self.allowed.decode(limits, 0, 1)),
+                "generated_tokens_per_second_at_depth": json_f64(self.allowed.decode(limits, self.depth, 1)),
             })
         };
         json!({

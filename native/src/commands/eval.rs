@@ -94,7 +94,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
     }
     let mut trace = (args.trace_ops.is_some() || args.trace_against.is_some())
         .then(|| Trace::new(&twinfer_engine::trace::describe(&context, &tokens, args.predict)));
-    let mut sequence = context.new_sequence();
+    let sequence = context.open()?;
 
     let mut digest = Digest::new();
     let mut positions: Vec<Best> = Vec::new();
@@ -117,7 +117,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
     let given = tokens.len();
     let mut next = 0;
     let mut step = |context: &mut Context, tokens: &[u32], next: &mut u32| {
-        context.eval_probed(&mut sequence, tokens, &mut trace, &mut |_, logits| {
+        context.eval_probed(sequence, tokens, &mut trace, &mut |_, logits| {
             *next = take(logits)
         })
     };

@@ -1,5 +1,6 @@
 //! One file per command: from parsed arguments to output.
 
+mod batch;
 mod bench;
 mod chat;
 mod completions;
@@ -29,6 +30,7 @@ pub(crate) fn dispatch(settings: &Settings, command: &Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(settings, &workers(), args),
         Command::Chat(args) => chat::run(settings, &workers(), args),
+        Command::Batch(args) => batch::run(settings, &workers(), args),
         Command::Inspect(args) => inspect::run(source, args),
         Command::Tokenize(args) => tokenize::run(source, verbosity, args),
         Command::Detokenize(args) => detokenize::run(source, verbosity, args),

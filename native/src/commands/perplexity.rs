@@ -69,11 +69,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
         if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos()) {
             chunk[0] = bos;
         }
-        let mut sequence = context.new_sequence();
-        context.prefill(&mut sequence, &chunk[..first])?;
+        let sequence = context.open()?;
+        context.prefill(sequence, &chunk[..first])?;
         // The last token predicts nothing that is known.
         let scored = &chunk[first..n_ctx - 1];
-        context.eval_all(&mut sequence, scored, &mut |i, logits| {
+        context.eval_all(sequence, scored, &mut |i, logits| {
             score.add(negative_log_likelihood(logits, chunk[first + i + 1]));
         })?;
         progress.add(1);

@@ -1,12 +1,13 @@
 //! `run`: continue a prompt.
 
 use anyhow::{Result, bail};
+use twinfer_engine::generation::{End, Limits};
 use twinfer_engine::tokenizer::EncodeOptions;
 
 use crate::args::{RunArgs, Source};
 use crate::compute::Compute;
 use crate::failure::{Interrupted, Usage};
-use crate::generate::{self, End, Limits, Session};
+use crate::generate::{self, Session};
 use crate::load::ModelSource;
 use crate::output;
 use crate::settings::{Settings, Verbosity};
@@ -59,6 +60,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     }
 
     let compute = Compute::start(settings, workers)?;
+    let driver = generate::driver(&generation, &compute, &tokenizer)?;
     let model = compute.load(&file)?;
     let n_ctx = compute.context_size(&model);
     if ids.len() >= n_ctx {
@@ -69,11 +71,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     }
     let context = compute.context(&model, n_ctx, N_BATCH)?;
     let _pinned = compute.pin_caller();
-    let mut sampler = generate::sampler(&generation, &tokenizer, n_ctx)?;
+    let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
     verbosity.detail(&format!(
         "prompt of {} tokens; {:?}",
         ids.len(),
-        generation.params
+        generation.sampling.params
     ));
 
     let display_prompt = !args.no_display_prompt && !args.chat;
@@ -88,17 +90,17 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
         print(&text)?;
     }
     let limits = Limits {
-        predict: generation.predict,
-        stop: &stop,
+        max_tokens: generation.predict,
+        stop,
         special: args.special,
         at_start: args.chat || text.is_empty(),
     };
-    let mut session = Session::new(context, verbosity);
+    let mut session = Session::new(context, driver, verbosity)?;
     let outcome = session.generate(&tokenizer, &mut sampler, &ids, &limits, &mut print)?;
     if !ends_line {
         output::to_stdout("\n")?;
     }
-    let seed = if generation.params.temp > 0.0 {
+    let seed = if generation.sampling.params.temp > 0.0 {
         format!("; seed {seed}")
     } else {
         String::new()

@@ -1,6 +1,7 @@
 //! The program from outside: exit codes, what goes to stdout and what to stderr, pipes, Ctrl-C, and every command.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+mod batch;
 #[cfg(unix)]
 mod cases;
 mod doctor;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use twinfer_engine::cache::CacheType;
+use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
@@ -182,6 +182,7 @@ impl Subject {
             n_ctx: self.tokens.len() + 64,
             n_batch: cell.split,
             n_sequences: 1,
+            pool: Pool::Whole,
             cache_type_k: cell.cache.0,
             cache_type_v: cell.cache.1,
         };
@@ -204,9 +205,9 @@ impl Subject {
     /// and is wrong all the same.
     fn run(&self, context: &mut Context) -> (String, Trace) {
         let (mut digest, mut trace) = (Digest::new(), Trace::new(&self.name));
-        let mut sequence = context.new_sequence();
+        let sequence = context.open().unwrap();
         context
-            .eval_probed(&mut sequence, &self.tokens, &mut trace, &mut |_, logits| {
+            .eval_probed(sequence, &self.tokens, &mut trace, &mut |_, logits| {
                 digest.update(logits)
             })
             .unwrap();

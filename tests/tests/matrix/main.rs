@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod cells;
+mod mixed;
 mod planted;
 mod text;
 

@@ -1,6 +1,9 @@
 //! Sampled text: the same seed gives the same text in every cell, with each kind of sampler.
 
+use std::time::Duration;
+
 use twinfer_engine::cache::CacheType;
+use twinfer_engine::generation::{Driver, Event, Generation};
 use twinfer_engine::kernels::select;
 use twinfer_engine::sample::{Sampler, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -46,17 +49,18 @@ fn sampled(
     teams: &[twinfer_engine::team::Team; 4],
 ) -> Vec<u32> {
     let mut context = subject.context(cell, teams);
-    let mut sampler = Sampler::new(params, subject.config.n_vocab).unwrap();
-    let mut sequence = context.new_sequence();
-    let mut logits = context.prefill(&mut sequence, &subject.tokens).unwrap();
-    let mut ids = Vec::new();
-    for _ in 0..N {
-        let id = sampler.sample(logits).unwrap();
-        sampler.accept(id).unwrap();
-        ids.push(id);
-        logits = context.decode(&mut sequence, id).unwrap();
+    let sampler = Sampler::new(params, subject.config.n_vocab).unwrap();
+    let id = context.open().unwrap();
+    let mut generation = Generation::of_tokens(&mut context, id, &subject.tokens, sampler, Some(N)).unwrap();
+    let mut driver = Driver::default();
+    while !generation.is_over() {
+        let generations = std::slice::from_mut(&mut generation);
+        driver.pass(&mut context, generations).unwrap();
+        driver.finish(&mut context, generations, Duration::ZERO, &mut |_, event| {
+            assert!(!matches!(event, Event::Failed(_)), "{event:?}");
+        });
     }
-    ids
+    generation.generated().to_vec()
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Gated {
 
     pub(super) fn forward<P: Probe>(
         &self,
-        run: &mut Run<'_, '_, P>,
+        run: &mut Run<'_, P>,
         x: &[f32],
         out: &mut [f32],
         buffers: &mut GatedBuffers,

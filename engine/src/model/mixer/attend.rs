@@ -1,8 +1,9 @@
 //! Attention over the cache's pages: keys and values of a pass rounded and stored, then its queries over them.
 //!
-//! Work is split over (tile of rows, kv head): see [`crate::kernels::Queries`]. A pass of few rows over a long context is
-//! split over spans of blocks as well, whose softmax states are joined afterwards, left to right. Either way each query
-//! meets the same operations in the same order: blocks into spans, spans into one.
+//! Work is split over (tile of rows of one sequence, kv head): see [`crate::kernels::Queries`]. Tiles that are much of a
+//! pass, as the one row of a long sequence is, are split over spans of blocks as well, whose softmax states are joined
+//! afterwards, left to right. Either way each query meets the same operations in the same order: blocks into spans, spans
+//! into one.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +11,26 @@ use std::sync::{Mutex, PoisonError};
 
 use super::attention::AttentionConfig;
 use crate::Result;
-use crate::batch::{Mask, Row};
+use crate::batch::Row;
 use crate::cache::{CacheType, KvCache, Sizes, Store, Stored};
 use crate::kernels::{BLOCK, Partials, QuantizedQueries, Queries, SPAN, attend_scratch};
 use crate::memory::Buffers;
 use crate::model::forward::Pass;
 use crate::model::ops::Ops;
+use crate::team::{Piece, RowTile, Team, Tiled};
 
 /// Queries of a tile, where one token has not more: enough that widening a block's numbers is little beside their use.
 const TILE: usize = 96;
 
-/// Rows of a pass whose spans may be split between workers.
+/// Rows of a sequence over its whole length whose spans can be split between workers at a time. More of them are split only
+/// as far as there is room.
 const SPLIT_ROWS: usize = 8;
+
+/// Pieces per worker that attention's work is cut into at least, where it can be.
+const PIECES: usize = 8;
+
+/// Numbers of softmax states below which the caller joins them alone: a hand-over to other workers takes as long.
+const SMALL_JOIN: usize = 1 << 15;
 
 /// Numbers to store below which a hand-over to other workers costs more than it saves.
 const SMALL_STORE: usize = 1 << 14;
@@ -80,8 +89,11 @@ struct BlockScratch {
 pub(super) struct AttendBuffers {
     /// One per worker; never contended.
     workers: Vec<Mutex<Scratch>>,
-    /// States of spans that were split between workers: per kv head, span, row and query of the group.
+    /// States of spans that were split between workers: per tile, kv head, span, row and query of the group.
     spans: States,
+    /// Tiles of the present layer's rows, and those of them whose spans have to be joined.
+    tiles: Vec<RowTile>,
+    joined: Vec<RowTile>,
 }
 
 /// Rows of a tile.
@@ -98,22 +110,23 @@ impl AttendBuffers {
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
         let (m, n_ctx) = (sizes.n_batch, sizes.n_ctx);
-        let (mut queries, mut rows, mut split, mut split_queries) = (0, 0, 0, 0);
+        let (mut queries, mut rows, mut split) = (0, 0, 0);
         let (mut dim_k, mut dim_v) = (0, 0);
         for layer in layers {
             let tile = tile_rows(layer).min(m);
             queries = queries.max(tile * layer.group());
-            rows = rows.max(tile.max(SPLIT_ROWS));
-            split_queries = split_queries.max(SPLIT_ROWS.min(m) * layer.group());
-            // Spans that a row can see, cut at either end.
+            rows = rows.max(tile);
+            // Spans that a row can see, cut at either end; and one of each sequence, where many have a row.
             let reach = layer
                 .window
                 .map_or(n_ctx, |window| window.saturating_add(SPLIT_ROWS).min(n_ctx));
-            split = split.max((reach / SPAN_LEN + 2).saturating_mul(SPLIT_ROWS.min(m) * layer.n_heads));
+            let few = (reach / SPAN_LEN + 2).saturating_mul(SPLIT_ROWS.min(m));
+            let many = sizes.n_sequences.min(m).saturating_mul(2);
+            split = split.max(few.max(many).saturating_mul(layer.n_heads));
             (dim_k, dim_v) = (dim_k.max(layer.head_dim_k), dim_v.max(layer.head_dim_v));
         }
         let int8 = if sizes.type_k == CacheType::Q8_0 {
-            queries.max(split_queries)
+            queries
         } else {
             0
         };
@@ -134,18 +147,20 @@ impl AttendBuffers {
         Ok(AttendBuffers {
             workers: (0..workers).map(&mut scratch).collect::<Result<_>>()?,
             spans: States::make(split, dim_v, buffers)?,
+            tiles: buffers.room("attention's tiles", m)?,
+            joined: buffers.room("attention's tiles", m)?,
         })
     }
 }
 
 /// One layer's attention in a pass.
-pub(super) struct Attend<'a, 'b> {
+pub(super) struct Attend<'a> {
     pub(super) ops: &'a Ops<'a>,
-    pub(super) pass: &'a Pass<'a, 'b>,
+    pub(super) pass: &'a Pass<'a>,
     pub(super) config: &'a AttentionConfig,
 }
 
-impl Attend<'_, '_> {
+impl Attend<'_> {
     /// Rounds keys and values to the cache's types and writes them to their pages.
     pub(super) fn store(&self, cache: &mut KvCache, k: &[f32], v: &[f32]) -> Result<()> {
         let (group, pages) = (cache.group, cache.pages());
@@ -182,7 +197,7 @@ impl Attend<'_, '_> {
         self.ops.team.rows(store, head_len, grain, |heads, part| {
             for (head, pages) in heads.zip(part.chunks_exact_mut(head_len)) {
                 for (i, row) in self.pass.rows.iter().enumerate() {
-                    let page = self.pass.sequences[row.sequence].page(group, row.position / BLOCK) as usize;
+                    let page = self.pass.sequences.at(row.slot).page(group, row.position / BLOCK) as usize;
                     let page = &mut pages[page * page_len..(page + 1) * page_len];
                     let start = (i * n_heads + head) * dim;
                     let values = &values[start..start + dim];
@@ -203,104 +218,149 @@ impl Attend<'_, '_> {
         out: &mut [f32],
         buffers: &mut AttendBuffers,
     ) -> Result<()> {
-        let layer = self.config;
-        let (m, team) = (self.pass.rows.len(), self.ops.team);
-        let (group, tile) = (layer.group(), tile_rows(layer));
-        let columns = group * self.config.head_dim_v;
-        let spans = self.spans(0..m);
+        let (layer, team) = (self.config, self.ops.team);
+        let (group, dim_v) = (layer.group(), layer.head_dim_v);
+        let AttendBuffers {
+            workers,
+            spans,
+            tiles,
+            joined,
+        } = buffers;
+        self.cut(spans.l.len() / layer.n_heads, tiles);
         let finite = AtomicBool::new(true);
-        let units = m.div_ceil(tile) * layer.n_kv_heads;
-        // Rows of several sequences behind a window may lie further apart than there is room for.
-        let room = buffers.spans.l.len() / (layer.n_heads * m);
-        let split = m <= SPLIT_ROWS && (2..=room).contains(&spans.len());
-        if split && team.workers() > 1 && units < 8 * team.workers() {
-            return self.attend_split(cache, q, out, buffers, spans);
-        }
-        team.cells(
-            out,
-            layer.n_heads * self.config.head_dim_v,
-            (tile, columns),
-            |worker, rows, mut out| {
-                let scratch = &mut *buffers.workers[worker]
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let queries = rows.len() * group;
-                let mut total = scratch.total.part(queries, self.config.head_dim_v);
-                let mut span = scratch.span.part(queries, self.config.head_dim_v);
-                total.clear();
-                let kv_head = out.columns().start / columns;
-                for s in self.spans(rows.clone()) {
+        let mut tiled = Tiled {
+            out: &mut *out,
+            n: layer.inner_width(),
+            columns: group * dim_v,
+            parts: [
+                (&mut spans.m, group),
+                (&mut spans.l, group),
+                (&mut spans.o, group * dim_v),
+            ],
+        };
+        team.tiles(&mut tiled, tiles, |worker, tile, kv_head, piece| {
+            let scratch = &mut *workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            let rows = tile.rows.clone();
+            let queries = rows.len() * group;
+            let seen = self.spans(rows.clone());
+            let whole = match piece {
+                Piece::Part(part, m, l, o) => {
+                    let mut span = Partials { m, l, o };
                     span.clear();
-                    if !self.span(
-                        cache,
-                        q,
-                        rows.clone(),
-                        (kv_head, s),
-                        &mut span,
-                        &mut scratch.block,
-                    ) {
-                        finite.store(false, Ordering::Relaxed);
+                    let place = (kv_head, seen.start + part);
+                    self.span(cache, q, rows, place, &mut span, &mut scratch.block)
+                }
+                Piece::Cell(mut out) => {
+                    let mut total = scratch.total.part(queries, dim_v);
+                    let mut span = scratch.span.part(queries, dim_v);
+                    total.clear();
+                    let mut whole = true;
+                    for s in seen {
+                        span.clear();
+                        whole &= self.span(
+                            cache,
+                            q,
+                            rows.clone(),
+                            (kv_head, s),
+                            &mut span,
+                            &mut scratch.block,
+                        );
+                        self.ops.backend.merge(&mut total, &span);
                     }
-                    self.ops.backend.merge(&mut total, &span);
+                    for row in 0..rows.len() {
+                        finish(&total.part(row * group..(row + 1) * group), out.row(row));
+                    }
+                    whole
                 }
-                for row in 0..rows.len() {
-                    finish(&total.part(row * group..(row + 1) * group), out.row(row));
-                }
-            },
-        )?;
-        self.ops.check(finite.into_inner(), "attention")
+            };
+            if !whole {
+                finite.store(false, Ordering::Relaxed);
+            }
+        })?;
+        self.ops.check(finite.into_inner(), "attention")?;
+        joined.clear();
+        let split = tiles.iter().filter(|tile| tile.parts > 0);
+        joined.extend(split.clone().map(|tile| RowTile::new(tile.rows.clone(), 0)));
+        if joined.is_empty() {
+            return Ok(());
+        }
+
+        // The states of the spans, left to right.
+        let States { m, l, o } = spans;
+        let (m, l, o) = (&*m, &*l, &*o);
+        let states = split
+            .clone()
+            .map(|tile| tile.parts * tile.rows.len())
+            .sum::<usize>();
+        let alone = Team::single();
+        let small = states * layer.inner_width() < SMALL_JOIN;
+        let mut tiled = Tiled {
+            out,
+            n: layer.inner_width(),
+            columns: group * dim_v,
+            parts: [(&mut [], 0), (&mut [], 0), (&mut [], 0)],
+        };
+        let tiles = &*tiles;
+        (if small { &alone } else { team }).tiles(&mut tiled, joined, |worker, tile, kv_head, piece| {
+            let Piece::Cell(mut out) = piece else { return };
+            let scratch = &mut *workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            let rows = tile.rows.len();
+            let queries = rows * group;
+            // The same rows, cut into parts.
+            let Ok(cut) = tiles.binary_search_by_key(&tile.rows.start, |tile| tile.rows.start) else {
+                return;
+            };
+            let cut = &tiles[cut];
+            let mut total = scratch.total.part(queries, dim_v);
+            total.clear();
+            for part in 0..cut.parts {
+                let first = cut.part_row(kv_head, part) * group;
+                let span = scratch.span.part(queries, dim_v);
+                span.m.copy_from_slice(&m[first..first + queries]);
+                span.l.copy_from_slice(&l[first..first + queries]);
+                span.o
+                    .copy_from_slice(&o[first * dim_v..(first + queries) * dim_v]);
+                self.ops.backend.merge(&mut total, &span);
+            }
+            for row in 0..rows {
+                finish(&total.part(row * group..(row + 1) * group), out.row(row));
+            }
+        })
     }
 
-    /// The same with the spans split between workers.
-    fn attend_split(
-        &self,
-        cache: &KvCache,
-        q: &[f32],
-        out: &mut [f32],
-        buffers: &mut AttendBuffers,
-        spans: Range<usize>,
-    ) -> Result<()> {
-        let layer = self.config;
-        let (m, dim_v, n_spans) = (self.pass.rows.len(), self.config.head_dim_v, spans.len());
-        let (group, columns) = (layer.group(), layer.group() * dim_v);
-        let unit = m * group;
-        let finite = AtomicBool::new(true);
-        let mut all = buffers.spans.part(layer.n_kv_heads * n_spans * unit, dim_v);
-        self.ops.team.rows3(
-            (&mut *all.m, unit),
-            (&mut *all.l, unit),
-            (&mut *all.o, unit * dim_v),
-            |worker, index, m, l, o| {
-                let scratch = &mut *buffers.workers[worker]
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let (kv_head, s) = (index / n_spans, spans.start + index % n_spans);
-                let mut span = Partials { m, l, o };
-                span.clear();
-                let rows = 0..self.pass.rows.len();
-                if !self.span(cache, q, rows, (kv_head, s), &mut span, &mut scratch.block) {
-                    finite.store(false, Ordering::Relaxed);
-                }
-            },
-        )?;
-        for kv_head in 0..layer.n_kv_heads {
-            let mut head = all.part(kv_head * n_spans * unit..(kv_head + 1) * n_spans * unit);
-            let (mut total, mut later) = head.split(unit);
-            for s in 0..n_spans - 1 {
-                self.ops
-                    .backend
-                    .merge(&mut total, &later.part(s * unit..(s + 1) * unit));
-            }
-            for (row, out) in out.chunks_exact_mut(layer.n_heads * dim_v).enumerate() {
-                let out = &mut out[kv_head * columns..(kv_head + 1) * columns];
-                finish(&total.part(row * group..(row + 1) * group), out);
+    /// Cuts the rows of the pass into tiles: rows of one sequence, and of those that are much of the pass the spans as well, as
+    /// long as there is `room` for so many rows of parts.
+    fn cut(&self, room: usize, tiles: &mut Vec<RowTile>) {
+        let (layer, workers) = (self.config, self.ops.team.workers());
+        tiles.clear();
+        let most = tile_rows(layer);
+        let mut first = 0;
+        for run in self.pass.rows.chunk_by(|a, b| a.slot == b.slot) {
+            let end = first + run.len();
+            while first < end {
+                let last = end.min(first + most);
+                tiles.push(RowTile::new(first..last, 0));
+                first = last;
             }
         }
-        self.ops.check(finite.into_inner(), "attention")
+        if workers == 1 {
+            return;
+        }
+        let cost = |tile: &RowTile| self.spans(tile.rows.clone()).len() * (tile.rows.len() + 1);
+        let all = tiles.iter().map(cost).sum::<usize>() * layer.n_kv_heads;
+        let mut taken = 0;
+        for tile in tiles {
+            let spans = self.spans(tile.rows.clone()).len();
+            let rows = spans * tile.rows.len();
+            if spans > 1 && cost(tile) * PIECES * workers > all && taken + rows <= room {
+                taken += rows;
+                tile.parts = spans;
+            }
+        }
     }
 
-    /// Some rows' queries of a kv head over the blocks of span `s`, added to `sum`. False if a query that has to be
-    /// quantized is not finite.
+    /// Some rows of a sequence, their queries of a kv head over the blocks of span `s`, added to `sum`. False if a query that
+    /// has to be quantized is not finite.
     fn span(
         &self,
         cache: &KvCache,
@@ -320,65 +380,53 @@ impl Attend<'_, '_> {
             d,
             sums,
         } = scratch;
-        let quantized = matches!(cache.k, Store::Q8(_));
-        // Rows of one sequence see the same pages.
-        let mut start = rows.start;
-        for run in self.pass.rows[rows.clone()].chunk_by(|a, b| a.sequence == b.sequence) {
-            let first = start;
-            start += run.len();
-            let q = &q[first * stride + kv_head * group * dim_k..];
-            if quantized {
-                let (width, steps) = (group * dim_k, group * dim_k / 32);
-                for (i, q) in q.chunks(stride).take(run.len()).enumerate() {
-                    let finite = self.ops.backend.quantize(
-                        32,
-                        &q[..width],
-                        &mut int8[i * width..(i + 1) * width],
-                        &mut d[i * steps..(i + 1) * steps],
-                        &mut sums[i * 2 * steps..(i + 1) * 2 * steps],
-                    );
-                    if !finite {
-                        return false;
-                    }
+        let q = &q[rows.start * stride + kv_head * group * dim_k..];
+        let rows = &self.pass.rows[rows];
+        if matches!(cache.k, Store::Q8(_)) {
+            let (width, steps) = (group * dim_k, group * dim_k / 32);
+            for (i, q) in q.chunks(stride).take(rows.len()).enumerate() {
+                let finite = self.ops.backend.quantize(
+                    32,
+                    &q[..width],
+                    &mut int8[i * width..(i + 1) * width],
+                    &mut d[i * steps..(i + 1) * steps],
+                    &mut sums[i * 2 * steps..(i + 1) * 2 * steps],
+                );
+                if !finite {
+                    return false;
                 }
             }
-            let queries = Queries {
-                q,
-                stride,
-                heads: group,
-                dim_k,
-                scale: layer.scale,
-                softcap: layer.softcap,
-                quantized: QuantizedQueries { q: int8, d, sums },
-            };
-            let mut sum = sum.part((first - rows.start) * group..(start - rows.start) * group);
-            for b in s * SPAN..(s + 1) * SPAN {
-                visible.clear();
-                visible.extend(run.iter().map(|row| {
-                    let sees = self.sees(row);
-                    let at = |position: usize| position.clamp(b * BLOCK, (b + 1) * BLOCK) - b * BLOCK;
-                    at(sees.start)..at(sees.end)
-                }));
-                if visible.iter().any(|visible| !visible.is_empty()) {
-                    let sequence = &self.pass.sequences[run[0].sequence];
-                    let next = sequence.page_if_any(cache.group, b + 1);
-                    let block = cache.block(kv_head, sequence.page(cache.group, b), next);
-                    self.ops.backend.attend(&queries, visible, &block, &mut sum, wide);
-                }
+        }
+        let queries = Queries {
+            q,
+            stride,
+            heads: group,
+            dim_k,
+            scale: layer.scale,
+            softcap: layer.softcap,
+            quantized: QuantizedQueries { q: int8, d, sums },
+        };
+        let sequence = self.pass.sequences.at(rows[0].slot);
+        for b in s * SPAN..(s + 1) * SPAN {
+            visible.clear();
+            visible.extend(rows.iter().map(|row| {
+                let sees = self.sees(row);
+                let at = |position: usize| position.clamp(b * BLOCK, (b + 1) * BLOCK) - b * BLOCK;
+                at(sees.start)..at(sees.end)
+            }));
+            if visible.iter().any(|visible| !visible.is_empty()) {
+                let next = sequence.page_if_any(cache.group, b + 1);
+                let block = cache.block(kv_head, sequence.page(cache.group, b), next);
+                self.ops.backend.attend(&queries, visible, &block, sum, wide);
             }
         }
         true
     }
 
-    /// The positions that a row sees in this layer.
+    /// The positions that a row sees in this layer: itself and what is before it, within the window.
     fn sees(&self, row: &Row) -> Range<usize> {
-        let end = match self.pass.mask {
-            Mask::Causal => row.position + 1,
-            Mask::Bidirectional => row.end,
-            Mask::Prefix(n) => (row.position + 1).max(n.min(row.end)),
-        };
         let window = self.config.window;
-        window.map_or(0, |window| (row.position + 1).saturating_sub(window))..end
+        window.map_or(0, |window| (row.position + 1).saturating_sub(window))..row.position + 1
     }
 
     /// The spans that some rows see; not empty.

@@ -181,7 +181,7 @@ impl Attention {
     /// `out` = Wo attention(x).
     pub(super) fn forward<P: Probe>(
         &self,
-        run: &mut Run<'_, '_, P>,
+        run: &mut Run<'_, P>,
         x: &[f32],
         out: &mut [f32],
         buffers: &mut AttentionBuffers,
@@ -230,7 +230,7 @@ impl Attention {
     /// Norms heads where there is a weight for it, and rotates them to their positions.
     fn place<P: Probe>(
         &self,
-        run: &Run<'_, '_, P>,
+        run: &Run<'_, P>,
         heads: &mut [f32],
         n_heads: usize,
         norm: Option<&[f32]>,

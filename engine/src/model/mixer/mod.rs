@@ -64,7 +64,7 @@ impl Mixer {
     /// `out` = what it makes of `x`, rows of the normed residual stream.
     pub(super) fn forward<P: Probe>(
         &self,
-        run: &mut Run<'_, '_, P>,
+        run: &mut Run<'_, P>,
         x: &[f32],
         out: &mut [f32],
         buffers: &mut MixerBuffers,

@@ -90,7 +90,7 @@ pub(super) fn command_elsewhere(name: &str) -> Option<&'static str> {
         .map(|(_, what)| *what)
 }
 
-const TEXT: &[&str] = &["run", "chat"];
+const TEXT: &[&str] = &["run", "chat", "batch"];
 
 #[rustfmt::skip] // a table
 const OF_COMMANDS: &[Habit] = &[
@@ -108,8 +108,8 @@ const OF_COMMANDS: &[Habit] = &[
                 sets the system message")),
     of(&["chat"], &["-r", "--reverse-prompt"], Value::Any,
        Refused("an answer ends where the model ends it, or with Ctrl-C")),
-    of(&["run", "chat"], &["--chat-template-file"], Value::Any, Is("--template")),
-    of(&["run", "chat"], &["--chat-template"], Value::Any,
+    of(TEXT, &["--chat-template-file"], Value::Any, Is("--template")),
+    of(TEXT, &["--chat-template"], Value::Any,
        Refused("the model's own template is used; another one is read from a file with --template FILE")),
     of(&["chat"], &["--special", "--no-display-prompt"], Value::None, Ignored("a conversation shows the answers alone")),
     of(&["run"], &["-mli", "--multiline-input"], Value::None,
@@ -153,10 +153,15 @@ const OTHER_NAMES: &[Habit] = &[
     of(&["eval"], &["--n-predict"], Value::Number, Is("--predict")),
     of(TEXT, &["--typ-p"], Value::Number, Is("--typical")),
     of(TEXT, &["--sampler"], Value::Any, Is("--samplers")),
+    of(&["batch"], &["-np"], Value::Number, Is("--parallel")),
     of(&["run"], &["-bf", "--binary-file"], Value::Any, Is("--file")),
     any(&["-ctk"], Value::Any, Is("--cache-type-k")),
     any(&["-ctv"], Value::Any, Is("--cache-type-v")),
     any(&["-sys", "--system-prompt"], Value::Any, Is("--system")),
+    any(&["-md", "--spec-draft-model"], Value::Any, Is("--model-draft")),
+    any(&["--spec-draft-n-max"], Value::Number, Is("--draft-max")),
+    any(&["--spec-draft-n-min"], Value::Number, Is("--draft-min")),
+    any(&["--spec-draft-p-min"], Value::Number, Is("--draft-p-min")),
     any(&["-sp"], Value::None, Is("--special")),
     any(&["--usage"], Value::None, Is("--help")),
     any(&["--rng-seed"], Value::Number, Is("--seed")),
@@ -167,7 +172,8 @@ const NO_GPU: Meaning = Ignored("there is no GPU here, and all layers run on the
 const FUSED: Meaning = Ignored("attention is always computed in blocks");
 const MAPPED: Meaning =
     Ignored("model files are always mapped; --weights says where the weights lie while it runs");
-const ONE_SEQUENCE: Meaning = Ignored("one text is computed at a time");
+const ONE_SEQUENCE: Meaning =
+    Ignored("one text is computed at a time; `twinfer batch` computes many together");
 const LOG: Meaning = Ignored("there is no log: -v says more, -q says less");
 const WORKERS: Meaning = Ignored("-t, --pin and --no-pin say where the workers run");
 const NO_SHIFT: Meaning = Ignored("a context that is full ends the text; it is never shifted");
@@ -194,6 +200,7 @@ const NO_DIFFERENCE: &[Habit] = &[
     any(&["--swa-full", "--kv-unified", "-kvu", "--no-kv-unified", "-no-kvu"], Value::None,
         Ignored("the cache keeps what attention reaches")),
     any(&["-dt", "--defrag-thold"], Value::Number, Ignored("the cache is never fragmented")),
+    of(&["batch"], &["-cb", "--cont-batching"], Value::None, Ignored("texts always begin and end at any time")),
     any(&["-np", "--parallel", "-ns", "--sequences"], Value::Number, ONE_SEQUENCE),
     any(&["-cb", "--cont-batching", "-nocb", "--no-cont-batching"], Value::None, ONE_SEQUENCE),
     any(&["--numa", "--prio", "--prio-batch", "--poll", "--poll-batch", "--cpu-strict", "--cpu-strict-batch"], Value::Any,

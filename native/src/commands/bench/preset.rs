@@ -102,7 +102,10 @@ pub(super) fn run(
         },
         // The tokens follow the prompt.
         Test {
-            kind: Kind::Generation(preset.n_gen),
+            kind: Kind::Generation {
+                n: preset.n_gen,
+                sequences: 1,
+            },
             depth: preset.n_prompt,
         },
     ];
@@ -248,10 +251,16 @@ fn plain(
         ..ContextOptions::default()
     };
     let mut context = Context::new(model, team, options)?;
-    [Kind::Prompt(PLAIN_PROMPT), Kind::Generation(PLAIN_GEN)]
-        .into_iter()
-        .map(|kind| measure(&mut context, Test { kind, depth: 0 }, 1, progress))
-        .collect()
+    [
+        Kind::Prompt(PLAIN_PROMPT),
+        Kind::Generation {
+            n: PLAIN_GEN,
+            sequences: 1,
+        },
+    ]
+    .into_iter()
+    .map(|kind| measure(&mut context, Test { kind, depth: 0 }, 1, progress))
+    .collect()
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl Report<'_> {
             let (mean, deviation) = statistics(&speeds);
             let (prompt, generated) = match m.test.kind {
                 Kind::Prompt(n) => (n, 0),
-                Kind::Generation(n) => (0, n),
+                Kind::Generation { n, .. } => (0, n),
             };
             let limit = self
                 .limits
@@ -152,6 +152,7 @@ impl Report<'_> {
                 "n_prompt": prompt,
                 "n_gen": generated,
                 "n_depth": m.test.depth,
+                "n_parallel": m.test.sequences(),
                 "type_k": self.allowed.cache.0.name(),
                 "type_v": self.allowed.cache.1.name(),
                 "avg_ts": json_f64(mean),

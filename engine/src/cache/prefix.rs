@@ -1,0 +1,349 @@
+//! The prefix index: pages that sequences have computed, found again by the tokens that they were computed from. A tree
+//! whose nodes are whole pages; the way from the root to a node is the prefix that ends with it.
+//!
+//! The index holds its pages like any sequence does, and lets go of those that nobody else holds when others need room: the
+//! least recently used first, and the end of a prefix before its beginning. Since no number depends on who computed a page,
+//! what is found here cannot change an answer.
+
+use super::pages::Group;
+use super::sequences::{Held, NO_TOKEN};
+use crate::kernels::BLOCK;
+
+/// What a prefix index was asked and what it gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrefixStats {
+    /// Prefixes that were looked for.
+    pub lookups: u64,
+    /// Of those, how many were found in part or whole.
+    pub hits: u64,
+    /// Tokens that need not be computed.
+    pub tokens_reused: u64,
+    /// Pages that went to make room.
+    pub evictions: u64,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// A page of a prefix.
+#[derive(Debug)]
+struct Node {
+    tokens: [u32; BLOCK],
+    parent: u32,
+    first_child: u32,
+    next_sibling: u32,
+    /// Neighbours in the order of use.
+    newer: u32,
+    older: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct PrefixIndex {
+    nodes: Vec<Node>,
+    /// Per node, one of each group; `NONE` where it has gone.
+    pages: Vec<u32>,
+    unused: Vec<u32>,
+    n_groups: usize,
+    first_child: u32,
+    newest: u32,
+    oldest: u32,
+    /// The nodes of the prefix that was found last, from the root.
+    path: Vec<u32>,
+    pub(super) stats: PrefixStats,
+}
+
+impl PrefixIndex {
+    pub(super) fn new(n_groups: usize) -> Self {
+        PrefixIndex {
+            nodes: Vec::new(),
+            pages: Vec::new(),
+            unused: Vec::new(),
+            n_groups,
+            first_child: NONE,
+            newest: NONE,
+            oldest: NONE,
+            path: Vec::new(),
+            stats: PrefixStats::default(),
+        }
+    }
+
+    /// Makes an empty sequence hold the longest prefix of `tokens` that is here; its length.
+    pub(super) fn take(&mut self, tokens: &[u32], held: &mut Held, groups: &[Group]) -> usize {
+        self.stats.lookups += 1;
+        let len = self.find(tokens, groups);
+        if len > 0 {
+            self.stats.hits += 1;
+            self.stats.tokens_reused += len as u64;
+        }
+        let blocks = len.div_ceil(BLOCK);
+        for (g, (table, group)) in held.tables.iter_mut().zip(groups).enumerate() {
+            table.first = oldest_block(len, group);
+            for node in &self.path[table.first..blocks] {
+                let page = self.pages[*node as usize * self.n_groups + g];
+                group.pool.share(page);
+                table.pages.push_back(page);
+            }
+        }
+        held.tokens.extend_from_slice(&tokens[..len]);
+        self.touch_path(blocks);
+        len
+    }
+
+    /// Length of the longest prefix of `tokens` whose pages are all here that its next token sees; its nodes are `path`.
+    fn find(&mut self, tokens: &[u32], groups: &[Group]) -> usize {
+        self.path.clear();
+        let (mut len, mut children) = (0, self.first_child);
+        while len < tokens.len() {
+            let rest = &tokens[len..];
+            let Some((node, common)) = self.closest(children, rest) else {
+                break;
+            };
+            self.path.push(node);
+            len += common;
+            if common < BLOCK {
+                break;
+            }
+            children = self.nodes[node as usize].first_child;
+        }
+        while len > 0 && !self.is_whole(len, groups) {
+            len = (len - 1) / BLOCK * BLOCK;
+        }
+        self.path.truncate(len.div_ceil(BLOCK));
+        len
+    }
+
+    /// Of some siblings, the one that has most tokens in common with the beginning of `tokens`, and how many.
+    fn closest(&self, mut node: u32, tokens: &[u32]) -> Option<(u32, usize)> {
+        let mut best = None;
+        let mut most = 0;
+        while node != NONE {
+            let found = &self.nodes[node as usize];
+            let common = found
+                .tokens
+                .iter()
+                .zip(tokens)
+                .take_while(|(a, b)| a == b)
+                .count();
+            if common > most {
+                most = common;
+                best = Some((node, common));
+            }
+            if most == BLOCK {
+                break;
+            }
+            node = found.next_sibling;
+        }
+        best
+    }
+
+    /// Whether each group has the pages that a sequence of `len` positions along the path needs.
+    fn is_whole(&self, len: usize, groups: &[Group]) -> bool {
+        groups.iter().enumerate().all(|(g, group)| {
+            self.path[oldest_block(len, group)..len.div_ceil(BLOCK)]
+                .iter()
+                .all(|node| self.pages[*node as usize * self.n_groups + g] != NONE)
+        })
+    }
+
+    /// Takes in the whole pages of a sequence. Where a page of the same tokens is here already, the sequence goes on with that
+    /// one, so that no page is kept twice.
+    pub(super) fn insert(&mut self, held: &mut Held, groups: &[Group]) {
+        self.path.clear();
+        let mut parent = NONE;
+        for block in 0..held.len() / BLOCK {
+            let mut tokens = [0; BLOCK];
+            tokens.copy_from_slice(&held.tokens[block * BLOCK..(block + 1) * BLOCK]);
+            if tokens.contains(&NO_TOKEN) {
+                break;
+            }
+            let siblings = match parent {
+                NONE => self.first_child,
+                parent => self.nodes[parent as usize].first_child,
+            };
+            let node = match self.closest(siblings, &tokens) {
+                Some((node, BLOCK)) => node,
+                _ => self.add(parent, tokens),
+            };
+            for (g, (table, group)) in held.tables.iter_mut().zip(groups).enumerate() {
+                let here = &mut self.pages[node as usize * self.n_groups + g];
+                // A window may have passed it; a prefix that ends further on does not need it.
+                let Some(own) = block
+                    .checked_sub(table.first)
+                    .and_then(|i| table.pages.get_mut(i))
+                else {
+                    continue;
+                };
+                if *here == NONE {
+                    group.pool.share(*own);
+                    *here = *own;
+                } else if *here != *own {
+                    group.pool.share(*here);
+                    group.pool.give(std::mem::replace(own, *here));
+                }
+            }
+            self.path.push(node);
+            parent = node;
+        }
+        self.touch_path(self.path.len());
+    }
+
+    /// A new node with no pages yet.
+    fn add(&mut self, parent: u32, tokens: [u32; BLOCK]) -> u32 {
+        let node = self.unused.pop().unwrap_or(self.nodes.len() as u32);
+        let siblings = self.children(parent);
+        let next_sibling = std::mem::replace(siblings, node);
+        let made = Node {
+            tokens,
+            parent,
+            first_child: NONE,
+            next_sibling,
+            newer: NONE,
+            older: NONE,
+        };
+        match self.nodes.get_mut(node as usize) {
+            Some(unused) => *unused = made,
+            None => {
+                self.nodes.push(made);
+                self.pages.resize(self.nodes.len() * self.n_groups, NONE);
+                // Removing allocates nothing.
+                self.unused.reserve(self.nodes.len());
+            }
+        }
+        self.link_newest(node);
+        node
+    }
+
+    /// Where the list of a node's children begins.
+    fn children(&mut self, parent: u32) -> &mut u32 {
+        match parent {
+            NONE => &mut self.first_child,
+            parent => &mut self.nodes[parent as usize].first_child,
+        }
+    }
+
+    /// The beginning of the path becomes the most recently used, the root's side last: an end goes before its beginning.
+    fn touch_path(&mut self, nodes: usize) {
+        for i in (0..nodes).rev() {
+            let node = self.path[i];
+            self.unlink(node);
+            self.link_newest(node);
+        }
+    }
+
+    fn unlink(&mut self, node: u32) {
+        let Node { newer, older, .. } = self.nodes[node as usize];
+        match newer {
+            NONE => self.newest = older,
+            newer => self.nodes[newer as usize].older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.nodes[older as usize].newer = newer,
+        }
+    }
+
+    fn link_newest(&mut self, node: u32) {
+        let next = self.newest;
+        let own = &mut self.nodes[node as usize];
+        (own.newer, own.older) = (NONE, next);
+        match next {
+            NONE => self.oldest = node,
+            next => self.nodes[next as usize].newer = node,
+        }
+        self.newest = node;
+    }
+
+    /// Pages of a group that nobody but the index holds.
+    pub(super) fn evictable(&self, g: usize, group: &Group) -> usize {
+        let pages = self.pages.iter().skip(g).step_by(self.n_groups.max(1));
+        pages
+            .filter(|page| **page != NONE && !group.pool.is_shared(**page))
+            .count()
+    }
+
+    /// Gives back a page of a group that nobody else holds; false if there is none. Allocates nothing.
+    pub(super) fn evict(&mut self, g: usize, groups: &[Group]) -> bool {
+        let mut node = self.oldest;
+        while node != NONE {
+            let found = &self.nodes[node as usize];
+            let (newer, leaf) = (found.newer, found.first_child == NONE);
+            let page = &mut self.pages[node as usize * self.n_groups + g];
+            if *page != NONE && !groups[g].pool.is_shared(*page) {
+                if groups[g].window.is_some() {
+                    // What follows may still be of use: to a prefix so much longer that its window does not reach here.
+                    groups[g].pool.give(std::mem::replace(page, NONE));
+                    self.stats.evictions += 1;
+                    self.remove_empty(node, groups);
+                    return true;
+                }
+                if leaf {
+                    self.remove(node, groups);
+                    return true;
+                }
+            }
+            node = newer;
+        }
+        false
+    }
+
+    /// Removes a leaf that has no page, and its ancestors for which the same becomes true.
+    fn remove_empty(&mut self, mut node: u32, groups: &[Group]) {
+        while node != NONE {
+            let found = &self.nodes[node as usize];
+            let at = node as usize * self.n_groups;
+            let empty = self.pages[at..at + self.n_groups]
+                .iter()
+                .all(|page| *page == NONE);
+            if !empty || found.first_child != NONE {
+                return;
+            }
+            let parent = found.parent;
+            self.remove(node, groups);
+            node = parent;
+        }
+    }
+
+    /// Removes a leaf.
+    fn remove(&mut self, node: u32, groups: &[Group]) {
+        for (g, group) in groups.iter().enumerate() {
+            let page = std::mem::replace(&mut self.pages[node as usize * self.n_groups + g], NONE);
+            if page != NONE {
+                group.pool.give(page);
+                self.stats.evictions += 1;
+            }
+        }
+        self.unlink(node);
+        let Node {
+            parent, next_sibling, ..
+        } = self.nodes[node as usize];
+        let mut before = *self.children(parent);
+        if before == node {
+            *self.children(parent) = next_sibling;
+        } else {
+            while self.nodes[before as usize].next_sibling != node {
+                before = self.nodes[before as usize].next_sibling;
+            }
+            self.nodes[before as usize].next_sibling = next_sibling;
+        }
+        self.unused.push(node);
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self, groups: &[Group]) {
+        while self.oldest != NONE {
+            // Of those that are left, the oldest has no child that is older; but a younger one may hang on it.
+            let mut leaf = self.oldest;
+            while self.nodes[leaf as usize].first_child != NONE {
+                leaf = self.nodes[leaf as usize].first_child;
+            }
+            self.remove(leaf, groups);
+        }
+    }
+}
+
+/// The first block that a sequence of `len` positions still needs for its next one.
+fn oldest_block(len: usize, group: &Group) -> usize {
+    group
+        .window
+        .map_or(0, |window| (len + 1).saturating_sub(window) / BLOCK)
+}

@@ -1,0 +1,312 @@
+//! Sequences and checkpoints: handles that callers hold, and what stands behind them: tokens and, per group of layers, a
+//! table of pages.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::pages::{Group, ROLLBACK};
+use crate::kernels::BLOCK;
+use crate::{Error, Result};
+
+/// Names a sequence of one context. It stays valid until the sequence is closed; afterwards, and in another context, it is an
+/// error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SeqId(Handle);
+
+/// Names a checkpoint of one context: what a sequence was at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CheckpointId(Handle);
+
+/// Where something lies, and who may ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Handle {
+    /// Of the process: no two contexts have the same one.
+    context: u32,
+    slot: u32,
+    /// How often the slot had been used before.
+    generation: u32,
+}
+
+/// Stands for the token of a row that had an embedding instead: no token id is as large.
+pub(super) const NO_TOKEN: u32 = u32::MAX;
+
+/// What a sequence, or a checkpoint of one, holds.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// What it was computed from, one per position.
+    pub(super) tokens: Vec<u32>,
+    /// Per group.
+    pub(super) tables: Vec<Table>,
+    /// The last pass that has rows of it; of that pass, the position after its last row.
+    pass: u64,
+    pub(super) end: usize,
+}
+
+/// Pages of one group, by block.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// Block that `pages[0]` holds.
+    pub(super) first: usize,
+    pub(super) pages: VecDeque<u32>,
+}
+
+impl Table {
+    /// The block after its last one.
+    pub(super) fn end(&self) -> usize {
+        self.first + self.pages.len()
+    }
+
+    pub(super) fn clear(&mut self, group: &Group) {
+        for page in self.pages.drain(..) {
+            group.pool.give(page);
+        }
+        self.first = 0;
+    }
+
+    /// Holds what `other` holds of the blocks before `end`, instead of what it held.
+    fn copy(&mut self, other: &Table, end: usize, group: &Group) {
+        self.clear(group);
+        self.first = other.first;
+        let n = end.saturating_sub(other.first).min(other.pages.len());
+        self.pages.extend(other.pages.range(..n));
+        self.pages.iter().for_each(|page| group.pool.share(*page));
+    }
+
+    /// Blocks at its beginning that a sequence of `len` positions no longer needs, a rollback included.
+    pub(super) fn passed(&self, len: usize, group: &Group) -> usize {
+        let Some(window) = group.window else { return 0 };
+        let oldest = (len + 1).saturating_sub(window.saturating_add(ROLLBACK)) / BLOCK;
+        oldest.saturating_sub(self.first).min(self.pages.len())
+    }
+}
+
+impl Held {
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The next position in a pass, which is told by its number.
+    pub(super) fn next(&mut self, pass: u64) -> (usize, bool) {
+        let first = self.pass != pass;
+        if first {
+            self.pass = pass;
+            self.end = self.tokens.len();
+        }
+        self.end += 1;
+        (self.end - 1, first)
+    }
+
+    /// Pages that its positions up to `end` need and its table of group `g` lacks; and where the page that it goes on in is held
+    /// by others too, the index of that page, which has to be copied.
+    pub(super) fn wants(&self, g: usize, group: &Group) -> (usize, Option<usize>) {
+        let (table, len) = (&self.tables[g], self.tokens.len());
+        let more = self.end.div_ceil(BLOCK).saturating_sub(table.end());
+        let is_shared = |i: &usize| {
+            table
+                .pages
+                .get(*i)
+                .is_some_and(|page| group.pool.is_shared(*page))
+        };
+        let partial = if len.is_multiple_of(BLOCK) {
+            None
+        } else {
+            (len / BLOCK).checked_sub(table.first).filter(is_shared)
+        };
+        (more, partial)
+    }
+
+    /// Whether it can be cut to `len`: what the positions before see must still be there.
+    pub(super) fn check_cut(&self, len: usize, groups: &[Group]) -> Result<()> {
+        if len > self.len() {
+            return Err(Error::InvalidInput {
+                what: format!("a sequence of {} cannot be cut to {len}", self.len()),
+            });
+        }
+        for (table, group) in self.tables.iter().zip(groups) {
+            let oldest = group.window.map_or(0, |window| (len + 1).saturating_sub(window));
+            if len > 0 && table.first * BLOCK > oldest {
+                return Err(Error::WindowPassed { len, oldest });
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the tokens from `len` on, which [`Self::check_cut`] has allowed.
+    pub(super) fn cut(&mut self, len: usize, groups: &[Group]) {
+        for (table, group) in self.tables.iter_mut().zip(groups) {
+            while table.end() > len.div_ceil(BLOCK) && !table.pages.is_empty() {
+                table
+                    .pages
+                    .pop_back()
+                    .into_iter()
+                    .for_each(|page| group.pool.give(page));
+            }
+            if len == 0 {
+                table.first = 0;
+            }
+        }
+        self.tokens.truncate(len);
+    }
+
+    /// Holds the first `len` positions of another one, which may be cut so far.
+    pub(super) fn copy(&mut self, other: &Held, len: usize, groups: &[Group]) {
+        for ((table, from), group) in self.tables.iter_mut().zip(&other.tables).zip(groups) {
+            table.copy(from, len.div_ceil(BLOCK), group);
+        }
+        self.tokens.clear();
+        self.tokens.extend_from_slice(&other.tokens[..len]);
+    }
+
+    /// Room for `positions` in its lists, so that no pass up to there allocates.
+    pub(super) fn make_room(&mut self, positions: usize, groups: &[Group]) {
+        let more = |held: usize, wanted: usize| wanted.saturating_sub(held);
+        self.tokens.reserve(more(self.tokens.len(), positions));
+        for (table, group) in self.tables.iter_mut().zip(groups) {
+            let pages = positions.div_ceil(BLOCK).min(group.pool.pages());
+            table.pages.reserve(more(table.pages.len(), pages));
+        }
+    }
+
+    /// The page of a block; the block is one that the window reaches.
+    pub(crate) fn page(&self, group: usize, block: usize) -> u32 {
+        let table = &self.tables[group];
+        table.pages[block - table.first]
+    }
+
+    /// The page of a block, if there is one yet.
+    pub(crate) fn page_if_any(&self, group: usize, block: usize) -> Option<u32> {
+        let table = &self.tables[group];
+        table.pages.get(block.checked_sub(table.first)?).copied()
+    }
+}
+
+/// Slots for sequences, or for checkpoints. A slot keeps the memory of its lists for the next one.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    context: u32,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    used: bool,
+    held: Held,
+}
+
+/// Positions that a new slot has room for in its lists.
+const FIRST_ROOM: usize = 1024;
+
+impl Slots {
+    /// For `limit` at a time.
+    pub(super) fn new(context: u32, limit: usize) -> Self {
+        Slots {
+            context,
+            slots: Vec::new(),
+            free: Vec::new(),
+            limit,
+        }
+    }
+
+    /// A number that no other context of the process has.
+    pub(super) fn next_context() -> u32 {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// An empty slot; its tables hold nothing.
+    fn open(&mut self, groups: &[Group]) -> Result<Handle> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() < self.limit.min(u32::MAX as usize) => {
+                let mut held = Held::default();
+                held.tables.resize_with(groups.len(), Table::default);
+                held.make_room(FIRST_ROOM, groups);
+                self.slots.push(Slot {
+                    generation: 0,
+                    used: false,
+                    held,
+                });
+                // Closing allocates nothing.
+                self.free.reserve(self.slots.len());
+                self.slots.len() as u32 - 1
+            }
+            None => return Err(Error::TooManySequences { limit: self.limit }),
+        };
+        let found = &mut self.slots[slot as usize];
+        found.used = true;
+        found.held.pass = 0;
+        Ok(Handle {
+            context: self.context,
+            slot,
+            generation: found.generation,
+        })
+    }
+
+    fn close(&mut self, handle: Handle, groups: &[Group]) -> Result<()> {
+        let slot = self.slot(handle)?;
+        let found = &mut self.slots[slot];
+        found.held.cut(0, groups);
+        found.used = false;
+        // A slot that has been used so often is not used again, so that no handle is valid twice.
+        if let Some(next) = found.generation.checked_add(1) {
+            found.generation = next;
+            self.free.push(slot as u32);
+        }
+        Ok(())
+    }
+
+    fn slot(&self, handle: Handle) -> Result<usize> {
+        let slot = handle.slot as usize;
+        let known = |found: &Slot| found.used && found.generation == handle.generation;
+        if handle.context == self.context && self.slots.get(slot).is_some_and(known) {
+            return Ok(slot);
+        }
+        Err(Error::UnknownSequence {
+            foreign: handle.context != self.context,
+        })
+    }
+
+    /// One sequence becomes the first `len` positions of another one.
+    pub(super) fn copy_within(&mut self, from: usize, to: usize, len: usize, groups: &[Group]) {
+        let held = std::mem::take(&mut self.slots[from].held);
+        self.slots[to].held.copy(&held, len, groups);
+        self.slots[from].held = held;
+    }
+
+    pub(crate) fn at(&self, slot: usize) -> &Held {
+        &self.slots[slot].held
+    }
+
+    pub(super) fn at_mut(&mut self, slot: usize) -> &mut Held {
+        &mut self.slots[slot].held
+    }
+}
+
+/// Slots of one kind of handle.
+macro_rules! typed {
+    ($id:ident, $open:ident, $close:ident, $slot:ident) => {
+        impl Slots {
+            pub(super) fn $open(&mut self, groups: &[Group]) -> Result<$id> {
+                self.open(groups).map($id)
+            }
+
+            pub(super) fn $close(&mut self, id: $id, groups: &[Group]) -> Result<()> {
+                self.close(id.0, groups)
+            }
+
+            pub(super) fn $slot(&self, id: $id) -> Result<usize> {
+                self.slot(id.0)
+            }
+        }
+    };
+}
+
+typed!(SeqId, open_sequence, close_sequence, sequence);
+typed!(CheckpointId, open_checkpoint, close_checkpoint, checkpoint);

@@ -1,0 +1,311 @@
+//! The driver: passes over any number of generations.
+
+use std::time::Duration;
+
+use super::cost::{Cost, Made};
+use super::draft::{DraftModel, MAX_DRAFT, Source, Speculation};
+use super::lookup::Rate;
+use super::{Event, Generation};
+use crate::batch::Batch;
+use crate::context::Context;
+use crate::sample::Scratch;
+use crate::{Error, Result};
+
+/// Gets the logits of a position: index of the generation, position, logits.
+type Tap<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
+
+/// What passes over generations need beside them: a batch, the samplers' scratch, and what is known of drafts. One is used for
+/// one context, in turns of [`Self::pass`] and [`Self::finish`].
+///
+/// ```no_run
+/// # use twinfer_engine::{Result, context::Context, generation::{Driver, Event, Generation}};
+/// # fn all(context: &mut Context, mut generation: Generation, now: impl Fn() -> std::time::Duration) -> Result<String> {
+/// let (mut driver, mut text) = (Driver::default(), String::new());
+/// let generations = std::slice::from_mut(&mut generation);
+/// while !generations[0].is_over() {
+///     let start = now();
+///     driver.pass(context, generations)?;
+///     let mut failed = None;
+///     driver.finish(context, generations, now() - start, &mut |_, event| match event {
+///         Event::Token { text: piece, .. } | Event::End { text: piece, .. } => text.push_str(piece),
+///         Event::Failed(error) => failed = Some(error),
+///     });
+///     failed.map_or(Ok(()), Err)?;
+/// }
+/// # Ok(text)
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Driver {
+    batch: Batch,
+    scratch: Scratch,
+    /// Which generation has the rows from which one on, of those that have any.
+    order: Vec<(usize, usize)>,
+    /// The generation whose turn it is to be first.
+    turn: usize,
+    speculation: Speculation,
+    draft_model: Option<DraftModel>,
+    model_rate: Rate,
+    cost: Cost,
+    made: Made,
+}
+
+impl Default for Driver {
+    /// With drafts by lookup, where they pay.
+    fn default() -> Self {
+        Self::new(Speculation::default(), None)
+    }
+}
+
+impl Driver {
+    /// A driver that speculates as it is told.
+    pub fn new(speculation: Speculation, draft_model: Option<DraftModel>) -> Self {
+        let draft_max = speculation.draft_max.min(MAX_DRAFT);
+        Driver {
+            batch: Batch::new(),
+            scratch: Scratch::default(),
+            order: Vec::new(),
+            turn: 0,
+            speculation: Speculation {
+                draft_max,
+                ..speculation
+            },
+            draft_model: draft_model.filter(|_| draft_max > 0),
+            model_rate: Rate::expected(0.7),
+            cost: Cost::default(),
+            made: Made::default(),
+        }
+    }
+
+    /// One pass over those that are not over: a row of each that makes text, drafts where they pay, then as much of the prompts
+    /// as fits, those of the first generations first. Returns the number of rows; [`Self::finish`] gives out what came of it.
+    ///
+    /// # Errors
+    /// As [`Context::forward`]. Nothing has changed then, so with fewer generations, or after others have ended, the pass can be
+    /// made again; but those that had chosen a token before the pass failed (it met values that are not finite) fail with it.
+    pub fn pass<G: AsMut<Generation>>(
+        &mut self,
+        context: &mut Context,
+        generations: &mut [G],
+    ) -> Result<usize> {
+        self.pass_with(context, generations, &mut |_, _, _| {})
+    }
+
+    /// As [`Self::pass`], with a look at the logits: `tap(generation, position, logits)` gets those of each position of the texts
+    /// that were computed, and not those of drafts that are not in it.
+    ///
+    /// # Errors
+    /// As [`Self::pass`].
+    pub fn pass_with<G: AsMut<Generation>>(
+        &mut self,
+        context: &mut Context,
+        generations: &mut [G],
+        tap: Tap<'_>,
+    ) -> Result<usize> {
+        self.draft(generations, context.options().n_batch);
+        let result = self.forward(context, generations, tap);
+        if !matches!(result, Err(Error::CacheFull { .. })) {
+            return result;
+        }
+        // The drafts' rows may be what was too much.
+        let mut drafts = 0;
+        for generation in generations.iter_mut() {
+            let made = &mut generation.as_mut().pass.drafts;
+            drafts += made.len();
+            made.clear();
+        }
+        if drafts == 0 {
+            return result;
+        }
+        self.forward(context, generations, tap)
+    }
+
+    fn forward<G: AsMut<Generation>>(
+        &mut self,
+        context: &mut Context,
+        generations: &mut [G],
+        tap: Tap<'_>,
+    ) -> Result<usize> {
+        self.fill(generations, context.options().n_batch);
+        let (order, scratch) = (&self.order, &mut self.scratch);
+        let mut owner = 0;
+        let result = context.forward(&mut self.batch, &mut (), &mut |row, logits| {
+            while order.get(owner + 1).is_some_and(|&(_, first)| first <= row) {
+                owner += 1;
+            }
+            let Some(&(index, first)) = order.get(owner) else {
+                return;
+            };
+            let generation = generations[index].as_mut();
+            if generation.logits(row - first, logits, scratch) {
+                tap(index, generation.computed + row - first, logits);
+            }
+        });
+        if let Err(error) = result {
+            for generation in generations.iter_mut() {
+                generation.as_mut().pass_failed(&error);
+            }
+            self.made = Made::default();
+            return Err(error);
+        }
+        self.follow(generations);
+        Ok(self.batch.len())
+    }
+
+    /// Fills the batch.
+    fn fill<G: AsMut<Generation>>(&mut self, generations: &mut [G], n_batch: usize) {
+        self.batch.clear();
+        self.order.clear();
+        self.made = Made::default();
+        let n = generations.len();
+        let mut waiting = 0;
+        for generation in generations.iter_mut() {
+            let generation = generation.as_mut();
+            generation.pass.rows = 0;
+            waiting += usize::from(generation.pending() == 1);
+        }
+        let turn = if waiting > n_batch { self.turn } else { 0 };
+        for index in (0..n).map(|i| (i + turn) % n) {
+            let generation = generations[index].as_mut();
+            if generation.pending() != 1 || self.batch.len() == n_batch {
+                continue;
+            }
+            // A row is kept for each that comes after.
+            waiting -= 1;
+            let room = (n_batch - self.batch.len()).saturating_sub(waiting).max(1);
+            self.order.push((index, self.batch.len()));
+            let rows = generation.rows(&mut self.batch, room);
+            self.made.rows += 1;
+            self.made.drafts += rows - 1;
+            self.made.by_model |= rows > 1 && generation.pass.drafts.source == Source::Model;
+            self.turn = index + 1;
+        }
+        for (index, generation) in generations.iter_mut().enumerate() {
+            let generation = generation.as_mut();
+            if generation.pending() > 1 && self.batch.len() < n_batch {
+                self.order.push((index, self.batch.len()));
+                let room = n_batch - self.batch.len();
+                generation.rows(&mut self.batch, room);
+                self.made.reading = true;
+            }
+        }
+    }
+
+    /// Makes drafts for the next pass.
+    fn draft<G: AsMut<Generation>>(&mut self, generations: &mut [G], n_batch: usize) {
+        let Speculation {
+            lookup,
+            always,
+            draft_max,
+            draft_min,
+            p_min,
+        } = self.speculation;
+        let (mut decoding, mut reading) = (0, false);
+        for generation in generations.iter_mut() {
+            let generation = generation.as_mut();
+            generation.pass.drafts.clear();
+            decoding += usize::from(generation.pending() == 1);
+            reading |= generation.pending() > 1;
+        }
+        if draft_max == 0 || !lookup && self.draft_model.is_none() {
+            return;
+        }
+        let mut rows = decoding;
+        for generation in generations.iter_mut() {
+            let generation = generation.as_mut();
+            if generation.pending() != 1 {
+                continue;
+            }
+            if lookup {
+                generation.history.update(&generation.tokens);
+            }
+            let most = generation
+                .most_drafts()
+                .min(draft_max)
+                .min(n_batch.saturating_sub(rows));
+            if most < draft_min.max(1) || reading && !always {
+                continue;
+            }
+            let drafts = &mut generation.pass.drafts;
+            if let Some(found) = generation.history.found() {
+                let n = if always {
+                    most
+                } else {
+                    let chance = |i| generation.history.chance(found, i);
+                    self.cost.choose(rows, false, most, &chance)
+                };
+                drafts.source = Source::Lookup;
+                generation
+                    .history
+                    .draft(&generation.tokens, found, n, &mut drafts.list);
+            }
+            if let (Some(model), true) = (&mut self.draft_model, drafts.list.is_empty()) {
+                let n = if always {
+                    most
+                } else {
+                    let rate = self.model_rate.share();
+                    self.cost.choose(rows, true, most, &|_| rate)
+                };
+                drafts.source = Source::Model;
+                let sequence = &mut generation.draft_sequence;
+                let tokens = &generation.tokens;
+                if model.draft(sequence, tokens, n, p_min, &mut drafts.list).is_err() {
+                    // It has no room, or does not know a token. The text does without it.
+                    drafts.clear();
+                }
+                let known = u32::try_from(generation.sampler.n_vocab()).unwrap_or(u32::MAX);
+                let end = drafts.list.iter().position(|&token| token >= known);
+                drafts.truncate(end.unwrap_or(drafts.len()));
+            }
+            if drafts.len() < draft_min {
+                drafts.clear();
+            }
+            rows += drafts.len();
+        }
+    }
+
+    /// The draft model reads the prompts that were read.
+    fn follow<G: AsMut<Generation>>(&mut self, generations: &mut [G]) {
+        let Some(model) = &mut self.draft_model else {
+            return;
+        };
+        for generation in generations.iter_mut() {
+            let generation = generation.as_mut();
+            if generation.pass.reading && generation.pass.rows > 0 {
+                let read = &generation.tokens[..generation.computed + generation.pass.rows];
+                // Where it cannot, there are no drafts.
+                let _ = model.follow(&mut generation.draft_sequence, read);
+            }
+        }
+    }
+
+    /// The pass is over and took so long: `on_event(generation, event)` gets what came of it, text by text. Called as well where a
+    /// pass failed, it gives out what failed with it.
+    pub fn finish<G: AsMut<Generation>>(
+        &mut self,
+        context: &mut Context,
+        generations: &mut [G],
+        elapsed: Duration,
+        on_event: &mut dyn FnMut(usize, Event<'_>),
+    ) {
+        let mut accepted = 0;
+        for (index, generation) in generations.iter_mut().enumerate() {
+            let generation = generation.as_mut();
+            let before = generation.counts;
+            let by_model = generation.pass.drafts.source == Source::Model;
+            generation.finish_pass(context, elapsed, &mut |event| on_event(index, event));
+            let right = generation.counts.accepted - before.accepted;
+            let drafted = generation.counts.drafted - before.drafted;
+            accepted += right;
+            if by_model {
+                for i in 0..drafted.min(right + 1) {
+                    self.model_rate.add(i < right);
+                }
+            }
+            if let (Some(model), true) = (&mut self.draft_model, generation.over) {
+                model.give_back(&mut generation.draft_sequence);
+            }
+        }
+        self.cost.add(std::mem::take(&mut self.made), elapsed, accepted);
+    }
+}
