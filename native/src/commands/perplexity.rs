@@ -2,10 +2,14 @@
 //!
 //! The text is cut into chunks of the context's size. Each is evaluated by itself, its first token replaced by BOS
 //! where the model wants one, and the predictions in its second half are scored, so that every scored token has at
-//! least half a context before it.
+//! least half a context before it. Chunks that are short share a pass.
 
 use anyhow::{Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
+use twinfer_engine::batch::{Batch, Output};
+use twinfer_engine::cache::Pool;
+use twinfer_engine::context::Context;
+use twinfer_engine::kernels::BLOCK;
 use twinfer_engine::tokenizer::EncodeOptions;
 
 use crate::args::PerplexityArgs;
@@ -21,23 +25,48 @@ const N_BATCH: usize = 512;
 /// Fewer tokens than this say nothing.
 const LEAST_TOKENS: usize = 4;
 
+/// A text and what is scored of it.
+struct Text {
+    name: String,
+    tokens: usize,
+    /// Each of `n_ctx` tokens.
+    chunks: Vec<Vec<u32>>,
+    n_ctx: usize,
+    score: Score,
+}
+
 pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs) -> Result<()> {
-    let text = output::read_text(&args.file)?;
     let (source, verbosity) = (&settings.source, settings.verbosity);
+    let contents: Vec<String> = args
+        .file
+        .iter()
+        .map(|path| output::read_text(path))
+        .collect::<Result<_>>()?;
     let file = source.open()?;
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
-    let tokens = tokenizer.encode(
-        &text,
-        EncodeOptions {
+    let several = args.file.len() > 1;
+    let mut encoded = Vec::new();
+    for (path, content) in args.file.iter().zip(&contents) {
+        let options = EncodeOptions {
             add_special: true,
             parse_special: false,
-        },
-    )?;
-    if tokens.len() < LEAST_TOKENS {
-        bail!(
-            "the text has {} tokens; perplexity needs at least {LEAST_TOKENS}",
-            tokens.len()
-        );
+        };
+        let tokens = tokenizer.encode(content, options)?;
+        let which = if several {
+            format!(" `{}`", path.display())
+        } else {
+            String::new()
+        };
+        if tokens.len() < LEAST_TOKENS {
+            bail!(
+                "the text{which} has {} tokens; perplexity needs at least {LEAST_TOKENS}",
+                tokens.len()
+            );
+        }
+        encoded.push((which, path.display().to_string(), tokens));
+    }
+    if args.chunks == Some(0) {
+        bail!("--chunks 0 leaves nothing to score; leave it out to score the whole text");
     }
     let compute = Compute::start(settings, workers)?;
     let model = compute.load(&file)?;
@@ -46,57 +75,163 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     } else {
         compute.context_size(&model).max(LEAST_TOKENS)
     };
-    let n_ctx = wanted.min(tokens.len());
-    if n_ctx < wanted {
-        verbosity.note(&format!(
-            "note: the text has only {n_ctx} tokens; it is one chunk"
-        ));
+    let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
+    let mut texts = Vec::new();
+    for (which, name, tokens) in encoded {
+        let n_ctx = wanted.min(tokens.len());
+        if n_ctx < wanted {
+            verbosity.note(&format!(
+                "note: the text{which} has only {n_ctx} tokens; it is one chunk"
+            ));
+        }
+        let chunk = |chunk: &[u32]| {
+            let mut chunk = chunk.to_vec();
+            if let Some(bos) = bos {
+                chunk[0] = bos;
+            }
+            chunk
+        };
+        let most = args.chunks.unwrap_or(usize::MAX);
+        texts.push(Text {
+            name,
+            tokens: tokens.len(),
+            chunks: tokens.chunks_exact(n_ctx).take(most).map(chunk).collect(),
+            n_ctx,
+            score: Score::default(),
+        });
     }
-    let n_chunks = (tokens.len() / n_ctx).min(args.chunks.unwrap_or(usize::MAX));
-    if n_chunks == 0 {
-        bail!("--chunks 0 leaves nothing to score; leave it out to score the whole text");
-    }
-    let mut context = compute.context(&model, n_ctx, N_BATCH)?;
+    let longest = texts.iter().map(|text| text.n_ctx).max().unwrap_or(1);
+    let n_chunks: usize = texts.iter().map(|text| text.chunks.len()).sum();
+    let together = n_chunks.min(N_BATCH / LEAST_TOKENS).max(1);
+    // No more than fills a pass, or one that is longer.
+    let pages = longest.max(N_BATCH).div_ceil(BLOCK) + together;
+    let mut context = compute.context_of_many(&model, (longest, N_BATCH), together, Pool::Pages(pages))?;
     let _pinned = compute.pin_caller();
 
     let _guard = interrupt::Guard::new();
     let mut progress = Progress::new("perplexity", n_chunks as u64, verbosity);
-    let mut score = Score::default();
-    let first = n_ctx / 2;
-    for chunk in tokens.chunks_exact(n_ctx).take(n_chunks) {
+    let mut all = Score::default();
+    let jobs: Vec<(usize, Vec<u32>)> = texts
+        .iter_mut()
+        .enumerate()
+        .flat_map(|(i, text)| {
+            std::mem::take(&mut text.chunks)
+                .into_iter()
+                .map(move |chunk| (i, chunk))
+        })
+        .collect();
+    let counts: Vec<usize> = (0..texts.len())
+        .map(|text| jobs.iter().filter(|(of, _)| *of == text).count())
+        .collect();
+    let mut rest = jobs.as_slice();
+    while !rest.is_empty() {
         interrupt::check()?;
-        let mut chunk = chunk.to_vec();
-        if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos()) {
-            chunk[0] = bos;
-        }
-        let sequence = context.open()?;
-        context.prefill(sequence, &chunk[..first])?;
-        // The last token predicts nothing that is known.
-        let scored = &chunk[first..n_ctx - 1];
-        context.eval_all(sequence, scored, &mut |i, logits| {
-            score.add(negative_log_likelihood(logits, chunk[first + i + 1]));
+        let mut rows = 0;
+        let fits = rest.iter().take(together).take_while(|(_, chunk)| {
+            rows += chunk.len() - 1;
+            rows <= N_BATCH
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        rest = later;
+        score_together(&mut context, now, &mut |text, nll| {
+            texts[text].score.add(nll);
+            all.add(nll);
         })?;
-        progress.add(1);
-        progress.message(&format!("perplexity {:.4}", score.perplexity()));
+        progress.add(now.len() as u64);
+        progress.message(&format!("perplexity {:.4}", all.perplexity()));
     }
     drop(progress);
     if args.json {
+        let report = |text: &Text, chunks: usize| {
+            json!({
+                "model": source.to_string(),
+                "file": text.name,
+                "perplexity": json_f64(text.score.perplexity()),
+                "standard_error": json_f64(text.score.standard_error()),
+                "tokens": text.tokens,
+                "scored": text.score.n,
+                "chunks": chunks,
+                "ctx_size": text.n_ctx,
+            })
+        };
+        let mut reports: Vec<Value> = texts
+            .iter()
+            .zip(&counts)
+            .map(|(text, &n)| report(text, n))
+            .collect();
+        if !several && let Some(one) = reports.pop() {
+            return output::json(&one);
+        }
         return output::json(&json!({
-            "model": source.to_string(),
-            "perplexity": json_f64(score.perplexity()),
-            "standard_error": json_f64(score.standard_error()),
-            "tokens": tokens.len(),
-            "scored": score.n,
-            "chunks": n_chunks,
-            "ctx_size": n_ctx,
+            "perplexity": json_f64(all.perplexity()),
+            "standard_error": json_f64(all.standard_error()),
+            "scored": all.n,
+            "texts": reports,
         }));
     }
-    output::to_stdout(&format!(
-        "perplexity {:.4} +/- {:.5} ({} tokens scored in {n_chunks} chunks of {n_ctx})\n",
-        score.perplexity(),
-        score.standard_error(),
-        score.n
-    ))
+    let line = |score: &Score, of: &str| {
+        format!(
+            "perplexity {:.4} +/- {:.5} ({} tokens scored{of})\n",
+            score.perplexity(),
+            score.standard_error(),
+            score.n
+        )
+    };
+    let mut out = String::new();
+    for (text, n) in texts.iter().zip(&counts) {
+        let of = format!(" in {n} chunks of {}", text.n_ctx);
+        if several {
+            out += &format!("{}: ", text.name);
+        }
+        out += &line(&text.score, &of);
+    }
+    if several {
+        out += &format!("all: {}", line(&all, ""));
+    }
+    output::to_stdout(&out)
+}
+
+/// Evaluates some chunks in the same passes, each in a sequence of its own: `add(text, nll)` gets their scored tokens.
+fn score_together(
+    context: &mut Context,
+    chunks: &[(usize, Vec<u32>)],
+    add: &mut dyn FnMut(usize, f64),
+) -> Result<()> {
+    let mut open = Vec::new();
+    // Of each row its sequence, token, and where it is scored the text and the token that follows.
+    let mut rows = Vec::new();
+    for (text, chunk) in chunks {
+        let id = context.open()?;
+        open.push(id);
+        let first = chunk.len() / 2;
+        // The last token predicts nothing that is known.
+        for (i, pair) in chunk.windows(2).enumerate() {
+            let scored = (i >= first).then_some((*text, pair[1]));
+            rows.push((id, pair[0], scored));
+        }
+    }
+    let mut batch = Batch::new();
+    for rows in rows.chunks(N_BATCH) {
+        interrupt::check()?;
+        batch.clear();
+        for (id, token, scored) in rows {
+            let output = if scored.is_some() {
+                Output::Logits
+            } else {
+                Output::None
+            };
+            batch.push(*id, *token, output);
+        }
+        context.forward(&mut batch, &mut (), &mut |row, logits| {
+            if let Some((text, next)) = rows[row].2 {
+                add(text, negative_log_likelihood(logits, next));
+            }
+        })?;
+    }
+    for id in open {
+        context.close(id)?;
+    }
+    Ok(())
 }
 
 /// Sums over scored tokens.

@@ -157,6 +157,36 @@ fn quantize_perplexity_and_bench() {
     let score = twinfer(&["perplexity", "-f", &text, "--ctx-size", "64", "--json"]).json();
     assert!(score["perplexity"].as_f64().unwrap() > 1.0);
     assert!(score["chunks"].as_u64().unwrap() > 1);
+    // Several texts, whose chunks share passes: each has the perplexity that it has alone.
+    let both = twinfer(&[
+        "perplexity",
+        "-f",
+        &text,
+        "-f",
+        &text,
+        "--ctx-size",
+        "64",
+        "--json",
+    ])
+    .json();
+    for one in both["texts"].as_array().unwrap() {
+        assert_eq!(one["perplexity"], score["perplexity"]);
+    }
+    assert_eq!(
+        both["scored"].as_u64().unwrap(),
+        2 * score["scored"].as_u64().unwrap()
+    );
+    let lines = twinfer(&["perplexity", "-f", &text, "-f", &text, "--ctx-size", "32"]).ok();
+    assert!(
+        lines
+            .text()
+            .lines()
+            .last()
+            .unwrap()
+            .starts_with("all: perplexity "),
+        "{}",
+        lines.text()
+    );
     let line = twinfer(&["perplexity", "-f", &text, "--chunks", "1"]).ok();
     assert!(line.text().starts_with("perplexity "), "{}", line.text());
 
