@@ -108,8 +108,6 @@ fn questions() -> Vec<Value> {
         json!({"prompt": STORY, "temperature": 0}),
     ];
     for i in 0..6 {
-        // Short prompts and long texts fill a cache that had room for them at first.
-        lines.push(json!({"prompt": "Once", "max_tokens": 150, "seed": 40 + i, "ignore_eos": true}));
         let prompt = format!("{STORY} Then {i} of her friends");
         lines.push(json!({"prompt": prompt, "max_tokens": 24, "seed": 20 + i}));
         let messages = json!([
@@ -117,6 +115,10 @@ fn questions() -> Vec<Value> {
             {"role": "user", "content": format!("What did {i} of them do?")},
         ]);
         lines.push(json!({"messages": messages, "max_tokens": 16, "seed": 30 + i}));
+    }
+    // Short prompts and long texts: a cache that has room for them at first has none later.
+    for i in 0..6 {
+        lines.push(json!({"prompt": "Once", "max_tokens": 150, "seed": 40 + i, "ignore_eos": true}));
     }
     lines
 }

@@ -771,7 +771,8 @@ mod tests {
         assert_eq!(completion.form, Form::OpenAi(Endpoint::Completions));
         assert!(completion.request.is_ok());
 
-        let changes: [(&dyn Fn(&mut Value), &str); 9] = [
+        type Change<'a> = &'a dyn Fn(&mut Value);
+        let changes: [(Change<'_>, &str); 9] = [
             (&|v| v["custom_id"] = Value::Null, "custom_id"),
             (&|v| v["method"] = "GET".into(), "method"),
             (&|v| v["url"] = "/v1/embeddings".into(), "url"),
