@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
@@ -131,12 +132,19 @@ fn models_give_the_digests_of_scalar() {
     assert!(compared > 0 || backends().is_empty());
 }
 
-/// The logits of the last 40 positions of a long context, fed `tail` rows at a time.
+/// Tokens of a long context.
+fn long_text(model: &Model) -> Vec<u32> {
+    let n_vocab = model.config().n_vocab as u32;
+    (0..2190).map(|i| (i * 37 + i / 5 + 11) % n_vocab).collect()
+}
+
+/// The digest of the logits of `rest`, fed `tail` rows at a time, after `head`.
 fn tail_digest(
     model: &Arc<Model>,
     team: &Team,
     (n_batch, tail): (usize, usize),
     cache: (CacheType, CacheType),
+    (head, rest): (&[u32], &[u32]),
 ) -> String {
     let options = ContextOptions {
         n_ctx: 2304,
@@ -148,9 +156,6 @@ fn tail_digest(
     };
     let mut context = Context::new(Arc::clone(model), team.clone(), options).unwrap();
     let sequence = context.open().unwrap();
-    let n_vocab = model.config().n_vocab as u32;
-    let tokens: Vec<u32> = (0..2190).map(|i| (i * 37 + i / 5 + 11) % n_vocab).collect();
-    let (head, rest) = tokens.split_at(2150);
     context.prefill(sequence, head).unwrap();
     let mut all = Digest::new();
     for part in rest.chunks(tail) {
@@ -161,7 +166,55 @@ fn tail_digest(
     all.finish()
 }
 
-/// Three spans of blocks: a pass of few rows is split over them between workers, a long one is not.
+/// The same for the tail of a long sequence, that of a fork that goes another way, and a short sequence, whose rows share
+/// passes: a digest of each.
+fn tails_together(
+    model: &Arc<Model>,
+    team: &Team,
+    rows_a_pass: usize,
+    cache: (CacheType, CacheType),
+) -> Vec<String> {
+    let options = ContextOptions {
+        n_ctx: 2304,
+        n_batch: 512,
+        n_sequences: 3,
+        pool: Pool::Whole,
+        cache_type_k: cache.0,
+        cache_type_v: cache.1,
+    };
+    let mut context = Context::new(Arc::clone(model), team.clone(), options).unwrap();
+    let tokens = long_text(model);
+    let (head, rest) = tokens.split_at(2150);
+    let long = context.open().unwrap();
+    context.prefill(long, head).unwrap();
+    let fork = context.fork(long, 2130).unwrap();
+    let short = context.open().unwrap();
+    context.prefill(short, &head[..70]).unwrap();
+    let other: Vec<u32> = rest.iter().rev().copied().collect();
+    let (mut digests, mut batch) = ([Digest::new(), Digest::new(), Digest::new()], Batch::new());
+    for (part, other) in rest.chunks(rows_a_pass).zip(other.chunks(rows_a_pass)) {
+        batch.clear();
+        let mut of = Vec::new();
+        for (token, other) in part.iter().zip(other) {
+            for (index, (id, token)) in [(fork, other), (long, token), (short, token)]
+                .into_iter()
+                .enumerate()
+            {
+                batch.push(id, *token, Output::Logits);
+                of.push(index);
+            }
+        }
+        context
+            .forward(&mut batch, &mut (), &mut |row, logits| {
+                digests[of[row]].update(logits)
+            })
+            .unwrap();
+    }
+    digests.into_iter().map(Digest::finish).collect()
+}
+
+/// Three spans of blocks: the rows of a long sequence are split over them between workers, where they are much of a pass, be they
+/// alone in it or beside shorter sequences.
 #[test]
 fn long_contexts_give_the_digests_of_scalar() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -185,19 +238,38 @@ fn long_contexts_give_the_digests_of_scalar() {
     let mut compared = 0;
     for (path, cache) in paths.iter().zip(caches) {
         let scalar = load(path, "scalar", Storage::Mapped, &teams[1]);
-        let want = tail_digest(&scalar, &teams[1], (512, 40), cache);
+        let tokens = long_text(&scalar);
+        let tail = tokens.split_at(2150);
+        let other: Vec<u32> = tail.1.iter().rev().copied().collect();
+        let digest = |text| tail_digest(&scalar, &teams[1], (512, 40), cache, text);
+        let want = digest(tail);
+        let together = [
+            digest((&tokens[..2130], &other)),
+            want.clone(),
+            digest((&tokens[..70], tail.1)),
+        ];
         let mut names = vec!["scalar"];
         names.extend(backends().iter().map(|backend| backend.name()));
         for name in names {
-            for (team, n_batch, tail) in [(0, 512, 1), (1, 64, 3), (2, 300, 1), (2, 512, 8), (1, 512, 40)] {
+            for (team, n_batch, rows) in [(0, 512, 1), (1, 64, 3), (2, 300, 1), (2, 512, 8), (1, 512, 40)] {
                 let model = load(path, name, Storage::Mapped, &teams[team]);
                 assert_eq!(
-                    tail_digest(&model, &teams[team], (n_batch, tail), cache),
+                    tail_digest(&model, &teams[team], (n_batch, rows), cache, tail),
                     want,
-                    "{} on {name}, team {team}, batches of {n_batch}, then of {tail}, cache {cache:?}",
+                    "{} on {name}, team {team}, batches of {n_batch}, then of {rows}, cache {cache:?}",
                     path.display()
                 );
                 compared += 1;
+            }
+            for (team, rows) in [(0, 1), (1, 1), (2, 1), (2, 4), (1, 40)] {
+                let model = load(path, name, Storage::Mapped, &teams[team]);
+                assert_eq!(
+                    tails_together(&model, &teams[team], rows, cache),
+                    together,
+                    "{} on {name}, team {team}, three sequences, {rows} rows a pass of each, cache {cache:?}",
+                    path.display()
+                );
+                compared += 3;
             }
         }
     }
