@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   twinfer eval -m model.gguf --tokens 1,403,407
   twinfer eval -m model.gguf --prompt \"Once upon a time\" --json
+  twinfer eval -m model.gguf --texts lines.txt             a digest per line, many lines to a pass
   twinfer eval -m model.gguf --tokens 1,403 --logits out.f32 --cache-type-k f32 --cache-type-v f32
 
 The digest is the SHA-256 of all logits as little-endian f32, [positions][vocabulary]. It is the
@@ -25,7 +26,7 @@ and between two of them:
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[command(group = clap::ArgGroup::new("source").required(true).args(["tokens", "prompt"]))]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["tokens", "prompt", "texts"]))]
 pub(crate) struct EvalArgs {
     /// Token ids, separated by commas or spaces; a JSON array of them is understood as well. They are given to the model
     /// as they are: no begin token is added.
@@ -35,6 +36,12 @@ pub(crate) struct EvalArgs {
     /// Text to tokenize in place of --tokens, with the special tokens that the model asks for.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
+
+    /// A file with a text in each line (-: stdin): the number of tokens and the digest of each. As many as fit share a pass;
+    /// the digests are those that each has alone.
+    #[arg(long, value_name = "FILE", conflicts_with_all =
+          ["predict", "logits", "trace_ops", "trace_against", "trace_values"])]
+    pub(crate) texts: Option<PathBuf>,
 
     /// Read \n, \t, \r, \\, \", \' and \xHH in --prompt as the characters that they stand for.
     #[arg(short, long, requires = "prompt")]

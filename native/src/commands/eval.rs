@@ -1,5 +1,6 @@
 //! `eval`: the logits of every position, and their digest; what each operation made of them ([`trace`]).
 
+mod texts;
 mod trace;
 
 use std::fmt::Write as _;
@@ -35,6 +36,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
         && same_file(logits, trace)
     {
         return Err(Usage("--logits and --trace-ops name the same file; give each its own".into()).into());
+    }
+    if let Some(path) = &args.texts {
+        return texts::run(settings, workers, args, path);
     }
     let (source, verbosity) = (&settings.source, settings.verbosity);
     let file = source.open()?;

@@ -187,6 +187,19 @@ fn quantize_perplexity_and_bench() {
         "{}",
         lines.text()
     );
+    // Lines share passes, also where one does not fit what is left of it: each has the digest that it has alone.
+    let lines = [
+        "Once upon a time",
+        "a",
+        "there was a little girl who lived in a house near the wood",
+    ];
+    let list = directory.file("lines.txt");
+    std::fs::write(&list, lines.join("\n")).unwrap();
+    let found = twinfer(&["eval", "--texts", &list, "--batch-size", "7", "--json"]).json();
+    for (i, line) in lines.iter().enumerate() {
+        let alone = twinfer(&["eval", "--prompt", line, "--json"]).json();
+        assert_eq!(found["texts"][i]["sha256"], alone["sha256"], "{line}");
+    }
     let line = twinfer(&["perplexity", "-f", &text, "--chunks", "1"]).ok();
     assert!(line.text().starts_with("perplexity "), "{}", line.text());
 
