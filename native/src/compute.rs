@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
+use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Memory;
