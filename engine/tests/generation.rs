@@ -113,11 +113,13 @@ impl Subject {
         let mut driver = Driver::new(how.speculation, how.draft_model());
         let made = drive(&mut context, &mut driver, std::slice::from_mut(&mut generation));
         let made = made.into_iter().next().unwrap();
-        // The cache is what the tokens say, and the last one is not in it.
+        // The cache is what the tokens say, and the last one is not in it unless it was a draft.
         let held = context.tokens(id).unwrap();
         assert_eq!(held, &generation.tokens()[..held.len()]);
-        let evaluated = made.end == Some(End::ModelEnded) || made.tokens.is_empty();
-        assert!(evaluated || held.len() < generation.tokens().len());
+        if how.speculation == Speculation::OFF && made.end != Some(End::ModelEnded) && !made.tokens.is_empty()
+        {
+            assert_eq!(held.len() + 1, generation.tokens().len());
+        }
         made
     }
 
@@ -446,8 +448,13 @@ fn what_shares_a_pass_changes_nothing() {
 
 #[test]
 fn stop_strings_end_the_text() {
-    let subject = demo();
-    let prompt = subject.tokens(STORY);
+    stop_strings(demo(), STORY);
+    // Here most drafts are right, also those behind the stop string.
+    stop_strings(windowed(), "ab a cab ab a cab ab a cab ab a");
+}
+
+fn stop_strings(subject: &Subject, prompt: &str) {
+    let prompt = subject.tokens(prompt);
     let greedy = SamplerParams::greedy();
     let limit = |stop: Vec<String>| Limits {
         max_tokens: Some(32),

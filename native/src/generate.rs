@@ -52,8 +52,8 @@ impl Outcome {
         summary + end
     }
 
-    /// What drafts did, for who wants to know.
-    fn speculation(&self) -> String {
+    /// Tells what drafts did, if there were any, to who wants to know. The text's last line has ended.
+    pub(crate) fn tell_speculation(&self, verbosity: Verbosity) {
         let Counts {
             passes,
             decoded,
@@ -61,10 +61,12 @@ impl Outcome {
             accepted,
             ..
         } = self.counts;
-        format!(
-            "speculation: {accepted} of {drafted} drafts were right ({:.0} %); {passes} passes gave {decoded} tokens",
-            100.0 * accepted as f64 / drafted.max(1) as f64
-        )
+        if drafted > 0 {
+            verbosity.detail(&format!(
+                "speculation: {accepted} of {drafted} drafts were right ({:.0} %); {passes} passes gave {decoded} tokens",
+                100.0 * accepted as f64 / drafted as f64
+            ));
+        }
     }
 }
 
@@ -148,9 +150,6 @@ impl Session {
             counts: *generation.counts(),
         };
         *sampler = generation.into_sampler();
-        if self.verbosity.is_verbose() && outcome.counts.drafted > 0 {
-            self.verbosity.detail(&outcome.speculation());
-        }
         Ok(outcome)
     }
 }

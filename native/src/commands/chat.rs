@@ -143,6 +143,7 @@ fn answer(
     let outcome = generate(session, &conversation.messages(), &mut print)?;
     output::to_stdout(if said.ends_with('\n') { "" } else { "\n" })?;
     conversation.answer(&said);
+    outcome.tell_speculation(verbosity);
     if matches!(outcome.end, End::Interrupted | End::ContextFull) {
         verbosity.note(&format!("[{}]", outcome.summary()));
     }

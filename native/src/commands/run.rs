@@ -100,6 +100,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     if !ends_line {
         output::to_stdout("\n")?;
     }
+    outcome.tell_speculation(verbosity);
     let seed = if generation.sampling.params.temp > 0.0 {
         format!("; seed {seed}")
     } else {
