@@ -2,10 +2,13 @@
 //!
 //! The text is cut into chunks of the context's size. Each is evaluated by itself, its first token replaced by BOS
 //! where the model wants one, and the predictions in its second half are scored, so that every scored token has at
-//! least half a context before it.
+//! least half a context before it. Chunks share passes where they are shorter than a pass; no number depends on it.
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use twinfer_engine::batch::{Batch, Output};
+use twinfer_engine::cache::{Pool, SeqId};
+use twinfer_engine::context::Context;
 use twinfer_engine::tokenizer::EncodeOptions;
 
 use crate::args::PerplexityArgs;
@@ -56,29 +59,34 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     if n_chunks == 0 {
         bail!("--chunks 0 leaves nothing to score; leave it out to score the whole text");
     }
-    let mut context = compute.context(&model, n_ctx, N_BATCH)?;
+    // A chunk has a row less than tokens: as many as begin in a pass, and one that goes on in it.
+    let together = (N_BATCH.div_ceil(n_ctx - 1) + 1).min(n_chunks);
+    let mut context = compute.context_of_many(&model, (n_ctx, N_BATCH), together, Pool::Whole)?;
     let _pinned = compute.pin_caller();
 
     let _guard = interrupt::Guard::new();
     let mut progress = Progress::new("perplexity", n_chunks as u64, verbosity);
     let mut score = Score::default();
     let first = n_ctx / 2;
+    let mut pass = Scored::default();
     for chunk in tokens.chunks_exact(n_ctx).take(n_chunks) {
-        interrupt::check()?;
-        let mut chunk = chunk.to_vec();
-        if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos()) {
-            chunk[0] = bos;
-        }
-        let sequence = context.open()?;
-        context.prefill(sequence, &chunk[..first])?;
+        let id = context.open()?;
+        let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
         // The last token predicts nothing that is known.
-        let scored = &chunk[first..n_ctx - 1];
-        context.eval_all(sequence, scored, &mut |i, logits| {
-            score.add(negative_log_likelihood(logits, chunk[first + i + 1]));
-        })?;
-        progress.add(1);
-        progress.message(&format!("perplexity {:.4}", score.perplexity()));
+        for (i, pair) in chunk.windows(2).enumerate() {
+            let token = bos.filter(|_| i == 0).unwrap_or(pair[0]);
+            let next = (i >= first).then_some(pair[1]);
+            pass.push(id, token, next);
+            if i + 2 == n_ctx {
+                pass.ends.push(id);
+            }
+            if pass.batch.len() == context.options().n_batch {
+                interrupt::check()?;
+                pass.compute(&mut context, &mut score, &mut progress)?;
+            }
+        }
     }
+    pass.compute(&mut context, &mut score, &mut progress)?;
     drop(progress);
     if args.json {
         return output::json(&json!({
@@ -97,6 +105,48 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
         score.standard_error(),
         score.n
     ))
+}
+
+/// A pass over chunks, several of which may share it.
+#[derive(Debug, Default)]
+struct Scored {
+    batch: Batch,
+    /// The tokens that the rows with logits should predict.
+    next: Vec<u32>,
+    /// Sequences of the chunks that end in it.
+    ends: Vec<SeqId>,
+}
+
+impl Scored {
+    fn push(&mut self, id: SeqId, token: u32, next: Option<u32>) {
+        let output = if next.is_some() {
+            Output::Logits
+        } else {
+            Output::None
+        };
+        self.batch.push(id, token, output);
+        self.next.extend(next);
+    }
+
+    /// Scores its rows, in their order.
+    fn compute(&mut self, context: &mut Context, score: &mut Score, progress: &mut Progress) -> Result<()> {
+        let mut next = self.next.iter();
+        context.forward(&mut self.batch, &mut (), &mut |_, logits| {
+            if let Some(&token) = next.next() {
+                score.add(negative_log_likelihood(logits, token));
+            }
+        })?;
+        self.batch.clear();
+        self.next.clear();
+        progress.add(self.ends.len() as u64);
+        for id in self.ends.drain(..) {
+            context.close(id)?;
+        }
+        if score.n > 0 {
+            progress.message(&format!("perplexity {:.4}", score.perplexity()));
+        }
+        Ok(())
+    }
 }
 
 /// Sums over scored tokens.
