@@ -205,6 +205,12 @@ impl GrowingFile {
         if existing.is_some_and(|existing| is_read_only(&target, existing)) {
             bail!("it is read-only; choose another name");
         }
+        if let Some(directory) = target.parent()
+            && !directory.as_os_str().is_empty()
+            && !fs::exists(directory)?
+        {
+            bail!("the directory `{}` does not exist", directory.display());
+        }
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).open(&target)?;
         match file.try_lock() {
