@@ -11,6 +11,9 @@ use hashbrown::HashMap;
 const LEAST: usize = 3;
 /// Tokens in a row that are counted at most.
 const MOST: usize = 20;
+/// Numbers of agreeing tokens that are taken for equally telling, by the least of them, and how often what follows is
+/// believed to be the same, between phrases that recur by chance and quotations. What is seen soon counts more.
+const CLASSES: [(usize, f64); 6] = [(3, 0.35), (4, 0.5), (5, 0.65), (7, 0.8), (10, 0.88), (15, 0.93)];
 /// Earlier places that are looked at, the last ones first.
 const PLACES: usize = 16;
 /// No earlier place.
@@ -54,6 +57,11 @@ impl Rate {
     }
 }
 
+/// The class of so many agreeing tokens.
+fn class(len: usize) -> usize {
+    CLASSES.iter().rposition(|&(least, _)| least <= len).unwrap_or(0)
+}
+
 /// The text so far, to look up in.
 #[derive(Debug)]
 pub(super) struct History {
@@ -61,19 +69,17 @@ pub(super) struct History {
     last: HashMap<[u32; LEAST], u32>,
     /// The position before it of the same three, per position.
     before: Vec<u32>,
-    /// By tokens that agree.
-    rates: [Rate; MOST + 1],
+    /// By class.
+    rates: [Rate; CLASSES.len()],
     found: Option<Match>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        // Between phrases that recur by chance and quotations.
-        let rates = std::array::from_fn(|len| Rate::expected((0.15 + 0.05 * len as f64).min(0.95)));
         History {
             last: HashMap::new(),
             before: Vec::new(),
-            rates,
+            rates: CLASSES.map(|(_, share)| Rate::expected(share)),
             found: None,
         }
     }
@@ -86,7 +92,7 @@ impl History {
         if let Some(found) = self.found.take() {
             for (i, token) in tokens.iter().skip(known).enumerate() {
                 let right = tokens.get(found.at + 1 + i) == Some(token);
-                self.rates[(found.len + i).min(MOST)].add(right);
+                self.rates[class(found.len + i)].add(right);
                 if !right {
                     break;
                 }
@@ -128,7 +134,7 @@ impl History {
 
     /// How likely the draft with this index is right if those before it are.
     pub(super) fn chance(&self, found: Match, index: usize) -> f64 {
-        self.rates[(found.len + index).min(MOST)].share()
+        self.rates[class(found.len + index)].share()
     }
 
     /// Appends `n` drafts. A place near the end is gone on with as a repetition.
@@ -164,10 +170,10 @@ mod tests {
 
     #[test]
     fn what_followed_before_is_drafted() {
-        assert_eq!(drafted(&[1, 2, 3], 4), []);
+        assert!(drafted(&[1, 2, 3], 4).is_empty());
         assert_eq!(drafted(&[1, 2, 3, 4, 5, 9, 1, 2, 3], 2), [4, 5]);
         // Two tokens are not enough.
-        assert_eq!(drafted(&[1, 2, 3, 4, 5, 9, 2, 3], 2), []);
+        assert!(drafted(&[1, 2, 3, 4, 5, 9, 2, 3], 2).is_empty());
         // The longest agreement goes before the last place.
         assert_eq!(drafted(&[8, 1, 2, 3, 4, 0, 1, 2, 3, 5, 0, 8, 1, 2, 3], 1), [4]);
         // Of equal ones the last place.

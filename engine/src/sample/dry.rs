@@ -139,8 +139,8 @@ impl Dry {
         let DryScratch { overlap, touched } = scratch;
         self.find_overlaps(overlap);
 
-        for k in 1..n {
-            let length = overlap[k].min(u32::try_from(limit).unwrap_or(u32::MAX));
+        for (k, &length) in overlap.iter().enumerate().take(n).skip(1) {
+            let length = length.min(u32::try_from(limit).unwrap_or(u32::MAX));
             if (length as usize) < self.allowed_length {
                 continue;
             }
