@@ -11,8 +11,8 @@
 //! - A file of the model that is read is refused. Another hard link to it is another file: the model keeps its bytes.
 //! - A file that is read-only is refused, unless [`ReadOnly::Replace`] says otherwise.
 //!
-//! One that grows piece by piece and is gone on with after an interruption is a [`GrowingFile`]: there each piece is in the
-//! file at once, and nothing is replaced.
+//! One that grows piece by piece and is gone on with after an interruption is a [`GrowingFile`]: there each piece is in
+//! the file at once, and nothing is replaced.
 
 #[cfg(not(unix))]
 #[path = "output_file/other.rs"]
