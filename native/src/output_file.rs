@@ -11,8 +11,8 @@
 //! - A file of the model that is read is refused. Another hard link to it is another file: the model keeps its bytes.
 //! - A file that is read-only is refused, unless [`ReadOnly::Replace`] says otherwise.
 //!
-//! One that grows piece by piece and is gone on with after an interruption is a [`GrowingFile`]: there each piece is in the
-//! file at once, and nothing is replaced.
+//! One that grows piece by piece and is gone on with after an interruption is a [`GrowingFile`]: there each piece is in
+//! the file at once, and nothing is replaced.
 
 #[cfg(not(unix))]
 #[path = "output_file/other.rs"]
@@ -204,6 +204,12 @@ impl GrowingFile {
         }
         if existing.is_some_and(|existing| is_read_only(&target, existing)) {
             bail!("it is read-only; choose another name");
+        }
+        if let Some(directory) = target.parent()
+            && !directory.as_os_str().is_empty()
+            && !fs::exists(directory)?
+        {
+            bail!("the directory `{}` does not exist", directory.display());
         }
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).open(&target)?;

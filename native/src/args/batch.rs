@@ -27,8 +27,8 @@ pub(crate) struct BatchArgs {
     #[arg(value_name = "IN.jsonl")]
     pub(crate) input: PathBuf,
 
-    /// Where the answers go, a JSON object a line; `-` is stdout. A file is written line by line, and gone on with if it
-    /// holds answers to the beginning of the input.
+    /// Where the answers go, a JSON object a line; `-` is stdout. A file is written line by line, and gone on with if
+    /// it holds answers to the beginning of the input.
     #[arg(short, long, value_name = "OUT.jsonl")]
     pub(crate) output: PathBuf,
 
@@ -40,8 +40,8 @@ pub(crate) struct BatchArgs {
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub(crate) parallel: Option<usize>,
 
-    /// Memory for the cache of all sequences, in bytes or with K, M or G. Default: what 32 sequences of the context's size
-    /// take, at most half of the memory that is free.
+    /// Memory for the cache of all sequences, in bytes or with K, M or G. Default: what 32 sequences of the context's
+    /// size take, at most half of the memory that is free.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(crate) cache_size: Option<u64>,
 

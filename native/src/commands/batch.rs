@@ -6,8 +6,8 @@
 //!  OUT ◄ journal ◄ answer ────┘
 //! ```
 //!
-//! The output is a function of the input, the model and the options: what shared a pass, what was cached, when a run was
-//! interrupted and gone on with changes no byte of it.
+//! The output is a function of the input, the model and the options: what shared a pass, what was cached, when a run
+//! was interrupted and gone on with changes no byte of it.
 
 mod answer;
 mod desk;
@@ -147,8 +147,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
     Ok(())
 }
 
-/// The template for conversations. One that was asked for must be there; the model's own may be missing where no line has
-/// a conversation.
+/// The template for conversations. One that was asked for must be there; the model's own may be missing where no line
+/// has a conversation.
 fn chat_template(
     source: &ModelSource,
     file: &ModelFile,

@@ -1,5 +1,5 @@
-//! `batch`: each answer is `run`'s; bad lines, order, OpenAI's form; and an output that was interrupted anywhere is gone on
-//! with to the same bytes.
+//! `batch`: each answer is `run`'s; bad lines, order, OpenAI's form; and an output that was interrupted anywhere is
+//! gone on with to the same bytes.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
@@ -86,9 +86,9 @@ fn ended(text: &str) -> String {
     }
 }
 
-const STORY: &str = "Once upon a time, there was a little girl named Ada. Ada lived in the town. The houses had red roofs. \
-                     One winter morning, Ada looked out and everything was white. She put on her warm coat and ran outside. \
-                     She tried to make a snowman, but the ball of snow was too heavy.";
+const STORY: &str = "Once upon a time, there was a little girl named Ada. Ada lived in the town. The houses had \
+                     red roofs. One winter morning, Ada looked out and everything was white. She put on her warm \
+                     coat and ran outside. She tried to make a snowman, but the ball of snow was too heavy.";
 
 /// Questions of many kinds: lengths, samplers, stop texts, conversations, prompts that share their beginning.
 fn questions() -> Vec<Value> {
@@ -269,7 +269,8 @@ fn a_bad_line_is_an_error_in_its_place() {
 fn openai_batch_files_are_answered_in_their_form() {
     let directory = Directory::new("batch-openai");
     let messages = json!([{"role": "user", "content": "Once"}]);
-    let chat = |id: &str, body: Value| json!({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body});
+    let url = "/v1/chat/completions";
+    let chat = |id: &str, body: Value| json!({"custom_id": id, "method": "POST", "url": url, "body": body});
     let path = input(
         &directory,
         &[

@@ -7,9 +7,10 @@ const DEMO: &str = concat!(
     "/../models/demo/twinfer-demo-q4_k_m.gguf"
 );
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "run",
     "chat",
+    "batch",
     "inspect",
     "tokenize",
     "detokenize",

@@ -1,5 +1,5 @@
-//! Between the files and the scheduler: lines of the input become jobs, and what comes of jobs becomes lines of the output,
-//! in the input's order unless that is not wanted.
+//! Between the files and the scheduler: lines of the input become jobs, and what comes of jobs becomes lines of the
+//! output, in the input's order unless that is not wanted.
 
 use std::collections::BTreeMap;
 

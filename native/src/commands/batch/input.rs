@@ -1,7 +1,7 @@
 //! The input: its lines as bytes, one at a time, however long they are.
 //!
-//! Each line has a digest, over what decides its answer: its bytes, and what the caller says holds for all lines. An answer
-//! carries it, so that an output can be held against an input without a file beside it.
+//! Each line has a digest, over what decides its answer: its bytes, and what the caller says holds for all lines. An
+//! answer carries it, so that an output can be held against an input without a file beside it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -70,8 +70,8 @@ impl Input {
         })
     }
 
-    /// The seconds since 1970 at which its requests were made, as far as that can be told: when the file was written. So a
-    /// run that is repeated gives the same bytes.
+    /// The seconds since 1970 at which its requests were made, as far as that can be told: when the file was written.
+    /// So a run that is repeated gives the same bytes.
     pub(super) fn time(&self) -> u64 {
         let (Input::File { written: time, .. } | Input::Whole { read: time, .. }) = self;
         time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -1,9 +1,9 @@
 //! The output as what a run can go on with after any end, that by `kill -9` as well.
 //!
-//! Lines are written whole, one write each, at the end of the file. So what a killed run leaves is whole lines and at most
-//! one torn line after them. Going on means: read what is there, hold every line against the input, cut the torn one off,
-//! write the rest. Nothing is written or cut before all of it was found to be answers to this input; the file says by
-//! itself of what it is ([`super::answer`]), so that there is no second file to lose.
+//! Lines are written whole, one write each, at the end of the file. So what a killed run leaves is whole lines and at
+//! most one torn line after them. Going on means: read what is there, hold every line against the input, cut the torn
+//! one off, write the rest. Nothing is written or cut before all of it was found to be answers to this input; the file
+//! says by itself of what it is ([`super::answer`]), so that there is no second file to lose.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -103,8 +103,8 @@ pub(super) struct Check<'a> {
     torn: bool,
 }
 
-const OTHER: &str = "of another input, or made by another model, other options or another version of twinfer; remove the \
-                     file or write to another name";
+const OTHER: &str = "of another input, or made by another model, other options or another version of twinfer; \
+                     remove the file or write to another name";
 
 impl Check<'_> {
     /// The input's next line; `head` is what any answer to it begins with. True where it is answered.
@@ -283,7 +283,8 @@ mod tests {
             TestFile(path)
         }
 
-        /// A new file of this name: one that is cut to nothing and written again is flushed to the disk by some systems.
+        /// A new file of this name: one that is cut to nothing and written again is flushed to the disk by some
+        /// systems.
         fn replace(&self, content: &[u8]) {
             std::fs::remove_file(&self.0).unwrap();
             std::fs::write(&self.0, content).unwrap();

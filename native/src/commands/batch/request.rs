@@ -1,8 +1,8 @@
 //! What a line of the input asks for. A line has one of two forms: the request itself, or OpenAI's batch form around it
 //! (`custom_id`, `method`, `url`, `body`). Names of fields are OpenAI's, and llama.cpp's for what OpenAI lacks.
 //!
-//! What is asked for and cannot be done is a [`Fault`] that names the field: a field that nobody knows, or one that would
-//! change the answer and is not supported. Fields that change no answer here are left out without a word.
+//! What is asked for and cannot be done is a [`Fault`] that names the field: a field that nobody knows, or one that
+//! would change the answer and is not supported. Fields that change no answer here are left out without a word.
 
 use serde_json::{Map, Value};
 use twinfer_engine::sample::parse_samplers;

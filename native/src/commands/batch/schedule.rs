@@ -1,10 +1,11 @@
 //! Which sequences are computed together.
 //!
-//! A pass is the last token of every sequence that makes text, and as much of the prompts, oldest first, as the batch has
-//! room for ([`Driver`]). A job becomes a sequence when there is room for it in the cache; what the prefix index has of its
-//! prompt is shared. A prompt that has more in common with one that is being read right now than with the index waits until
-//! that one is there. Where the cache gets full, the youngest sequence goes back to the queue with its tokens; they are
-//! computed anew later, and since no number depends on what shared a pass or was cached, its text is the same.
+//! A pass is the last token of every sequence that makes text, and as much of the prompts, oldest first, as the batch
+//! has room for ([`Driver`]). A job becomes a sequence when there is room for it in the cache; what the prefix index
+//! has of its prompt is shared. A prompt that has more in common with one that is being read right now than with the
+//! index waits until that one is there. Where the cache gets full, the youngest sequence goes back to the queue with
+//! its tokens; they are computed anew later, and since no number depends on what shared a pass or was cached, its text
+//! is the same.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -175,8 +176,8 @@ impl Scheduler {
         })
     }
 
-    /// Whether the cache has no room for one more sequence of so many tokens, beside what the others are going to take next.
-    /// A single sequence may always try.
+    /// Whether the cache has no room for one more sequence of so many tokens, beside what the others are going to take
+    /// next. A single sequence may always try.
     fn is_full(&self, len: usize, cached: usize) -> bool {
         if self.running.is_empty() {
             return false;
@@ -306,8 +307,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// After a pass in which a number was not finite: which sequence it was of is found by computing each alone, from its
-    /// prompt on, for some have chosen tokens in that pass.
+    /// After a pass in which a number was not finite: which sequence it was of is found by computing each alone, from
+    /// its prompt on, for some have chosen tokens in that pass.
     fn one_by_one(&mut self, desk: &mut Desk<'_>, error: &Error) -> Result<()> {
         if self.running.len() == 1 {
             return self.end(desk, 0, Err(Fault::here(error.to_string())));
