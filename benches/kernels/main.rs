@@ -4,6 +4,7 @@
 //! every kernel is run once on small shapes: that is the comparison alone.
 #![allow(missing_docs, reason = "a program")]
 
+mod batches;
 mod matmul;
 mod meter;
 mod operations;
@@ -16,6 +17,7 @@ use meter::Meter;
 fn main() -> Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
     let mut meter = Meter::new()?;
+    batches::run(&meter);
     matmul::run(&mut criterion, &mut meter);
     operations::run(&mut criterion, &mut meter);
     criterion.final_summary();

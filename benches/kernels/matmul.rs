@@ -13,7 +13,7 @@ use twinfer_engine::team::Team;
 
 use crate::meter::{Meter, Work, timing};
 
-const TYPES: &[GgmlType] = &[
+pub(crate) const TYPES: &[GgmlType] = &[
     GgmlType::Q4_K,
     GgmlType::Q5_K,
     GgmlType::Q6_K,
@@ -40,7 +40,7 @@ const TYPES: &[GgmlType] = &[
 const TOKENS: [usize; 3] = [512, 4, 1];
 
 /// Beyond every last-level cache of a desktop; of a server's, a core's share.
-const FROM_MEMORY: usize = 96 << 20;
+pub(crate) const FROM_MEMORY: usize = 96 << 20;
 
 pub(crate) fn run(criterion: &mut Criterion, meter: &mut Meter) {
     for &ty in TYPES {
@@ -119,7 +119,7 @@ fn shape(ty: GgmlType, tokens: usize) -> (usize, usize) {
 }
 
 /// Moderate blocks: every byte small, so that no scale is infinite.
-fn weights(ty: GgmlType, n: usize, k: usize) -> Bytes {
+pub(crate) fn weights(ty: GgmlType, n: usize, k: usize) -> Bytes {
     let bytes = ty.row_bytes(k).expect("whole blocks") * n;
     Bytes::from_vec(
         (0..bytes)
@@ -128,7 +128,7 @@ fn weights(ty: GgmlType, n: usize, k: usize) -> Bytes {
     )
 }
 
-fn activations(tokens: usize, k: usize) -> Vec<f32> {
+pub(crate) fn activations(tokens: usize, k: usize) -> Vec<f32> {
     (0..tokens * k)
         .map(|i| ((i * 37 % 201) as f32 - 100.0) / 64.0)
         .collect()

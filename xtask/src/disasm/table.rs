@@ -111,7 +111,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx512(
         "avx512 q4_k one token",
-        "*::avx512::enter::<*::OneToken<*::Q45K<false>>>>",
+        "*::avx512::enter::<*::TokenByToken<*::Q45K<false>>>>",
         64,
     ),
     avx512(
@@ -121,13 +121,13 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx512(
         "avx512 q5_k one token",
-        "*::avx512::enter::<*::OneToken<*::Q45K<true>>>>",
+        "*::avx512::enter::<*::TokenByToken<*::Q45K<true>>>>",
         64,
     ),
     avx512("avx512 q6_k tile", "*::avx512::enter::<*::Tokens<*::Q6K>>>", 32),
     avx512(
         "avx512 q6_k one token",
-        "*::avx512::enter::<*::OneToken<*::Q6K>>>",
+        "*::avx512::enter::<*::TokenByToken<*::Q6K>>>",
         64,
     ),
     avx512(
@@ -137,7 +137,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx512(
         "avx512 iq4_xs one token",
-        "*::avx512::enter::<*::OneToken<*::Iq4Xs>>>",
+        "*::avx512::enter::<*::TokenByToken<*::Iq4Xs>>>",
         64,
     ),
     avx512(
@@ -147,7 +147,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx512(
         "avx512 q8_0 one token",
-        "*::avx512::enter::<*::OneToken<*::layouts_32::Q8>>>",
+        "*::avx512::enter::<*::TokenByToken<*::layouts_32::Q8>>>",
         8,
     ),
     avx512(
@@ -157,7 +157,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx512(
         "avx512 q4_0 one token",
-        "*::avx512::enter::<*::OneToken<*::Q4<false>>>>",
+        "*::avx512::enter::<*::TokenByToken<*::Q4<false>>>>",
         8,
     ),
     avx512(
@@ -172,7 +172,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx2(
         "avx2 q4_k one token",
-        "*::avx2::enter::<*::OneToken<*::Q45K<false>>>>",
+        "*::avx2::enter::<*::TokenByToken<*::Q45K<false>>>>",
         64,
     ),
     avx2(
@@ -182,19 +182,19 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx2(
         "avx2 q5_k one token",
-        "*::avx2::enter::<*::OneToken<*::Q45K<true>>>>",
+        "*::avx2::enter::<*::TokenByToken<*::Q45K<true>>>>",
         64,
     ),
     avx2("avx2 q6_k tile", "*::avx2::enter::<*::Tokens<*::Q6K>>>", 20),
     avx2(
         "avx2 q6_k one token",
-        "*::avx2::enter::<*::OneToken<*::Q6K>>>",
+        "*::avx2::enter::<*::TokenByToken<*::Q6K>>>",
         64,
     ),
     avx2("avx2 iq4_xs tile", "*::avx2::enter::<*::Tokens<*::Iq4Xs>>>", 40),
     avx2(
         "avx2 iq4_xs one token",
-        "*::avx2::enter::<*::OneToken<*::Iq4Xs>>>",
+        "*::avx2::enter::<*::TokenByToken<*::Iq4Xs>>>",
         64,
     ),
     avx2(
@@ -204,13 +204,13 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx2(
         "avx2 q8_0 one token",
-        "*::avx2::enter::<*::OneToken<*::layouts_32::Q8>>>",
+        "*::avx2::enter::<*::TokenByToken<*::layouts_32::Q8>>>",
         8,
     ),
     avx2("avx2 q4_0 tile", "*::avx2::enter::<*::Tokens<*::Q4<false>>>>", 40),
     avx2(
         "avx2 q4_0 one token",
-        "*::avx2::enter::<*::OneToken<*::Q4<false>>>>",
+        "*::avx2::enter::<*::TokenByToken<*::Q4<false>>>>",
         8,
     ),
     avx2(
@@ -225,7 +225,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx_vnni(
         "avx-vnni q4_k one token",
-        "*::avx2::enter_vnni::<*::OneToken<*::Q45K<false>>>>",
+        "*::avx2::enter_vnni::<*::TokenByToken<*::Q45K<false>>>>",
         64,
     ),
     avx_vnni(
@@ -235,7 +235,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     avx_vnni(
         "avx-vnni q6_k one token",
-        "*::avx2::enter_vnni::<*::OneToken<*::Q6K>>>",
+        "*::avx2::enter_vnni::<*::TokenByToken<*::Q6K>>>",
         64,
     ),
     avx_vnni(

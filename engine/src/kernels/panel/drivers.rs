@@ -11,6 +11,9 @@ pub(crate) trait Drivers: Isa {
     /// How one token has packed weights brought along before it needs them.
     type Ahead<'a>: ReadAhead<Self> + OfShard<'a>;
 
+    /// [`Format::ONE_BY_ONE`](super::Format::ONE_BY_ONE), at most.
+    const ONE_BY_ONE: usize;
+
     /// One token times a block of 256 weights of a panel's rows, added to `acc`.
     fn block_of_256<L: Layout, A: ReadAhead<Self>>(
         self,

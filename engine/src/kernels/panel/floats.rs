@@ -55,6 +55,7 @@ impl<T: Float> Format for Floats<T> {
     const TAILS: usize = T::TYPE.block_bytes() % 4 / 2;
     const OWN: bool = true;
     const ACTIVATIONS: ActFormat = ActFormat::F32;
+    const ONE_BY_ONE: usize = 2;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {

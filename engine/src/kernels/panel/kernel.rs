@@ -1,18 +1,18 @@
 //! The kernel of each weight type: its layout, and which way through it a number of tokens takes.
 //!
 //! *Packed* weights lie as panels; *mapped* weights as in the file: some blocks of 16 rows at a time are interleaved into a
-//! buffer on the stack just before use. One token goes straight from a packed panel's bits to dot products; more of them go in
-//! tiles, once there are enough to fill one.
+//! buffer on the stack just before use. One token goes straight from a packed panel's bits to dot products, and so do a few, one
+//! by one; more of them go in tiles, once unpacking pays. Either way a weight is read from memory once.
 
 use std::marker::PhantomData;
 
 use super::fill::{Panel, ShardPanels};
 use super::floats::{Bf16, F16, F32, Float, Floats};
-use super::one_token::{OneMappedToken, OneToken};
+use super::one_token::{FEW, OneMappedToken, TokenByToken};
 use super::packing::{pack, restore};
 use super::steps_32::Steps32;
 use super::steps_256::Steps256;
-use super::token_tiles::{PANELS, TOKENS, Tokens};
+use super::token_tiles::{FEW_TOKENS, PANELS, Sums, TOKENS, Tokens};
 use super::{Drivers, Format, ROWS};
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::kernels::matrix::Shard;
@@ -54,33 +54,45 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
     fn matmul(&self, weight: &Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>) {
         let start = first_row - weight.rows.start;
         let rows = start..start + out.columns().len();
-        let one = |token, out: &mut Tile<'_>| {
-            let one = OneToken {
+        let m = x.m();
+        let one_by_one = if weight.packed {
+            F::ONE_BY_ONE.min(I::ONE_BY_ONE).min(FEW)
+        } else {
+            1
+        };
+        if m <= one_by_one {
+            let tokens = TokenByToken {
                 weight,
-                rows: rows.clone(),
+                rows,
                 x,
-                token,
                 out,
                 format: PhantomData::<F>,
             };
             if weight.packed {
-                self.isa.run(one);
+                self.isa.run(tokens);
             } else {
-                self.isa.run(OneMappedToken(one));
+                self.isa.run(OneMappedToken(tokens));
             }
-        };
-        if x.m() == 1 || weight.packed && x.m() < I::MR {
-            return (0..x.m()).for_each(|token| one(token, out));
+            return;
         }
-        for first in (0..x.m()).step_by(TOKENS) {
+        let mut tiles = |tokens, sums: &mut [_]| {
             self.isa.run(Tokens {
                 weight,
                 rows: rows.clone(),
                 x,
-                tokens: first..x.m().min(first + TOKENS),
+                tokens,
                 out,
+                sums,
                 format: PhantomData::<F>,
             });
+        };
+        if m <= FEW_TOKENS {
+            tiles(0..m, &mut Sums::<FEW_TOKENS>::new().0);
+        } else {
+            let mut sums = Sums::<TOKENS>::new();
+            for first in (0..m).step_by(TOKENS) {
+                tiles(first..m.min(first + TOKENS), &mut sums.0);
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! One token: straight from the bits of a panel to dot products, a panel after the other, a fill after the other.
+//! One token, or a few one by one: straight from the bits of a panel to dot products, a panel after the other, a fill after
+//! the other. All tokens take a fill before the next one, so it comes from memory once.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -29,17 +30,19 @@ macro_rules! by_vectors {
 
 pub(super) use by_vectors;
 
-/// Rows of a packed weight times one token.
-pub(super) struct OneToken<'a, 'b, 'c, F> {
+/// Tokens that may be multiplied one by one.
+pub(in crate::kernels) const FEW: usize = 8;
+
+/// Rows of a packed weight times one token, or one by one a few: at most [`FEW`].
+pub(super) struct TokenByToken<'a, 'b, 'c, F> {
     pub(super) weight: &'a Shard,
     pub(super) rows: Range<usize>,
     pub(super) x: &'a Activations<'b>,
-    pub(super) token: usize,
     pub(super) out: &'a mut Tile<'c>,
     pub(super) format: PhantomData<F>,
 }
 
-impl<I: Drivers, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
+impl<I: Drivers, F: Format> Op<I> for TokenByToken<'_, '_, '_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -51,20 +54,23 @@ impl<I: Drivers, F: Format> Op<I> for OneToken<'_, '_, '_, F> {
             let Panel::Packed(panel) = shard.panel(number) else {
                 return;
             };
-            let mut acc = [0.0f32; ROWS];
+            let mut acc = [[0.0f32; ROWS]; FEW];
+            let acc = &mut acc[..self.x.m().min(FEW)];
             for i in 0..shard.fills() {
                 let (first, n) = shard.blocks_of(i);
                 let blocks = panel.some::<F>(first, n);
-                let ahead = shard.ahead(all, number, first);
-                F::one_token(isa, blocks, n, ahead, &inputs.fill(i).token(self.token), &mut acc);
+                let (ahead, inputs) = (shard.ahead(all, number, first), inputs.fill(i));
+                for (token, acc) in acc.iter_mut().enumerate() {
+                    F::one_token(isa, blocks, n, ahead, &inputs.token(token), acc);
+                }
             }
-            self.show(number, &acc);
+            self.show(number, acc);
         }
     }
 }
 
-/// The same where the weight is not packed: for one token there is nothing to gain from weights unpacked to bytes.
-pub(super) struct OneMappedToken<'a, 'b, 'c, F>(pub(super) OneToken<'a, 'b, 'c, F>);
+/// The same for one token where the weight is not packed: there is nothing to gain from weights unpacked to bytes.
+pub(super) struct OneMappedToken<'a, 'b, 'c, F>(pub(super) TokenByToken<'a, 'b, 'c, F>);
 
 impl<I: Drivers, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
     type Output = ();
@@ -79,30 +85,25 @@ impl<I: Drivers, F: Format> Op<I> for OneMappedToken<'_, '_, '_, F> {
             let mut acc = [0.0f32; ROWS];
             for i in 0..shard.fills() {
                 let (blocks, n) = shard.fill(isa, &panel, i, &mut buffer);
-                F::one_token(
-                    isa,
-                    blocks,
-                    n,
-                    NoReads,
-                    &inputs.fill(i).token(self.0.token),
-                    &mut acc,
-                );
+                F::one_token(isa, blocks, n, NoReads, &inputs.fill(i).token(0), &mut acc);
             }
-            self.0.show(number, &acc);
+            self.0.show(number, &[acc]);
         }
     }
 }
 
-impl<F> OneToken<'_, '_, '_, F> {
+impl<F> TokenByToken<'_, '_, '_, F> {
     /// The panels that have some of the rows.
     fn panels(&self) -> Range<usize> {
         self.rows.start / ROWS..self.rows.end.div_ceil(ROWS)
     }
 
-    /// Copies the sums of panel `number` to where they are shown.
+    /// Copies the tokens' sums of panel `number` to where they are shown.
     #[inline(always)]
-    fn show(&mut self, number: usize, acc: &[f32; ROWS]) {
+    fn show(&mut self, number: usize, acc: &[[f32; ROWS]]) {
         let (lanes, columns) = shown(number, &self.rows);
-        show(acc, &lanes, &mut self.out.row(self.token)[columns]);
+        for (token, acc) in acc.iter().enumerate() {
+            show(acc, &lanes, &mut self.out.row(token)[columns.clone()]);
+        }
     }
 }

@@ -121,6 +121,8 @@ impl<L: Layout> Format for Steps256<L> {
     };
     const OWN: bool = L::OWN;
     const ACTIVATIONS: ActFormat = ActFormat::Q256;
+    // Groups of 16 have twice the factors and offsets, which unpacking makes once for all tokens.
+    const ONE_BY_ONE: usize = if L::GROUP == 16 { 2 } else { 4 };
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {
@@ -275,7 +277,6 @@ fn unpack<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, scratch: &mu
     let quads = &mut scratch.quads[part * 64 * bytes..][..64 * bytes];
     unrolled!(g in 8, at most 8 => {
         unrolled!(i in 8, at most 8 => {
-            block.prefetch::<I, Steps256<L>>(isa, (8 * g + i, 64), part);
             isa.store(L::quad(isa, block, 8 * g + i), &mut quads[(8 * g + i) * bytes..]);
         });
     });

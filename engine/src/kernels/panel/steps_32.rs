@@ -92,6 +92,8 @@ impl<L: Layout> Format for Steps32<L> {
     } else {
         ActFormat::Q32
     };
+    // Whole bytes are as they are multiplied.
+    const ONE_BY_ONE: usize = if L::WORDS * 4 >= Self::BLOCK_LEN { 6 } else { 4 };
 
     #[inline(always)]
     fn tail(block: &[u8], j: usize) -> u16 {
@@ -147,7 +149,6 @@ impl<L: Layout> Format for Steps32<L> {
                 let block = blocks.part::<I, Self>(i, part);
                 let out = &mut scratch.quads[at + i * quads * bytes..][..quads * bytes];
                 unrolled!(q in quads, at most 16 => {
-                    block.prefetch::<I, Self>(isa, (q, quads), part);
                     isa.store(L::quad(isa, &block, q), &mut out[q * bytes..]);
                 });
                 unrolled!(s in Self::BLOCK_LEN / L::STEP, at most 4 => {

@@ -5,7 +5,7 @@
 //!   for up to 512 tokens                 sums of floats wait in an array of [token][row]
 //!     for panels, as many as a tile is high
 //!       for each fill along k            unpack -> bytes, scales as factors, d
-//!         for tokens by I::MR            tile: I::MR tokens x I::NR outputs in registers
+//!         for tokens by I::MR            tile: I::MR tokens x I::NR outputs in registers; before it, weights are prefetched
 //!                                        after the last fill: its sums to where they are shown
 //! ```
 
@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::fill::{Buffer, FillInputs, Inputs, ShardPanels, show, shown};
-use super::{Format, ROWS, WORD};
+use super::{Format, PREFETCH_DISTANCE, ROWS, WORD, block_bytes};
 use crate::kernels::Activations;
 use crate::kernels::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
@@ -21,6 +21,9 @@ use crate::team::Tile;
 
 /// Tokens whose sums are kept at a time.
 pub(super) const TOKENS: usize = 512;
+
+/// The same where there are no more. They take little time, and to clear space for [`TOKENS`] would be felt.
+pub(super) const FEW_TOKENS: usize = 32;
 
 /// Panels that one tile can be high.
 pub(super) const PANELS: usize = 2;
@@ -82,12 +85,73 @@ pub(super) struct Tokens<'a, 'b, 'c, F> {
     pub(super) x: &'a Activations<'b>,
     pub(super) tokens: Range<usize>,
     pub(super) out: &'a mut Tile<'c>,
+    /// Space for their sums.
+    pub(super) sums: &'a mut [[f32; PANELS * ROWS]],
     pub(super) format: PhantomData<F>,
 }
 
-/// Sums of [`TOKENS`] tokens and [`PANELS`] panels.
+/// Sums of N tokens and [`PANELS`] panels.
 #[repr(align(64))]
-struct Sums([f32; TOKENS * PANELS * ROWS]);
+pub(super) struct Sums<const N: usize>(pub(super) [[f32; PANELS * ROWS]; N]);
+
+impl<const N: usize> Sums<N> {
+    pub(super) const fn new() -> Self {
+        Sums([[0.0; PANELS * ROWS]; N])
+    }
+}
+
+/// Packed weights that will be unpacked soon. A few lines of them are asked for before each tile: a processor keeps a
+/// short list of lines that are on their way, and what is beyond it holds up the loads behind. Were all asked for while
+/// weights are unpacked, memory would have nothing to do while tiles compute.
+struct Coming<'a> {
+    weights: &'a [u8],
+    panel_bytes: usize,
+    /// Bytes of each panel that are asked for at a time.
+    share: usize,
+    /// Where the next share begins, and where the last one ends.
+    rest: (usize, usize),
+}
+
+impl<'a> Coming<'a> {
+    /// In so many shares a fill; nothing of mapped weights: what interleaves them prefetches.
+    fn new<F: Format>(weight: &'a Shard, shares: usize) -> Self {
+        let lines = (F::FILL * block_bytes::<F>()).div_ceil(WORD);
+        Coming {
+            weights: &weight.data,
+            panel_bytes: weight.row_bytes * ROWS,
+            share: if weight.packed {
+                lines.div_ceil(shares) * WORD
+            } else {
+                0
+            },
+            rest: (0, 0),
+        }
+    }
+
+    /// Goes to what lies [`PREFETCH_DISTANCE`] behind fill `i` of the panels from number `panel` on.
+    #[inline(always)]
+    fn at_fill<F: Format>(&mut self, panel: usize, i: usize) {
+        let len = F::FILL * block_bytes::<F>();
+        let start = panel * self.panel_bytes + i * len + PREFETCH_DISTANCE;
+        self.rest = (start, start + len);
+    }
+
+    /// Prefetches the next share.
+    #[inline(always)]
+    fn share<I: Isa>(&mut self, isa: I) {
+        let (mut at, last) = self.rest;
+        let end = last.min(at + self.share);
+        while at < end {
+            // As many panels as a tile is high.
+            isa.prefetch(self.weights, at);
+            if I::NR > ROWS {
+                isa.prefetch(self.weights, at + self.panel_bytes);
+            }
+            at += WORD;
+        }
+        self.rest.0 = end;
+    }
+}
 
 impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     type Output = ();
@@ -99,16 +163,22 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
         let inputs = Inputs::<F>::new(self.x);
         let mut buffer = Buffer::new();
         let mut scratch = [const { Scratch::new() }; PANELS];
-        let mut sums = Sums([0.0; TOKENS * PANELS * ROWS]);
+        let sums = std::mem::take(&mut self.sums).as_flattened_mut();
         // Sums per token, the panels that they belong to, and the vectors in those.
         let stride = stride::<I>();
         let (high, parts) = (stride / ROWS, stride / I::LANES);
         let end = self.rows.end.div_ceil(ROWS);
+        let mut coming = Coming::new::<F>(self.weight, 1 + m.div_ceil(I::MR));
+        // Where a token would be left alone, four go in two tiles of two.
+        let alone = I::MR == 3 && m % 3 == 1;
+        let whole = if alone { m.saturating_sub(4) } else { m };
         for first in (self.rows.start / ROWS..end).step_by(high) {
-            let sums = &mut sums.0[..m * stride];
+            let sums = &mut sums[..m * stride];
             sums.fill(0.0);
             let panels = [0, 1].map(|i| shard.panel((first + i).min(end - 1)));
             for i in 0..shard.fills() {
+                coming.at_fill::<F>(first, i);
+                coming.share(isa);
                 let mut blocks = 0;
                 for (panel, scratch) in panels.iter().zip(&mut scratch).take(high) {
                     let (fill, n) = shard.fill(isa, panel, i, &mut buffer);
@@ -121,8 +191,9 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 let shown = (i + 1 == shard.fills()).then(|| first..end.min(first + high));
                 let mut t = 0;
                 macro_rules! tiles_of {
-                    ($tokens:expr) => {
-                        while t + $tokens <= m {
+                    ($tokens:expr, to $end:expr) => {
+                        while t + $tokens <= $end {
+                            coming.share(isa);
                             if let Some(panels) = &shown {
                                 self.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
                             }
@@ -138,25 +209,15 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                         }
                     };
                 }
-                tiles_of!(I::MR);
                 // What is left over goes by fours and twos, then alone.
+                tiles_of!(I::MR, to whole);
                 if I::MR > 4 {
-                    tiles_of!(4);
+                    tiles_of!(4, to m);
                 }
                 if I::MR > 2 {
-                    tiles_of!(2);
+                    tiles_of!(2, to m);
                 }
-                let rest = t..m;
-                for t in rest.clone() {
-                    let x = [inputs.token(self.tokens.start + t)];
-                    for part in 0..parts {
-                        let acc = &mut sums[t * stride..];
-                        F::tile::<I, 1, 1>(isa, &scratch, part, blocks, &x, acc);
-                    }
-                }
-                if let Some(panels) = shown {
-                    self.show(panels, rest, stride, sums);
-                }
+                tiles_of!(1, to m);
             }
         }
     }
@@ -206,6 +267,7 @@ fn tile<I: Isa, F: Format>(
         }};
     }
     match (I::NR / I::LANES, tokens) {
+        (2, 1) => of!(2, 1),
         (2, 2) => of!(2, 2),
         (2, 3) => of!(2, 3),
         (2, 4) => of!(2, 4),

@@ -14,6 +14,8 @@ where
 {
     type Ahead<'a> = ByReading<'a>;
 
+    const ONE_BY_ONE: usize = 1;
+
     #[inline(always)]
     fn block_of_256<L: Layout, A: ReadAhead<Self>>(
         self,

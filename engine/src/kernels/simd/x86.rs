@@ -4,6 +4,7 @@
 use crate::kernels::MatmulKernel;
 use crate::kernels::isa::x86::{Avx2, Avx512, Enter};
 use crate::kernels::panel::drivers::NoReads;
+use crate::kernels::panel::one_token::FEW;
 use crate::kernels::panel::steps_256::{Layout, in_vectors};
 use crate::kernels::panel::{Blocks, Drivers, Input, ROWS, ReadAhead};
 use crate::kernels::rows::FewTokens;
@@ -13,6 +14,8 @@ where
     Self: Enter,
 {
     type Ahead<'a> = NoReads;
+
+    const ONE_BY_ONE: usize = FEW;
 
     #[inline(always)]
     fn block_of_256<L: Layout, A: ReadAhead<Self>>(
@@ -41,6 +44,9 @@ where
     Self: Enter,
 {
     type Ahead<'a> = NoReads;
+
+    // By the count of instructions: a tile of four saves more here than with AVX2.
+    const ONE_BY_ONE: usize = 3;
 
     #[inline(always)]
     fn block_of_256<L: Layout, A: ReadAhead<Self>>(
