@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 
 use super::token_tiles::{Scratch, place, stride, sums_of};
-use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
+use super::{Blocks, Drivers, Format, Input, PREFETCH_DISTANCE, Part, ROWS, ReadAhead, block_bytes};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::Isa;
@@ -55,7 +55,8 @@ impl<T: Float> Format for Floats<T> {
     const TAILS: usize = T::TYPE.block_bytes() % 4 / 2;
     const OWN: bool = true;
     const ACTIVATIONS: ActFormat = ActFormat::F32;
-    const ONE_BY_ONE: usize = 2;
+    // A tile of few tokens is bound by memory, as one token is.
+    const ONE_BY_ONE: usize = 1;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {
@@ -81,8 +82,14 @@ impl<T: Float> Format for Floats<T> {
         for part in 0..parts {
             sums[part] = isa.load_f(&acc[part * I::LANES..]);
         }
+        let bytes = if Self::WORDS > 0 {
+            blocks.words
+        } else {
+            blocks.tails
+        };
         for (k, x) in x.x[..n].iter().enumerate() {
             ahead.share(isa, k, n);
+            isa.prefetch(bytes, PREFETCH_DISTANCE + k * block_bytes::<Self>());
             for part in 0..parts {
                 let w = T::load(isa, &blocks.part::<I, Self>(k, part));
                 sums[part] = isa.add_times(sums[part], w, x);

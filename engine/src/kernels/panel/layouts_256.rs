@@ -59,6 +59,7 @@ impl<const FIVE: bool> Layout for Q45K<FIVE> {
     // Of a word with fifth bits each quad takes another.
     const ROLLED: bool = !FIVE;
     const MIN: bool = true;
+    const ONE_BY_ONE: usize = if FIVE { 2 } else { 4 };
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -101,6 +102,7 @@ impl Layout for Q6K {
     const SHARED: usize = 4;
     const OFFSET_SHIFT: Option<u32> = Some(5);
     const SIGNED_SCALES: bool = true;
+    const ONE_BY_ONE: usize = 2;
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -182,6 +184,7 @@ impl Layout for Q3K {
     // Of a word with top bits each quad takes another.
     const ROLLED: bool = false;
     const SIGNED_SCALES: bool = true;
+    const ONE_BY_ONE: usize = 2;
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {

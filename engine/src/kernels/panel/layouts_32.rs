@@ -40,6 +40,8 @@ impl Layout for Q8 {
     const TAILS: usize = 1;
     const SIGNED: bool = true;
     const MAX: i32 = 255;
+    // Whole bytes gain little by being unpacked.
+    const ONE_BY_ONE: usize = 6;
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -117,6 +119,7 @@ impl<const MIN: bool> Layout for Q5<MIN> {
     const WORDS_AT: usize = if MIN { 0 } else { 2 };
     const TAILS: usize = if MIN { 0 } else { 1 };
     const MAX: i32 = 31;
+    const ONE_BY_ONE: usize = 2;
     const OFFSET: i16 = if MIN { 0 } else { 16 };
     const MIN: bool = MIN;
 
@@ -182,6 +185,7 @@ impl Layout for Mxfp4 {
     const WORDS: usize = 4;
     const TAILS: usize = 1;
     const MAX: i32 = 24;
+    const ONE_BY_ONE: usize = 2;
     const OFFSET: i16 = FP4_OFFSET as i16;
 
     #[inline(always)]
@@ -219,6 +223,7 @@ impl Layout for Nvfp4 {
     const WORDS: usize = 8;
     const TAILS: usize = 4;
     const MAX: i32 = 24;
+    const ONE_BY_ONE: usize = 2;
     const OFFSET: i16 = FP4_OFFSET as i16;
 
     #[inline(always)]

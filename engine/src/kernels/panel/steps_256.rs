@@ -49,6 +49,8 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const ROLLED: bool = true;
     /// There are minima.
     const MIN: bool = false;
+    /// See [`Format::ONE_BY_ONE`]: four where a weight's bits lie in one place.
+    const ONE_BY_ONE: usize = 4;
 
     /// Quad `i` (k = 4i .. 4i + 3) as bytes. `i` is known where the code is compiled.
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V;
@@ -121,8 +123,7 @@ impl<L: Layout> Format for Steps256<L> {
     };
     const OWN: bool = L::OWN;
     const ACTIVATIONS: ActFormat = ActFormat::Q256;
-    // Groups of 16 have twice the factors and offsets, which unpacking makes once for all tokens.
-    const ONE_BY_ONE: usize = if L::GROUP == 16 { 2 } else { 4 };
+    const ONE_BY_ONE: usize = L::ONE_BY_ONE;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {

@@ -38,6 +38,8 @@ pub(super) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const OFFSET: i16 = 0;
     /// There are minima.
     const MIN: bool = false;
+    /// See [`Format::ONE_BY_ONE`]: four where a weight's bits lie in one place.
+    const ONE_BY_ONE: usize = 4;
 
     /// Quad `i` of the block (k = 4i .. 4i + 3) as bytes. `i` is known where the code is compiled.
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V;
@@ -92,8 +94,7 @@ impl<L: Layout> Format for Steps32<L> {
     } else {
         ActFormat::Q32
     };
-    // Whole bytes are as they are multiplied.
-    const ONE_BY_ONE: usize = if L::WORDS * 4 >= Self::BLOCK_LEN { 6 } else { 4 };
+    const ONE_BY_ONE: usize = L::ONE_BY_ONE;
 
     #[inline(always)]
     fn tail(block: &[u8], j: usize) -> u16 {

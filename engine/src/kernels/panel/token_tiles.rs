@@ -192,7 +192,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                 let mut t = 0;
                 macro_rules! tiles_of {
                     ($tokens:expr, to $end:expr) => {
-                        while t + $tokens <= $end {
+                        while $end - t >= $tokens {
                             coming.share(isa);
                             if let Some(panels) = &shown {
                                 self.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
