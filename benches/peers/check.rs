@@ -23,6 +23,8 @@ pub(crate) struct Agreement {
     /// The smallest correlation of one position's logits.
     pub(crate) correlation: f64,
     pub(crate) positions: usize,
+    /// Sequences that the peer wrote together.
+    pub(crate) sequences: usize,
     /// Positions with the same likeliest token.
     pub(crate) same_argmax: usize,
     /// What the peer says of itself.
@@ -32,28 +34,33 @@ pub(crate) struct Agreement {
 impl Agreement {
     pub(crate) fn json(&self) -> Value {
         json!({
-            "least_correlation": self.correlation, "positions": self.positions, "same_argmax": self.same_argmax,
+            "least_correlation": self.correlation, "positions": self.positions, "sequences": self.sequences,
+            "same_argmax": self.same_argmax,
         })
     }
 }
 
-/// Compares a peer with twinfer on one model.
+/// Compares a peer with twinfer on one model: one of so many sequences.
 pub(crate) fn compare(
     ours: &Engine,
     peer: &Engine,
     model: &Path,
+    sequences: usize,
     directory: &Path,
     settings: &Settings,
 ) -> Result<Agreement> {
     let logits = |engine: &Engine| {
         let output = directory.join(format!("{}.logits", engine.name()));
-        let found = engine.logits(model, &TOKENS, &output, settings);
+        let found = engine.logits(model, &TOKENS, sequences, &output, settings);
         let _ = std::fs::remove_file(output);
         found
     };
     let (a, _) = logits(ours)?;
     let (b, report) = logits(peer)?;
-    let agreement = agreement(&a, &b, TOKENS.len(), report)?;
+    let agreement = Agreement {
+        sequences,
+        ..agreement(&a, &b, TOKENS.len(), report)?
+    };
     if agreement.correlation < LEAST {
         bail!(
             "the logits of {} and twinfer correlate by only {:.4}: one of them does not compute this model",
@@ -81,6 +88,7 @@ fn agreement(ours: &[f32], peer: &[f32], positions: usize, report: Value) -> Res
     Ok(Agreement {
         correlation: least,
         positions,
+        sequences: 1,
         same_argmax: rows().filter(|(a, b)| argmax(a) == argmax(b)).count(),
         report,
     })

@@ -79,7 +79,7 @@ pub(crate) enum Variant {
 /// A finished measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// Tokens per second.
+    /// Tokens per second, of all sequences.
     pub(crate) rate: f64,
     /// The program's whole report.
     pub(crate) report: Value,
@@ -114,12 +114,16 @@ impl Engine {
         let report = match self {
             Engine::Twinfer(program) => {
                 let (prompt, generate) = if test.prompt { (test.n, 0) } else { (0, test.n) };
-                run::json(
-                    twinfer(program, model, settings)
-                        .args(["bench", "-o", "json", "-r", "1", "--no-limits"])
-                        .args(["-p", &prompt.to_string(), "-n", &generate.to_string()])
-                        .args(["-d", &test.depth.to_string()]),
-                )?
+                let mut command = twinfer(program, model, settings);
+                command
+                    .args(["bench", "-o", "json", "-r", "1", "--no-limits"])
+                    .args(["-p", &prompt.to_string(), "-n", &generate.to_string()])
+                    .args(["-d", &test.depth.to_string()]);
+                // Older programs, which `--twinfer` may name, know one only.
+                if test.sequences > 1 {
+                    command.args(["--parallel", &test.sequences.to_string()]);
+                }
+                run::json(&mut command)?
             }
             Engine::Peer(_, python) => run::json(
                 llama_cpp(python, model, variant, settings)
@@ -136,16 +140,19 @@ impl Engine {
             .filter(|&s| s > 0.0)
             .with_context(|| format!("{} reported no time", self.name()))?;
         Ok(Sample {
-            rate: test.n as f64 / seconds,
+            rate: (test.n * test.sequences) as f64 / seconds,
             report,
         })
     }
 
-    /// The logits of some tokens, a row per position; and the engine's report.
+    /// The logits of some tokens, a row per position; and the engine's report. A peer computes them in one of so many
+    /// sequences that are written together, the others of other tokens. twinfer computes them alone: no number of its
+    /// depends on what shares a pass, which its own tests prove.
     pub(crate) fn logits(
         &self,
         model: &Path,
         tokens: &[u32],
+        sequences: usize,
         output: &Path,
         settings: &Settings,
     ) -> Result<(Vec<f32>, Value)> {
@@ -159,7 +166,8 @@ impl Engine {
             )?,
             Engine::Peer(_, python) => run::json(
                 llama_cpp(python, model, self.variants(settings)[0], settings)
-                    .args(["--test", "logits", "--tokens", &tokens, "--output"])
+                    .args(["--test", "logits", "--tokens", &tokens])
+                    .args(["--sequences", &sequences.to_string(), "--output"])
                     .arg(output),
             )?,
         };

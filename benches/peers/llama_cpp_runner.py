@@ -1,8 +1,11 @@
-"""One measurement of llama.cpp, through llama-cpp-python's low-level interface: what llama-bench does, in a process of its own.
+"""One measurement of llama.cpp, through llama-cpp-python's low-level interface, in a process of its own: what
+llama-bench does, and batched-bench for several sequences.
 
-Prints one JSON object. Tests: ppN (read a prompt of N tokens), tgN (write N tokens one by one), tgN@dM (the same behind M
-tokens), logits (of the token ids given, to a file). Prompts go in batches of 2048 and micro-batches of 512, llama-bench's
-defaults; only a batch's last token has logits. What a test needs is touched before it is timed.
+Prints one JSON object. Tests: "ppN" (read a prompt of N tokens), "tgN" (write N tokens one by one), "tgN x S" (S
+sequences write N tokens each, a token of every one in a pass), "tgN @ dM" (the same behind M tokens), "logits" (of the
+token ids given, to a file). Prompts go in batches of 2048 and micro-batches of 512, both programs' defaults; only a
+prompt's last token has logits. Each sequence has a cache of its own (kv_unified is off, the default). What a test needs
+is touched before it is timed.
 """
 
 import argparse
@@ -26,7 +29,8 @@ def token(i, n_vocab):
 
 
 class Session:
-    def __init__(self, args, n_ctx):
+    def __init__(self, args, n_ctx, n_seq):
+        """A context of `n_ctx` positions for each of `n_seq` sequences."""
         start = time.perf_counter()
         ll.llama_backend_init()
         model_params = ll.llama_model_default_params()
@@ -36,10 +40,11 @@ class Session:
             sys.exit(f"llama.cpp cannot load {args.model}")
         self.n_vocab = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(self.model))
         params = ll.llama_context_default_params()
-        params.n_ctx = n_ctx
+        params.n_ctx = n_ctx * n_seq
         params.n_batch = BATCH
         params.n_ubatch = MICRO_BATCH
-        params.n_seq_max = 1
+        params.n_seq_max = n_seq
+        params.kv_unified = False
         params.n_threads = params.n_threads_batch = args.threads
         params.flash_attn_type = args.flash_attention
         params.type_k = params.type_v = CACHE_TYPES[args.cache_type]
@@ -48,6 +53,12 @@ class Session:
         if not self.ctx:
             sys.exit("llama.cpp cannot make a context with these settings")
         self.memory = ll.llama_get_memory(self.ctx)
+        self.n_seq = n_seq
+        # A row of every sequence.
+        self.rows = ll.llama_batch_init(n_seq, 0, 1)
+        self.rows.n_tokens = n_seq
+        for j in range(n_seq):
+            self.rows.n_seq_id[j], self.rows.seq_id[j][0], self.rows.logits[j] = 1, j, 1
         self.load_seconds = time.perf_counter() - start
 
     def decode(self, batch):
@@ -56,7 +67,7 @@ class Session:
             sys.exit(f"llama_decode failed ({status})")
 
     def prompt(self, first, n):
-        """Tokens `first..first + n`, as a prompt."""
+        """Tokens `first..first + n`, as a prompt of the first sequence."""
         for at in range(first, first + n, BATCH):
             count = min(BATCH, first + n - at)
             ids = (ll.llama_token * count)(*(token(i, self.n_vocab) for i in range(at, at + count)))
@@ -64,22 +75,33 @@ class Session:
         ll.llama_synchronize(self.ctx)
 
     def write(self, first, n):
-        """Tokens `first..first + n`, each by itself."""
-        one = (ll.llama_token * 1)()
+        """Tokens `first..first + n` of every sequence, one of each in a pass."""
         for i in range(first, first + n):
-            one[0] = token(i, self.n_vocab)
-            self.decode(ll.llama_batch_get_one(one, 1))
-            ll.llama_synchronize(self.ctx)
+            self.row(i, [token(i, self.n_vocab)] * self.n_seq)
+
+    def row(self, position, tokens):
+        """One pass: a token of every sequence."""
+        for j, value in enumerate(tokens):
+            self.rows.token[j], self.rows.pos[j] = value, position
+        self.decode(self.rows)
+        ll.llama_synchronize(self.ctx)
 
     def cut(self, n):
         """Forgets what lies behind the first `n` positions."""
         if n == 0:
             ll.llama_memory_clear(self.memory, False)
-        elif not ll.llama_memory_seq_rm(self.memory, 0, n, -1):
+        elif not all(ll.llama_memory_seq_rm(self.memory, j, n, -1) for j in range(self.n_seq)):
             sys.exit("llama.cpp cannot shorten this model's cache")
 
     def fill(self, depth, states, key):
-        """`depth` positions, from a file where an earlier process left them."""
+        """`depth` positions of every sequence, from a file where an earlier process left them."""
+        came = self.fill_first(depth, states, key)
+        # batched-bench does so too. The next pass carries the copies out.
+        for j in range(1, self.n_seq):
+            ll.llama_memory_seq_cp(self.memory, 0, j, -1, -1)
+        return came
+
+    def fill_first(self, depth, states, key):
         path = os.path.join(states, f"{key}-d{depth}.state") if states else None
         ids = (ll.llama_token * depth)()
         count = ctypes.c_size_t()
@@ -98,32 +120,43 @@ class Session:
 
 
 def logits(session, ids, path):
-    """All logits of `ids` as little-endian f32."""
+    """All logits of `ids` as little-endian f32: as a prompt, or of several sequences as the last one's."""
     n = len(ids)
-    batch = ll.llama_batch_init(n, 0, 1)
-    batch.n_tokens = n
-    for i, value in enumerate(ids):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = value, i, 1, 1
-        batch.seq_id[i][0] = 0
-    session.decode(batch)
     with open(path, "wb") as out:
-        for i in range(n):
-            row = ll.llama_get_logits_ith(session.ctx, i)
-            values = array.array("f", row[: session.n_vocab])
+
+        def write(row):
+            values = array.array("f", ll.llama_get_logits_ith(session.ctx, row)[: session.n_vocab])
             if sys.byteorder == "big":
                 values.byteswap()
             values.tofile(out)
+
+        if session.n_seq > 1:
+            last = session.n_seq - 1
+            for i in range(n):
+                # The others hold the same tokens in another order: a mix-up would show.
+                session.row(i, [ids[(i + last - j) % n] for j in range(session.n_seq)])
+                write(last)
+            return
+        batch = ll.llama_batch_init(n, 0, 1)
+        batch.n_tokens = n
+        for i, value in enumerate(ids):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = value, i, 1, 1
+            batch.seq_id[i][0] = 0
+        session.decode(batch)
+        for i in range(n):
+            write(i)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--test", required=True, help="pp512, tg128, tg64@d4096 or logits")
+    parser.add_argument("--test", required=True, help="pp512, tg128, 'tg64 @ d4096', 'tg32 x 8' or logits")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--flash-attention", type=int, choices=(0, 1), default=1)
     parser.add_argument("--cache-type", choices=CACHE_TYPES, default="f16")
     parser.add_argument("--states", help="directory that keeps filled caches between processes")
     parser.add_argument("--tokens", help="with --test logits: ids, separated by commas")
+    parser.add_argument("--sequences", type=int, default=1, help="with --test logits: sequences written together")
     parser.add_argument("--output", help="with --test logits: the file to write")
     args = parser.parse_args()
 
@@ -140,15 +173,15 @@ def main():
     report = {"engine": "llama.cpp", "version": f"llama-cpp-python {ll.__version__}", "test": args.test, "seconds": []}
     if args.test == "logits":
         ids = [int(word) for word in args.tokens.split(",")]
-        session = Session(args, len(ids))
+        session = Session(args, len(ids), args.sequences)
         logits(session, ids, args.output)
         report["n_vocab"] = session.n_vocab
     else:
-        found = re.fullmatch(r"(pp|tg)(\d+)(?:@d(\d+))?", args.test)
+        found = re.fullmatch(r"(pp|tg)(\d+)(?: x (\d+))?(?: @ d(\d+))?", args.test)
         if not found:
             parser.error(f"unknown test {args.test}")
-        kind, n, depth = found[1], int(found[2]), int(found[3] or 0)
-        session = Session(args, depth + n)
+        kind, n, n_seq, depth = found[1], int(found[2]), int(found[3] or 1), int(found[4] or 0)
+        session = Session(args, depth + n, n_seq)
         if depth:
             key = f"{os.path.basename(args.model)}-{args.cache_type}-fa{args.flash_attention}"
             report["depth_from"] = session.fill(depth, args.states, key)

@@ -29,20 +29,23 @@ Examples:
   cargo peers --quick                                      one model, prompt and writing: about 3 minutes
   cargo peers                                              everything the goals speak of: under an hour
   cargo peers --models 3b:q4_k_m,1b:q6_k --tests pp512,tg64 --rounds 5
+  cargo peers --models 3b:q4_k_m --tests pp512,tg32,tg32x4@d4096 --parallel 1,2,4,8,16,32
+                                                           many sequences in one pass
   cargo peers --peers llama.cpp-avx2 --backend avx2        both without AVX-512
   cargo peers --browser                                    twinfer and wllama in Chromium
   cargo peers --setup                                      only build the peers, below target/tools
 
 Each engine is measured in a process of its own, in turn, round by round. A model is SHAPE:TYPE, where
 1b and 3b stand for llama-3.2-1b and llama-3.2-3b; a test is ppN (read a prompt of N tokens), tgN
-(write N tokens), or one of them behind M tokens: tg64@dM.";
+(write N tokens), tgNxS (S sequences write N tokens each, together), or one of them behind M tokens:
+tg64@dM.";
 
 /// Compare twinfer with other engines on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "cargo peers", bin_name = "cargo peers", after_help = EXAMPLES)]
 struct Args {
     /// One model and two tests, two rounds.
-    #[arg(long, conflicts_with_all = ["models", "tests"])]
+    #[arg(long, conflicts_with_all = ["models", "tests", "parallel"])]
     quick: bool,
 
     /// Models, separated by commas.
@@ -52,6 +55,12 @@ struct Args {
     /// Tests of each of these models. Default: pp512,tg64.
     #[arg(long, value_name = "TEST", value_delimiter = ',', requires = "models")]
     tests: Vec<Test>,
+
+    /// Numbers of sequences that write together, separated by commas: each tgN of these tests is measured with each of
+    /// them.
+    #[arg(long, value_name = "N", value_delimiter = ',', requires = "models",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=plan::MOST_SEQUENCES as u64))]
+    parallel: Vec<usize>,
 
     /// Engines to compare with.
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "llama.cpp")]
@@ -95,7 +104,7 @@ struct Args {
     readme: bool,
 
     /// Compare in the browser: prompt of 128 and 32 tokens written, of the first model; needs `cargo xtask web` first.
-    #[arg(long, conflicts_with_all = ["quick", "tests", "peers", "backend", "cache_type", "setup", "readme"])]
+    #[arg(long, conflicts_with_all = ["quick", "tests", "parallel", "peers", "backend", "cache_type", "setup", "readme"])]
     browser: bool,
 
     /// Version of wllama (npm).
@@ -147,13 +156,15 @@ fn compare(args: &Args) -> Result<()> {
     }
     let cells = if args.models.is_empty() {
         plan::preset(args.quick)
-    } else if args.tests.is_empty() {
-        plan::cells(
-            &args.models,
-            &["pp512".parse(), "tg64".parse()].map(|test| test.expect("well formed")),
-        )
     } else {
-        plan::cells(&args.models, &args.tests)
+        let tests = if args.tests.is_empty() {
+            ["pp512", "tg64"]
+                .map(|test| test.parse().expect("well formed"))
+                .into()
+        } else {
+            args.tests.clone()
+        };
+        plan::cells(&args.models, &plan::together(&tests, &args.parallel))
     };
     let scratch = root().join("target/peers");
     let settings = Settings {
@@ -179,19 +190,28 @@ fn compare(args: &Args) -> Result<()> {
         ..Results::default()
     };
     let mut agreements = Vec::new();
-    for cell in cells {
+    for cell in &cells {
         let known = results.cells.iter().position(|c| c.model == cell.model);
         let model = match known {
             Some(at) => results.models[at].clone(),
             None => {
                 let model = models::find(&cell.model, &args.models_dir, &twinfer)?;
+                let of_model = cells.iter().filter(|c| c.model == cell.model);
+                let most = of_model.map(|c| c.test.sequences).max().unwrap_or(1);
                 for peer in &engines[1..] {
-                    agreements.push(agree(&engines[0], peer, &cell, &model, &scratch, &settings)?);
+                    let mut agree = |sequences| {
+                        let found = agree(&engines[0], peer, cell, &model, sequences, &scratch, &settings);
+                        found.map(|found| agreements.push(found))
+                    };
+                    agree(1)?;
+                    if most > 1 {
+                        agree(most)?;
+                    }
                 }
                 model
             }
         };
-        results.cells.push(cell);
+        results.cells.push(cell.clone());
         results.models.push(model);
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 3 }) as usize;
@@ -272,13 +292,18 @@ fn agree(
     peer: &Engine,
     cell: &Cell,
     model: &models::ModelOnDisk,
+    sequences: usize,
     scratch: &Path,
     settings: &Settings,
 ) -> Result<Value> {
     let name = cell.model.name();
-    let agreement = check::compare(ours, peer, &model.path, scratch, settings)?;
+    let agreement = check::compare(ours, peer, &model.path, sequences, scratch, settings)?;
+    let together = match sequences {
+        1 => String::new(),
+        n => format!(" (one of {n} sequences)"),
+    };
     eprintln!(
-        "{name}: logits of {} and twinfer correlate by {:.5}, {} of {} argmaxes are the same",
+        "{name}: logits of {}{together} and twinfer correlate by {:.5}, {} of {} argmaxes are the same",
         peer.name(),
         agreement.correlation,
         agreement.same_argmax,
@@ -434,7 +459,7 @@ fn head(
         ),
         format!(
             "Limits in the same minutes: memory read {} GB/s, int8 dot product {} GMAC/s. pp is held against the second, tg \
-             against the first (weights and cache).",
+             against the first (weights and cache), of several sequences against the one that allows less.",
             range(limits.iter().map(|b| b.limits.read).collect(), 1),
             range(limits.iter().map(|b| b.limits.dot).collect(), 0)
         ),

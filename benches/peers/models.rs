@@ -183,10 +183,11 @@ impl ModelOnDisk {
         (self.macs + self.output_macs * logits) * 1e-9
     }
 
-    /// Bytes that a written token must read: the weights, and the cache at the test's mean depth.
+    /// Bytes that a written token must read: its part of the weights, which all sequences of a pass share, and the cache
+    /// at the test's mean depth.
     pub(crate) fn gigabytes(&self, test: Test, cache_bytes: f64) -> f64 {
         let positions = test.depth as f64 + test.n as f64 / 2.0;
-        (self.bytes + self.cache * cache_bytes * positions) * 1e-9
+        (self.bytes / test.sequences as f64 + self.cache * cache_bytes * positions) * 1e-9
     }
 }
 
@@ -209,5 +210,7 @@ mod tests {
         assert_eq!(model.gmacs("tg4".parse().unwrap()), 4.0);
         let bytes = model.gigabytes("tg10@d95".parse().unwrap(), 2.0);
         assert!((bytes - 2.0002).abs() < 1e-9, "{bytes}");
+        let bytes = model.gigabytes("tg10x4@d95".parse().unwrap(), 2.0);
+        assert!((bytes - 0.5002).abs() < 1e-9, "{bytes}");
     }
 }

@@ -39,26 +39,35 @@ impl FromStr for ModelSpec {
     }
 }
 
-/// One kind of work, named as llama-bench does.
+/// One kind of work, named as `twinfer bench` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Test {
     /// Tokens are read at once (`pp`), else written one by one (`tg`).
     pub(crate) prompt: bool,
+    /// Tokens of each sequence.
     pub(crate) n: usize,
-    /// Tokens that stand before.
+    /// Sequences that write together; a prompt is read by one.
+    pub(crate) sequences: usize,
+    /// Tokens that stand before, in each sequence.
     pub(crate) depth: usize,
 }
 
 /// Tokens are numbered in 32 bits everywhere; this is beyond any context.
 const MOST: usize = 1 << 24;
 
+/// llama.cpp's limit.
+pub(crate) const MOST_SEQUENCES: usize = 256;
+
 impl FromStr for Test {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // As it is printed, or without the blanks.
+        let text = text.replace(' ', "");
         let parse = || {
             let (kind, rest) = text.split_at_checked(2)?;
-            let (n, depth) = rest.split_once("@d").unwrap_or((rest, "0"));
+            let (rest, depth) = rest.split_once("@d").unwrap_or((rest, "0"));
+            let (n, sequences) = rest.split_once('x').unwrap_or((rest, "1"));
             let test = Test {
                 prompt: match kind {
                     "pp" => true,
@@ -66,19 +75,30 @@ impl FromStr for Test {
                     _ => return None,
                 },
                 n: n.parse().ok()?,
+                sequences: sequences.parse().ok()?,
                 depth: depth.parse().ok()?,
             };
-            (test.n > 0 && test.n <= MOST && test.depth <= MOST).then_some(test)
+            let most = if test.prompt { 1 } else { MOST_SEQUENCES };
+            let in_range =
+                test.n > 0 && test.n <= MOST && test.depth <= MOST && (1..=most).contains(&test.sequences);
+            in_range.then_some(test)
         };
-        parse().ok_or_else(|| "expected ppN, tgN, or one of them with a depth, such as tg64@d4096".into())
+        parse().ok_or_else(|| {
+            format!(
+                "expected ppN, tgN, or tgNxS of S sequences (at most {MOST_SEQUENCES}), maybe with a depth: tg64@d4096"
+            )
+        })
     }
 }
 
 impl std::fmt::Display for Test {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{}", if self.prompt { "pp" } else { "tg" }, self.n)?;
+        if self.sequences > 1 {
+            write!(f, " x {}", self.sequences)?;
+        }
         if self.depth > 0 {
-            write!(f, "@d{}", self.depth)?;
+            write!(f, " @ d{}", self.depth)?;
         }
         Ok(())
     }
@@ -89,6 +109,18 @@ impl std::fmt::Display for Test {
 pub(crate) struct Cell {
     pub(crate) model: ModelSpec,
     pub(crate) test: Test,
+}
+
+/// The tests, where each writing one that names no number of sequences is done with each of these numbers.
+pub(crate) fn together(tests: &[Test], numbers: &[usize]) -> Vec<Test> {
+    let with = |&test: &Test| {
+        if test.prompt || test.sequences > 1 || numbers.is_empty() {
+            return vec![test];
+        }
+        let of = |&sequences: &usize| Test { sequences, ..test };
+        numbers.iter().map(of).collect()
+    };
+    tests.iter().flat_map(with).collect()
 }
 
 /// The cells of some models, the same tests for each.
@@ -118,7 +150,12 @@ const FULL: &[(&str, &str)] = &[
     ("1b:iq2_xs", "pp512 tg64"),
     ("1b:iq3_s", "pp512 tg64"),
     ("1b:tq2_0", "pp512 tg64"),
+    ("1b:q4_k_m", TOGETHER),
+    ("3b:q4_k_m", TOGETHER),
 ];
+
+/// Many sequences, and one of them alone, of which they are multiples.
+const TOGETHER: &str = "tg32 tg32x2 tg32x4 tg32x8 tg32x16 tg32x32 tg32x4@d4096";
 
 /// What fits into three minutes.
 const QUICK: &[(&str, &str)] = &[("1b:q4_k_m", "pp512 tg64")];
@@ -145,8 +182,17 @@ mod tests {
 
     #[test]
     fn tests_are_read_and_written() {
-        for text in ["pp512", "tg128", "tg64@d8192", "pp16@d1"] {
-            assert_eq!(text.parse::<Test>().unwrap().to_string(), text);
+        for text in [
+            "pp512",
+            "tg128",
+            "tg64 @ d8192",
+            "pp16 @ d1",
+            "tg32 x 8",
+            "tg32 x 4 @ d4096",
+        ] {
+            let test: Test = text.parse().unwrap();
+            assert_eq!(test.to_string(), text);
+            assert_eq!(text.replace(' ', "").parse(), Ok(test));
         }
         for text in [
             "",
@@ -157,11 +203,24 @@ mod tests {
             "tg5@",
             "tg5@dx",
             "pp5@4",
+            "pp5x2",
+            "tg5x",
+            "tg5x0",
+            "tg5x257",
+            "tg5@d4x2",
             "é512",
             "pp99999999999",
         ] {
             assert!(text.parse::<Test>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn writing_tests_are_done_with_each_number() {
+        let tests: Vec<Test> = ["pp8", "tg4@d16", "tg2x3"].map(|t| t.parse().unwrap()).into();
+        let names: Vec<String> = together(&tests, &[1, 4]).iter().map(Test::to_string).collect();
+        assert_eq!(names, ["pp8", "tg4 @ d16", "tg4 x 4 @ d16", "tg2 x 3"]);
+        assert_eq!(together(&tests, &[]), tests);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use twinfer_benches::limits::Limits;
 use twinfer_benches::statistics::median;
 
 use crate::models::ModelOnDisk;
-use crate::plan::Cell;
+use crate::plan::{Cell, Test};
 
 /// One measured value.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(crate) struct Measurement {
     /// 0 is twinfer, then the peers in order.
     pub(crate) engine: usize,
     pub(crate) round: usize,
-    /// Tokens per second.
+    /// Tokens per second, of all sequences.
     pub(crate) rate: f64,
     /// What the engine reported.
     pub(crate) report: Value,
@@ -69,10 +69,10 @@ impl Results {
         median(&rates)
     }
 
-    /// twinfer over a peer: the median over the rounds of each round's ratio, so that both sides of it were measured in the
-    /// same minutes.
-    fn ratio(&self, cell: usize, peer: usize) -> Option<f64> {
-        let theirs = self.rates(cell, peer);
+    /// twinfer in a cell over an engine in a cell: the median over the rounds of each round's ratio, so that both sides of
+    /// it were measured in the same minutes.
+    fn ratio(&self, cell: usize, (to, engine): (usize, usize)) -> Option<f64> {
+        let theirs = self.rates(to, engine);
         let ratios: Vec<f64> = self
             .rates(cell, 0)
             .into_iter()
@@ -84,8 +84,22 @@ impl Results {
         median(&ratios)
     }
 
+    /// The cell where one sequence does alone what several do together in this one.
+    fn alone(&self, cell: usize) -> Option<usize> {
+        let Cell { model, test } = &self.cells[cell];
+        let alone = Test {
+            sequences: 1,
+            ..*test
+        };
+        let found = self
+            .cells
+            .iter()
+            .position(|c| c.model == *model && c.test == alone);
+        found.filter(|_| test.sequences > 1)
+    }
+
     /// The median over the rounds of the fraction of that round's limit: of int8 dot products for prompts, of memory reads
-    /// for writing.
+    /// for writing, of the one that allows less for many sequences.
     fn fraction(&self, cell: usize, engine: usize) -> Option<f64> {
         let test = self.cells[cell].test;
         let model = &self.models[cell];
@@ -94,11 +108,10 @@ impl Results {
             .into_iter()
             .filter_map(|(round, rate)| {
                 let beside = self.limits.iter().find(|b| b.cell == cell && b.round == round)?;
-                Some(if test.prompt {
-                    rate * model.gmacs(test) / beside.limits.dot
-                } else {
-                    rate * model.gigabytes(test, self.cache_bytes) / beside.limits.read
-                })
+                let compute = model.gmacs(test) / beside.limits.dot;
+                let read = model.gigabytes(test, self.cache_bytes) / beside.limits.read;
+                let by_compute = test.prompt || test.sequences > 1 && read < compute;
+                Some(rate * if by_compute { compute } else { read })
             })
             .collect();
         median(&fractions)
@@ -107,6 +120,7 @@ impl Results {
     /// The table as markdown, with what must be known to read it.
     pub(crate) fn markdown(&self) -> String {
         let number = |value: Option<f64>| value.map_or_else(|| "–".into(), significant);
+        let times = |value: Option<f64>| value.map_or_else(|| "–".into(), |v| format!("{v:.2} x"));
         let percent =
             |value: Option<f64>| value.map_or_else(|| "–".into(), |v| format!("{:.0} %", v * 100.0));
         let mut out: String = self.head.iter().map(|text| paragraph(text)).collect();
@@ -117,11 +131,15 @@ impl Results {
         for name in &self.engines[1..] {
             out += &format!(" ratio to {name} |");
         }
+        let together = self.cells.iter().any(|cell| cell.test.sequences > 1);
+        if together {
+            out += " ratio to one sequence |";
+        }
         for name in &self.engines {
             out += &format!(" {name}: of the limit |");
         }
         out += "\n|---|---|";
-        out += &"---:|".repeat(self.engines.len() * 3 - 1);
+        out += &"---:|".repeat(self.engines.len() * 3 - 1 + usize::from(together));
         out += "\n";
         for (i, cell) in self.cells.iter().enumerate() {
             if self.rates(i, 0).is_empty() {
@@ -132,8 +150,11 @@ impl Results {
                 out += &format!(" {} |", number(self.median_rate(i, engine)));
             }
             for peer in 1..self.engines.len() {
-                let ratio = self.ratio(i, peer);
-                out += &format!(" {} |", ratio.map_or_else(|| "–".into(), |r| format!("{r:.2} x")));
+                out += &format!(" {} |", times(self.ratio(i, (i, peer))));
+            }
+            if together {
+                let ratio = self.alone(i).and_then(|alone| self.ratio(i, (alone, 0)));
+                out += &format!(" {} |", times(ratio));
             }
             for engine in 0..self.engines.len() {
                 out += &format!(" {} |", percent(self.fraction(i, engine)));
@@ -156,6 +177,7 @@ impl Results {
                 let cell = &self.cells[m.cell];
                 json!({
                     "shape": cell.model.shape, "type": cell.model.ty, "test": cell.test.to_string(),
+                    "sequences": cell.test.sequences,
                     "engine": self.engines[m.engine], "round": m.round, "tokens_per_second": m.rate,
                     "gmacs_per_token": self.models[m.cell].gmacs(cell.test),
                     "gigabytes_per_token": self.models[m.cell].gigabytes(cell.test, self.cache_bytes),
@@ -267,17 +289,37 @@ mod tests {
     fn ratios_and_fractions_are_of_one_round() {
         let results = results();
         assert_eq!(results.median_rate(0, 0), Some(100.0));
-        assert_eq!(results.ratio(0, 1), Some(2.0));
+        assert_eq!(results.ratio(0, (0, 1)), Some(2.0));
         assert_eq!(results.fraction(0, 0), Some(0.5));
         assert_eq!(results.fraction(1, 0), Some(0.5));
         // The peer did not do the second test.
-        assert_eq!(results.ratio(1, 1), None);
+        assert_eq!(results.ratio(1, (1, 1)), None);
         assert!(
             results
                 .markdown()
                 .contains("| llama-3.2-1b q4_k_m | tg64 | 20.0 | – | – | 50 % | – |")
         );
         assert_eq!(results.json()["measurements"].as_array().unwrap().len(), 9);
+    }
+
+    #[test]
+    fn several_sequences_stand_beside_one() {
+        let mut results = results();
+        results.cells[0].test = "tg64 x 4".parse().unwrap();
+        let text = results.markdown();
+        // 100 tokens a second where one sequence makes 20; a quarter of a gigabyte for each, and a multiply-add per byte.
+        assert!(
+            text.contains(" ratio to other | ratio to one sequence |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| llama-3.2-1b q4_k_m | tg64 x 4 | 100 | 50.0 | 2.00 x | 5.00 x | 62 % | 31 % |"),
+            "{text}"
+        );
+        assert!(text.contains("| tg64 | 20.0 | – | – | – | 50 % | – |"), "{text}");
+        // As many bytes, and more to compute than this machine could.
+        results.models[0] = ModelOnDisk::for_test(2e9, 0.0, 1e9, 0.0);
+        assert_eq!(results.fraction(0, 0), Some(1.0));
     }
 
     #[test]
