@@ -101,7 +101,7 @@ pub fn simd_digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result
 
 fn digest_of(model: Arc<Model>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> {
     let mut context = Context::new(model, Team::single(), sizes.options()?)?;
-    let sequence = context.open().unwrap();
+    let sequence = context.open()?;
     let mut all = Digest::new();
     let mut positions = Vec::with_capacity(tokens.len());
     context.eval_all(sequence, tokens, &mut |_, logits| {

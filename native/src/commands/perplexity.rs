@@ -102,7 +102,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     }
     let longest = texts.iter().map(|text| text.n_ctx).max().unwrap_or(1);
     let n_chunks: usize = texts.iter().map(|text| text.chunks.len()).sum();
-    let together = n_chunks.min(N_BATCH / LEAST_TOKENS).max(1);
+    let together = n_chunks.clamp(1, N_BATCH / LEAST_TOKENS);
     // No more than fills a pass, or one that is longer.
     let pages = longest.max(N_BATCH).div_ceil(BLOCK) + together;
     let mut context = compute.context_of_many(&model, (longest, N_BATCH), together, Pool::Pages(pages))?;
