@@ -13,6 +13,7 @@ mod answer;
 mod desk;
 mod input;
 mod journal;
+mod options;
 mod request;
 mod room;
 mod schedule;

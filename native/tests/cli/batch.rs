@@ -138,6 +138,8 @@ fn each_answer_is_that_of_run() {
         &["-t", "1", "--parallel", "1"],
         &["--parallel", "3"],
         &["--cache-size", "2M", "-t", "3"],
+        &["--spec-type", "ngram-simple"],
+        &["--spec-type", "none"],
     ]
     .iter()
     .enumerate()
