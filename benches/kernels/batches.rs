@@ -28,7 +28,7 @@ pub(crate) fn run(meter: &Meter) {
         "{:<28} {:>9}  {}",
         "rows",
         "1, ms",
-        ROWS[1..].map(|m| format!("{m:>6}")).join("")
+        ROWS[1..].iter().map(|m| format!("{m:>6}")).collect::<String>()
     );
     for &ty in TYPES {
         for &backend in select::available() {

@@ -6,6 +6,7 @@
 //!                     group factors, repeated for every pair, make 32-bit sums of them: one accumulator a step
 //!   types of 32       128 weights are four steps; as many vectors as they fill, each multiplied by itself
 //!   four accumulators -> four integer sums, one for each step -> four float steps, in ascending k
+//!   up to four tokens share what is unpacked; the next four take the row from the first-level cache
 //! ```
 //!
 //! The lanes of a vector are weights of one row, so each step ends in a sum over the lanes. It is one of integers, whose
@@ -70,7 +71,10 @@ impl<I: RowIsa, K: MatmulKernel> MatmulKernel for FewTokens<I, K> {
     }
 }
 
-/// Computes rows of a mapped shard, counted from its first row, for at most 4 tokens. Whether it could: false for more
+/// Tokens that are taken row by row, at most: for more of them it is faster to unpack the weights.
+const FEW: usize = 8;
+
+/// Computes rows of a mapped shard, counted from its first row, for at most [`FEW`] tokens. Whether it could: false for more
 /// tokens or a type that has no kernel here, and nothing is done.
 fn matmul<I: RowIsa>(
     isa: I,
@@ -84,7 +88,7 @@ fn matmul<I: RowIsa>(
             match x.m() {
                 1 => isa.run($ops::<$kind, 1>::new(weight, rows, x, out)),
                 2 => isa.run($ops::<$kind, 2>::new(weight, rows, x, out)),
-                3 | 4 => isa.run($ops::<$kind, 4>::new(weight, rows, x, out)),
+                3..=FEW => isa.run($ops::<$kind, 4>::new(weight, rows, x, out)),
                 _ => return false,
             }
             true
@@ -114,13 +118,6 @@ struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    fn new(x: &'a Activations<'_>, format: ActFormat, row: usize) -> Self {
-        Token {
-            x: x.quantized(format),
-            row,
-        }
-    }
-
     /// A step of N values, and its scale.
     #[inline(always)]
     fn at<const N: usize>(&self, step: usize) -> Option<(&'a [i8; N], f32)> {
@@ -147,9 +144,22 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The tokens of a matmul; a number without a kernel of its own repeats the last one.
-fn tokens<'a, const M: usize>(x: &'a Activations<'_>, format: ActFormat) -> [Token<'a>; M] {
-    std::array::from_fn(|i| Token::new(x, format, i.min(x.m() - 1)))
+/// M tokens of `m` from number `first` on; where there are fewer, the last one is repeated.
+#[inline(always)]
+fn tokens<const M: usize>(x: QuantizedRows<'_>, m: usize, first: usize) -> [Token<'_>; M] {
+    let mut tokens = [Token { x, row: first }; M];
+    for (i, token) in tokens.iter_mut().enumerate() {
+        token.row = (first + i).min(m - 1);
+    }
+    tokens
+}
+
+/// Writes output `column` of M tokens from number `first` on, of those that there are.
+#[inline(always)]
+fn show<const M: usize>(out: &mut Tile<'_>, column: usize, first: usize, acc: [f32; M]) {
+    for (t, acc) in (first..out.rows()).zip(acc) {
+        out.row(t)[column] = acc;
+    }
 }
 
 /// A type with blocks of 256 weights.
@@ -170,7 +180,7 @@ pub(super) trait Kind256 {
 struct Rows256<'a, 'b, K, const M: usize> {
     weight: &'a Shard,
     rows: Range<usize>,
-    x: [Token<'a>; M],
+    x: QuantizedRows<'a>,
     out: &'a mut Tile<'b>,
     kind: PhantomData<K>,
 }
@@ -180,7 +190,7 @@ impl<'a, 'b, K: Kind256, const M: usize> Rows256<'a, 'b, K, M> {
         Rows256 {
             weight,
             rows,
-            x: tokens(x, ActFormat::Q256),
+            x: x.quantized(ActFormat::Q256),
             out,
             kind: PhantomData,
         }
@@ -192,20 +202,21 @@ impl<I: RowIsa, K: Kind256, const M: usize> Op<I> for Rows256<'_, '_, K, M> {
 
     #[inline(always)]
     fn run(self, isa: I) {
-        let first = self.weight.rows.start;
+        let (first, m) = (self.weight.rows.start, self.out.rows());
         for (column, row) in self.rows.clone().enumerate() {
             let row = self.weight.row(first + row);
-            let mut acc = [0.0; M];
             let whole = row.len() / K::BYTES / 4 * 4;
-            for (i, blocks) in row.chunks_exact(4 * K::BYTES).enumerate() {
-                four_steps::<I, K, M>(isa, blocks, 4 * i, 4, &self.x, &mut acc);
-            }
-            let rest = &row[whole * K::BYTES..];
-            if !rest.is_empty() {
-                four_steps::<I, K, M>(isa, rest, whole, rest.len() / K::BYTES, &self.x, &mut acc);
-            }
-            for (t, acc) in acc.iter().take(self.out.rows()).enumerate() {
-                self.out.row(t)[column] = *acc;
+            for token in (0..m).step_by(M) {
+                let x = tokens(self.x, m, token);
+                let mut acc = [0.0; M];
+                for (i, blocks) in row.chunks_exact(4 * K::BYTES).enumerate() {
+                    four_steps::<I, K, M>(isa, blocks, 4 * i, 4, &x, &mut acc);
+                }
+                let rest = &row[whole * K::BYTES..];
+                if !rest.is_empty() {
+                    four_steps::<I, K, M>(isa, rest, whole, rest.len() / K::BYTES, &x, &mut acc);
+                }
+                show(self.out, column, token, acc);
             }
         }
     }
@@ -396,7 +407,7 @@ trait Kind32 {
 struct Rows32<'a, 'b, K, const M: usize> {
     weight: &'a Shard,
     rows: Range<usize>,
-    x: [Token<'a>; M],
+    x: QuantizedRows<'a>,
     out: &'a mut Tile<'b>,
     kind: PhantomData<K>,
 }
@@ -406,7 +417,7 @@ impl<'a, 'b, K: Kind32, const M: usize> Rows32<'a, 'b, K, M> {
         Rows32 {
             weight,
             rows,
-            x: tokens(x, ActFormat::Q32),
+            x: x.quantized(ActFormat::Q32),
             out,
             kind: PhantomData,
         }
@@ -418,23 +429,24 @@ impl<I: RowIsa, K: Kind32, const M: usize> Op<I> for Rows32<'_, '_, K, M> {
 
     #[inline(always)]
     fn run(self, isa: I) {
-        let first = self.weight.rows.start;
+        let (first, m) = (self.weight.rows.start, self.out.rows());
         for (column, row) in self.rows.clone().enumerate() {
             let row = self.weight.row(first + row);
-            let mut acc = [0.0; M];
-            // The f16 of 8 blocks are made floats at once.
-            for (i, blocks) in row.chunks(8 * K::BYTES).enumerate() {
-                let mut halves = [0u16; 16];
-                for (half, block) in halves.iter_mut().zip(blocks.chunks_exact(K::BYTES)) {
-                    *half = u16_at(block, 0);
+            for token in (0..m).step_by(M) {
+                let x = tokens(self.x, m, token);
+                let mut acc = [0.0; M];
+                // The f16 of 8 blocks are made floats at once.
+                for (i, blocks) in row.chunks(8 * K::BYTES).enumerate() {
+                    let mut halves = [0u16; 16];
+                    for (half, block) in halves.iter_mut().zip(blocks.chunks_exact(K::BYTES)) {
+                        *half = u16_at(block, 0);
+                    }
+                    let d = floats(isa, &halves);
+                    for (j, block) in blocks.chunks_exact(K::BYTES).enumerate() {
+                        one_block::<I, K, M>(isa, (block, d[j & 15]), 8 * i + j, &x, &mut acc);
+                    }
                 }
-                let d = floats(isa, &halves);
-                for (j, block) in blocks.chunks_exact(K::BYTES).enumerate() {
-                    one_block::<I, K, M>(isa, (block, d[j & 15]), 8 * i + j, &self.x, &mut acc);
-                }
-            }
-            for (t, acc) in acc.iter().take(self.out.rows()).enumerate() {
-                self.out.row(t)[column] = *acc;
+                show(self.out, column, token, acc);
             }
         }
     }
