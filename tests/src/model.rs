@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::digest::Digest;
@@ -87,7 +88,9 @@ pub fn simd_digest(blobs: Vec<Vec<u8>>, sizes: &Sizes, tokens: &[u32]) -> Result
     }
     let mut first = Value::Null;
     for name in names {
-        let digest = digest_of(load_on(&file, name)?, sizes, tokens)?;
+        let model = load_on(&file, name)?;
+        let digest = digest_of(Arc::clone(&model), sizes, tokens)?;
+        mixed(model, sizes, tokens, &digest)?;
         if first.is_null() {
             first = digest;
         } else if first != digest {
@@ -111,4 +114,51 @@ fn digest_of(model: Arc<Model>, sizes: &Sizes, tokens: &[u32]) -> Result<Value> 
         positions.push(one.finish());
     })?;
     Ok(json!({ "positions": positions, "digest": all.finish() }))
+}
+
+/// The tokens once more, the second half of them in passes that rows of a fork and of a stranger share.
+///
+/// # Errors
+/// Logits that are not those of the sequence alone.
+fn mixed(model: Arc<Model>, sizes: &Sizes, tokens: &[u32], alone: &Value) -> Result<()> {
+    let options = ContextOptions {
+        n_sequences: 3,
+        ..sizes.options()?
+    };
+    let n_batch = options.n_batch;
+    let (head, rest) = tokens.split_at(tokens.len() / 2);
+    if head.is_empty() || n_batch < 4 {
+        return Ok(());
+    }
+    let mut context = Context::new(model, Team::single(), options)?;
+    let sequence = context.open()?;
+    context.prefill(sequence, head)?;
+    let fork = context.fork(sequence, head.len() - head.len() / 8)?;
+    let stranger = context.open()?;
+    let (mut batch, mut position) = (Batch::new(), head.len());
+    for two in rest.chunks(2) {
+        batch.clear();
+        batch.push(fork, two[0], Output::Logits);
+        two.iter()
+            .for_each(|token| batch.push(sequence, *token, Output::Logits));
+        batch.push(stranger, two[0], Output::None);
+        let mut differs = None;
+        context.forward(&mut batch, &mut (), &mut |row, logits| {
+            if row > 0 {
+                let mut one = Digest::new();
+                one.update(logits);
+                let at = position + row - 1;
+                if alone["positions"][at] != one.finish() {
+                    differs = differs.or(Some(at));
+                }
+            }
+        })?;
+        position += two.len();
+        if let Some(at) = differs {
+            return Err(Error::InvalidInput {
+                what: format!("position {at} has other logits beside other sequences"),
+            });
+        }
+    }
+    Ok(())
 }

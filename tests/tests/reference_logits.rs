@@ -57,6 +57,7 @@ fn all_logits(context: &mut Context, tokens: &[u32]) -> Vec<Vec<f32>> {
     context
         .eval_all(sequence, tokens, &mut |_, logits| rows.push(logits.to_vec()))
         .unwrap();
+    context.close(sequence).unwrap();
     rows
 }
 
@@ -214,6 +215,7 @@ fn stories_greedy_ids_equal_the_reference() {
                 equal += 1;
                 next = argmax(context.decode(sequence, *want).unwrap());
             }
+            context.close(sequence).unwrap();
         }
     }
     println!(

@@ -211,6 +211,7 @@ impl Subject {
                 digest.update(logits)
             })
             .unwrap();
+        context.close(sequence).unwrap();
         (digest.finish(), trace)
     }
 
