@@ -27,7 +27,7 @@ use report::{Beside, Measurement, Results};
 const EXAMPLES: &str = "\
 Examples:
   cargo peers --quick                                      one model, prompt and writing: about 3 minutes
-  cargo peers                                              everything the goals speak of: under an hour
+  cargo peers                                              everything the goals speak of: under two hours
   cargo peers --models 3b:q4_k_m,1b:q6_k --tests pp512,tg64 --rounds 5
   cargo peers --models 3b:q4_k_m --tests pp512,tg32,tg32x4@d4096 --parallel 1,2,4,8,16,32
                                                            many sequences in one pass
@@ -71,7 +71,7 @@ struct Args {
     rounds: Option<u32>,
 
     /// No further round is begun that would end later than this.
-    #[arg(long, value_name = "M", default_value_t = 55)]
+    #[arg(long, value_name = "M", default_value_t = 110)]
     minutes: u64,
 
     /// Threads of every engine. Default: all processors of this process.
@@ -198,14 +198,11 @@ fn compare(args: &Args) -> Result<()> {
                 let model = models::find(&cell.model, &args.models_dir, &twinfer)?;
                 let of_model = cells.iter().filter(|c| c.model == cell.model);
                 let most = of_model.map(|c| c.test.sequences).max().unwrap_or(1);
+                let mut numbers = vec![1, most];
+                numbers.dedup();
                 for peer in &engines[1..] {
-                    let mut agree = |sequences| {
-                        let found = agree(&engines[0], peer, cell, &model, sequences, &scratch, &settings);
-                        found.map(|found| agreements.push(found))
-                    };
-                    agree(1)?;
-                    if most > 1 {
-                        agree(most)?;
+                    for &n in &numbers {
+                        agreements.push(agree(&engines[0], peer, cell, &model, n, &scratch, &settings)?);
                     }
                 }
                 model
