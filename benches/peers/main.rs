@@ -27,7 +27,7 @@ use report::{Beside, Measurement, Results};
 const EXAMPLES: &str = "\
 Examples:
   cargo peers --quick                                      one model, prompt and writing: about 3 minutes
-  cargo peers                                              everything the goals speak of: under two hours
+  cargo peers                                              everything the goals speak of
   cargo peers --models 3b:q4_k_m,1b:q6_k --tests pp512,tg64 --rounds 5
   cargo peers --models 3b:q4_k_m --tests pp512,tg32,tg32x4@d4096 --parallel 1,2,4,8,16,32
                                                            many sequences in one pass

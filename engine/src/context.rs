@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::batch::{Batch, Input, Output};
+use crate::batch::{Batch, Output};
 use crate::cache::{Cache, CacheType, CheckpointId, Pool, SeqId, Sizes, Usage};
 use crate::kernels::ActFormat;
 use crate::memory::{Buffers, Memory, Planned};
@@ -401,17 +401,8 @@ impl Context {
                 what: format!("embeddings must have {} values each", config.n_embd),
             });
         }
-        let outside = batch.rows.iter().find_map(|row| match row.input {
-            Input::Token(id) if id as usize >= config.n_vocab => Some(id),
-            _ => None,
-        });
-        if let Some(token) = outside {
-            return Err(Error::TokenOutOfRange {
-                token,
-                n_vocab: config.n_vocab,
-            });
-        }
-        self.cache.prepare(&mut batch.rows, self.options.n_ctx)?;
+        self.cache
+            .prepare(&mut batch.rows, config.n_vocab, self.options.n_ctx)?;
         let pass = Pass {
             rows: &batch.rows,
             embeddings: &batch.embeddings,

@@ -38,12 +38,19 @@ pub fn generate(
         ..Limits::default()
     };
     let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &limits)?;
+    let text = finish(&mut context, &mut generation)?;
+    let ids = generation.generated();
+    Ok(json!({ "prompt": prompt, "ids": ids, "text": text }))
+}
+
+/// Passes until the text is over; the text.
+pub fn finish(context: &mut Context, generation: &mut Generation) -> Result<String> {
     let (mut driver, mut text, mut failed) = (Driver::default(), String::new(), Ok(()));
     while !generation.is_over() {
-        let generations = std::slice::from_mut(&mut generation);
-        driver.pass(&mut context, generations)?;
+        let generations = std::slice::from_mut(generation);
+        driver.pass(context, generations)?;
         driver.finish(
-            &mut context,
+            context,
             generations,
             Duration::ZERO,
             &mut |_, event| match event {
@@ -52,7 +59,5 @@ pub fn generate(
             },
         );
     }
-    failed?;
-    let ids = generation.generated();
-    Ok(json!({ "prompt": prompt, "ids": ids, "text": text }))
+    failed.map(|()| text)
 }

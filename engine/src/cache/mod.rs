@@ -280,11 +280,16 @@ impl Cache {
     /// sequence has changed, but for pages that a window had passed.
     ///
     /// # Errors
-    /// Handles that are not of an open sequence, `ContextFull`, `CacheFull`.
-    pub(crate) fn prepare(&mut self, rows: &mut [Row], n_ctx: usize) -> Result<()> {
+    /// Handles that are not of an open sequence, tokens outside the vocabulary, `ContextFull`, `CacheFull`.
+    pub(crate) fn prepare(&mut self, rows: &mut [Row], n_vocab: usize, n_ctx: usize) -> Result<()> {
         self.pass += 1;
         self.in_pass.clear();
         for row in rows {
+            if let Input::Token(token) = row.input
+                && token as usize >= n_vocab
+            {
+                return Err(Error::TokenOutOfRange { token, n_vocab });
+            }
             let slot = self.sequences.sequence(row.sequence)?;
             let (position, first) = self.sequences.at_mut(slot).next(self.pass);
             if position >= n_ctx {

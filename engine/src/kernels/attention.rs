@@ -136,20 +136,6 @@ impl Partials<'_> {
         }
     }
 
-    /// The states of the first `n` queries, and those of the rest.
-    pub fn split(&mut self, n: usize) -> (Partials<'_>, Partials<'_>) {
-        let dim_v = self.o.len() / self.m.len();
-        let (m, m_rest) = self.m.split_at_mut(n);
-        let (l, l_rest) = self.l.split_at_mut(n);
-        let (o, o_rest) = self.o.split_at_mut(n * dim_v);
-        let rest = Partials {
-            m: m_rest,
-            l: l_rest,
-            o: o_rest,
-        };
-        (Partials { m, l, o }, rest)
-    }
-
     /// The states of some of the queries.
     pub fn part(&mut self, queries: Range<usize>) -> Partials<'_> {
         let dim_v = self.o.len() / self.m.len();

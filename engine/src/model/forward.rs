@@ -20,9 +20,9 @@ use crate::kernels::{ActBuffer, ActFormat};
 use crate::memory::Buffers;
 use crate::team::Team;
 
-/// Rows of logits that are computed at once, where not more sequences than that can want some: their weights are read once
-/// for all of them.
-const HEAD_ROWS: usize = 16;
+/// Rows of logits that are computed at once: as many as there are sequences, within these bounds. The weights are read once
+/// for all of them; beyond the upper one arithmetic takes longer than that, and logits of a large vocabulary are much memory.
+const HEAD_ROWS: (usize, usize) = (16, 64);
 
 /// What a pass computes: rows with their positions already given.
 pub(crate) struct Pass<'a> {
@@ -84,7 +84,7 @@ impl Workspace {
             angles,
             logits: buffers.rows(
                 "logits of a pass",
-                HEAD_ROWS.max(sizes.n_sequences).min(m),
+                sizes.n_sequences.clamp(HEAD_ROWS.0, HEAD_ROWS.1).min(m),
                 config.n_vocab,
             )?,
         })

@@ -197,6 +197,50 @@ fn whose_pages_others_hold_are_full_for_a_time() {
     assert_eq!((context.usage().free, context.usage().sequences), (0, 1));
 }
 
+/// A pinned prefix stays while others need room, which is refused rather than taken from it; once it is let go of, it goes.
+#[test]
+fn keep_what_is_pinned() {
+    let options = ContextOptions {
+        n_ctx: 256,
+        n_batch: 64,
+        n_sequences: 2,
+        pool: Pool::Pages(4),
+        ..ContextOptions::default()
+    };
+    let mut context = Context::new(model("llama-gqa"), Team::single(), options).unwrap();
+    let tokens: Vec<u32> = (0..130).map(|i| i % 48).collect();
+    let first = context.open().unwrap();
+    context.prefill(first, &tokens).unwrap();
+    context.publish(first).unwrap();
+    context.close(first).unwrap();
+    // The first page, and a part of the second one.
+    let (pinned, len) = context.pin(&tokens[..100]).unwrap();
+    assert_eq!(len, 100);
+    let other = context.open().unwrap();
+    let error = context.prefill(other, &[1; 150]).map(drop).unwrap_err();
+    assert_eq!(
+        error,
+        Error::CacheFull {
+            needed: 1,
+            free: 0,
+            evictable: 0
+        }
+    );
+    let (again, len) = context.open_prefix(&tokens).unwrap();
+    assert_eq!(len, 128);
+    context.close(again).unwrap();
+    // What there was room for is kept: two pages. The third one is taken from the prefix now.
+    context.forget(pinned).unwrap();
+    assert_eq!(context.seq_len(other), Ok(128));
+    context.prefill(other, &[1; 22]).unwrap();
+    context.close(other).unwrap();
+    let (_, len) = context.open_prefix(&tokens).unwrap();
+    assert_eq!(len, 64);
+    let stats = context.usage().prefix;
+    assert_eq!((stats.lookups, stats.hits), (3, 3));
+    assert_eq!((stats.tokens_reused, stats.evictions), (100 + 128 + 64, 1));
+}
+
 /// Handles of another context, and of sequences that have ended, are errors whatever is done with them.
 #[test]
 fn refuse_handles_that_are_not_theirs() {

@@ -1,6 +1,8 @@
 //! The samplers against their definitions, and the sampler as a whole.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+#[path = "../support/allocations.rs"]
+mod allocations;
 mod filters;
 mod sampler;
 

@@ -1,8 +1,4 @@
 //! The sampler as a whole: defaults, frequencies, seeds and sequences, parameters out of range, no allocation, no panic.
-#![allow(unsafe_code)] // the counting allocator
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -11,31 +7,8 @@ use twinfer_engine::sample::{
 };
 use twinfer_engine::{Error, Result};
 
+use super::allocations::allocations;
 use super::{P, left, logits_of, plain};
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged; the counter is a plain thread-local without destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 #[test]
 fn defaults_are_those_of_llama_cpp() {
@@ -382,12 +355,12 @@ fn sampling_allocates_nothing() {
     for params in cases {
         let mut sampler = Sampler::new(params, 32_000).unwrap();
         let mut scratch = Scratch::fitting(&sampler);
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = allocations();
         for logits in logits.iter().cycle().take(64) {
             let token = sampler.sample(logits, &mut scratch).unwrap();
             sampler.accept(token).unwrap();
         }
-        let count = ALLOCATIONS.with(Cell::get) - before;
+        let count = allocations() - before;
         assert_eq!(count, 0, "{:?}", sampler.params());
     }
 }

@@ -318,23 +318,17 @@ fn measure(
             }
         }
         let start = Instant::now();
-        match (test.kind, sequences.as_slice()) {
-            (Kind::Prompt(_), ids) => {
+        match test.kind {
+            Kind::Prompt(_) => {
                 for batch in tokens.chunks(n_batch) {
                     interrupt::check()?;
-                    context.prefill(ids[0], batch)?;
+                    context.prefill(sequences[0], batch)?;
                 }
             }
-            (Kind::Generation { .. }, [id]) => {
+            Kind::Generation { .. } => {
                 for &token in tokens {
                     interrupt::check()?;
-                    context.decode(*id, token)?;
-                }
-            }
-            (Kind::Generation { .. }, ids) => {
-                for &token in tokens {
-                    interrupt::check()?;
-                    for part in ids.chunks(n_batch) {
+                    for part in sequences.chunks(n_batch) {
                         rows.clear();
                         part.iter().for_each(|id| rows.push(*id, token, Output::Logits));
                         context.forward(&mut rows, &mut (), &mut |_, _| ())?;

@@ -18,6 +18,7 @@ use twinfer_engine::trace::Trace;
 use crate::args::EvalArgs;
 use crate::compute::Compute;
 use crate::failure::Usage;
+use crate::load::ModelSource;
 use crate::output::{self, json_f32};
 use crate::output_file::{OutputFile, same_file};
 use crate::progress::Progress;
@@ -175,18 +176,13 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
                 })
             })
             .collect();
-        return output::json(&json!({
-            "model": source.to_string(),
-            "backend": model.backend().name(),
-            "numerics_version": NUMERICS_VERSION,
-            "cache_type_k": context.options().cache_type_k.name(),
-            "cache_type_v": context.options().cache_type_v.name(),
-            "n_vocab": model.config().n_vocab,
-            "tokens": tokens,
-            "generated": tokens[given..],
-            "positions": rows,
-            "sha256": sha256,
-        }));
+        let mut report = about(source, &context);
+        report["n_vocab"] = model.config().n_vocab.into();
+        report["generated"] = tokens[given..].into();
+        report["tokens"] = tokens.into();
+        report["positions"] = rows.into();
+        report["sha256"] = sha256.into();
+        return output::json(&report);
     }
     let mut report = String::new();
     for (position, (&token, best)) in tokens.iter().zip(&positions).enumerate() {
@@ -199,6 +195,17 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
     }
     let _ = writeln!(report, "sha256 {sha256}");
     output::to_stdout(&report)
+}
+
+/// What computed: how each JSON report begins.
+fn about(source: &ModelSource, context: &Context) -> Value {
+    json!({
+        "model": source.to_string(),
+        "backend": context.model().backend().name(),
+        "numerics_version": NUMERICS_VERSION,
+        "cache_type_k": context.options().cache_type_k.name(),
+        "cache_type_v": context.options().cache_type_v.name(),
+    })
 }
 
 /// The highest logits: descending, of equal ones the lower id first.

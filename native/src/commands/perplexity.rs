@@ -102,8 +102,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     }
     let longest = texts.iter().map(|text| text.n_ctx).max().unwrap_or(1);
     let n_chunks: usize = texts.iter().map(|text| text.chunks.len()).sum();
-    let together = n_chunks.clamp(1, N_BATCH / LEAST_TOKENS);
-    // No more than fills a pass, or one that is longer.
+    let shortest = texts.iter().map(|text| text.n_ctx).min().unwrap_or(1);
+    // No more than fills a pass, or one that is longer. A chunk has a row less than tokens.
+    let together = (N_BATCH / (shortest - 1).max(1)).clamp(1, n_chunks.max(1));
     let pages = longest.max(N_BATCH).div_ceil(BLOCK) + together;
     let mut context = compute.context_of_many(&model, (longest, N_BATCH), together, Pool::Pages(pages))?;
     let _pinned = compute.pin_caller();

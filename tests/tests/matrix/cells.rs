@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use twinfer_engine::cache::{CacheType, Pool};
+use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
@@ -171,20 +171,27 @@ impl Subject {
     }
 
     pub(crate) fn context(&self, cell: &Cell, teams: &[Team; 4]) -> Context {
+        let options = ContextOptions {
+            n_ctx: self.tokens.len() + 64,
+            n_batch: cell.split,
+            ..ContextOptions::default()
+        };
+        self.context_of(cell, teams, options)
+    }
+
+    /// A context of these sizes, with the cell's types of the cache.
+    pub(crate) fn context_of(&self, cell: &Cell, teams: &[Team; 4], options: ContextOptions) -> Context {
         let team = &teams[cell.threads - 1];
-        let options = LoadOptions {
+        let load = LoadOptions {
             storage: cell.storage,
             team: Some(team.clone()),
             ..LoadOptions::default()
         };
-        let model = Model::load_for(cell.backend, &self.file, &options, &mut |_, _| {}).unwrap();
+        let model = Model::load_for(cell.backend, &self.file, &load, &mut |_, _| {}).unwrap();
         let options = ContextOptions {
-            n_ctx: self.tokens.len() + 64,
-            n_batch: cell.split,
-            n_sequences: 1,
-            pool: Pool::Whole,
             cache_type_k: cell.cache.0,
             cache_type_v: cell.cache.1,
+            ..options
         };
         Context::new(Arc::new(model), team.clone(), options).unwrap()
     }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use twinfer_engine::Error;
 use twinfer_engine::batch::{Batch, Output};
@@ -18,7 +17,6 @@ use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::kernels::{Backend, select};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::probe::Probe;
-use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 
 use crate::cells::{self, Cell, Subject, covering, transversal};
@@ -297,13 +295,6 @@ impl History<'_> {
 
 impl Subject {
     fn mixed_context(&self, cell: &Cell, teams: &[Team; 4], n_sequences: usize) -> Context {
-        let team = &teams[cell.threads - 1];
-        let options = LoadOptions {
-            storage: cell.storage,
-            team: Some(team.clone()),
-            ..LoadOptions::default()
-        };
-        let model = Model::load_for(cell.backend, &self.file, &options, &mut |_, _| {}).unwrap();
         let options = ContextOptions {
             n_ctx: N_CTX,
             n_batch: ROWS,
@@ -313,15 +304,13 @@ impl Subject {
             } else {
                 Pool::Pages(PAGES)
             },
-            cache_type_k: cell.cache.0,
-            cache_type_v: cell.cache.1,
+            ..ContextOptions::default()
         };
-        Context::new(Arc::new(model), team.clone(), options).unwrap()
+        self.context_of(cell, teams, options)
     }
 
     fn history(&self, context: &mut Context, seed: u64) -> Played {
-        let first = context.usage().prefix;
-        assert_eq!(context.usage().free, context.usage().pages, "{first:?}");
+        assert_eq!(context.usage().free, context.usage().pages);
         History {
             context,
             random: Random(seed),

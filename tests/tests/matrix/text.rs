@@ -1,9 +1,7 @@
 //! Sampled text: the same seed gives the same text in every cell, with each kind of sampler.
 
-use std::time::Duration;
-
 use twinfer_engine::cache::CacheType;
-use twinfer_engine::generation::{Driver, Event, Generation};
+use twinfer_engine::generation::Generation;
 use twinfer_engine::kernels::select;
 use twinfer_engine::sample::{Sampler, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -52,14 +50,7 @@ fn sampled(
     let sampler = Sampler::new(params, subject.config.n_vocab).unwrap();
     let id = context.open().unwrap();
     let mut generation = Generation::of_tokens(&mut context, id, &subject.tokens, sampler, Some(N)).unwrap();
-    let mut driver = Driver::default();
-    while !generation.is_over() {
-        let generations = std::slice::from_mut(&mut generation);
-        driver.pass(&mut context, generations).unwrap();
-        driver.finish(&mut context, generations, Duration::ZERO, &mut |_, event| {
-            assert!(!matches!(event, Event::Failed(_)), "{event:?}");
-        });
-    }
+    twinfer_tests::text::finish(&mut context, &mut generation).unwrap();
     generation.generated().to_vec()
 }
 

@@ -346,13 +346,14 @@ impl Attend<'_> {
         if workers == 1 {
             return;
         }
-        let cost = |tile: &RowTile| self.spans(tile.rows.clone()).len() * (tile.rows.len() + 1);
-        let all = tiles.iter().map(cost).sum::<usize>() * layer.n_kv_heads;
+        let spans = |tile: &RowTile| self.spans(tile.rows.clone()).len();
+        let cost = |tile: &RowTile, spans: usize| spans * (tile.rows.len() + 1);
+        let all = tiles.iter().map(|tile| cost(tile, spans(tile))).sum::<usize>() * layer.n_kv_heads;
         let mut taken = 0;
         for tile in tiles {
-            let spans = self.spans(tile.rows.clone()).len();
+            let spans = spans(tile);
             let rows = spans * tile.rows.len();
-            if spans > 1 && cost(tile) * PIECES * workers > all && taken + rows <= room {
+            if spans > 1 && cost(tile, spans) * PIECES * workers > all && taken + rows <= room {
                 taken += rows;
                 tile.parts = spans;
             }

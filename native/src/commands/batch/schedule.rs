@@ -16,14 +16,12 @@ use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
 use twinfer_engine::error::Class;
 use twinfer_engine::generation::{Driver, End, Event, Generation};
+use twinfer_engine::kernels::BLOCK as PAGE;
 
 use super::answer::Finish;
 use super::desk::{Desk, Job};
 use super::request::Fault;
 use crate::interrupt;
-
-/// Positions of a page of the cache.
-const PAGE: usize = 64;
 
 /// Tokens that a prompt must gain by waiting for another one.
 const WORTH_WAITING: usize = PAGE;

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{Pool, SeqId};
 use twinfer_engine::digest::Digest;
-use twinfer_engine::kernels::{BLOCK, NUMERICS_VERSION};
+use twinfer_engine::kernels::BLOCK;
 use twinfer_engine::tokenizer::EncodeOptions;
 
+use super::about;
 use crate::args::EvalArgs;
 use crate::compute::Compute;
 use crate::output;
@@ -112,14 +113,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs, path:
         let texts: Vec<Value> = results
             .map(|(tokens, sha256)| json!({"tokens": tokens, "sha256": sha256}))
             .collect();
-        return output::json(&json!({
-            "model": source.to_string(),
-            "backend": model.backend().name(),
-            "numerics_version": NUMERICS_VERSION,
-            "cache_type_k": context.options().cache_type_k.name(),
-            "cache_type_v": context.options().cache_type_v.name(),
-            "texts": texts,
-        }));
+        let mut report = about(source, &context);
+        report["texts"] = texts.into();
+        return output::json(&report);
     }
     let mut report = String::new();
     for (line, (tokens, sha256)) in results.enumerate() {

@@ -1,0 +1,179 @@
+//! What a generation finds in the cache and leaves there, and what it allocates.
+
+use std::time::Duration;
+
+use twinfer_engine::Error;
+use twinfer_engine::cache::Pool;
+use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::sample::SamplerParams;
+
+use crate::allocations::allocations;
+use crate::{STORY, always, demo, drive, pass, settings, windowed};
+
+#[test]
+fn what_the_cache_holds_is_not_read_again() {
+    let subject = demo();
+    let greedy = SamplerParams::greedy();
+    let limits = Limits {
+        max_tokens: Some(6),
+        ..Limits::default()
+    };
+    let mut context = subject.context(256, 32, 1);
+    let id = context.open().unwrap();
+    let mut driver = Driver::default();
+    let mut ask = |prompt: &[u32]| {
+        let sampler = subject.sampler(&greedy, 256);
+        let mut generation =
+            Generation::new(&mut context, id, prompt, sampler, &subject.tokenizer, &limits).unwrap();
+        let made = drive(&mut context, &mut driver, std::slice::from_mut(&mut generation));
+        made.into_iter().next().unwrap()
+    };
+    let first = subject.tokens("Once upon a time there was a little girl. She");
+    let made = ask(&first);
+    assert_eq!((made.counts.reused, made.counts.read), (0, first.len()));
+    // Again: the last token alone is computed, for its logits.
+    let again = ask(&first);
+    assert_eq!((again.counts.reused, again.counts.read), (first.len() - 1, 1));
+    again.is(&made, "again");
+    // It goes on after the answer, whose last token was not evaluated.
+    let mut longer = [first.as_slice(), &made.tokens].concat();
+    let held = longer.len() - usize::from(made.end != Some(End::ModelEnded));
+    longer.extend(subject.tokens(" The end")[1..].iter());
+    let next = ask(&longer);
+    assert_eq!(next.counts.reused, held);
+    next.is(&subject.plain(256, &longer, &greedy, &limits), "longer");
+    // Another middle.
+    let mut edited = longer.clone();
+    edited[5] = first[2];
+    let made = ask(&edited);
+    assert_eq!(made.counts.reused, 5);
+    made.is(&subject.plain(256, &edited, &greedy, &limits), "edited");
+}
+
+#[test]
+fn a_generation_goes_on_in_another_sequence() {
+    let subject = demo();
+    let prompt = subject.tokens(STORY);
+    let limits = Limits {
+        max_tokens: Some(24),
+        ..Limits::default()
+    };
+    for params in settings() {
+        let plain = subject.plain(256, &prompt, &params, &limits);
+        let mut context = subject.context(256, 16, 2);
+        let id = context.open().unwrap();
+        let sampler = subject.sampler(&params, 256);
+        let mut generation =
+            Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &limits).unwrap();
+        let (mut driver, mut text) = (Driver::new(always(3), None), String::new());
+        let mut passes = 0;
+        while !generation.is_over() {
+            pass(
+                &mut context,
+                &mut driver,
+                &mut generation,
+                &mut |event| match event {
+                    Event::Token { text: piece, .. } | Event::End { text: piece, .. } => text.push_str(piece),
+                    Event::Failed(error) => panic!("{error}"),
+                },
+            );
+            passes += 1;
+            if passes % 9 == 0 && !generation.is_over() {
+                // Put off: its pages go, and it is read again.
+                context.close(generation.sequence()).unwrap();
+                let id = context.open().unwrap();
+                generation.go_on_in(&mut context, id).unwrap();
+                assert!(generation.is_reading());
+            }
+        }
+        assert!(passes > 9);
+        assert_eq!(
+            (text, generation.generated()),
+            (plain.text, plain.tokens.as_slice())
+        );
+    }
+}
+
+#[test]
+fn a_full_cache_leaves_everything_as_it_was() {
+    let subject = demo();
+    let prompt = subject.tokens(STORY);
+    let limits = Limits {
+        max_tokens: Some(60),
+        ..Limits::default()
+    };
+    let params = SamplerParams {
+        seed: 5,
+        logit_bias: subject
+            .tokenizer
+            .end_tokens()
+            .iter()
+            .map(|&id| (id, f32::NEG_INFINITY))
+            .collect(),
+        ..SamplerParams::default()
+    };
+    let plain = subject.plain(256, &prompt, &params, &limits);
+    // Two pages each at the end, three are there.
+    assert!(prompt.len() < 64 && prompt.len() + 60 > 64);
+    let mut context = subject.context_of(256, 64, 2, Pool::Pages(3));
+    let mut generations: Vec<Generation> = (0..2)
+        .map(|_| {
+            let id = context.open().unwrap();
+            let sampler = subject.sampler(&params, 256);
+            Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &limits).unwrap()
+        })
+        .collect();
+    let mut driver = Driver::new(always(3), None);
+    let mut full = 0;
+    while generations.iter().any(|generation| !generation.is_over()) {
+        match driver.pass(&mut context, &mut generations) {
+            Ok(_) => {}
+            Err(Error::CacheFull { .. }) => {
+                full += 1;
+                // The youngest one gives way.
+                let put_off = generations.pop().unwrap();
+                context.close(put_off.sequence()).unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+        driver.finish(&mut context, &mut generations, Duration::ZERO, &mut |_, _| {});
+    }
+    assert_eq!(full, 1);
+    assert_eq!(generations[0].generated(), plain.tokens);
+}
+
+#[test]
+fn a_pass_allocates_no_more_than_its_text() {
+    let subject = windowed();
+    let prompt = subject.tokens("ab a cab ab a cab ab a");
+    for params in settings() {
+        let mut context = subject.context(256, 64, 1);
+        let id = context.open().unwrap();
+        let sampler = subject.sampler(&params, 256);
+        let mut generation = Generation::of_tokens(&mut context, id, &prompt, sampler, Some(180)).unwrap();
+        let mut driver = Driver::new(Speculation::OFF, None);
+        let (mut passes, mut before) = (0, 0);
+        while !generation.is_over() {
+            pass(&mut context, &mut driver, &mut generation, &mut |_| {});
+            passes += 1;
+            // The prompt's pass and the first one after it make what all others use.
+            if passes == 2 {
+                before = allocations();
+            }
+        }
+        assert_eq!(allocations(), before, "{params:?}");
+        assert_eq!(passes, 180);
+    }
+    // Drafts make the index grow, by doubling.
+    let mut context = subject.context(512, 64, 1);
+    let id = context.open().unwrap();
+    let sampler = subject.sampler(&SamplerParams::greedy(), 512);
+    let mut generation = Generation::of_tokens(&mut context, id, &prompt, sampler, Some(400)).unwrap();
+    let mut driver = Driver::new(always(4), None);
+    let before = allocations();
+    while !generation.is_over() {
+        pass(&mut context, &mut driver, &mut generation, &mut |_| {});
+    }
+    let count = allocations() - before;
+    assert!(count < 60, "{count}");
+}
