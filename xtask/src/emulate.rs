@@ -14,7 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::command::{cargo, command, output, run};
+use crate::command::{cargo, output, run};
+use crate::guest::{BUSYBOX, EXIT, Guest, kernel};
 use crate::{debian, eval, root};
 
 /// The backend that is tested: it must be compared, or the run has failed.
@@ -28,10 +29,8 @@ const NEEDED: [(&str, &str); 8] = [
     (image::ISOLINUX, "isolinux"),
     (image::LDLINUX, "syslinux-common"),
     ("/usr/bin/xorriso", "xorriso"),
-    (image::BUSYBOX, "busybox-static"),
+    (BUSYBOX, "busybox-static"),
 ];
-/// The package that depends on the newest kernel for virtual machines.
-const KERNEL: &str = "linux-image-cloud-amd64";
 /// Models whose digests are compared inside, of those that the project holds: grouped queries, windows, norms of heads.
 const MODELS: [&str; 3] = ["llama-gqa.gguf", "gemma3-no-window.gguf", "qwen3-yarn.gguf"];
 
@@ -43,7 +42,7 @@ pub(crate) fn emulate(limit: Duration, filter: Option<&str>) -> Result<()> {
     }
     let directory = root().join("target/emulate");
     std::fs::create_dir_all(&directory)?;
-    let kernel = tools(&directory)?;
+    let kernel = tools()?;
     let program = eval::program()?;
     let tests = test_program()?;
     let want = eval::natively(&program, "scalar")?;
@@ -55,7 +54,7 @@ pub(crate) fn emulate(limit: Duration, filter: Option<&str>) -> Result<()> {
 }
 
 /// Installs what is missing and returns the kernel's file.
-fn tools(directory: &Path) -> Result<PathBuf> {
+fn tools() -> Result<PathBuf> {
     let missing: Vec<_> = NEEDED
         .iter()
         .filter(|(file, _)| !Path::new(file).exists())
@@ -64,21 +63,7 @@ fn tools(directory: &Path) -> Result<PathBuf> {
     if !missing.is_empty() {
         debian::install(&missing)?;
     }
-    // Unpacked and not installed: a kernel's installation makes an initramfs and a boot menu, which nobody wants here.
-    let find = || {
-        let kernels = directory.join("kernel/boot").read_dir().ok()?;
-        kernels
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
-    };
-    if let Some(kernel) = find() {
-        return Ok(kernel);
-    }
-    debian::unpack(
-        &debian::dependency(KERNEL, "linux-image-")?,
-        &directory.join("kernel"),
-    )?;
-    find().with_context(|| format!("the package behind {KERNEL} holds no vmlinuz"))
+    kernel()
 }
 
 /// Builds the test program of the backends, as `cargo test` does, and returns its path.
@@ -104,23 +89,17 @@ fn test_program() -> Result<PathBuf> {
 }
 
 /// What the emulated machine's file system holds, and the script that it runs.
-fn guest(directory: &Path, tests: &Path, program: &Path, filter: Option<&str>) -> Result<image::Guest> {
-    let mut guest = image::Guest::new(&format!(
+fn guest(directory: &Path, tests: &Path, program: &Path, filter: Option<&str>) -> Result<Guest> {
+    let mut guest = Guest::new(&format!(
         "export TWINFER_TEST_BACKEND={BACKEND} TWINFER_TEST_REDUCED=1\n\
          /programs/twinfer --quiet eval --json --tokens {} | {} grep -E '\"(backend|sha256)\"'\n\
          /programs/tests --test-threads=1 --include-ignored --show-output {}\n",
         eval::TOKENS,
-        image::BUSYBOX,
+        BUSYBOX,
         filter.unwrap_or_default()
     ))?;
     for (name, program) in [("tests", tests), ("twinfer", program)] {
-        // Most of a program is names for debuggers, and the emulated machine reads every byte of its image.
-        let stripped = directory.join(name);
-        run(command("strip").arg("-o").arg(&stripped).arg(program))?;
-        guest.file(&Path::new("/programs").join(name), &stripped)?;
-        for library in libraries(program)? {
-            guest.file(&library, &library)?;
-        }
+        guest.program(name, program, directory)?;
     }
     // Where the test looks for them: a path that was fixed when it was built.
     guest.directory(&root().join("engine"));
@@ -129,16 +108,6 @@ fn guest(directory: &Path, tests: &Path, program: &Path, filter: Option<&str>) -
         guest.file(&model, &model)?;
     }
     Ok(guest)
-}
-
-/// The shared libraries that a program needs, the loader among them.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    // "    libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", "    /lib64/ld-linux-x86-64.so.2 (0x…)"
-    Ok(output(command("ldd").arg(program))?
-        .lines()
-        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
-        .map(PathBuf::from)
-        .collect())
 }
 
 /// Whether what the machine printed means that the backend was compared and is exact.
@@ -167,7 +136,7 @@ fn judge(report: &str, digest: &str) -> Result<()> {
             .ok()
     });
     match passed {
-        Some(passed) if passed > 0 && has(&format!("{}0", image::EXIT)) => {
+        Some(passed) if passed > 0 && has(&format!("{}0", EXIT)) => {
             println!("{passed} tests passed on the emulated processor; the digest is the native one");
             Ok(())
         }

@@ -21,13 +21,14 @@ pub(crate) fn program() -> Result<PathBuf> {
 
 /// The digest that `program` prints here, with this backend.
 pub(crate) fn natively(program: &Path, backend: &str) -> Result<String> {
-    let (_, digest) = eval(command(program).args(["--backend", backend]))?;
+    let (_, digest) = eval(command(program).args(["--backend", backend]), &[])?;
     Ok(digest)
 }
 
-/// Evaluates with `command`, which runs the program: the backend that it took and the digest.
-pub(crate) fn eval(command: &mut Command) -> Result<(String, String)> {
-    let report = json(command.args(["eval", "--quiet", "--json", "--tokens", TOKENS]))?;
+/// Evaluates with `command`, which runs the program, and `options` of `eval`: the backend that it took and the digest.
+pub(crate) fn eval(command: &mut Command, options: &[&str]) -> Result<(String, String)> {
+    command.args(["eval", "--quiet", "--json", "--tokens", TOKENS]);
+    let report = json(command.args(options))?;
     let field = |name: &str| report[name].as_str().map(str::to_owned);
     field("backend")
         .zip(field("sha256"))

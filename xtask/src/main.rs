@@ -6,7 +6,9 @@ mod disasm;
 mod emulate;
 mod eval;
 mod fuzz;
+mod guest;
 mod node;
+mod numa;
 mod qemu;
 mod steps;
 mod test;
@@ -66,6 +68,16 @@ enum Command {
         #[arg(long, value_name = "PART", value_parser = part_of_name)]
         filter: Option<String>,
     },
+    /// Test --numa on emulated machines: two nodes of two cores with SMT, and four nodes of a core.
+    ///
+    /// Needs Debian or a relative on x86-64. QEMU boots a kernel on each machine, which runs the program in every mode; where
+    /// threads and pages are is the kernel's word. As root missing packages are installed; otherwise the command to run is
+    /// printed. Everything is kept in target/numa.
+    Numa {
+        /// End a machine after so many minutes; the run has failed then.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
     /// Check the compiled kernels: intended instructions, no calls in hot loops, nothing that would change a number.
     ///
     /// The program that is looked at is built in target/disasm.
@@ -118,6 +130,9 @@ fn main() -> ExitCode {
         Command::Emulate { minutes, filter } => qemu::find()
             .and_then(|()| qemu::run())
             .and_then(|()| emulate::emulate(Duration::from_secs(60 * minutes), filter.as_deref())),
+        Command::Numa { minutes } => {
+            numa::find().and_then(|()| numa::check(Duration::from_secs(60 * minutes)))
+        }
         Command::Disasm { show } => disasm::check(show.as_deref()),
         Command::Web { toolchain, keep_wasm } => web::build(web::Options { toolchain, keep_wasm }),
         Command::WebTest => return test::web(),

@@ -32,7 +32,7 @@ pub(crate) fn run() -> Result<()> {
     let program = eval::program()?;
     let want = eval::natively(&program, "scalar")?;
     for (processor, backend) in PROCESSORS {
-        let (taken, digest) = eval::eval(command(QEMU).args(["-cpu", processor]).arg(&program))?;
+        let (taken, digest) = eval::eval(command(QEMU).args(["-cpu", processor]).arg(&program), &[])?;
         println!("{processor}: backend {taken}, sha256 {digest}");
         if taken != backend {
             bail!("{processor} got the backend {taken}; {backend} is the best that it can run");

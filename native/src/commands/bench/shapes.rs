@@ -33,6 +33,7 @@ macro_rules! shapes {
 
 #[rustfmt::skip]
 shapes! {
+    "stories42m"     "llama"   8  512  1376  8  8  64  32000 true    1024    10000.0;
     "smollm2-135m"   "llama"  30  576  1536  9  3  64  49152 true    8192   100000.0;
     "smollm2-360m"   "llama"  32  960  2560 15  5  64  49152 true    8192   100000.0;
     "smollm2-1.7b"   "llama"  24 2048  8192 32 32  64  49152 true    8192   130000.0;
@@ -103,6 +104,7 @@ mod tests {
             ("llama-3.3-70b", 70.55),
             ("mistral-7b", 7.25),
             ("tinyllama-1.1b", 1.10),
+            ("stories42m", 0.0417),
             ("smollm2-135m", 0.135),
             ("qwen2.5-0.5b", 0.494),
             ("qwen2.5-7b", 7.62),
