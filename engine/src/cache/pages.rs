@@ -60,7 +60,9 @@ impl KvCache {
         [&self.k, &self.v].into_iter().flat_map(move |store| {
             let bytes = store.bytes();
             let heads = bytes.chunks_exact(bytes.len() / self.shape.n_heads);
-            heads.enumerate().map(move |(head, bytes)| (shares.node_of(head), bytes))
+            heads
+                .enumerate()
+                .map(move |(head, bytes)| (shares.node_of(head), bytes))
         })
     }
 

@@ -257,7 +257,10 @@ impl PackedMatrix {
                 shard.rows.start.max(self.rows.start) - self.rows.start
             })
         };
-        Some(Shares::at((0..=last).map(|node| if node == 0 { 0 } else { start(node) }), self.n()))
+        Some(Shares::at(
+            (0..=last).map(|node| if node == 0 { 0 } else { start(node) }),
+            self.n(),
+        ))
     }
 
     /// The form of the activations that it multiplies with.

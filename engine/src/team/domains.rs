@@ -86,7 +86,10 @@ impl Domain {
 
     /// Tells of operation `epoch`, which nobody can enter.
     pub(super) fn tell(&self, epoch: u32) {
-        self.gate.0.state.store(u64::from(epoch) << 32 | CLOSED, Ordering::SeqCst);
+        self.gate
+            .0
+            .state
+            .store(u64::from(epoch) << 32 | CLOSED, Ordering::SeqCst);
     }
 
     /// Looks for an operation after `seen`, and enters it.

@@ -158,11 +158,7 @@ impl Drop for Handle {
         self.0.stop.store(true, Ordering::SeqCst);
         let mut epoch = lock(&self.0.region);
         *epoch = epoch.wrapping_add(1);
-        self.0
-            .domains
-            .all
-            .iter()
-            .for_each(|domain| domain.tell(*epoch));
+        self.0.domains.all.iter().for_each(|domain| domain.tell(*epoch));
         let _guard = lock(&self.0.lock);
         self.0.wake.notify_all();
     }
@@ -462,7 +458,12 @@ mod tests {
 
     pub(super) fn teams() -> Vec<Team> {
         let mut teams: Vec<Team> = [1, 2, 3, 7].map(threads).into();
-        let nodes: [&[&[usize]]; 4] = [&[&[2, 2]], &[&[1], &[1]], &[&[3, 1], &[2]], &[&[1], &[1], &[1], &[2, 1]]];
+        let nodes: [&[&[usize]]; 4] = [
+            &[&[2, 2]],
+            &[&[1], &[1]],
+            &[&[3, 1], &[2]],
+            &[&[1], &[1], &[1], &[2, 1]],
+        ];
         teams.extend(nodes.map(placed));
         teams
     }

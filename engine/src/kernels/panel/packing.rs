@@ -68,9 +68,7 @@ pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<
     };
     match mapped.node {
         // Who writes to a page first places it.
-        Some(node) => packing
-            .team
-            .rows_on(node, memory.bytes(), panel_bytes, 1, fill)?,
+        Some(node) => packing.team.rows_on(node, memory.bytes(), panel_bytes, 1, fill)?,
         None => packing.team.rows(memory.bytes(), panel_bytes, 1, fill)?,
     }
     Ok(Shard {
