@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod compute;
 mod control_group;
+mod cpu_list;
 mod failure;
 mod generate;
 mod interrupt;
@@ -12,6 +13,7 @@ mod load;
 mod memory;
 mod output;
 mod output_file;
+mod prediction;
 mod progress;
 mod prompt;
 #[cfg(test)]

@@ -40,10 +40,12 @@ pub(crate) struct ContextSettings {
 }
 
 /// Which workers were asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct WorkerSettings {
     /// `None`: as many as suit the machine.
     pub(crate) n: Option<usize>,
+    /// The CPUs that workers are to be on, one each.
+    pub(crate) cpus: Option<Vec<usize>>,
     /// --pin, --no-pin, or neither.
     pub(crate) pinning: Option<bool>,
 }
@@ -87,6 +89,7 @@ impl From<GlobalArgs> for Settings {
     fn from(args: GlobalArgs) -> Self {
         let workers = WorkerSettings {
             n: args.threads(),
+            cpus: args.cpus.map(|list| list.0),
             pinning: args.pinning(),
         };
         Settings {
@@ -162,6 +165,10 @@ mod tests {
         assert_eq!(asked.verbosity, Verbosity::Quiet);
         assert_eq!(asked.context.cache, (CacheType::F16, CacheType::Q8_0));
         assert!(settings(&["-v"]).verbosity.is_verbose());
+        assert_eq!(
+            settings(&["--cpus", "0-2,8"]).workers.cpus,
+            Some(vec![0, 1, 2, 8])
+        );
         // Of two that exclude each other the last one counts.
         assert_eq!(settings(&["--no-pin", "--pin"]).workers.pinning, Some(true));
     }

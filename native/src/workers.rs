@@ -1,29 +1,87 @@
-//! The workers of a command: how many, on which CPUs, and the threads that they are.
+//! The workers of a command: how many, on which CPUs and nodes, and the threads that they are.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 
 use anyhow::{Context as _, Result};
 use twinfer_engine::team::Team;
 
+use crate::failure::Usage;
 use crate::settings::WorkerSettings;
 use crate::system;
-use crate::topology::Machine;
+use crate::topology::{Machine, Nodes};
 
 /// How many workers there are and where, on one machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Workers {
     pub(crate) n: usize,
     /// The CPU of each worker, or why workers have none of their own.
     pub(crate) pins: Result<Vec<usize>, &'static str>,
+    /// The node of each worker, counted from 0: an index into `node_ids`. Workers of a node stand side by side. All are 0
+    /// where workers have no CPUs of their own.
+    pub(crate) nodes: Vec<usize>,
+    /// The system's numbers of the nodes that workers are on, ascending; those that they may be on where they have no CPUs
+    /// of their own.
+    pub(crate) node_ids: Vec<usize>,
 }
 
 impl Workers {
-    pub(crate) fn of(settings: WorkerSettings, machine: &Machine) -> Self {
-        let n = settings.n.unwrap_or_else(|| machine.default_threads());
-        Workers {
+    /// On all nodes.
+    ///
+    /// # Errors
+    /// `--cpus` with CPUs that cannot be used, or with fewer than `--threads`.
+    pub(crate) fn of(settings: &WorkerSettings, machine: &Machine) -> Result<Self> {
+        Self::on(settings, machine, Nodes::All)
+    }
+
+    /// On some nodes, unless `--cpus` names CPUs, which then are on whatever nodes they are.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(crate) fn on(settings: &WorkerSettings, machine: &Machine, nodes: Nodes<'_>) -> Result<Self> {
+        let (n, pins) = match &settings.cpus {
+            None => {
+                let n = settings.n.unwrap_or_else(|| machine.default_threads(nodes));
+                (n, machine.pins(n, nodes, settings.pinning))
+            }
+            Some(cpus) => {
+                let mut cpus = machine.chosen(cpus).map_err(Usage)?;
+                let n = settings.n.unwrap_or(cpus.len());
+                if n > cpus.len() {
+                    let text = format!("--threads {n} are more than the {} CPUs of --cpus", cpus.len());
+                    return Err(Usage(text).into());
+                }
+                cpus.truncate(n);
+                // Those of a node side by side: siblings of several nodes stand behind all of their cores.
+                cpus.sort_by_key(|&cpu| machine.node_of(cpu));
+                (n, Ok(cpus))
+            }
+        };
+        let (nodes, node_ids) = match &pins {
+            Ok(pins) => {
+                let of: Vec<usize> = pins
+                    .iter()
+                    .map(|&cpu| machine.node_of(cpu).unwrap_or(0))
+                    .collect();
+                let ids: BTreeSet<usize> = of.iter().copied().collect();
+                let ids: Vec<usize> = ids.into_iter().collect();
+                let index = |node: &usize| ids.binary_search(node).unwrap_or(0);
+                (of.iter().map(index).collect(), ids)
+            }
+            Err(_) => {
+                let mut ids = machine.usable_nodes();
+                if let Nodes::These(these) = nodes {
+                    ids.retain(|id| these.contains(id));
+                }
+                (vec![0; n], ids)
+            }
+        };
+        Ok(Workers {
             n,
-            pins: machine.pins(n, settings.pinning),
-        }
+            pins,
+            nodes,
+            node_ids,
+        })
     }
 
     /// Starts the threads that load and compute.
@@ -99,4 +157,90 @@ fn start(n: usize, pins: &[usize]) -> Result<Team> {
         // Every thread waits for its job, so the receiver is there.
         let _ = workers[i - 1].send(job);
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_group::CpuSet;
+    use crate::topology::{Cpu, Kind, Node};
+
+    /// Two nodes, numbered 0 and 2, of two cores of two threads: CPUs 0, 1, 4, 5 and 2, 3, 6, 7.
+    fn machine() -> Machine {
+        let node_of = |cpu: usize| if cpu % 4 < 2 { 0 } else { 2 };
+        let cpus: Vec<Cpu> = (0..8)
+            .map(|id| Cpu {
+                id,
+                package: 0,
+                die: 0,
+                node: node_of(id),
+                l3: node_of(id),
+                core: id % 4,
+                kind: Kind::Fast,
+            })
+            .collect();
+        let nodes = [0, 2].map(|id| Node {
+            id,
+            cpus: (0..8).filter(|&cpu| node_of(cpu) == id).collect(),
+            memory: None,
+            distances: Vec::new(),
+        });
+        Machine {
+            cpus,
+            offline: vec![8],
+            nodes: nodes.into(),
+            allowed: (0..7).collect(),
+            allowed_nodes: vec![0, 2],
+            cpuset: CpuSet::default(),
+            quota: None,
+        }
+    }
+
+    fn settings(n: Option<usize>, cpus: Option<&[usize]>, pinning: Option<bool>) -> WorkerSettings {
+        WorkerSettings {
+            n,
+            cpus: cpus.map(Into::into),
+            pinning,
+        }
+    }
+
+    #[test]
+    fn workers_know_their_nodes() {
+        let of = |settings, nodes: Nodes<'_>| {
+            let workers = Workers::on(&settings, &machine(), nodes).unwrap();
+            assert_eq!(workers.nodes.len(), workers.n);
+            (workers.pins.ok(), workers.nodes, workers.node_ids)
+        };
+        let all = of(settings(None, None, None), Nodes::All);
+        assert_eq!(all, (Some(vec![0, 1, 2, 3]), vec![0, 0, 1, 1], vec![0, 2]));
+        // Alone, a node is the first one.
+        let one = of(settings(None, None, None), Nodes::These(&[2]));
+        assert_eq!(one, (Some(vec![2, 3]), vec![0, 0], vec![2]));
+        let free = of(settings(None, None, Some(false)), Nodes::These(&[2]));
+        assert_eq!(free, (None, vec![0, 0], vec![2]));
+        let few = of(settings(Some(3), None, None), Nodes::All);
+        assert_eq!(few, (None, vec![0, 0, 0], vec![0, 2]));
+    }
+
+    #[test]
+    fn named_cpus_are_the_workers() {
+        let of = |n, cpus: &[usize]| Workers::of(&settings(n, Some(cpus), None), &machine());
+        let workers = of(None, &[6, 2, 0, 4]).unwrap();
+        assert_eq!(workers.pins, Ok(vec![0, 4, 2, 6]));
+        assert_eq!(
+            (workers.n, workers.nodes, workers.node_ids),
+            (4, vec![0, 0, 1, 1], vec![0, 2])
+        );
+        // Fewer: cores first.
+        assert_eq!(of(Some(2), &[6, 2, 0, 4]).unwrap().pins, Ok(vec![0, 2]));
+        let error = |n, cpus: &[usize]| {
+            let error = of(n, cpus).unwrap_err();
+            assert!(error.is::<Usage>());
+            error.to_string()
+        };
+        assert!(error(Some(3), &[0, 1]).contains("more than the 2 CPUs"));
+        assert!(error(None, &[0, 8]).contains("CPUs 8 are offline"));
+        assert!(error(None, &[7]).contains("may not use CPUs 7"));
+        assert!(error(None, &[9, 10]).contains("no CPUs 9-10"));
+    }
 }

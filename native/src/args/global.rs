@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::Storage;
 
+use crate::cpu_list::parse_list;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
@@ -30,6 +32,11 @@ pub(crate) struct GlobalArgs {
     /// cores. Default: where workers take every core that this process may use and no control group limits its time.
     #[arg(long, global = true, overrides_with = "no_pin")]
     pub(crate) pin: bool,
+
+    /// Run the workers on these CPUs, one each, in the kernel's notation: 0-15,64-79. As many workers as CPUs, unless -t
+    /// says fewer: then physical cores come first.
+    #[arg(long, global = true, value_name = "LIST", value_parser = cpu_list, conflicts_with = "no_pin")]
+    pub(crate) cpus: Option<CpuList>,
 
     /// Leave the workers to the scheduler.
     #[arg(long, global = true, overrides_with = "pin")]
@@ -152,6 +159,17 @@ fn threads(text: &str) -> Result<Threads, String> {
         Ok(n @ 1..=1024i64) => Ok(Threads::These(n as usize)),
         _ if text.contains(',') => Err("expected one number from 1 to 1024: run it once for each".into()),
         _ => Err("expected a number from 1 to 1024, or 0 for all cores".into()),
+    }
+}
+
+/// CPUs by the system's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CpuList(pub(crate) Vec<usize>);
+
+fn cpu_list(text: &str) -> Result<CpuList, String> {
+    match parse_list(text) {
+        Some(cpus) if !cpus.is_empty() => Ok(CpuList(cpus)),
+        _ => Err("expected CPUs as the kernel lists them, such as 0-15,64-79".into()),
     }
 }
 
