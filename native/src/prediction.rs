@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
-use twinfer_engine::model::config::Config;
+use twinfer_engine::model::config::{Config, LayerConfig};
 use twinfer_engine::model::mixer::MixerConfig;
 
 use crate::limits::Allowed;
@@ -98,9 +98,9 @@ pub(crate) fn operations(config: &Config) -> usize {
     5 * config.layers.len() + 3
 }
 
-/// Multiplications of attention for a token that sees `depth` positions.
-fn attention(config: &Config, depth: f64) -> f64 {
-    let layers = config.layers.iter().map(|layer| {
+/// Multiplications of attention in some layers for a token that sees `depth` positions.
+fn attention(layers: &[LayerConfig], depth: f64) -> f64 {
+    let layers = layers.iter().map(|layer| {
         let MixerConfig::Attention(a) = &layer.mixer;
         let seen = match a.window {
             Some(window) if (window as f64) < depth => window as f64,
@@ -232,26 +232,31 @@ impl Description {
 
     /// The pass that makes a token with `depth` positions in the cache.
     pub(crate) fn decode(&self, allowed: &Allowed<'_>, depth: usize, mode: Mode) -> Pass {
-        let (layers, output) = allowed.work;
-        let bytes = layers.bytes + output.bytes + allowed.cache_bytes(depth);
-        let float = layers.float + output.float + attention(allowed.config, depth as f64);
+        let (every, asked) = allowed.work;
+        let bytes = every.bytes + asked.bytes + allowed.cache_bytes(depth);
+        let float = every.float + asked.float + attention(&allowed.config.layers, depth as f64);
         Pass {
             read: self.reading(bytes, mode),
-            compute: self.computing(layers.integer + output.integer, float, mode),
+            compute: self.computing(every.integer + asked.integer, float, mode),
             hand_overs: self.handing_over(allowed.config, mode),
         }
     }
 
-    /// All passes that read a prompt of `n`.
+    /// All passes that read a prompt of `n`. Of its last layer, and of the output matrix, only the last token meets more
+    /// than keys and values.
     pub(crate) fn prefill(&self, allowed: &Allowed<'_>, n: usize, mode: Mode) -> Pass {
-        let (layers, output) = allowed.work;
+        let (every, asked) = allowed.work;
         let passes = n.div_ceil(BATCH) as f64;
         let tokens = n as f64;
         // A token sees half of the prompt on average.
-        let float = tokens * (layers.float + attention(allowed.config, tokens / 2.0)) + output.float;
+        let seen = match allowed.config.layers.split_last() {
+            Some((_, others)) => attention(others, tokens / 2.0),
+            None => 0.0,
+        };
+        let float = tokens * (every.float + seen) + asked.float;
         Pass {
-            read: self.reading(passes * layers.bytes + output.bytes, mode),
-            compute: self.computing(tokens * layers.integer + output.integer, float, mode),
+            read: self.reading(passes * every.bytes + asked.bytes, mode),
+            compute: self.computing(tokens * every.integer + asked.integer, float, mode),
             hand_overs: passes * self.handing_over(allowed.config, mode),
         }
     }
@@ -310,7 +315,8 @@ mod tests {
             // A prompt of two passes: 15 G multiplications a token, the output matrix once, attention in f32.
             let prompt = machine.prefill(allowed, 600, Mode::Distribute);
             let integer = (600.0 * 15e9 + 1e9) / 100e9;
-            let float = 600.0 * attention(allowed.config, 300.0) / 10e9;
+            let (_, others) = allowed.config.layers.split_last().unwrap();
+            let float = 600.0 * attention(others, 300.0) / 10e9;
             close(prompt.compute, (integer + float) / 32.0 / 0.5);
             close(prompt.read, 15e9 / 200e9 / 0.8);
             close(prompt.hand_overs, 2.0 * operations * 5e-6);

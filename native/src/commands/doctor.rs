@@ -62,7 +62,7 @@ impl Subject {
     fn allowed(&self, settings: &Settings) -> Allowed<'_> {
         Allowed {
             config: &self.config,
-            work: TokenWork::of(&self.file),
+            work: TokenWork::of(&self.file, self.config.layers.len()),
             cache: settings.context.cache,
         }
     }

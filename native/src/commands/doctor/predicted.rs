@@ -44,7 +44,7 @@ impl Predicted<'_> {
 
     pub(super) fn text(&self) -> String {
         let m = self.machine;
-        let (layers, output) = self.allowed.work;
+        let (every, asked) = self.allowed.work;
         let mut out = format!(
             "{}, {}: {} of {} each on {}; a node reads {} GB/s, a core makes {} int8 and {} f32 GMAC/s\n",
             m.name,
@@ -59,8 +59,8 @@ impl Predicted<'_> {
         out += &format!(
             "{}: {:.2} GB of weights and {:.2} G multiplications a token, {} operations a pass\n\n",
             self.model,
-            (layers.bytes + output.bytes) / 1e9,
-            (layers.integer + layers.float + output.integer + output.float) / 1e9,
+            (every.bytes + asked.bytes) / 1e9,
+            (every.integer + every.float + asked.integer + asked.float) / 1e9,
             operations(self.allowed.config),
         );
         let deep = format!("tg @ d{}", self.depth);
