@@ -134,7 +134,9 @@ impl Numa {
         match (&self.nodes, self.placement) {
             (None, _) => "off".into(),
             (Some(nodes), Placement::Anywhere) => format!("node {}", write_list(nodes)).into(),
-            (Some(nodes), Placement::Distribute) => format!("distributed over nodes {}", write_list(nodes)).into(),
+            (Some(nodes), Placement::Distribute) => {
+                format!("distributed over nodes {}", write_list(nodes)).into()
+            }
             (Some(nodes), Placement::Mirror) => format!("mirrored on nodes {}", write_list(nodes)).into(),
         }
     }
@@ -181,6 +183,82 @@ impl Locality {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control_group::CpuSet;
+    use crate::topology::{Cpu, Kind, Node};
+
+    fn machine(nodes: &[(usize, usize, u64)]) -> Machine {
+        let mut cpus = Vec::new();
+        for &(node, cores, _) in nodes {
+            cpus.extend((0..cores).map(|core| Cpu {
+                id: 100 * node + core,
+                package: 0,
+                die: 0,
+                node,
+                l3: 100 * node,
+                core: 100 * node + core,
+                kind: Kind::Fast,
+            }));
+        }
+        let node = |&(id, _, memory): &(usize, usize, u64)| Node {
+            id,
+            cpus: cpus
+                .iter()
+                .filter(|cpu| cpu.node == id)
+                .map(|cpu| cpu.id)
+                .collect(),
+            memory: Some((memory << 30, memory << 30)),
+            distances: Vec::new(),
+        };
+        Machine {
+            offline: Vec::new(),
+            nodes: nodes.iter().map(node).collect(),
+            allowed: cpus.iter().map(|cpu| cpu.id).collect(),
+            allowed_nodes: nodes.iter().map(|node| node.0).collect(),
+            cpuset: CpuSet::default(),
+            quota: None,
+            cpus,
+        }
+    }
+
+    #[test]
+    fn modes_are_chosen_by_machine_and_model() {
+        let two = machine(&[(0, 8, 64), (1, 16, 64)]);
+        let choose = |mode, bytes| Numa::choose(mode, &two, bytes).unwrap();
+        let large = Some(20 << 30);
+        let auto = choose(NumaMode::Auto, large);
+        assert_eq!(
+            (auto.nodes, auto.placement),
+            (Some(vec![0, 1]), Placement::Distribute)
+        );
+        // Random weights: nobody knows yet how large.
+        assert_eq!(choose(NumaMode::Auto, None).placement, Placement::Distribute);
+        // A small model runs on the node with more cores.
+        let small = choose(NumaMode::Auto, Some(100 << 20));
+        assert_eq!((small.nodes, small.bound), (Some(vec![1]), true));
+        assert_eq!(choose(NumaMode::Isolate, large).nodes, Some(vec![1]));
+        assert_eq!(choose(NumaMode::Node(0), large).nodes, Some(vec![0]));
+        assert_eq!(choose(NumaMode::Mirror, large).placement, Placement::Mirror);
+        assert_eq!(choose(NumaMode::Off, large), Numa::OFF);
+        let error = Numa::choose(NumaMode::Node(7), &two, large).unwrap_err();
+        assert!(error.to_string().contains("this process may use 0-1"), "{error}");
+
+        // A small model that a node has no room for.
+        let narrow = machine(&[(0, 8, 0), (1, 8, 0)]);
+        let auto = Numa::choose(NumaMode::Auto, &narrow, Some(100 << 20)).unwrap();
+        assert_eq!(auto.placement, Placement::Distribute);
+        // Memory without cores is no node to compute on.
+        let one = machine(&[(0, 8, 64), (1, 0, 256)]);
+        assert_eq!(
+            Numa::choose(NumaMode::Distribute, &one, large).unwrap(),
+            Numa::OFF
+        );
+        assert!(Numa::choose(NumaMode::Node(1), &one, large).is_err());
+        // More than a team can know of.
+        let nodes: Vec<(usize, usize, u64)> = (0..MAX_NODES + 1).map(|node| (node, 1, 1)).collect();
+        let many = machine(&nodes);
+        assert_eq!(Numa::choose(NumaMode::Auto, &many, large).unwrap(), Numa::OFF);
+        assert!(Numa::choose(NumaMode::Distribute, &many, large).is_err());
+    }
 
     #[test]
     fn memory_of_this_process_is_somewhere() {
