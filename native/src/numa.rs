@@ -47,8 +47,8 @@ pub(crate) struct Numa {
     /// The nodes to compute on, by the system's numbers; `None` for all, of which nothing is known.
     pub(crate) nodes: Option<Vec<usize>>,
     pub(crate) placement: Placement,
-    /// Whether memory is taken from these nodes alone.
-    pub(crate) bound: bool,
+    /// The node that all memory is taken from as long as it has some.
+    pub(crate) preferred: Option<usize>,
 }
 
 impl Numa {
@@ -56,7 +56,7 @@ impl Numa {
     pub(crate) const OFF: Numa = Numa {
         nodes: None,
         placement: Placement::Anywhere,
-        bound: false,
+        preferred: None,
     };
 
     /// Chooses for a model whose weights have so many bytes, where that is known.
@@ -68,7 +68,7 @@ impl Numa {
         let one = |node: usize| Numa {
             nodes: Some(vec![node]),
             placement: Placement::Anywhere,
-            bound: true,
+            preferred: Some(node),
         };
         let all = |placement| {
             if usable.len() > MAX_NODES {
@@ -80,7 +80,7 @@ impl Numa {
             Ok(Numa {
                 nodes: Some(usable.clone()),
                 placement,
-                bound: false,
+                preferred: None,
             })
         };
         if let NumaMode::Node(node) = mode {
@@ -118,14 +118,15 @@ impl Numa {
         }
     }
 
-    /// Takes memory from these nodes alone from now on, in this thread and those that it starts: for `isolate`, before
-    /// anything is read. A note where the system refuses, as containers do.
-    pub(crate) fn bind(&self) -> Option<String> {
-        let nodes = self.nodes.as_deref().filter(|_| self.bound)?;
-        let error = system::bind_memory(nodes).err()?;
+    /// For `isolate`, before anything is read: takes memory from the one node from now on, in this thread and those that it
+    /// starts. What it has no room for comes from elsewhere and is slower; bound to the node, the process would be killed
+    /// instead. A note where the system refuses, as containers do: who writes to a page first still places it.
+    pub(crate) fn prefer(&self) -> Option<String> {
+        let node = self.preferred?;
+        let error = system::prefer_memory_of(node).err()?;
         Some(format!(
-            "note: --numa: memory is not bound to node {}: {error}; pages come from it as long as it has some",
-            write_list(nodes)
+            "note: --numa: the system does not let this process ask for memory of node {node}: {error}; its pages come from \
+             there as long as no other program has filled it"
         ))
     }
 
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(choose(NumaMode::Auto, None).placement, Placement::Distribute);
         // A small model runs on the node with more cores.
         let small = choose(NumaMode::Auto, Some(100 << 20));
-        assert_eq!((small.nodes, small.bound), (Some(vec![1]), true));
+        assert_eq!((small.nodes, small.preferred), (Some(vec![1]), Some(1)));
         assert_eq!(choose(NumaMode::Isolate, large).nodes, Some(vec![1]));
         assert_eq!(choose(NumaMode::Node(0), large).nodes, Some(vec![0]));
         assert_eq!(choose(NumaMode::Mirror, large).placement, Placement::Mirror);

@@ -11,7 +11,7 @@ mod platform;
 use std::path::Path;
 
 pub(crate) use platform::{
-    affinity, bind_memory, is_mount_point, lock, memlock_limit, nodes_of, populate, set_affinity,
+    affinity, is_mount_point, lock, memlock_limit, nodes_of, populate, prefer_memory_of, set_affinity,
     use_huge_pages,
 };
 

@@ -32,14 +32,14 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Those of a command, on the nodes that `--numa` and the model's size ask for. Binds this process to them where they are
-    /// to be the only ones.
+    /// Those of a command, on the nodes that `--numa` and the model's size ask for. Of one node it asks for its memory from now
+    /// on.
     ///
     /// # Errors
     /// As [`Self::of`] and [`Numa::choose`].
     pub(crate) fn for_command(settings: &Settings, machine: &Machine) -> Result<Self> {
         let numa = Numa::choose(settings.workers.numa, machine, settings.source.bytes())?;
-        if let Some(note) = numa.bind() {
+        if let Some(note) = numa.prefer() {
             settings.verbosity.note(&note);
         }
         Self::of(&settings.workers, machine, numa)

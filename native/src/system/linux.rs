@@ -86,20 +86,18 @@ pub(crate) fn nodes_of(bytes: &[&u8]) -> io::Result<Vec<Option<usize>>> {
     }
 }
 
-/// Has this thread, and those that it starts from now on, take memory from these nodes alone.
-pub(crate) fn bind_memory(nodes: &[usize]) -> io::Result<()> {
+/// Has this thread, and those that it starts from now on, take memory from this node as long as it has some.
+pub(crate) fn prefer_memory_of(node: usize) -> io::Result<()> {
     let mut mask = [0u64; 16];
-    for &node in nodes {
-        let word = mask
-            .get_mut(node / 64)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        *word |= 1 << (node % 64);
-    }
+    let word = mask
+        .get_mut(node / 64)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    *word |= 1 << (node % 64);
     // SAFETY: the call reads the mask, which has as many bits as are named.
     let done = unsafe {
         libc::syscall(
             libc::SYS_set_mempolicy,
-            libc::MPOL_BIND,
+            libc::MPOL_PREFERRED,
             mask.as_ptr(),
             64 * mask.len(),
         )
