@@ -199,7 +199,7 @@ impl Context {
         let mut of_cache = Buffers::made("the cache (a shorter context needs less)", memory);
         let mut of_pass = Buffers::made("the buffers of a pass (a smaller batch needs less)", memory);
         let Parts {
-            cache,
+            mut cache,
             workspace,
             batch,
             logits,
@@ -210,6 +210,9 @@ impl Context {
             &sizes,
             (&mut of_cache, &mut of_pass),
         )?;
+        if team.nodes() > 1 {
+            cache.place(&team)?;
+        }
         Ok(Context {
             model,
             team,
@@ -237,6 +240,11 @@ impl Context {
     /// The team that computes.
     pub fn team(&self) -> &Team {
         &self.team
+    }
+
+    /// The memory of keys and values, with the node of the team whose workers read it.
+    pub fn placed_cache(&self) -> Vec<(usize, &[u8])> {
+        self.cache.placed(&self.team)
     }
 
     /// An empty sequence. Its pages are taken as it grows, and given back by [`Self::close`].

@@ -76,6 +76,7 @@ impl<'a> Compute<'a> {
         let options = LoadOptions {
             backend: weights.backend.clone(),
             storage: weights.storage,
+            placement: self.workers.placement(),
             team: Some(self.team.clone()),
             memory: Some(Arc::clone(&self.pages) as _),
         };
@@ -99,6 +100,9 @@ impl<'a> Compute<'a> {
                 }
             ));
             let pins = match &self.workers.pins {
+                Ok(pins) if self.workers.numa.nodes.is_some() => {
+                    format!("on CPUs {}, {}", write_list(pins), self.workers.numa.describe())
+                }
                 Ok(pins) => format!("on CPUs {}", write_list(pins)),
                 Err(why) => format!("not pinned: {why}"),
             };

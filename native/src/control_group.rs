@@ -1,10 +1,45 @@
-//! The limits of the control group that this process is in: its share of time, and its memory. A group is limited by
-//! those above it as well, so that the least counts.
+//! The limits of the control group that this process is in: its share of time, its memory, the CPUs and nodes that it may
+//! use. A group is limited by those above it as well, so that the least counts.
 //!
 //! All is read from files under a root, so that tests can stand another machine there.
 
 use std::fs::read_to_string;
 use std::path::Path;
+
+use crate::cpu_list::parse_list;
+
+/// CPUs, and nodes whose memory may be used, ascending; `None` where no group says anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CpuSet {
+    pub(crate) cpus: Option<Vec<usize>>,
+    pub(crate) nodes: Option<Vec<usize>>,
+}
+
+/// What the control group and those above it leave of the machine.
+pub(crate) fn cpu_set(root: &Path) -> CpuSet {
+    let common = |read| {
+        let found = each_group(root, "cpuset", &["cpuset"], read);
+        found
+            .into_iter()
+            .reduce(|a: Vec<usize>, b| a.into_iter().filter(|x| b.contains(x)).collect())
+    };
+    CpuSet {
+        cpus: common([
+            |group| listed(group, &["cpuset.cpus.effective"]),
+            |group| listed(group, &["cpuset.effective_cpus", "cpuset.cpus"]),
+        ]),
+        nodes: common([
+            |group| listed(group, &["cpuset.mems.effective"]),
+            |group| listed(group, &["cpuset.effective_mems", "cpuset.mems"]),
+        ]),
+    }
+}
+
+/// The list in the first of some files that is there. An empty one says nothing: nobody has set it.
+fn listed(group: &Path, files: &[&str]) -> Option<Vec<usize>> {
+    let list = |file: &&str| parse_list(&read_to_string(group.join(file)).ok()?);
+    files.iter().find_map(list).filter(|list| !list.is_empty())
+}
 
 /// The least share of time that a control group or one above it is limited to, in CPUs.
 pub(crate) fn cpu_quota(root: &Path) -> Option<f64> {
@@ -35,7 +70,8 @@ fn each_group<T>(
         };
         let relative = Path::new(path.trim_start_matches('/'));
         let (hierarchies, read): (&[&str], _) = if controllers.is_empty() {
-            (&[""], read[0])
+            // Beside hierarchies of version 1 that of version 2 has a directory of its own.
+            (&["", "unified"], read[0])
         } else if controllers.split(',').any(|name| name == controller) {
             (hierarchies, read[1])
         } else {

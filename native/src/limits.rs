@@ -105,7 +105,7 @@ pub(crate) fn measure(
 pub(crate) fn buffer(team: &Team, memory: &dyn Memory) -> Result<Bytes> {
     let free = system::available_memory().unwrap_or(BUFFER * 4);
     let bytes = if free / 4 < BUFFER { free / 4 } else { BUFFER } as usize / READ_PIECE * READ_PIECE;
-    let mut memory = memory.zeroed(bytes)?;
+    let mut memory = memory.zeroed(bytes, None)?;
     team.rows(memory.bytes(), READ_PIECE, 1, |_, out| {
         for (i, byte) in out.iter_mut().enumerate() {
             *byte = i as u8;

@@ -47,6 +47,15 @@ impl ModelSource {
         }
     }
 
+    /// Bytes of the model's files; `None` where they are not there, which opening them says.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        let len = |path: &PathBuf| Some(std::fs::metadata(path).ok()?.len());
+        match self {
+            ModelSource::BuiltIn => Some(BUILT_IN.0.len() as u64),
+            ModelSource::File(path) => part_paths(path).ok()?.iter().map(len).sum(),
+        }
+    }
+
     /// Opens and parses the model's files. Nothing but the headers is read.
     pub(crate) fn open(&self) -> Result<ModelFile> {
         match self {

@@ -4,14 +4,17 @@ mod args;
 mod commands;
 mod compute;
 mod control_group;
+mod cpu_list;
 mod failure;
 mod generate;
 mod interrupt;
 mod limits;
 mod load;
 mod memory;
+mod numa;
 mod output;
 mod output_file;
+mod prediction;
 mod progress;
 mod prompt;
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Matrices lie one after the other, so that all of it can be huge pages: in mappings of their own the ends would be small
-//! pages, and the memory of huge ones would reach beyond them. What no matrix has touched takes no memory.
+//! pages, and the memory of huge ones would reach beyond them. What no matrix has touched takes no memory. What is for a
+//! node has reservations of its own: a page is on one node.
 #![allow(unsafe_code)] // mapping files, and disjoint parts of one mapping
 
 use std::fs::File;
@@ -80,10 +81,11 @@ impl Owner for FileMap {
 #[derive(Debug)]
 pub(crate) struct Pages {
     huge: bool,
-    open: Mutex<Option<Open>>,
+    /// Of what is for no node, of the first node, of the second, ...
+    open: Mutex<Vec<Option<Open>>>,
 }
 
-/// The reservation that matrices are put into at present.
+/// A reservation that matrices are put into at present.
 #[derive(Debug)]
 struct Open {
     map: Arc<MmapRaw>,
@@ -96,7 +98,7 @@ impl Pages {
     pub(crate) fn new(huge: bool) -> Self {
         Pages {
             huge,
-            open: Mutex::new(None),
+            open: Mutex::default(),
         }
     }
 
@@ -123,15 +125,20 @@ impl Pages {
 }
 
 impl Memory for Pages {
-    fn zeroed(&self, len: usize) -> twinfer_engine::Result<Box<dyn Buffer>> {
+    fn zeroed(&self, len: usize, node: Option<usize>) -> twinfer_engine::Result<Box<dyn Buffer>> {
         if len == 0 {
-            return Heap.zeroed(0);
+            return Heap.zeroed(0, node);
         }
         let refused = || Error::Memory {
             what: "packed weights".into(),
             bytes: len as u64,
         };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = node.map_or(0, |node| node + 1);
+        if open.len() <= of {
+            open.resize_with(of + 1, || None);
+        }
+        let open = &mut open[of];
         let fits = |open: &Open| {
             open.next
                 .checked_add(len)
@@ -204,7 +211,11 @@ mod tests {
                 RESERVATION - HUGE_PAGE,
                 RESERVATION + 9,
             ];
-            let mut buffers: Vec<_> = sizes.iter().map(|&size| pages.zeroed(size).unwrap()).collect();
+            let mut buffers: Vec<_> = sizes
+                .iter()
+                .enumerate()
+                .map(|(i, &size)| pages.zeroed(size, [None, Some(0), Some(2)][i % 3]).unwrap())
+                .collect();
             for (i, (buffer, &size)) in buffers.iter_mut().zip(&sizes).enumerate() {
                 let bytes = buffer.bytes();
                 assert_eq!(bytes.len(), size);
@@ -226,7 +237,7 @@ mod tests {
             }
         }
         assert!(matches!(
-            Pages::new(false).zeroed(usize::MAX),
+            Pages::new(false).zeroed(usize::MAX, None),
             Err(Error::Memory { .. })
         ));
     }

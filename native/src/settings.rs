@@ -8,6 +8,7 @@ use twinfer_engine::kernels::Storage;
 
 use crate::args::{GlobalArgs, HugePages};
 use crate::load::ModelSource;
+use crate::numa::NumaMode;
 use crate::output;
 
 /// What every command can be told.
@@ -40,12 +41,15 @@ pub(crate) struct ContextSettings {
 }
 
 /// Which workers were asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct WorkerSettings {
     /// `None`: as many as suit the machine.
     pub(crate) n: Option<usize>,
+    /// The CPUs that workers are to be on, one each.
+    pub(crate) cpus: Option<Vec<usize>>,
     /// --pin, --no-pin, or neither.
     pub(crate) pinning: Option<bool>,
+    pub(crate) numa: NumaMode,
 }
 
 /// How weights are made ready.
@@ -87,7 +91,9 @@ impl From<GlobalArgs> for Settings {
     fn from(args: GlobalArgs) -> Self {
         let workers = WorkerSettings {
             n: args.threads(),
+            cpus: args.cpus.map(|list| list.0),
             pinning: args.pinning(),
+            numa: args.numa,
         };
         Settings {
             source: match args.model {
@@ -162,6 +168,10 @@ mod tests {
         assert_eq!(asked.verbosity, Verbosity::Quiet);
         assert_eq!(asked.context.cache, (CacheType::F16, CacheType::Q8_0));
         assert!(settings(&["-v"]).verbosity.is_verbose());
+        assert_eq!(
+            settings(&["--cpus", "0-2,8"]).workers.cpus,
+            Some(vec![0, 1, 2, 8])
+        );
         // Of two that exclude each other the last one counts.
         assert_eq!(settings(&["--no-pin", "--pin"]).workers.pinning, Some(true));
     }

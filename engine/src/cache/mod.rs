@@ -27,6 +27,7 @@ pub use sequences::{CheckpointId, SeqId};
 
 use crate::batch::{Input, Row};
 use crate::memory::Buffers;
+use crate::team::Team;
 use crate::{Error, Result};
 use pages::Group;
 use prefix::PrefixIndex;
@@ -160,6 +161,23 @@ impl Cache {
             pass: 0,
             in_pass: Vec::new(),
         })
+    }
+
+    /// Places the memory of keys and values on the nodes of those who will read it: heads are split between nodes.
+    pub(crate) fn place(&mut self, team: &Team) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| match layer {
+            LayerCache::Kv(cache) => cache.place(team),
+        })
+    }
+
+    /// The memory of keys and values, with the node of those who read it.
+    pub(crate) fn placed(&self, team: &Team) -> Vec<(usize, &[u8])> {
+        let layers = self.layers.iter();
+        layers
+            .flat_map(|layer| match layer {
+                LayerCache::Kv(cache) => cache.placed(team),
+            })
+            .collect()
     }
 
     /// An empty sequence.

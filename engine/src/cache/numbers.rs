@@ -69,6 +69,24 @@ impl Store {
         })
     }
 
+    /// All of its memory.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Store::F32(v) => bytemuck::cast_slice(v),
+            Store::F16(v) => bytemuck::cast_slice(v),
+            Store::Q8(v) => v,
+        }
+    }
+
+    /// As [`Self::bytes`], to write to.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Store::F32(v) => bytemuck::cast_slice_mut(v),
+            Store::F16(v) => bytemuck::cast_slice_mut(v),
+            Store::Q8(v) => v,
+        }
+    }
+
     /// Bytes of a page of vectors of `dim`.
     pub(super) fn page_bytes(ty: CacheType, dim: usize) -> usize {
         match ty {

@@ -6,6 +6,7 @@ use super::pool::PagePool;
 use super::{KEYS, KvShape, Pool, Sizes, VALUES};
 use crate::kernels::{BLOCK, KvBlock};
 use crate::memory::Buffers;
+use crate::team::Team;
 use crate::{Error, Result};
 
 /// Positions behind a window that stay in the cache, so that a rollback of that many finds what it needs.
@@ -37,6 +38,31 @@ impl KvCache {
             v: Store::make(sizes.type_v, all, shape.dim_v, VALUES, buffers)?,
             shape,
             pages,
+        })
+    }
+
+    /// Has each head's memory written to by workers of the node that will read it: who writes to a page first places it.
+    pub(super) fn place(&mut self, team: &Team) -> Result<()> {
+        const PAGE: usize = 4096;
+        for store in [&mut self.k, &mut self.v] {
+            let bytes = store.bytes_mut();
+            let head = bytes.len() / self.shape.n_heads;
+            team.rows(bytes, head, 1, |_, part| {
+                part.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The memory of each head, with the node of those who read it.
+    pub(super) fn placed(&self, team: &Team) -> impl Iterator<Item = (usize, &[u8])> {
+        let shares = team.shares(self.shape.n_heads, 1);
+        [&self.k, &self.v].into_iter().flat_map(move |store| {
+            let bytes = store.bytes();
+            let heads = bytes.chunks_exact(bytes.len() / self.shape.n_heads);
+            heads
+                .enumerate()
+                .map(move |(head, bytes)| (shares.node_of(head), bytes))
         })
     }
 

@@ -45,6 +45,14 @@ impl ModelFile {
         })
     }
 
+    /// Headers without data: enough for what a model is and what it will take, not to load it.
+    ///
+    /// # Errors
+    /// Parts that do not belong together.
+    pub fn from_headers(headers: Vec<Gguf>) -> Result<Self> {
+        Ok(Self::from_tensors(GgufSet::new(headers)?, HashMap::new()))
+    }
+
     /// Headers with the data of some tensors: what a stream kept of a model. The others are as if not there to read.
     pub(crate) fn from_tensors(set: GgufSet, tensors: HashMap<String, Bytes>) -> Self {
         ModelFile {

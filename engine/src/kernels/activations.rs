@@ -336,7 +336,9 @@ impl Operand {
             });
         }
         let x = all.rows(rows);
-        let mut out = [Columns::of(out, n, weight.grain(), weight)];
-        team.products(&mut out, |weight, mut tile, _| weight.matmul(&x, &mut tile))
+        let mut out = [Columns::of(out, n, weight.grain(), weight).placed(weight.shares())];
+        team.products(&mut out, |weight, node, mut tile, _| {
+            weight.matmul(&x, node, &mut tile);
+        })
     }
 }

@@ -75,11 +75,27 @@ pub enum Storage {
     Mapped,
 }
 
+/// On which nodes' memory packed weights lie, for a team on several nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// On any: where the workers that happen to pack them are.
+    #[default]
+    Anywhere,
+    /// Each node has the rows that its workers multiply with.
+    Distribute,
+    /// Each node has all of them.
+    Mirror,
+}
+
 /// How weights are made ready: whether they are copied, by whom, and into which memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Packing<'a> {
     /// Whether.
     pub storage: Storage,
+    /// On which nodes.
+    pub placement: Placement,
+    /// The rows before these, and the rows of the whole matrix, where it comes in pieces.
+    pub piece: Option<(usize, usize)>,
     /// By whom: its workers share the rows, and whoever writes to a page first places it.
     pub team: &'a Team,
     /// Into which memory.
@@ -91,6 +107,8 @@ impl<'a> Packing<'a> {
     pub fn on_heap(storage: Storage, team: &'a Team) -> Self {
         Packing {
             storage,
+            placement: Placement::Anywhere,
+            piece: None,
             team,
             memory: &Heap,
         }

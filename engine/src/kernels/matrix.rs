@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use super::{ActFormat, Activations, MatmulKernel, Packing};
+use super::{ActFormat, Activations, MatmulKernel, Packing, Placement};
 use crate::memory::Bytes;
 use crate::quant::GgmlType;
-use crate::team::Tile;
+use crate::team::{Shares, Tile};
 use crate::{Error, Result};
 
 /// A weight matrix of n rows (outputs) of k, ready to compute with.
 ///
-/// It is a list of row-range shards: wasm32 caps one allocation at 2 GiB, and NUMA wants one per node. A view of some
-/// of its rows (a fused tensor's part) shares the bytes.
+/// It is a list of row-range shards: wasm32 caps one allocation at 2 GiB, and NUMA wants one per node, or all of them on
+/// each. A view of some of its rows (a fused tensor's part) shares the bytes.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
     ty: GgmlType,
@@ -19,6 +19,8 @@ pub struct PackedMatrix {
     /// Rows of the underlying shards that this view shows.
     rows: Range<usize>,
     shards: Vec<Shard>,
+    /// The same on the nodes after the first, where each has a copy.
+    mirrors: Vec<Vec<Shard>>,
     kernel: &'static dyn MatmulKernel,
 }
 
@@ -27,6 +29,8 @@ pub struct PackedMatrix {
 pub(crate) struct Shard {
     /// The rows, as counted over the whole matrix.
     pub(crate) rows: Range<usize>,
+    /// The node on whose memory they are placed.
+    pub(crate) node: Option<usize>,
     pub(crate) ty: GgmlType,
     /// Bytes per row in `data`.
     pub(crate) row_bytes: usize,
@@ -42,6 +46,17 @@ impl Shard {
     pub(crate) fn row(&self, row: usize) -> &[u8] {
         let start = (row - self.rows.start) * self.row_bytes;
         &self.data[start..start + self.row_bytes]
+    }
+
+    /// Some rows of a shard that is not packed, counted over the whole matrix, for a node.
+    fn part(&self, rows: Range<usize>, node: usize) -> Result<Shard> {
+        let at = |row: usize| (row - self.rows.start) * self.row_bytes;
+        Ok(Shard {
+            data: self.data.slice(at(rows.start)..at(rows.end))?,
+            rows,
+            node: Some(node),
+            ..self.clone()
+        })
     }
 }
 
@@ -72,6 +87,7 @@ impl PackedMatrix {
         }
         let shard = Shard {
             rows: 0..n,
+            node: None,
             ty,
             row_bytes,
             k,
@@ -83,22 +99,61 @@ impl PackedMatrix {
             k,
             rows: 0..n,
             shards: vec![shard],
+            mirrors: Vec::new(),
             kernel,
         })
     }
 
     /// The same matrix in the layout that its kernel is fastest with, where it has one; else unchanged. The rows are split
-    /// between the team's workers.
+    /// between the team's workers, and lie on the nodes that `packing` says.
     pub(crate) fn packed(mut self, packing: &Packing<'_>) -> Result<Self> {
-        let mut shards = Vec::new();
-        for shard in &self.shards {
-            match self.kernel.pack(shard, packing)? {
-                Some(mut packed) => shards.append(&mut packed),
-                None => return Ok(self),
+        let nodes = packing.team.nodes();
+        let placement = match nodes {
+            1 => Placement::Anywhere,
+            _ => packing.placement,
+        };
+        let copies = match placement {
+            Placement::Mirror => nodes,
+            _ => 1,
+        };
+        let mut packed = Vec::new();
+        for copy in 0..copies {
+            let mut shards = Vec::new();
+            for shard in &self.shards {
+                let parts = match placement {
+                    Placement::Anywhere => vec![shard.clone()],
+                    Placement::Distribute => self.cut(shard, packing)?,
+                    Placement::Mirror => vec![shard.part(shard.rows.clone(), copy)?],
+                };
+                for part in &parts {
+                    match self.kernel.pack(part, packing)? {
+                        Some(mut packed) => shards.append(&mut packed),
+                        None => return Ok(self),
+                    }
+                }
+            }
+            packed.push(shards);
+        }
+        let mut packed = packed.into_iter();
+        self.shards = packed.next().unwrap_or_default();
+        self.mirrors = packed.collect();
+        Ok(self)
+    }
+
+    /// A shard's rows, node by node: each node's as many as its workers are.
+    fn cut(&self, shard: &Shard, packing: &Packing<'_>) -> Result<Vec<Shard>> {
+        let (before, all) = packing.piece.unwrap_or((0, self.n()));
+        let shares = packing.team.shares(all, self.grain());
+        let mut parts = Vec::new();
+        for node in 0..packing.team.nodes() {
+            let share = shares.of(node);
+            let own = share.start.saturating_sub(before)..share.end.saturating_sub(before);
+            let rows = overlap(&shard.rows, &own);
+            if !rows.is_empty() {
+                parts.push(shard.part(rows, node)?);
             }
         }
-        self.shards = shards;
-        Ok(self)
+        Ok(parts)
     }
 
     /// Matrices of one backend, type and depth as one: their rows one after the other. What a stream delivers in pieces.
@@ -126,10 +181,14 @@ impl PackedMatrix {
                 )));
             }
             whole.rows.end += part.n();
-            whole.shards.extend(part.shards.into_iter().map(|mut shard| {
+            let moved = |mut shard: Shard| {
                 shard.rows = shard.rows.start + n..shard.rows.end + n;
                 shard
-            }));
+            };
+            whole.shards.extend(part.shards.into_iter().map(moved));
+            for (whole, part) in whole.mirrors.iter_mut().zip(part.mirrors) {
+                whole.extend(part.into_iter().map(moved));
+            }
         }
         Ok(whole)
     }
@@ -138,6 +197,7 @@ impl PackedMatrix {
     /// for computing, which would leave outputs as they are.
     pub(crate) fn shape_only(mut self, n: usize) -> Self {
         self.shards.clear();
+        self.mirrors.clear();
         self.rows = 0..n;
         self
     }
@@ -162,7 +222,7 @@ impl PackedMatrix {
         self.ty
     }
 
-    /// Bytes of the rows that this view shows.
+    /// Bytes of the rows that this view shows, counted once where there are copies.
     pub fn bytes(&self) -> usize {
         self.shards
             .iter()
@@ -172,7 +232,35 @@ impl PackedMatrix {
 
     /// The rows' memory, as it lies: in the file's layout or in panels. Of a view, that of the shards that it is in.
     pub fn data(&self) -> impl Iterator<Item = Bytes> {
-        self.shards.iter().map(|shard| shard.data.clone())
+        self.all_shards().map(|shard| shard.data.clone())
+    }
+
+    /// As [`Self::data`], of what is placed on a node, with that node.
+    pub fn placed(&self) -> impl Iterator<Item = (usize, Bytes)> {
+        self.all_shards()
+            .filter_map(|shard| Some((shard.node?, shard.data.clone())))
+    }
+
+    fn all_shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().chain(self.mirrors.iter().flatten())
+    }
+
+    /// Which of its outputs are computed on which node; `None` for any. The last node's end with the last output.
+    pub(crate) fn shares(&self) -> Option<Shares> {
+        if !self.mirrors.is_empty() {
+            return None;
+        }
+        let last = self.shards.last()?.node?;
+        let start = |node: usize| {
+            let first = self.shards.iter().find(|shard| shard.node >= Some(node));
+            first.map_or(self.n(), |shard| {
+                shard.rows.start.max(self.rows.start) - self.rows.start
+            })
+        };
+        Some(Shares::at(
+            (0..=last).map(|node| if node == 0 { 0 } else { start(node) }),
+            self.n(),
+        ))
     }
 
     /// The form of the activations that it multiplies with.
@@ -196,17 +284,16 @@ impl PackedMatrix {
             });
         }
         let rows = self.rows.start + rows.start..self.rows.start + rows.end;
-        let shards = self
-            .shards
-            .iter()
-            .filter(|s| !overlap(&s.rows, &rows).is_empty())
-            .cloned()
-            .collect();
+        let of = |shards: &Vec<Shard>| {
+            let seen = shards.iter().filter(|s| !overlap(&s.rows, &rows).is_empty());
+            seen.cloned().collect()
+        };
         Ok(PackedMatrix {
             ty: self.ty,
             k: self.k,
+            shards: of(&self.shards),
+            mirrors: self.mirrors.iter().map(of).collect(),
             rows,
-            shards,
             kernel: self.kernel,
         })
     }
@@ -235,11 +322,12 @@ impl PackedMatrix {
         }
     }
 
-    /// Computes a tile of `x * self^T`; the tile's columns are rows of this view.
-    pub(crate) fn matmul(&self, x: &Activations<'_>, out: &mut Tile<'_>) {
+    /// Computes a tile of `x * self^T` by a worker of a node; the tile's columns are rows of this view.
+    pub(crate) fn matmul(&self, x: &Activations<'_>, node: usize, out: &mut Tile<'_>) {
         let columns = out.columns();
         let rows = self.rows.start + columns.start..self.rows.start + columns.end;
-        for shard in &self.shards {
+        let mirror = node.checked_sub(1).and_then(|node| self.mirrors.get(node));
+        for shard in mirror.unwrap_or(&self.shards) {
             let part = overlap(&shard.rows, &rows);
             if !part.is_empty() {
                 let mut tile = out.part(part.start - rows.start..part.end - rows.start);

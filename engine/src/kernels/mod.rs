@@ -34,7 +34,7 @@ pub use attention::{
     BLOCK, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries, SPAN, attend_scratch,
 };
 pub(crate) use backend::MatmulKernel;
-pub use backend::{Activation, Backend, Packing, RopeKind, Storage};
+pub use backend::{Activation, Backend, Packing, Placement, RopeKind, Storage};
 pub use matrix::PackedMatrix;
 
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.

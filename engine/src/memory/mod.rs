@@ -16,11 +16,12 @@ use crate::{Error, Result};
 /// Where a platform puts packed weights (natively pages of its own choice, in the browser the heap), and what it does for other
 /// large memory.
 pub trait Memory: Send + Sync + std::fmt::Debug {
-    /// `len` zeros that start at a multiple of [`ALIGNMENT`]. Whoever writes to a page first places it.
+    /// `len` zeros that start at a multiple of [`ALIGNMENT`]. Whoever writes to a page first places it: what is for different
+    /// nodes lies on different pages.
     ///
     /// # Errors
     /// [`Error::Memory`] where there is not so much.
-    fn zeroed(&self, len: usize) -> Result<Box<dyn Buffer>>;
+    fn zeroed(&self, len: usize, node: Option<usize>) -> Result<Box<dyn Buffer>>;
 
     /// Told of much memory of the heap that nobody has written to yet and that is used all over: a platform may ask for larger
     /// pages.
@@ -50,7 +51,7 @@ struct HeapBuffer {
 }
 
 impl Memory for Heap {
-    fn zeroed(&self, len: usize) -> Result<Box<dyn Buffer>> {
+    fn zeroed(&self, len: usize, _: Option<usize>) -> Result<Box<dyn Buffer>> {
         // Room to start at a cache line.
         let memory: Vec<u8> = zeros("packed weights", len.saturating_add(ALIGNMENT))?;
         let start = memory.as_ptr().align_offset(ALIGNMENT) % ALIGNMENT;
@@ -112,14 +113,14 @@ mod tests {
     #[test]
     fn the_heap_gives_aligned_zeros() {
         for len in [0, 1, 63, 64, 65, 4096] {
-            let mut buffer = Heap.zeroed(len).unwrap();
+            let mut buffer = Heap.zeroed(len, None).unwrap();
             assert!(buffer.bytes().iter().all(|byte| *byte == 0));
             assert!(buffer.bytes().as_ptr().addr().is_multiple_of(ALIGNMENT));
             buffer.bytes().fill(7);
             let bytes = buffer.freeze().unwrap();
             assert_eq!(&*bytes, &vec![7; len]);
         }
-        assert!(matches!(Heap.zeroed(usize::MAX), Err(Error::Memory { .. })));
+        assert!(matches!(Heap.zeroed(usize::MAX, None), Err(Error::Memory { .. })));
     }
 
     #[test]

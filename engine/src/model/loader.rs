@@ -19,7 +19,7 @@ use super::config::Config;
 use super::weights::{Matrices, Weights, in_tensor};
 use super::{LoadOptions, Model};
 use crate::gguf::{GgufSet, ModelFile, TensorInfo};
-use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Storage, select};
+use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Placement, Storage, select};
 use crate::memory::{self, Bytes, Memory};
 use crate::quant::GgmlType;
 use crate::team::Team;
@@ -86,6 +86,7 @@ impl Wanted {
 pub struct Loader {
     backend: &'static dyn Backend,
     storage: Storage,
+    placement: Placement,
     team: Team,
     memory: Arc<dyn Memory>,
     set: GgufSet,
@@ -134,6 +135,7 @@ impl Loader {
         let mut loader = Loader {
             backend,
             storage: options.storage,
+            placement: options.placement,
             team: options.team(),
             memory: options.memory(),
             set: file.into_set(),
@@ -307,8 +309,11 @@ impl Loader {
         let whole = self.rows_done == wanted.info.n_rows();
         if wanted.matrix {
             let (ty, k) = (wanted.info.ty, wanted.info.row_len());
+            let before = self.rows_done - rows;
             let packing = Packing {
                 storage: self.storage,
+                placement: self.placement,
+                piece: Some((before, wanted.info.n_rows())),
                 team: &self.team,
                 memory: &*self.memory,
             };

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::gguf::ModelFile;
-use crate::kernels::{Backend, PackedMatrix, Packing, Storage, select};
+use crate::kernels::{Backend, PackedMatrix, Packing, Placement, Storage, select};
 use crate::memory::{Bytes, Heap, Memory};
 use crate::team::Team;
 use config::Config;
@@ -38,6 +38,8 @@ pub struct LoadOptions {
     pub backend: Option<String>,
     /// Where the weights lie.
     pub storage: Storage,
+    /// On which nodes packed weights lie, where the team is on several.
+    pub placement: Placement,
     /// Who packs the weights; `None` for the calling thread alone.
     pub team: Option<Team>,
     /// Where packed weights lie; `None` for the heap.
@@ -96,6 +98,8 @@ impl Model {
             backend,
             packing: Packing {
                 storage: options.storage,
+                placement: options.placement,
+                piece: None,
                 team: &team,
                 memory: &*memory,
             },
@@ -132,6 +136,11 @@ impl Model {
     /// The memory of all bound matrices, as large pieces: what decoding a token reads.
     pub fn weight_data(&self) -> Vec<Bytes> {
         self.weights.matrices().flat_map(PackedMatrix::data).collect()
+    }
+
+    /// Of that memory, what is placed on a node of the team, with the node.
+    pub fn placed_weights(&self) -> Vec<(usize, Bytes)> {
+        self.weights.matrices().flat_map(PackedMatrix::placed).collect()
     }
 
     /// Number of weights in all bound matrices.

@@ -118,8 +118,8 @@ impl<P: Probe> Run<'_, P> {
             }
         }
         let x = self.acts.view(x, k);
-        ops.team.products(products, |task, out, second| {
-            task.run(ops.backend, &x, out, second);
+        ops.team.products(products, |task, node, out, second| {
+            task.run(ops.backend, &x, node, out, second);
         })
     }
 

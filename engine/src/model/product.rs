@@ -40,7 +40,7 @@ pub(super) fn product_from<'a>(linear: &'a Linear, first: usize, out: &'a mut [f
         rows: first..first + out.len() / n,
         gate: None,
     };
-    Columns::of(out, n, linear.weight.grain(), task)
+    Columns::of(out, n, linear.weight.grain(), task).placed(linear.weight.shares())
 }
 
 /// `gate` = f(x times its matrix) * `up`, and `up` = x times its own. The matrices have one shape.
@@ -56,7 +56,9 @@ pub(super) fn gated<'a>(
         gate: Some(Gate { up, activation }),
     };
     let grain = linear.weight.grain().max(up.weight.grain());
-    Columns::of(gate, n, grain, task).with(up_out)
+    Columns::of(gate, n, grain, task)
+        .with(up_out)
+        .placed(linear.weight.shares())
 }
 
 impl Task<'_> {
@@ -65,18 +67,20 @@ impl Task<'_> {
         std::iter::once(self.linear).chain(self.gate.as_ref().map(|gate| gate.up))
     }
 
-    /// A piece: of the rows `x` its own, some columns of the outputs, and of the second outputs where there are any.
+    /// A piece, by a worker of a node: of the rows `x` its own, some columns of the outputs, and of the second outputs where
+    /// there are any.
     pub(super) fn run(
         &self,
         backend: &dyn Backend,
         x: &Activations<'_>,
+        node: usize,
         mut out: Tile<'_>,
         second: Option<Tile<'_>>,
     ) {
         let x = x.rows(self.rows.clone());
-        self.linear.apply(&x, &mut out);
+        self.linear.apply(&x, node, &mut out);
         if let (Some(gate), Some(mut ups)) = (&self.gate, second) {
-            gate.up.apply(&x, &mut ups);
+            gate.up.apply(&x, node, &mut ups);
             for row in 0..out.rows() {
                 backend.gate(gate.activation, out.row(row), ups.row(row));
             }
@@ -86,8 +90,8 @@ impl Task<'_> {
 
 impl Linear {
     /// A tile of the product, scaled, and its part of the bias.
-    fn apply(&self, x: &Activations<'_>, tile: &mut Tile<'_>) {
-        self.weight.matmul(x, tile);
+    fn apply(&self, x: &Activations<'_>, node: usize, tile: &mut Tile<'_>) {
+        self.weight.matmul(x, node, tile);
         if let Some(scale) = self.scale {
             for row in 0..tile.rows() {
                 tile.row(row).iter_mut().for_each(|y| *y *= scale);

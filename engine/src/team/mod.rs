@@ -5,29 +5,37 @@
 //! The others stay with the team: between two operations of a pass they spin for a moment, then they park, so that an
 //! operation costs two cache-line hand-overs, no task spawn and no allocation.
 //!
-//! Work is handed out in ranges to whoever asks. The caller closes an operation when no range is left and waits only for
-//! workers that have entered it: one that the system has not scheduled in time delays nobody, so a team larger than the
-//! machine does not collapse.
+//! Work is handed out in ranges to whoever asks. The caller, who leads an operation, closes it when no range is left and waits
+//! only for workers that have entered it: one that the system has not scheduled in time delays nobody, so a team larger than
+//! the machine does not collapse.
+//!
+//! On a large machine a team knows where its workers are ([`Place`]). Those that share a last-level cache, a *domain*, have
+//! a gate and a list of work of their own (`domains`), so that no cache line is written by all; a worker whose domain has
+//! nothing left helps the others of its node. Nodes do not help one another: what is placed on a node's memory is read by
+//! its workers alone.
 //!
 //! Only rows are split, never the depth of a sum: which worker computes a row, and in which order, moves no number.
 //!
-//! `outputs` says how an operation's outputs are split. The two files hold the crate's one unsafe idea about threads: a
+//! `outputs` says how an operation's outputs are split. These files hold the crate's one unsafe idea about threads: a
 //! borrowed closure, and disjoint parts of one output slice, are handed to other threads for as long as the operation waits
 //! for them.
 #![allow(unsafe_code)]
 
+mod domains;
 mod outputs;
 
+pub use domains::{MAX_NODES, Place, Shares};
 pub use outputs::{Columns, Piece, RowTile, Tile, Tiled};
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, Result, math};
+use domains::{Domain, Domains, Seen};
 
 /// Looks in the time of one on x86, whose spin-loop hint takes some 10 ns. WebAssembly has no such hint.
 const LOOKS: u32 = if cfg!(target_arch = "wasm32") { 10 } else { 1 };
@@ -82,16 +90,8 @@ fn pause(spins: u32) {
     }
 }
 
-/// Bit of [`Shared::gate`]: nobody may enter.
-const CLOSED: u32 = 1 << 31;
-
 struct Shared {
-    /// Counts operations. A worker that sees a new value tries to enter.
-    epoch: Padded<AtomicU32>,
-    /// Workers inside the present operation, and [`CLOSED`].
-    gate: Padded<AtomicU32>,
-    /// The present operation; written by the leader while the gate is closed and nobody is inside.
-    job: UnsafeCell<Option<Job>>,
+    domains: Domains,
     /// Workers parked on `wake`, and whether the leader is parked on `done`.
     sleepers: AtomicUsize,
     leader_sleeps: AtomicBool,
@@ -100,18 +100,39 @@ struct Shared {
     wake: Condvar,
     done: Condvar,
     failed: Mutex<Option<Error>>,
-    /// Held by the leader for one operation: one at a time.
-    region: Mutex<()>,
+    /// Held by the leader for one operation: one at a time. The number of the last one.
+    region: Mutex<u32>,
     /// Per worker.
     waited: Box<[Padded<Waited>]>,
 }
 
-// SAFETY: `job` is the only field that is not Sync by itself. The leader writes it while the gate is closed and empty;
-// a worker reads it only between entering the gate and leaving it.
-unsafe impl Sync for Shared {}
-// SAFETY: as above; the raw pointer in `job` is dereferenced only inside the gate, while the borrow it was made from is
-// kept alive by `operate`.
-unsafe impl Send for Shared {}
+impl Shared {
+    /// Something has failed: what nobody has taken yet is left.
+    fn fail(&self) {
+        self.domains.all.iter().for_each(Domain::drop_work);
+    }
+
+    /// Whether every domain's part of the operation is done.
+    fn finish(&self) -> bool {
+        self.domains.all.iter().all(Domain::finish)
+    }
+
+    /// Wakes the leader, if it sleeps.
+    fn wake_leader(&self) {
+        if self.leader_sleeps.load(Ordering::SeqCst) {
+            let _guard = lock(&self.lock);
+            self.done.notify_all();
+        }
+    }
+
+    /// Wakes the workers that sleep.
+    fn wake_workers(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _guard = lock(&self.lock);
+            self.wake.notify_all();
+        }
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A poisoned lock guards no invariant here: every value behind one is valid at any time.
@@ -135,7 +156,9 @@ struct Handle(Arc<Shared>);
 impl Drop for Handle {
     fn drop(&mut self) {
         self.0.stop.store(true, Ordering::SeqCst);
-        self.0.epoch.0.fetch_add(1, Ordering::SeqCst);
+        let mut epoch = lock(&self.0.region);
+        *epoch = epoch.wrapping_add(1);
+        self.0.domains.all.iter().for_each(|domain| domain.tell(*epoch));
         let _guard = lock(&self.0.lock);
         self.0.wake.notify_all();
     }
@@ -158,14 +181,18 @@ impl Team {
     /// `spawn` is called `n - 1` times with a worker's index (1 to `n - 1`) and a closure that must run on a thread of
     /// its own until the team is dropped; threads of a pool with fewer free threads than that would leave operations
     /// waiting for ever.
-    pub fn new(n: usize, mut spawn: impl FnMut(usize, Box<dyn FnOnce() + Send>)) -> Self {
+    pub fn new(n: usize, spawn: impl FnMut(usize, Box<dyn FnOnce() + Send>)) -> Self {
+        Self::placed(&vec![Place::default(); n], spawn)
+    }
+
+    /// As [`Self::new`], of workers whose places are known; the first one is the caller's.
+    pub fn placed(places: &[Place], mut spawn: impl FnMut(usize, Box<dyn FnOnce() + Send>)) -> Self {
+        let n = places.len();
         if n <= 1 {
             return Self::single();
         }
         let shared = Arc::new(Shared {
-            epoch: Padded(AtomicU32::new(0)),
-            gate: Padded(AtomicU32::new(CLOSED)),
-            job: UnsafeCell::new(None),
+            domains: Domains::new(places),
             sleepers: AtomicUsize::new(0),
             leader_sleeps: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -173,7 +200,7 @@ impl Team {
             wake: Condvar::new(),
             done: Condvar::new(),
             failed: Mutex::new(None),
-            region: Mutex::new(()),
+            region: Mutex::new(0),
             waited: (0..n).map(|_| Padded(Waited::default())).collect(),
         });
         for index in 1..n {
@@ -191,6 +218,18 @@ impl Team {
         self.n
     }
 
+    /// Number of nodes that they are on.
+    pub fn nodes(&self) -> usize {
+        self.inner.as_ref().map_or(1, |handle| handle.0.domains.nodes())
+    }
+
+    /// The node of each worker, counted from 0 without gaps in the order of [`Place::node`].
+    pub fn node_of(&self, worker: usize) -> usize {
+        self.inner
+            .as_ref()
+            .map_or(0, |handle| handle.0.domains.node_of(worker))
+    }
+
     /// What each worker has spent on waiting since the team was made; one entry, of nothing, for a team of one.
     pub fn waits(&self) -> Vec<Waits> {
         let waits = |w: &Padded<Waited>| Waits {
@@ -203,35 +242,36 @@ impl Team {
         }
     }
 
-    /// Runs `f` on the caller and on every worker that comes in time, until the caller's own `f` returns; then waits for
-    /// those inside. `f` gets the worker's index, the caller's is 0; it must leave nothing undone when the caller's has
-    /// returned.
-    fn operate(&self, f: &(dyn Fn(usize) + Sync)) -> Result<()> {
+    /// Runs `f` on the caller and on every worker that comes in time; then waits for those inside, and until nothing is left
+    /// of what the domains were given. `f` gets the worker's index, the caller's is 0; it returns when nothing is left to take
+    /// for that worker.
+    fn operate(&self, work: Option<(&Shares, usize)>, f: &(dyn Fn(usize) + Sync)) -> Result<()> {
         if IN_REGION.get() {
             return Err(Error::InvalidInput {
                 what: "a team's operation was started from inside another one".into(),
             });
         }
-        let Some(handle) = &self.inner else {
+        let (Some(handle), Some((shares, each))) = (&self.inner, work) else {
             return guarded(f, 0);
         };
         let shared = &*handle.0;
-        let _region = lock(&shared.region);
-        // SAFETY: lengthens the closure's lifetime for the workers. They use it only inside the gate, and this function
-        // does not return (or unwind: `guarded` catches) before the gate is closed and empty.
+        let mut region = lock(&shared.region);
+        *region = region.wrapping_add(1);
+        shared.domains.give(shares, each);
+        // SAFETY: lengthens the closure's lifetime for the workers. They use it only inside a gate, and this function
+        // does not return (or unwind: `guarded` catches) before all gates are closed and empty.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
-        // SAFETY: the gate is closed and empty, so no worker reads `job` now.
-        unsafe { *shared.job.get() = Some(job) };
-        shared.gate.0.store(0, Ordering::SeqCst);
-        shared.epoch.0.fetch_add(1, Ordering::SeqCst);
-        if shared.sleepers.load(Ordering::SeqCst) > 0 {
-            let _guard = lock(&shared.lock);
-            shared.wake.notify_all();
+        for domain in &shared.domains.all {
+            // SAFETY: as above; all gates have been closed and empty since the operation before.
+            unsafe { domain.open(*region, job) };
         }
+        shared.wake_workers();
         let own = guarded(f, 0);
-        shared.gate.0.fetch_or(CLOSED, Ordering::SeqCst);
+        if own.is_err() {
+            shared.fail();
+        }
         let (mut spins, mut parked) = (0, false);
-        while shared.gate.0.load(Ordering::Acquire) != CLOSED {
+        while !shared.finish() {
             spins += 1;
             if spins < SPINS {
                 pause(spins);
@@ -240,7 +280,7 @@ impl Team {
             parked = true;
             let mut guard = lock(&shared.lock);
             shared.leader_sleeps.store(true, Ordering::SeqCst);
-            while shared.gate.0.load(Ordering::SeqCst) != CLOSED {
+            while !shared.finish() {
                 guard = shared.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
             }
             shared.leader_sleeps.store(false, Ordering::SeqCst);
@@ -250,7 +290,8 @@ impl Team {
         own.and(other.map_or(Ok(()), Err))
     }
 
-    /// Splits `items` into ranges of at least `grain` (the last may be shorter) and hands them out to whoever is free.
+    /// Splits `items` into ranges of at least `grain` (the last may be shorter) and hands them out to whoever is free. Of a
+    /// team on several nodes the first ones go to the first node, and so on.
     ///
     /// # Errors
     /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside an
@@ -261,21 +302,44 @@ impl Team {
 
     /// Hands out ranges of `each` items: `f(worker, range)`.
     fn hand_out(&self, items: usize, each: usize, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
+        if self.inner.is_none() || items <= each {
+            return self.alone(items, f);
+        }
+        self.hand_out_shares(&self.shares(items, each), each, f)
+    }
+
+    /// All of it by the caller. Still an operation, of one worker, so that a panic becomes an error and nesting is seen.
+    fn alone(&self, items: usize, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
         if items == 0 {
             return Ok(());
         }
-        if self.n == 1 || items <= each {
-            // Still an operation, of one worker, so that a panic becomes an error and nesting is seen.
-            return Self::single().operate(&|worker| f(worker, 0..items));
+        self.operate(None, &|worker| f(worker, 0..items))
+    }
+
+    /// The nodes' shares of items that are handed out by `each`.
+    pub(crate) fn shares(&self, items: usize, each: usize) -> Shares {
+        match &self.inner {
+            Some(handle) => handle.0.domains.shares(items, each),
+            None => Shares::only(0, items),
         }
-        let next = AtomicUsize::new(0);
-        self.operate(&|worker| {
-            loop {
-                let start = next.fetch_add(each, Ordering::Relaxed);
-                if start >= items {
-                    break;
+    }
+
+    /// Hands out ranges of `each` items, those of a node's share to its workers.
+    fn hand_out_shares(
+        &self,
+        shares: &Shares,
+        each: usize,
+        f: impl Fn(usize, Range<usize>) + Sync,
+    ) -> Result<()> {
+        let Some(handle) = &self.inner else {
+            return self.alone(shares.0[1], f);
+        };
+        let domains = &handle.0.domains;
+        self.operate(Some((shares, each)), &|worker| {
+            for domain in domains.from_worker(worker) {
+                while let Some(range) = domain.take(each) {
+                    f(worker, range);
                 }
-                f(worker, start..items.min(start + each));
             }
         })
     }
@@ -317,56 +381,52 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 /// A worker's life.
 fn work(shared: &Shared, index: usize) {
+    let domain = shared.domains.of_worker(index);
     let mut seen = 0;
     loop {
         let (mut spins, mut parked) = (0, false);
-        let mut epoch = shared.epoch.0.load(Ordering::Acquire);
-        while epoch == seen {
+        let job = loop {
+            match domain.enter(seen) {
+                Seen::Same => (),
+                Seen::Entered(epoch, job) => {
+                    seen = epoch;
+                    break job;
+                }
+                // Too late for that one; perhaps in time for the next: either is whole.
+                Seen::Missed(epoch) => {
+                    seen = epoch;
+                    if shared.stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                }
+            }
             spins += 1;
             if spins < SPINS {
                 pause(spins);
-            } else {
-                parked = true;
-                let mut guard = lock(&shared.lock);
-                // Counted before `epoch` is looked at again; the leader moves `epoch` before it reads the count. One of
-                // the two sees the other (both SeqCst), so no wake-up is lost.
-                shared.sleepers.fetch_add(1, Ordering::SeqCst);
-                while shared.epoch.0.load(Ordering::SeqCst) == seen {
-                    guard = shared.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
-                }
-                shared.sleepers.fetch_sub(1, Ordering::SeqCst);
+                continue;
             }
-            epoch = shared.epoch.0.load(Ordering::Acquire);
-        }
+            parked = true;
+            let mut guard = lock(&shared.lock);
+            // Counted before the gate is looked at again; the leader opens it before it reads the count. One of the two
+            // sees the other (both SeqCst), so no wake-up is lost.
+            shared.sleepers.fetch_add(1, Ordering::SeqCst);
+            while domain.epoch() == seen {
+                guard = shared.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            shared.sleepers.fetch_sub(1, Ordering::SeqCst);
+            drop(guard);
+        };
         shared.waited[index].0.add(spins, parked);
-        seen = epoch;
-        if shared.stop.load(Ordering::SeqCst) {
-            return;
-        }
-        // Too late for the operation that moved `epoch`? Then perhaps in time for the next; either is whole.
-        let enter = |gate: u32| (gate & CLOSED == 0).then_some(gate + 1);
-        if shared
-            .gate
-            .0
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter)
-            .is_err()
-        {
-            continue;
-        }
-        // SAFETY: inside the gate; entering it was ordered after the leader's write of `job`.
-        let job = unsafe { *shared.job.get() };
         if let Some(job) = job {
             // SAFETY: the closure outlives the operation: `operate` waits until this worker has left the gate.
             let f = unsafe { &*job };
             if let Err(error) = guarded(f, index) {
                 *lock(&shared.failed) = Some(error);
+                shared.fail();
             }
         }
-        if shared.gate.0.fetch_sub(1, Ordering::SeqCst) == CLOSED + 1
-            && shared.leader_sleeps.load(Ordering::SeqCst)
-        {
-            let _guard = lock(&shared.lock);
-            shared.done.notify_all();
+        if domain.leave() {
+            shared.wake_leader();
         }
     }
 }
@@ -381,13 +441,45 @@ mod tests {
         })
     }
 
+    /// Workers of some nodes, each with some caches of one or more workers.
+    fn placed(nodes: &[&[usize]]) -> Team {
+        let mut places = Vec::new();
+        for (node, caches) in nodes.iter().enumerate() {
+            for (cache, workers) in caches.iter().enumerate() {
+                places.extend(std::iter::repeat_n(Place { node, cache }, *workers));
+            }
+        }
+        // Not in order: the caller's place is the last node's.
+        places.reverse();
+        Team::placed(&places, |_, f| {
+            std::thread::spawn(f);
+        })
+    }
+
+    pub(super) fn teams() -> Vec<Team> {
+        let mut teams: Vec<Team> = [1, 2, 3, 7].map(threads).into();
+        let nodes: [&[&[usize]]; 4] = [
+            &[&[2, 2]],
+            &[&[1], &[1]],
+            &[&[3, 1], &[2]],
+            &[&[1], &[1], &[1], &[2, 1]],
+        ];
+        teams.extend(nodes.map(placed));
+        teams
+    }
+
     #[test]
     fn more_workers_than_cores_lose_nothing() {
         // Many short operations, each of which must see the results of the one before; workers come and go, park and wake.
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         // Miri runs one thread at a time, a thousand times slower.
         let (workers, rounds) = if cfg!(miri) { (3, 10) } else { (4 * cores, 3000) };
-        let team = threads(workers);
+        for team in [threads(workers), placed(&[&[1, 1], &[1]])] {
+            many_short_operations(&team, rounds);
+        }
+    }
+
+    fn many_short_operations(team: &Team, rounds: u32) {
         let mut out = vec![0u32; 64];
         for round in 0..rounds {
             team.rows(&mut out, 1, 1, |_, part| {
@@ -401,7 +493,7 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
         }
-        assert!(out.iter().all(|v| *v == 3000));
+        assert!(out.iter().all(|v| *v == rounds));
     }
 
     #[test]
@@ -429,8 +521,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_and_the_team_goes_on() {
-        let team = threads(2);
-        for _ in 0..3 {
+        for team in [threads(2), placed(&[&[1], &[1]]), placed(&[&[1, 1], &[2, 1]])] {
             let error = team
                 .ranges(100, 1, |range| assert!(!range.contains(&57), "row 57 fails"))
                 .unwrap_err();

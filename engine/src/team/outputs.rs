@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::Team;
+use super::{MAX_NODES, Shares, Team, chunk};
 use crate::{Error, Result};
 
 impl Team {
@@ -22,6 +22,17 @@ impl Team {
         grain: usize,
         f: impl Fn(Range<usize>, &mut [T]) + Sync,
     ) -> Result<()> {
+        self.split_rows(None, out, row_len, grain, f)
+    }
+
+    fn split_rows<T: Send>(
+        &self,
+        node: Option<usize>,
+        out: &mut [T],
+        row_len: usize,
+        grain: usize,
+        f: impl Fn(Range<usize>, &mut [T]) + Sync,
+    ) -> Result<()> {
         if row_len == 0 || !out.len().is_multiple_of(row_len) {
             return Err(Error::InvalidInput {
                 what: format!(
@@ -32,48 +43,85 @@ impl Team {
         }
         let n_rows = out.len() / row_len;
         let base = Raw(out.as_mut_ptr());
-        self.ranges(n_rows, grain, |rows| {
+        let part = |rows: Range<usize>| {
             let base = &base;
-            // SAFETY: `ranges` hands out disjoint ranges within 0..n_rows, so the parts do not overlap and lie inside
-            // `out`, which stays exclusively borrowed until `ranges` returns. T: Send lets another thread have them.
+            // SAFETY: disjoint ranges within 0..n_rows are handed out, so the parts do not overlap and lie inside `out`,
+            // which stays exclusively borrowed until the operation is over. T: Send lets another thread have them.
             let part = unsafe {
                 std::slice::from_raw_parts_mut(base.0.add(rows.start * row_len), rows.len() * row_len)
             };
             f(rows, part);
-        })
+        };
+        match node.filter(|node| *node < self.nodes()) {
+            Some(node) if self.nodes() > 1 => {
+                let each = chunk(n_rows, grain, self.n);
+                self.hand_out_shares(&Shares::only(node, n_rows), each, |_, rows| part(rows))
+            }
+            _ => self.ranges(n_rows, grain, part),
+        }
+    }
+
+    /// As [`Team::rows`], by the workers of one node alone: who writes to memory first places it.
+    pub fn rows_on<T: Send>(
+        &self,
+        node: usize,
+        out: &mut [T],
+        row_len: usize,
+        grain: usize,
+        f: impl Fn(Range<usize>, &mut [T]) + Sync,
+    ) -> Result<()> {
+        self.split_rows(Some(node), out, row_len, grain, f)
     }
 
     /// Splits the columns of some outputs between the workers in one operation: the shape of matrix products whose weights'
-    /// rows are divided. `f(by, tile, second)` gets some columns of one of `outs`, the first a multiple of the largest
-    /// grain, and the same columns of its second output where it has one.
+    /// rows are divided. `f(by, node, tile, second)` gets the node of the worker, some columns of one of `outs`, the first a
+    /// multiple of the largest grain, and the same columns of its second output where it has one. Columns that are placed
+    /// on a node ([`Columns::placed`]) go to its workers.
     ///
     /// # Errors
     /// As [`Team::rows`]; also if an output and its second one differ in length.
     pub fn products<P: Sync>(
         &self,
         outs: &mut [Columns<'_, P>],
-        f: impl Fn(&P, Tile<'_>, Option<Tile<'_>>) + Sync,
+        f: impl Fn(&P, usize, Tile<'_>, Option<Tile<'_>>) + Sync,
     ) -> Result<()> {
-        // The outputs' columns stand one after the other, each output at a multiple of the grain.
+        // On each node its columns of the outputs stand one after the other, each output's at a multiple of the grain.
         let grain = outs.iter().map(|out| out.grain).max().unwrap_or(1).max(1);
-        let mut end = 0;
-        for out in &mut *outs {
-            out.check()?;
-            out.start = end;
-            end += out.n.next_multiple_of(grain);
+        let nodes = self.nodes();
+        let (mut starts, mut end) = ([0; MAX_NODES], 0);
+        for (node, start) in starts.iter_mut().enumerate().take(nodes) {
+            *start = end;
+            for out in &mut *outs {
+                out.check()?;
+                // What was placed for a team on more nodes is anyone's.
+                let placed = |shares: &Shares| nodes > 1 && shares.0[nodes] == out.n;
+                if node == 0 && !out.shares.as_ref().is_some_and(placed) {
+                    out.shares = Some(self.shares(out.n, grain));
+                }
+                out.start[node] = end;
+                end += out.on(node).len().next_multiple_of(grain);
+            }
         }
+        let shares = Shares::at(starts[..nodes].iter().copied(), end);
         let outs = &*outs;
-        self.ranges(end, grain, |range| {
+        let each = chunk(end, grain, self.n);
+        let run = |worker, range: Range<usize>| {
+            let node = self.node_of(worker);
             for out in outs {
-                let first = range.start.max(out.start);
-                let last = range.end.min(out.start + out.n);
+                let (own, start) = (out.on(node), out.start[node]);
+                let first = range.start.max(start);
+                let last = range.end.min(start + own.len());
                 if first < last {
-                    let columns = first - out.start..last - out.start;
+                    let columns = own.start + first - start..own.start + last - start;
                     let second = out.second.as_ref().map(|(base, _)| out.tile(base, &columns));
-                    f(&out.by, out.tile(&out.first, &columns), second);
+                    f(&out.by, node, out.tile(&out.first, &columns), second);
                 }
             }
-        })
+        };
+        match nodes {
+            1 => self.hand_out(end, each, run),
+            _ => self.hand_out_shares(&shares, each, run),
+        }
     }
 
     /// Splits a row-major matrix of rows of `n` into cells of `rows` x `columns` (the last ones may be smaller), each of
@@ -258,8 +306,10 @@ pub struct Columns<'a, P> {
     /// Elements of a row.
     n: usize,
     grain: usize,
-    /// Where its columns stand among those of an operation.
-    start: usize,
+    /// Which columns are which node's; `None` for any.
+    shares: Option<Shares>,
+    /// Where each node's columns stand among those of an operation.
+    start: [usize; MAX_NODES],
     borrow: std::marker::PhantomData<&'a mut [f32]>,
 }
 
@@ -273,9 +323,19 @@ impl<'a, P> Columns<'a, P> {
             second: None,
             n,
             grain,
-            start: 0,
+            shares: None,
+            start: [0; MAX_NODES],
             borrow: std::marker::PhantomData,
         }
+    }
+
+    /// Columns that lie on the nodes of the team: where what makes them does.
+    pub fn placed(self, shares: Option<Shares>) -> Self {
+        Columns { shares, ..self }
+    }
+
+    fn on(&self, node: usize) -> Range<usize> {
+        self.shares.map_or(0..self.n, |shares| shares.of(node))
     }
 
     /// Hands out the same columns of another output with them.
@@ -368,13 +428,13 @@ impl<T> Tile<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::threads;
+    use super::super::Shares;
+    use super::super::tests::{teams, threads};
     use super::{Columns, Piece, RowTile, Tiled};
 
     #[test]
     fn every_row_is_computed_once() {
-        for n in [1, 2, 3, 7] {
-            let team = threads(n);
+        for team in teams() {
             for rows in [0, 1, 2, 15, 16, 17, 1000] {
                 let mut out = vec![0u32; rows * 3];
                 for _ in 0..20 {
@@ -393,12 +453,58 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_a_node_is_done_by_its_workers() {
+        for team in teams() {
+            let node_of_this = |threads: &std::sync::Mutex<Vec<(std::thread::ThreadId, usize)>>, node| {
+                let mut threads = threads.lock().unwrap();
+                let id = std::thread::current().id();
+                match threads.iter().find(|(thread, _)| *thread == id) {
+                    Some((_, known)) => assert_eq!(*known, node),
+                    None => threads.push((id, node)),
+                }
+            };
+            let threads = std::sync::Mutex::new(Vec::new());
+            for node in 0..team.nodes() {
+                for rows in [1, 2, 100] {
+                    let mut out = vec![0u8; rows];
+                    team.rows_on(node, &mut out, 1, 1, |_, part| {
+                        node_of_this(&threads, node);
+                        part.iter_mut().for_each(|v| *v += 1);
+                    })
+                    .unwrap();
+                    assert!(out.iter().all(|v| *v == 1));
+                }
+            }
+            // All columns of one product on the last node, those of another one anywhere, those of a third split unevenly.
+            let last = team.nodes() - 1;
+            let (mut a, mut b, mut c) = (vec![0.0; 64], vec![0.0; 64], vec![0.0; 64]);
+            let uneven = Shares::at((0..=last).map(|node| 16 * node), 64);
+            let mut outs = [
+                Columns::of(&mut a, 64, 16, 'a').placed(Some(Shares::only(last, 64))),
+                Columns::of(&mut b, 32, 16, 'b'),
+                Columns::of(&mut c, 64, 16, 'c').placed(Some(uneven)),
+            ];
+            team.products(&mut outs, |by, node, mut tile, _| {
+                node_of_this(&threads, node);
+                match by {
+                    'a' => assert_eq!(node, last),
+                    'c' if node < last => assert_eq!(tile.columns(), 16 * node..16 * (node + 1)),
+                    'c' => assert!(tile.columns().start >= 16 * last),
+                    _ => (),
+                }
+                (0..tile.rows()).for_each(|row| tile.row(row).iter_mut().for_each(|v| *v += 1.0));
+            })
+            .unwrap();
+            assert!([a, b, c].iter().flatten().all(|v| *v == 1.0));
+        }
+    }
+
+    #[test]
     fn columns_are_disjoint_and_whole() {
-        for n in [1, 3] {
-            let team = threads(n);
+        for team in teams() {
             let (mut a, mut b) = (vec![0.0; 5 * 100], vec![0.0; 3 * 7]);
             let mut outs = [Columns::of(&mut a, 100, 16, 100), Columns::of(&mut b, 7, 8, 7)];
-            team.products(&mut outs, |width, mut tile, second| {
+            team.products(&mut outs, |width, _, mut tile, second| {
                 assert!(second.is_none());
                 assert!(tile.columns().start.is_multiple_of(16));
                 for row in 0..tile.rows() {
@@ -416,14 +522,13 @@ mod tests {
 
     #[test]
     fn a_second_output_comes_with_the_same_columns() {
-        for n in [1, 3] {
-            let team = threads(n);
+        for team in teams() {
             let (mut a, mut b, mut c) = (vec![0.0; 4 * 50], vec![1.0; 4 * 50], vec![0.0; 4 * 9]);
             let mut outs = [
                 Columns::of(&mut a, 50, 8, true).with(&mut b),
                 Columns::of(&mut c, 9, 8, false),
             ];
-            team.products(&mut outs, |two, mut a, b| {
+            team.products(&mut outs, |two, _, mut a, b| {
                 assert_eq!(*two, b.is_some());
                 let Some(mut b) = b else {
                     return (0..4).for_each(|row| a.row(row).iter_mut().for_each(|c| *c += 1.0));
@@ -454,19 +559,18 @@ mod tests {
             Columns::of(&mut [], 0, 8, ()),
             Columns::of(&mut [0.0; 100], 50, 8, ()).with(&mut b),
         ] {
-            assert!(team.products(&mut [outs], |(), _, _| ()).is_err());
+            assert!(team.products(&mut [outs], |(), _, _, _| ()).is_err());
         }
-        team.products(&mut [] as &mut [Columns<'_, ()>], |(), _, _| ())
+        team.products(&mut [] as &mut [Columns<'_, ()>], |(), _, _, _| ())
             .unwrap();
     }
 
     #[test]
     fn cells_cover_a_matrix_once() {
-        for n in [1, 3] {
-            let team = threads(n);
+        for team in teams() {
             let mut out = vec![0.0; 10 * 7];
             team.cells(&mut out, 7, (3, 2), |worker, rows, mut tile| {
-                assert!(worker < n);
+                assert!(worker < team.workers());
                 assert_eq!(rows.len(), tile.rows());
                 for (i, row) in rows.enumerate() {
                     let columns = tile.columns();
@@ -483,8 +587,7 @@ mod tests {
 
     #[test]
     fn tiles_cover_their_rows_once() {
-        for n in [1, 3] {
-            let team = threads(n);
+        for team in teams() {
             let mut out = vec![0.0; 10 * 7];
             let mut parts = [vec![0.0; 48], vec![0.0; 96], vec![0.0; 48]];
             let [a, b, c] = &mut parts;
@@ -498,7 +601,7 @@ mod tests {
             let mut tiles =
                 [(0..3, 0), (4..6, 3), (6..9, 0), (9..10, 5)].map(|(rows, parts)| RowTile::new(rows, parts));
             team.tiles(&mut tiled, &mut tiles, |worker, tile, block, piece| {
-                assert!(worker < n);
+                assert!(worker < team.workers());
                 match piece {
                     Piece::Cell(mut cell) => {
                         assert_eq!(cell.columns().start, block * 2);

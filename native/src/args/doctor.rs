@@ -1,5 +1,7 @@
 //! `doctor`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 const EXAMPLES: &str = "\
@@ -9,6 +11,8 @@ Examples:
   twinfer doctor -t 1                the limits of a single core
   twinfer doctor --no-measure        only look, measure nothing
   twinfer doctor --json > doctor.json
+  twinfer doctor --machine docs/machines/epyc-9654-x2.toml --shape llama-3.1-8b
+                                     what a machine that is not at hand would do with a model
 
 The limits: int8 dot products bound the reading of a prompt, memory reads bound the writing of tokens, for each token reads
 every weight once. `twinfer bench` says which part of them this program reaches. Numbers are only worth something on a
@@ -24,6 +28,19 @@ pub(crate) struct DoctorArgs {
     /// Tokens in the cache for the second estimate of a model's speed.
     #[arg(short, long, value_name = "N", default_value_t = 8192)]
     pub(crate) depth: usize,
+
+    /// Instead of -m: a well-known model's shape. `twinfer bench --shape list` lists them.
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub(crate) shape: Option<String>,
+
+    /// With --shape: the type or mix of the weights.
+    #[arg(long = "type", value_name = "MIX", default_value = "q4_k_m")]
+    pub(crate) mix: String,
+
+    /// Predict the speed of the model on another machine, which this file describes; docs/machine.md explains how.
+    /// Nothing is measured.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) machine: Option<PathBuf>,
 
     /// All of it as JSON.
     #[arg(long)]

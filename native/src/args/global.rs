@@ -6,6 +6,9 @@ use clap::{Args, ValueEnum};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::Storage;
 
+use crate::cpu_list::parse_list;
+use crate::numa::NumaMode;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
@@ -30,6 +33,17 @@ pub(crate) struct GlobalArgs {
     /// cores. Default: where workers take every core that this process may use and no control group limits its time.
     #[arg(long, global = true, overrides_with = "no_pin")]
     pub(crate) pin: bool,
+
+    /// Run the workers on these CPUs, one each, in the kernel's notation: 0-15,64-79. As many workers as CPUs, unless -t
+    /// says fewer: then physical cores come first.
+    #[arg(long, global = true, value_name = "LIST", value_parser = cpu_list, conflicts_with = "no_pin")]
+    pub(crate) cpus: Option<CpuList>,
+
+    /// On a machine of several NUMA nodes: auto; off; isolate (compute on one node), node:N (on that one), distribute (each
+    /// node has the rows of the weights that its workers multiply with), mirror (each node has all weights). auto distributes
+    /// weights over the nodes unless they are small.
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto", value_parser = numa)]
+    pub(crate) numa: NumaMode,
 
     /// Leave the workers to the scheduler.
     #[arg(long, global = true, overrides_with = "pin")]
@@ -153,6 +167,33 @@ fn threads(text: &str) -> Result<Threads, String> {
         _ if text.contains(',') => Err("expected one number from 1 to 1024: run it once for each".into()),
         _ => Err("expected a number from 1 to 1024, or 0 for all cores".into()),
     }
+}
+
+/// CPUs by the system's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CpuList(pub(crate) Vec<usize>);
+
+fn cpu_list(text: &str) -> Result<CpuList, String> {
+    match parse_list(text) {
+        Some(cpus) if !cpus.is_empty() => Ok(CpuList(cpus)),
+        _ => Err("expected CPUs as the kernel lists them, such as 0-15,64-79".into()),
+    }
+}
+
+fn numa(text: &str) -> Result<NumaMode, String> {
+    let node = |text: &str| text.strip_prefix("node:")?.parse().ok();
+    Ok(match text {
+        "auto" => NumaMode::Auto,
+        // llama.cpp's word for leaving it to the affinity mask.
+        "off" | "numactl" => NumaMode::Off,
+        "isolate" => NumaMode::Isolate,
+        "distribute" => NumaMode::Distribute,
+        "mirror" => NumaMode::Mirror,
+        _ => match node(text) {
+            Some(node) => NumaMode::Node(node),
+            None => return Err("expected auto, off, isolate, distribute, mirror, or node:N".into()),
+        },
+    })
 }
 
 fn ctx_size(text: &str) -> Result<usize, String> {

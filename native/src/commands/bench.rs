@@ -1,7 +1,7 @@
 //! `bench`: tokens per second, of a model or of a model's shape.
 
 mod preset;
-mod report;
+pub(super) mod report;
 mod shapes;
 mod synthetic;
 mod vocabulary;
@@ -204,6 +204,13 @@ fn random_model(
     let seed = settings.seed.unwrap_or(0);
     let name = format!("{} {mix} (random weights)", shape.name);
     Ok((name, Synthetic::new(shape, mix, seed, vocabulary)?))
+}
+
+/// A well-known model's name and what it is, without weights: for estimates.
+pub(super) fn shape_of(shape: &str, mix: &str) -> Result<(String, ModelFile)> {
+    let shape = shapes::find(shape)?;
+    let model = Synthetic::new(shape, mix, 0, false)?;
+    Ok((format!("{} {mix}", shape.name), model.headers()?))
 }
 
 /// A model of random weights in memory, and its name.

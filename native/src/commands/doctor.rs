@@ -1,19 +1,28 @@
 //! `doctor`: what the machine has, what is used of it and why, its measured limits, and what they mean for a model.
 
+mod layout;
+mod placed;
+mod predicted;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use placed::Placed;
+use predicted::Predicted;
 use serde_json::{Value, json};
+use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::Storage;
 use twinfer_engine::kernels::select;
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::{LoadOptions, Model};
 
+use super::bench;
 use crate::args::DoctorArgs;
 use crate::compute::Compute;
 use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
 use crate::output::{self, json_f64};
+use crate::prediction::Description;
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::topology::{Machine, write_list};
@@ -23,32 +32,80 @@ use crate::{interrupt, system};
 /// Prompt length of the estimate.
 const PROMPT: usize = 512;
 
-pub(super) fn run(settings: &Settings, machine: &Machine, args: &DoctorArgs) -> Result<()> {
-    let source = &settings.source;
-    let workers = Workers::of(settings.workers, machine);
+/// The model that an estimate is of.
+struct Subject {
+    name: String,
+    file: ModelFile,
+    config: Config,
+    /// Its weights are there to be read.
+    with_data: bool,
+}
+
+impl Subject {
+    fn find(settings: &Settings, args: &DoctorArgs) -> Result<Option<Self>> {
+        let source = &settings.source;
+        let (name, file, with_data) = match (&args.shape, source.path()) {
+            (Some(shape), _) => {
+                let (name, file) = bench::shape_of(shape, &args.mix)?;
+                (name, file, false)
+            }
+            (None, Some(_)) => (source.to_string(), source.open()?, true),
+            (None, None) => return Ok(None),
+        };
+        let config = Config::from_file(&file).with_context(|| format!("`{name}`"))?;
+        Ok(Some(Subject {
+            name,
+            file,
+            config,
+            with_data,
+        }))
+    }
+
+    fn allowed(&self, settings: &Settings) -> Allowed<'_> {
+        Allowed {
+            config: &self.config,
+            work: TokenWork::of(&self.file, self.config.layers.len()),
+            cache: settings.context.cache,
+        }
+    }
+}
+
+pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
+    let model = Subject::find(settings, args)?;
+    if let Some(path) = &args.machine {
+        let Some(model) = &model else {
+            return predicted::needs_a_model();
+        };
+        let predicted = Predicted {
+            machine: &Description::read(path)?,
+            model: &model.name,
+            allowed: model.allowed(settings),
+            depth: args.depth,
+        };
+        return if args.json {
+            output::json(&predicted.json())
+        } else {
+            output::to_stdout(&predicted.text())
+        };
+    }
+    let machine = &Machine::read();
+    let workers = Workers::for_command(settings, machine)?;
     let backend = select::choose(settings.weights.backend.as_deref())?;
     let found = Found::look(machine, &workers);
-    let model = match source.path() {
-        Some(_) => {
-            let file = source.open()?;
-            let config = Config::from_file(&file).with_context(|| format!("`{source}`"))?;
-            Some((file, config))
-        }
-        None => None,
-    };
     let (mut packed, mut mapped) = (None, None);
     if !args.no_measure {
         let compute = Compute::start(settings, &workers)?;
         let team = compute.team();
         let _pinned = compute.pin_caller();
         let _guard = interrupt::Guard::new();
-        let steps = limits::STEPS * if model.is_some() { 2 } else { 1 };
+        let data = model.as_ref().filter(|model| model.with_data);
+        let steps = limits::STEPS * if data.is_some() { 2 } else { 1 };
         let mut progress = Progress::new("measuring", steps, settings.verbosity);
         let memory = limits::buffer(team, compute.memory())?;
         packed = Some(limits::measure(team, backend, &[memory], &mut || {
             progress.add(1)
         })?);
-        if let Some((file, _)) = &model {
+        if let Some(model) = data {
             // Mapped: nothing is copied, and the pages that are read are the file's own.
             let options = LoadOptions {
                 backend: settings.weights.backend.clone(),
@@ -56,25 +113,28 @@ pub(super) fn run(settings: &Settings, machine: &Machine, args: &DoctorArgs) -> 
                 team: Some(team.clone()),
                 ..LoadOptions::default()
             };
-            let model = Arc::new(Model::load(file, &options, &mut |_, _| ())?);
+            let model = Arc::new(Model::load(&model.file, &options, &mut |_, _| ())?);
             mapped = Some(limits::measure(team, backend, &model.weight_data(), &mut || {
                 progress.add(1)
             })?);
         }
     }
-    let estimate = model.as_ref().map(|(file, config)| Estimate {
-        name: source.to_string(),
-        allowed: Allowed {
-            config,
-            work: TokenWork::of(file, config.layers.len()),
-            cache: settings.context.cache,
-        },
+    let estimate = model.as_ref().map(|model| Estimate {
+        name: &model.name,
+        allowed: model.allowed(settings),
         depth: args.depth,
         packed,
         mapped,
     });
+    let placed = match &model {
+        Some(model) if model.with_data && workers.numa.nodes.is_some() => {
+            Some(Placed::look(settings, &workers, &model.file)?)
+        }
+        _ => None,
+    };
     let report = Report {
         found,
+        placed,
         backend: backend.name(),
         forced: settings
             .weights
@@ -144,7 +204,7 @@ fn features() -> Vec<&'static str> {
 
 /// A model and what the limits allow it.
 struct Estimate<'a> {
-    name: String,
+    name: &'a str,
     allowed: Allowed<'a>,
     depth: usize,
     packed: Option<Limits>,
@@ -153,6 +213,7 @@ struct Estimate<'a> {
 
 struct Report<'a> {
     found: Found<'a>,
+    placed: Option<Placed>,
     backend: &'static str,
     forced: bool,
     limits: Option<Limits>,
@@ -183,20 +244,7 @@ impl Report<'_> {
         let found = &self.found;
         t.line("cpu", &found.cpu);
         let machine = found.machine;
-        if machine.cpus.is_empty() {
-            t.line("", "the system does not say which cores there are");
-        } else {
-            let threads = machine.cpus.len() / machine.cores().max(1);
-            t.line(
-                "",
-                format_args!(
-                    "{} of {} each, {}",
-                    plural(machine.cores(), "core"),
-                    plural(threads, "thread"),
-                    plural(machine.nodes(), "NUMA node")
-                ),
-            );
-        }
+        layout::text(machine, &mut t);
         t.line("features", found.features.join(" "));
         let mut name = "backends";
         for known in select::known() {
@@ -228,9 +276,20 @@ impl Report<'_> {
                 }
             ),
         );
-        match &found.workers.pins {
-            Ok(pins) => t.line("", format_args!("pinned to CPUs {}", write_list(pins))),
-            Err(why) => t.line("", format_args!("not pinned: {why}")),
+        if let Some(cpus) = &machine.cpuset.cpus {
+            let nodes = machine.cpuset.nodes.as_deref().unwrap_or(&[]);
+            t.line(
+                "",
+                format_args!(
+                    "the control group's cpuset: CPUs {}, memory of nodes {}",
+                    write_list(cpus),
+                    write_list(nodes)
+                ),
+            );
+        }
+        t.line("", layout::pins(found.workers));
+        if let Some(placed) = &self.placed {
+            t.line("numa", placed.text());
         }
         if let Some((free, total)) = found.memory {
             t.line("memory", format_args!("{} free of {}", gib(free), gib(total)));
@@ -290,14 +349,19 @@ impl Report<'_> {
             "cpu": found.cpu,
             "cores": machine.cores(),
             "cpus": machine.cpus.len(),
-            "numa_nodes": machine.nodes(),
+            "numa_nodes": machine.nodes.len(),
+            "topology": layout::json(machine),
             "features": found.features,
             "backends": backends,
             "threads": found.workers.n,
             "allowed_cpus": machine.allowed,
+            "allowed_nodes": machine.allowed_nodes,
             "cgroup_cpus": machine.quota.map(json_f64),
             "pinned_to": found.workers.pins.as_ref().ok(),
+            "worker_nodes": found.workers.nodes,
+            "worker_node_ids": found.workers.node_ids,
             "not_pinned_because": found.workers.pins.as_ref().err(),
+            "numa": self.placed.as_ref().map(Placed::json),
             "memory_free": found.memory.map(|m| m.0),
             "memory_total": found.memory.map(|m| m.1),
             "huge_pages": found.huge_pages,
@@ -325,7 +389,7 @@ fn read_line(limits: &Limits) -> String {
 impl Estimate<'_> {
     fn text(&self, t: &mut Table) {
         let (layers, output) = self.allowed.work;
-        t.line("model", &self.name);
+        t.line("model", self.name);
         t.line(
             "",
             format_args!(

@@ -26,21 +26,21 @@ use crate::workers::Workers;
 /// Runs the command. Of the settings each is given what it needs; the machine is looked at for those that compute.
 pub(crate) fn dispatch(settings: &Settings, command: &Command) -> Result<()> {
     let (source, verbosity) = (&settings.source, settings.verbosity);
-    let workers = || Workers::of(settings.workers, &Machine::read());
+    let workers = || Workers::for_command(settings, &Machine::read());
     match command {
-        Command::Run(args) => run::run(settings, &workers(), args),
-        Command::Chat(args) => chat::run(settings, &workers(), args),
-        Command::Batch(args) => batch::run(settings, &workers(), args),
+        Command::Run(args) => run::run(settings, &workers()?, args),
+        Command::Chat(args) => chat::run(settings, &workers()?, args),
+        Command::Batch(args) => batch::run(settings, &workers()?, args),
         Command::Inspect(args) => inspect::run(source, args),
         Command::Tokenize(args) => tokenize::run(source, verbosity, args),
         Command::Detokenize(args) => detokenize::run(source, verbosity, args),
         Command::RenderTemplate(args) => render_template::run(source, verbosity, args),
-        Command::Quantize(args) => quantize::run(source, verbosity, &workers(), args),
-        Command::Eval(args) => eval::run(settings, &workers(), args),
-        Command::Verify(args) => verify::run(settings, &workers(), args),
-        Command::Perplexity(args) => perplexity::run(settings, &workers(), args),
-        Command::Bench(args) => bench::run(settings, &workers(), args),
-        Command::Doctor(args) => doctor::run(settings, &Machine::read(), args),
+        Command::Quantize(args) => quantize::run(source, verbosity, &workers()?, args),
+        Command::Eval(args) => eval::run(settings, &workers()?, args),
+        Command::Verify(args) => verify::run(settings, &workers()?, args),
+        Command::Perplexity(args) => perplexity::run(settings, &workers()?, args),
+        Command::Bench(args) => bench::run(settings, &workers()?, args),
+        Command::Doctor(args) => doctor::run(settings, args),
         Command::ServeDemo(args) => serve_demo::run(source, args),
         Command::Completions(args) => completions::run(args),
     }

@@ -62,6 +62,52 @@ pub(crate) fn use_huge_pages(bytes: &[u8]) -> io::Result<()> {
     advise(bytes, Advice::LinuxHugepage)
 }
 
+/// The node of the page that each byte is in; `None` for pages that are not there. By the system's numbers.
+pub(crate) fn nodes_of(bytes: &[&u8]) -> io::Result<Vec<Option<usize>>> {
+    let mut status = vec![0i32; bytes.len()];
+    // SAFETY: asked with no nodes to move to, the call reads as many addresses as it writes numbers, and moves nothing.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            bytes.len(),
+            bytes.as_ptr(),
+            std::ptr::null::<i32>(),
+            status.as_mut_ptr(),
+            0,
+        )
+    };
+    match done {
+        0 => Ok(status
+            .into_iter()
+            .map(|node| usize::try_from(node).ok())
+            .collect()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has this thread, and those that it starts from now on, take memory from this node as long as it has some.
+pub(crate) fn prefer_memory_of(node: usize) -> io::Result<()> {
+    let mut mask = [0u64; 16];
+    let word = mask
+        .get_mut(node / 64)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    *word |= 1 << (node % 64);
+    // SAFETY: the call reads the mask, which has as many bits as are named.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_set_mempolicy,
+            libc::MPOL_PREFERRED,
+            mask.as_ptr(),
+            64 * mask.len(),
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Keeps memory from being swapped out or dropped.
 pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let (start, len) = pages(bytes);

@@ -41,3 +41,13 @@ pub(crate) fn use_huge_pages(_: &[u8]) -> io::Result<()> {
 pub(crate) fn lock(_: &[u8]) -> io::Result<()> {
     unsupported()
 }
+
+/// The node of the page that each byte is in.
+pub(crate) fn nodes_of(_: &[&u8]) -> io::Result<Vec<Option<usize>>> {
+    unsupported()
+}
+
+/// Asks for memory of a node.
+pub(crate) fn prefer_memory_of(_: usize) -> io::Result<()> {
+    unsupported()
+}

@@ -110,3 +110,105 @@ fn doctor_and_bench_set_a_model_beside_the_limits() {
         assert!(preset.text().contains(part), "{part}: {}", preset.text());
     }
 }
+
+#[test]
+fn doctor_shows_the_machines_parts_and_keeps_workers_to_named_cpus() {
+    let look = |more: &[&str]| twinfer(&[&["doctor", "--no-measure", "--json"], more].concat());
+    let report = look(&[]).json();
+    let lists = |value: &Value| -> Vec<Vec<u64>> { serde_json::from_value(value.clone()).unwrap() };
+    let topology = &report["topology"];
+    let cpus = report["cpus"].as_u64().unwrap() as usize;
+    // Packages, groups and cores each are all CPUs, every one once.
+    for part in ["packages", "dies", "l3_groups", "siblings"] {
+        let mut all = lists(&topology[part]).concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), cpus, "{part}: {topology}");
+    }
+    assert_eq!(lists(&topology["siblings"]).len() as u64, report["cores"]);
+    let nodes = topology["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len() as u64, report["numa_nodes"]);
+    if cpus == 0 {
+        println!("skipped: this system does not say which CPUs it has");
+        return;
+    }
+    // The last CPU that may be used, alone.
+    let last = report["allowed_cpus"].as_array().unwrap().last().unwrap().clone();
+    let found = look(&["--cpus", &last.to_string()]).json();
+    assert_eq!(found["pinned_to"], Value::from(vec![last.clone()]));
+    assert_eq!(found["threads"], 1);
+    assert_eq!(found["worker_nodes"], Value::from(vec![0]));
+    let one = found["worker_node_ids"].as_array().unwrap();
+    assert!(one.len() == 1 && nodes.iter().any(|node| node["id"] == one[0]));
+
+    let wrong = look(&["--cpus", "60000-60001"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("no CPUs 60000-60001"), "{}", wrong.err);
+    let more = look(&["--cpus", &last.to_string(), "-t", "2"]);
+    assert!(
+        more.code == 2 && more.err.contains("more than the 1 CPUs"),
+        "{}",
+        more.err
+    );
+    assert_eq!(look(&["--cpus", "3-1"]).code, 2);
+    assert_eq!(look(&["--cpus", "0", "--no-pin"]).code, 2);
+}
+
+/// The cells of a row of a markdown table.
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+#[test]
+fn predictions_in_the_documentation_are_the_commands() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let page = std::fs::read_to_string(docs.join("machine.md")).unwrap();
+    let table: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(cells)
+        .collect();
+    let mut paper = 0;
+    for entry in std::fs::read_dir(docs.join("machines")).unwrap() {
+        let file = entry.unwrap().path();
+        let predict = |shape: &str, more: &[&str]| {
+            let args = ["doctor", "--machine", file.to_str().unwrap(), "--shape", shape];
+            twinfer(&[args.as_slice(), more].concat())
+        };
+        let report = predict("llama-3.2-1b", &["--json"]).json();
+        if report["paper"] != true {
+            continue;
+        }
+        paper += 1;
+        for shape in ["llama-3.1-8b", "llama-3.3-70b"] {
+            let text = predict(shape, &[]).ok();
+            let rows = text.text().lines().filter(|line| line.starts_with('|'));
+            for row in rows.skip(2).map(cells) {
+                assert!(table.contains(&row), "{row:?} is not in docs/machine.md");
+            }
+        }
+        // What is written faster with more nodes is read in less time.
+        let modes = report["modes"].as_array().unwrap();
+        let speed = |numa: &str| {
+            let mode = modes.iter().find(|mode| mode["numa"] == numa).unwrap();
+            mode["generated_tokens_per_second"].as_f64().unwrap()
+        };
+        assert!(speed("distribute") > speed("isolate"), "{report}");
+        assert!(speed("distribute") >= speed("off"), "{report}");
+    }
+    assert_eq!(paper, 3);
+
+    let missing = twinfer(&["doctor", "--machine", "/nowhere.toml", "--shape", "llama-3.1-8b"]);
+    assert!(
+        missing.code == 1 && missing.err.contains("/nowhere.toml"),
+        "{}",
+        missing.err
+    );
+    let alone = twinfer(&["doctor", "--machine", "/nowhere.toml"]);
+    assert!(alone.code == 2 && alone.err.contains("--shape"), "{}", alone.err);
+    let directory = Directory::new("machine");
+    let file = directory.file("wrong.toml");
+    std::fs::write(&file, "name = 'a'\nspeed = 3\n").unwrap();
+    let wrong = twinfer(&["doctor", "--machine", &file, "--shape", "llama-3.1-8b"]);
+    assert!(wrong.code == 1 && wrong.err.contains("line 2"), "{}", wrong.err);
+}

@@ -10,12 +10,12 @@ use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
-use twinfer_engine::kernels::{Backend, Storage, select};
+use twinfer_engine::kernels::{Backend, Placement, Storage, select};
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::mixer::MixerConfig;
 use twinfer_engine::model::{LoadOptions, Model};
-use twinfer_engine::team::Team;
+use twinfer_engine::team::{Place, Team};
 use twinfer_engine::trace::{self, Comparison, Trace};
 
 pub(crate) const THREADS: [usize; 4] = [1, 2, 3, 4];
@@ -137,10 +137,29 @@ pub(crate) fn transversal(backend: &'static dyn Backend, config: &Config) -> Vec
         .collect()
 }
 
+/// Where the workers of a team are: of one and of two, on one node; of three and of four, on two, with two caches on one.
+fn places(threads: usize) -> Vec<Place> {
+    let place = |node, cache| Place { node, cache };
+    let places = [place(0, 0), place(1, 0), place(1, 1), place(0, 0)];
+    match threads {
+        1 | 2 => vec![Place::default(); threads],
+        n => places[..n].into(),
+    }
+}
+
+/// What becomes of weights that are packed: the team of three has its rows on its nodes, that of four all rows on each.
+fn placement(threads: usize) -> Placement {
+    match threads {
+        3 => Placement::Distribute,
+        4 => Placement::Mirror,
+        _ => Placement::Anywhere,
+    }
+}
+
 /// Teams of 1 to 4.
 pub(crate) fn teams() -> [Team; 4] {
     THREADS.map(|n| {
-        Team::new(n, |_, work| {
+        Team::placed(&places(n), |_, work| {
             std::thread::spawn(work);
         })
     })
@@ -184,6 +203,7 @@ impl Subject {
         let team = &teams[cell.threads - 1];
         let load = LoadOptions {
             storage: cell.storage,
+            placement: placement(cell.threads),
             team: Some(team.clone()),
             ..LoadOptions::default()
         };

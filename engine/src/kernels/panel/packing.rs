@@ -1,6 +1,7 @@
 //! Packing: the rows of a file to panels, and back.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::{Blocks, Format, ROWS, TAIL, WORD, block_bytes, panel_bytes, section};
 use crate::kernels::Packing;
@@ -44,8 +45,8 @@ pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<
     };
     let panel_bytes = panel_bytes::<F>(blocks).ok_or_else(too_large)?;
     let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
-    let mut memory = packing.memory.zeroed(bytes)?;
-    packing.team.rows(memory.bytes(), panel_bytes, 1, |panels, out| {
+    let mut memory = packing.memory.zeroed(bytes, mapped.node)?;
+    let fill = |panels: Range<usize>, out: &mut [u8]| {
         let mut released = panels.start;
         for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
             let rows = FileRows::new(mapped, panel);
@@ -64,9 +65,15 @@ pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<
                 released = done;
             }
         }
-    })?;
+    };
+    match mapped.node {
+        // Who writes to a page first places it.
+        Some(node) => packing.team.rows_on(node, memory.bytes(), panel_bytes, 1, fill)?,
+        None => packing.team.rows(memory.bytes(), panel_bytes, 1, fill)?,
+    }
     Ok(Shard {
         rows: mapped.rows.clone(),
+        node: mapped.node,
         ty: mapped.ty,
         row_bytes: panel_bytes / ROWS,
         k: mapped.k,

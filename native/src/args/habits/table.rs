@@ -166,6 +166,7 @@ const OTHER_NAMES: &[Habit] = &[
     any(&["--usage"], Value::None, Is("--help")),
     any(&["--rng-seed"], Value::Number, Is("--seed")),
     any(&["--log-verbose"], Value::None, Is("--verbose")),
+    any(&["-Cr", "--cpu-range"], Value::Any, Is("--cpus")),
 ];
 
 const NO_GPU: Meaning = Ignored("there is no GPU here, and all layers run on the CPU");
@@ -175,7 +176,7 @@ const MAPPED: Meaning =
 const ONE_SEQUENCE: Meaning =
     Ignored("one text is computed at a time; `twinfer batch` computes many together");
 const LOG: Meaning = Ignored("there is no log: -v says more, -q says less");
-const WORKERS: Meaning = Ignored("-t, --pin and --no-pin say where the workers run");
+const WORKERS: Meaning = Ignored("-t, --cpus, --pin and --no-pin say where the workers run");
 const NO_SHIFT: Meaning = Ignored("a context that is full ends the text; it is never shifted");
 
 #[rustfmt::skip] // a table
@@ -203,10 +204,9 @@ const NO_DIFFERENCE: &[Habit] = &[
     of(&["batch"], &["-cb", "--cont-batching"], Value::None, Ignored("texts always begin and end at any time")),
     any(&["-np", "--parallel", "-ns", "--sequences"], Value::Number, ONE_SEQUENCE),
     any(&["-cb", "--cont-batching", "-nocb", "--no-cont-batching"], Value::None, ONE_SEQUENCE),
-    any(&["--numa", "--prio", "--prio-batch", "--poll", "--poll-batch", "--cpu-strict", "--cpu-strict-batch"], Value::Any,
+    any(&["--prio", "--prio-batch", "--poll", "--poll-batch", "--cpu-strict", "--cpu-strict-batch"], Value::Any,
         WORKERS),
-    any(&["-C", "--cpu-mask", "-Cr", "--cpu-range", "-Cb", "--cpu-mask-batch", "-Crb", "--cpu-range-batch"], Value::Any,
-        WORKERS),
+    any(&["-C", "--cpu-mask", "-Cb", "--cpu-mask-batch", "-Crb", "--cpu-range-batch"], Value::Any, WORKERS),
     any(&["--perf", "--no-perf", "--show-timings", "--no-show-timings"], Value::None,
         Ignored("speeds are on stderr unless -q is given")),
     any(&["--log-disable", "--log-prefix", "--no-log-prefix", "--log-timestamps", "--no-log-timestamps"], Value::None, LOG),

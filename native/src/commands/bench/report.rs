@@ -47,7 +47,7 @@ pub(super) fn limits_line(limits: &Limits) -> String {
 }
 
 /// A table of markdown; columns that `left` names stand to the left, numbers to the right.
-pub(super) fn table(head: &[&str], left: &[usize], rows: &[Vec<String>]) -> String {
+pub(in crate::commands) fn table(head: &[&str], left: &[usize], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..head.len())
         .map(|i| {
             rows.iter()

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rayon::ThreadPool;
 use rayon::prelude::*;
-use twinfer_engine::gguf::{Metadata, TensorSpec, Value, Writer, writer};
+use twinfer_engine::gguf::{Metadata, ModelFile, TensorSpec, Value, Writer, writer};
 use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION};
 
 use super::shapes::Shape;
@@ -64,6 +64,12 @@ impl Synthetic {
             tensors,
             seed: seed.into(),
         })
+    }
+
+    /// The model without its data.
+    pub(super) fn headers(&self) -> Result<ModelFile> {
+        let (_, header) = writer::header(&self.metadata, &self.tensors)?;
+        Ok(ModelFile::from_headers(vec![header])?)
     }
 
     /// Makes the model as the bytes of a file.

@@ -1,0 +1,139 @@
+//! `doctor --machine`: what another machine would do with a model, by its description.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::{PROMPT, plural};
+use crate::commands::bench::report::table;
+use crate::limits::Allowed;
+use crate::output::json_f64;
+use crate::prediction::{Description, Mode, Pass, operations};
+
+/// A model on a machine.
+pub(super) struct Predicted<'a> {
+    pub(super) machine: &'a Description,
+    pub(super) model: &'a str,
+    pub(super) allowed: Allowed<'a>,
+    pub(super) depth: usize,
+}
+
+/// In one mode: a prompt, a token of an empty cache, one of a full cache.
+struct Row {
+    mode: Mode,
+    prompt: Pass,
+    token: Pass,
+    deep: Pass,
+}
+
+impl Row {
+    fn prompt_speed(&self) -> f64 {
+        PROMPT as f64 / self.prompt.seconds()
+    }
+}
+
+impl Predicted<'_> {
+    fn rows(&self) -> Vec<Row> {
+        let row = |mode| Row {
+            mode,
+            prompt: self.machine.prefill(&self.allowed, PROMPT, mode),
+            token: self.machine.decode(&self.allowed, 0, mode),
+            deep: self.machine.decode(&self.allowed, self.depth, mode),
+        };
+        self.machine.modes().into_iter().map(row).collect()
+    }
+
+    pub(super) fn text(&self) -> String {
+        let m = self.machine;
+        let (every, asked) = self.allowed.work;
+        let mut out = format!(
+            "{}, {}: {} of {} each on {}; a node reads {} GB/s, a core makes {} int8 and {} f32 GMAC/s\n",
+            m.name,
+            if m.paper { "on paper" } else { "as measured" },
+            plural(m.nodes, "NUMA node"),
+            plural(m.cores_per_node, "core"),
+            plural(m.sockets, "socket"),
+            m.read_gb_s,
+            m.int8_gmac_s,
+            m.f32_gmac_s,
+        );
+        out += &format!(
+            "{}: {:.2} GB of weights and {:.2} G multiplications a token, {} operations a pass\n\n",
+            self.model,
+            (every.bytes + asked.bytes) / 1e9,
+            (every.integer + every.float + asked.integer + asked.float) / 1e9,
+            operations(self.allowed.config),
+        );
+        let deep = format!("tg @ d{}", self.depth);
+        let prompt = format!("pp{PROMPT}");
+        let head = [
+            "machine",
+            "model",
+            "numa",
+            &prompt,
+            "tg",
+            &deep,
+            "tg: reads ms",
+            "computes ms",
+            "hand-overs ms",
+        ];
+        let rows: Vec<Vec<String>> = self
+            .rows()
+            .iter()
+            .map(|row| {
+                vec![
+                    m.name.clone(),
+                    self.model.into(),
+                    row.mode.name().into(),
+                    format!("{:.0}", row.prompt_speed()),
+                    format!("{:.1}", 1.0 / row.token.seconds()),
+                    format!("{:.1}", 1.0 / row.deep.seconds()),
+                    format!("{:.2}", row.token.read * 1e3),
+                    format!("{:.2}", row.token.compute * 1e3),
+                    format!("{:.2}", row.token.hand_overs * 1e3),
+                ]
+            })
+            .collect();
+        out + &table(&head, &[0, 1, 2], &rows)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let pass = |pass: &Pass| {
+            json!({
+                "seconds": json_f64(pass.seconds()),
+                "read_seconds": json_f64(pass.read),
+                "compute_seconds": json_f64(pass.compute),
+                "hand_over_seconds": json_f64(pass.hand_overs),
+            })
+        };
+        let modes: Vec<Value> = self
+            .rows()
+            .iter()
+            .map(|row| {
+                json!({
+                    "numa": row.mode.name(),
+                    "prompt_tokens": PROMPT,
+                    "prompt_tokens_per_second": json_f64(row.prompt_speed()),
+                    "generated_tokens_per_second": json_f64(1.0 / row.token.seconds()),
+                    "depth": self.depth,
+                    "generated_tokens_per_second_at_depth": json_f64(1.0 / row.deep.seconds()),
+                    "prompt": pass(&row.prompt),
+                    "token": pass(&row.token),
+                    "token_at_depth": pass(&row.deep),
+                })
+            })
+            .collect();
+        json!({
+            "machine": self.machine.name,
+            "paper": self.machine.paper,
+            "model": self.model,
+            "operations": operations(self.allowed.config),
+            "modes": modes,
+        })
+    }
+}
+
+/// What there is to predict with.
+pub(super) fn needs_a_model() -> Result<()> {
+    let text = "--machine predicts the speed of a model; give one with -m FILE or --shape NAME";
+    Err(crate::failure::Usage(text.into()).into())
+}
