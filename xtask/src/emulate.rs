@@ -136,7 +136,7 @@ fn judge(report: &str, digest: &str) -> Result<()> {
             .ok()
     });
     match passed {
-        Some(passed) if passed > 0 && has(&format!("{}0", EXIT)) => {
+        Some(passed) if passed > 0 && has(&format!("{EXIT}0")) => {
             println!("{passed} tests passed on the emulated processor; the digest is the native one");
             Ok(())
         }

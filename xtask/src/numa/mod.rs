@@ -85,7 +85,7 @@ fn model(program: &Path, directory: &Path) -> Result<PathBuf> {
     if !path.exists() {
         run(command(program)
             .args(["--quiet", "--seed", "1", "bench", "--no-limits"])
-            .args(["-p", "1", "-n", "0", "-r", "1"])
+            .args(["-p", "0", "-n", "0"])
             .args(["--shape", SHAPE, "--type", TYPE, "-o"])
             .arg(&path))?;
     }
@@ -95,7 +95,7 @@ fn model(program: &Path, directory: &Path) -> Result<PathBuf> {
 /// What is run with each mode, and looked at while it runs: the name of the part, the mode, the backend if not the best.
 fn watched(machine: &Machine) -> Vec<(String, String, Option<&'static str>)> {
     let last = format!("node:{}", machine.nodes - 1);
-    let mut runs: Vec<_> = ["off", "isolate", &last, "distribute", "mirror"]
+    let mut runs: Vec<_> = ["off", "isolate", last.as_str(), "distribute", "mirror"]
         .map(|mode| (format!("watch {mode}"), mode.to_owned(), None))
         .into();
     runs.push((
