@@ -3,12 +3,15 @@
 mod args;
 mod commands;
 mod compute;
+mod budget;
 mod control_group;
+mod direct_io;
 mod failure;
 mod generate;
 mod interrupt;
 mod limits;
 mod load;
+mod mapped;
 mod memory;
 mod output;
 mod output_file;

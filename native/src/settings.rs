@@ -11,7 +11,7 @@ use crate::load::ModelSource;
 use crate::output;
 
 /// What every command can be told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) source: ModelSource,
     pub(crate) verbosity: Verbosity,
@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) context: ContextSettings,
     pub(crate) workers: WorkerSettings,
     pub(crate) weights: WeightSettings,
+    /// The most memory that this process may take, in bytes.
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// How much is said on stderr beside errors.
@@ -56,6 +58,7 @@ pub(crate) struct WeightSettings {
     pub(crate) storage: Storage,
     pub(crate) populate: bool,
     pub(crate) mlock: bool,
+    pub(crate) direct_io: bool,
     pub(crate) huge_pages: HugePages,
 }
 
@@ -110,8 +113,10 @@ impl From<GlobalArgs> for Settings {
                 storage: args.weights.into(),
                 populate: args.populate,
                 mlock: args.mlock,
+                direct_io: args.direct_io,
                 huge_pages: args.huge_pages,
             },
+            memory_limit: args.memory_limit,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Systems on which nothing of this is done.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -39,5 +40,15 @@ pub(crate) fn use_huge_pages(_: &[u8]) -> io::Result<()> {
 
 /// Keeps memory from being swapped out or dropped.
 pub(crate) fn lock(_: &[u8]) -> io::Result<()> {
+    unsupported()
+}
+
+/// Opens a file whose reads go past the system's cache.
+pub(crate) fn open_direct(_: &Path) -> io::Result<File> {
+    unsupported()
+}
+
+/// Reads from byte `offset` on.
+pub(crate) fn read_at(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     unsupported()
 }
