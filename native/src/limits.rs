@@ -214,21 +214,26 @@ impl TokenWork {
         }
     }
 
-    /// Of all layers' matrices, and of the output matrix. Attention and norms are not counted: what they cost depends on
+    /// Of the matrices that every token meets, and of those that only tokens meet whose logits are asked for: the output
+    /// matrix, and the last layer's but for keys and values. Attention and norms are not counted: what they cost depends on
     /// the position, and little.
-    pub(crate) fn of(file: &ModelFile) -> (TokenWork, TokenWork) {
-        let (mut layers, mut output) = (TokenWork::default(), TokenWork::default());
+    pub(crate) fn of(file: &ModelFile, n_layers: usize) -> (TokenWork, TokenWork) {
+        let (mut every, mut asked) = (TokenWork::default(), TokenWork::default());
+        let last = format!("blk.{}.", n_layers.saturating_sub(1));
+        let of_all = ["attn_k.", "attn_v.", "attn_qkv."];
         let name = ["output.weight", "token_embd.weight"]
             .into_iter()
             .find(|name| file.tensor(name).is_some());
         for tensor in file.tensors().filter(|tensor| tensor.shape.len() == 2) {
-            if Some(tensor.name.as_str()) == name {
-                output.add(tensor);
+            let in_last = tensor.name.strip_prefix(&last);
+            let for_asked = in_last.is_some_and(|part| !of_all.iter().any(|name| part.starts_with(name)));
+            if for_asked || Some(tensor.name.as_str()) == name {
+                asked.add(tensor);
             } else if tensor.name.starts_with("blk.") {
-                layers.add(tensor);
+                every.add(tensor);
             }
         }
-        (layers, output)
+        (every, asked)
     }
 
     /// Seconds of arithmetic at the limits.
@@ -269,18 +274,18 @@ impl Allowed<'_> {
     /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions of each
     /// in the cache: every weight is read once a pass and every cached key and value once a token.
     pub(crate) fn decode(&self, limits: &Limits, depth: usize, sequences: usize) -> f64 {
-        let (layers, output) = self.work;
+        let (every, asked) = self.work;
         let n = sequences as f64;
-        let read = (layers.bytes + output.bytes + n * self.cache_bytes(depth)) / limits.read;
-        let compute = n * (layers.compute(limits) + output.compute(limits));
+        let read = (every.bytes + asked.bytes + n * self.cache_bytes(depth)) / limits.read;
+        let compute = n * (every.compute(limits) + asked.compute(limits));
         n / if read < compute { compute } else { read }
     }
 
-    /// Tokens per second at most while a prompt of `n` is read: every weight but those of the output matrix, which only
-    /// the last token meets, is multiplied once a token.
+    /// Tokens per second at most while a prompt of `n` is read: every weight is multiplied once a token, but for those that
+    /// only the last one meets.
     pub(crate) fn prefill(&self, limits: &Limits, n: usize) -> f64 {
-        let (layers, output) = self.work;
-        n as f64 / (layers.compute(limits) * n as f64 + output.compute(limits))
+        let (every, asked) = self.work;
+        n as f64 / (every.compute(limits) * n as f64 + asked.compute(limits))
     }
 }
 

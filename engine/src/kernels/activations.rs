@@ -6,6 +6,7 @@
 //! Quantized rows lie in blocks of 256 values, each with its scales and sums: block 0 of all rows, block 1 of all rows, ..., so
 //! that a kernel that takes some rows of a weight block after block reads them in the order in which they lie.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytemuck::Zeroable;
@@ -190,10 +191,13 @@ impl ActBuffer {
 
     /// The rows as a matmul reads them.
     pub(crate) fn view<'a>(&'a self, x: &'a [f32], k: usize) -> Activations<'a> {
+        let all = x.len() / k;
         Activations {
             x,
             k,
-            m: x.len() / k,
+            m: all,
+            first: 0,
+            all,
             buffer: self,
         }
     }
@@ -205,10 +209,23 @@ pub struct Activations<'a> {
     x: &'a [f32],
     k: usize,
     m: usize,
+    /// The first of them among the rows that were prepared, and how many those are.
+    first: usize,
+    all: usize,
     buffer: &'a ActBuffer,
 }
 
-impl Activations<'_> {
+impl<'a> Activations<'a> {
+    /// Some of the rows: `rows` at most [`Self::m`].
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Activations<'a> {
+        Activations {
+            x: &self.x[rows.start * self.k..rows.end * self.k],
+            m: rows.len(),
+            first: self.first + rows.start,
+            ..*self
+        }
+    }
+
     /// Number of rows (tokens).
     pub fn m(&self) -> usize {
         self.m
@@ -229,6 +246,8 @@ impl Activations<'_> {
                 _ => &[],
             },
             m: self.m,
+            first: self.first,
+            all: self.all,
         }
     }
 }
@@ -238,15 +257,16 @@ impl Activations<'_> {
 pub struct QuantizedRows<'a> {
     blocks: &'a [QuantizedBlock],
     m: usize,
+    first: usize,
+    all: usize,
 }
 
 impl<'a> QuantizedRows<'a> {
-    /// Block `block` of all rows; of none where there is no such block.
+    /// Block `block` of the rows; of none where there is no such block.
     #[inline(always)]
     pub fn column(&self, block: usize) -> &'a [QuantizedBlock] {
-        self.blocks
-            .get(block * self.m..(block + 1) * self.m)
-            .unwrap_or_default()
+        let start = block * self.all + self.first;
+        self.blocks.get(start..start + self.m).unwrap_or_default()
     }
 
     /// Block `block` of a row.
@@ -287,18 +307,35 @@ impl Operand {
     /// # Errors
     /// If `out` has another length, or the weight wants other rows than the one given to [`Operand::new`].
     pub fn matmul(&self, team: &Team, weight: &PackedMatrix, out: &mut [f32]) -> Result<()> {
-        let x = self.buffer.view(&self.x, self.k);
+        self.matmul_rows(0..self.x.len() / self.k, team, weight, out)
+    }
+
+    /// As [`Self::matmul`], of some rows.
+    ///
+    /// # Errors
+    /// As there; also if there are no such rows.
+    pub fn matmul_rows(
+        &self,
+        rows: Range<usize>,
+        team: &Team,
+        weight: &PackedMatrix,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let all = self.buffer.view(&self.x, self.k);
         let n = weight.n();
-        if weight.k() != self.k || out.len() != x.m() * n || !self.buffer.has(weight.format()) {
+        let there = rows.start <= rows.end && rows.end <= all.m();
+        if !there || weight.k() != self.k || out.len() != rows.len() * n || !self.buffer.has(weight.format())
+        {
             return Err(Error::InvalidInput {
                 what: format!(
-                    "{} rows of {} do not go into {} results",
-                    x.m(),
+                    "rows {rows:?} of {}, {} wide, do not go into {} results",
+                    all.m(),
                     self.k,
                     out.len()
                 ),
             });
         }
+        let x = all.rows(rows);
         let mut out = [Columns::of(out, n, weight.grain(), weight)];
         team.products(&mut out, |weight, mut tile, _| weight.matmul(&x, &mut tile))
     }

@@ -143,18 +143,39 @@ impl Model {
             acts: &mut ws.acts,
             probe,
         };
+        // What nobody asks for is not computed where no later layer needs it: the last layer's part of it, and the head.
+        let wanted = |row: &Row| row.output != Output::None;
+        let asked = pass.rows.iter().position(wanted).map_or(m..m, |first| {
+            first..pass.rows.iter().rposition(wanted).map_or(m, |last| last + 1)
+        });
+        let n_wanted = pass.rows.iter().filter(|row| wanted(row)).count();
         for (i, (layer, cache)) in self.weights.layers.iter().zip(cache).enumerate() {
             run.ops.layer = i;
+            let last = i + 1 == config.layers.len();
+            let rows = if last { asked.clone() } else { 0..m };
+            let part = rows.start * n_embd..rows.end * n_embd;
             // x += mixer(norm(x))
             run.norm("attn_norm", x, &layer.attn_norm, h)?;
-            layer.mixer.forward(&mut run, h, delta, &mut ws.mixer, cache)?;
+            let out = &mut delta[..part.len()];
+            layer
+                .mixer
+                .forward(&mut run, h, rows, out, &mut ws.mixer, cache)?;
             run.join(
                 ("post_attn_norm", "attn_residual"),
                 layer.post_attn_norm.as_deref(),
-                x,
-                delta,
-                h,
+                &mut x[part.clone()],
+                out,
+                &mut h[part],
             )?;
+            let mut len = m * n_embd;
+            if last {
+                keep(pass.rows.iter().map(wanted), n_embd, x);
+                len = n_wanted * n_embd;
+            }
+            if len == 0 {
+                break;
+            }
+            let (x, h, delta) = (&mut x[..len], &mut h[..len], &mut delta[..len]);
             // x += ffn(norm(x))
             run.norm("ffn_norm", x, &layer.ffn_norm, h)?;
             layer.ffn.forward(&mut run, h, delta, &mut ws.ffn)?;
@@ -167,43 +188,36 @@ impl Model {
             )?;
         }
 
-        // Output head: only for the rows that want one, some at a time.
+        // Output head: only of the rows that want one, some at a time.
         run.ops.layer = config.layers.len();
-        let wanted = |row: &Row| row.output != Output::None;
-        let mut next = 0;
-        while next < m {
-            let (mut n, first) = (0, next);
-            while next < m && n < ws.logits.len() / config.n_vocab {
-                if wanted(&pass.rows[next]) {
-                    run.ops.backend.rms_norm(
-                        &x[next * n_embd..(next + 1) * n_embd],
-                        &self.weights.output_norm,
-                        config.norm_eps,
-                        &mut h[n * n_embd..(n + 1) * n_embd],
-                    );
-                    n += 1;
-                }
-                next += 1;
-            }
-            if n == 0 {
-                break;
-            }
-            let h = &h[..n * n_embd];
-            run.look("output_norm", n_embd, h);
-            let logits = &mut ws.logits[..n * config.n_vocab];
+        let mut rows = (0..m).filter(|row| wanted(&pass.rows[*row]));
+        for x in x[..n_wanted * n_embd].chunks(ws.logits.len() / config.n_vocab * n_embd) {
+            let h = &mut h[..x.len()];
+            run.norm("output_norm", x, &self.weights.output_norm, h)?;
+            let logits = &mut ws.logits[..x.len() / n_embd * config.n_vocab];
             run.products("output", h, &mut [product(&self.weights.output, &mut *logits)])?;
             // Before the cap, which would make a finite number of an infinite one.
-            let finite = logits.iter().chain(h).all(|value| value.is_finite());
+            let finite = logits.iter().chain(&*h).all(|value| value.is_finite());
             run.ops.check(finite, "output")?;
             if let Some(cap) = config.logit_softcap {
                 logits.iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
             }
             run.look("logits", config.n_vocab, logits);
-            let rows = (first..next).filter(|row| wanted(&pass.rows[*row]));
-            for (row, logits) in rows.zip(logits.chunks_exact(config.n_vocab)) {
+            for (logits, row) in logits.chunks_exact(config.n_vocab).zip(&mut rows) {
                 sink(row, logits);
             }
         }
         Ok(())
+    }
+}
+
+/// Moves those rows of `n` that are kept to the front, in their order.
+fn keep(kept: impl Iterator<Item = bool>, n: usize, x: &mut [f32]) {
+    let mut next = 0;
+    for (row, kept) in kept.enumerate() {
+        if kept {
+            x.copy_within(row * n..(row + 1) * n, next * n);
+            next += 1;
+        }
     }
 }

@@ -112,6 +112,24 @@ impl Case {
         let operand = Operand::new(backend, team, &weight, x).unwrap();
         let mut out = vec![0.0; self.m * self.n];
         operand.matmul(team, &weight, &mut out).unwrap();
+        // Some of the rows by themselves are those rows.
+        let first = random.below(self.m);
+        let rows = first..first + 1 + random.below(self.m - first);
+        let mut part = vec![0.0; rows.len() * self.n];
+        operand
+            .matmul_rows(rows.clone(), team, &weight, &mut part)
+            .unwrap();
+        assert_same(
+            &part,
+            &out[rows.start * self.n..rows.end * self.n],
+            &format!(
+                "{} {storage:?} {} seed {}, rows {rows:?} of {}",
+                backend.name(),
+                self.ty.name(),
+                self.seed,
+                self.m
+            ),
+        );
         (weight, out)
     }
 

@@ -66,7 +66,7 @@ pub(super) fn run(settings: &Settings, machine: &Machine, args: &DoctorArgs) -> 
         name: source.to_string(),
         allowed: Allowed {
             config,
-            work: TokenWork::of(file),
+            work: TokenWork::of(file, config.layers.len()),
             cache: settings.context.cache,
         },
         depth: args.depth,

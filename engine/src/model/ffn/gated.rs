@@ -74,7 +74,7 @@ impl Gated {
         out: &mut [f32],
         buffers: &mut GatedBuffers,
     ) -> Result<()> {
-        let (m, n_ff) = (run.pass.rows.len(), self.config.n_ff);
+        let (m, n_ff) = (x.len() / run.config.n_embd, self.config.n_ff);
         let gate = &mut buffers.gate[..m * n_ff];
         let up = &mut buffers.up[..m * n_ff];
         run.products(

@@ -157,6 +157,8 @@ impl AttendBuffers {
 pub(super) struct Attend<'a> {
     pub(super) ops: &'a Ops<'a>,
     pub(super) pass: &'a Pass<'a>,
+    /// Those of its rows whose attention is computed.
+    pub(super) rows: &'a [Row],
     pub(super) config: &'a AttentionConfig,
 }
 
@@ -210,7 +212,7 @@ impl Attend<'_> {
         Ok(finite.into_inner())
     }
 
-    /// Attention of all rows: `out` has the heads' values side by side.
+    /// Attention of `rows`, of which `q` are the queries: `out` has the heads' values side by side.
     pub(super) fn attend(
         &self,
         cache: &KvCache,
@@ -328,14 +330,14 @@ impl Attend<'_> {
         })
     }
 
-    /// Cuts the rows of the pass into tiles: rows of one sequence, and of those that are much of the pass the spans as well, as
+    /// Cuts the rows into tiles: rows of one sequence, and of those that are much of the pass the spans as well, as
     /// long as there is `room` for so many rows of parts.
     fn cut(&self, room: usize, tiles: &mut Vec<RowTile>) {
         let (layer, workers) = (self.config, self.ops.team.workers());
         tiles.clear();
         let most = tile_rows(layer);
         let mut first = 0;
-        for run in self.pass.rows.chunk_by(|a, b| a.slot == b.slot) {
+        for run in self.rows.chunk_by(|a, b| a.slot == b.slot) {
             let end = first + run.len();
             while first < end {
                 let last = end.min(first + most);
@@ -382,7 +384,7 @@ impl Attend<'_> {
             sums,
         } = scratch;
         let q = &q[rows.start * stride + kv_head * group * dim_k..];
-        let rows = &self.pass.rows[rows];
+        let rows = &self.rows[rows];
         if matches!(cache.k, Store::Q8(_)) {
             let (width, steps) = (group * dim_k, group * dim_k / 32);
             for (i, q) in q.chunks(stride).take(rows.len()).enumerate() {
@@ -433,7 +435,7 @@ impl Attend<'_> {
     /// The spans that some rows see; not empty.
     fn spans(&self, rows: Range<usize>) -> Range<usize> {
         let (mut start, mut end) = (usize::MAX, 0);
-        for row in &self.pass.rows[rows] {
+        for row in &self.rows[rows] {
             let sees = self.sees(row);
             (start, end) = (start.min(sees.start), end.max(sees.end));
         }

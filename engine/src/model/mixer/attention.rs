@@ -1,6 +1,8 @@
 //! Softmax attention with grouped key and value heads: queries, keys and values from one norm, heads normed where the family
 //! does, rotated, and all that a position sees weighed by the softmax of its scores.
 
+use std::ops::Range;
+
 use super::attend::{Attend, AttendBuffers};
 use crate::Result;
 use crate::cache::{CacheKind, KvCache, KvShape, Sizes};
@@ -9,7 +11,7 @@ use crate::memory::Buffers;
 use crate::model::config::{Config, Keys, MAX_WIDTH};
 use crate::model::ops::Run;
 use crate::model::probe::Probe;
-use crate::model::product::product;
+use crate::model::product::{product, product_from};
 use crate::model::weights::{Binder, Linear};
 
 /// One layer's attention, in numbers.
@@ -178,29 +180,27 @@ impl Attention {
         vec![&self.q, &self.k, &self.v, &self.output]
     }
 
-    /// `out` = Wo attention(x).
+    /// `out` = Wo attention(x) of some rows of the pass; keys and values of all of them go to the cache.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
         x: &[f32],
+        rows: Range<usize>,
         out: &mut [f32],
         buffers: &mut AttentionBuffers,
         cache: &mut KvCache,
     ) -> Result<()> {
         let (config, m) = (&self.config, run.pass.rows.len());
         let [width_q, width_k, width_v] = config.widths();
-        let q = &mut buffers.q[..m * width_q];
+        let q = &mut buffers.q[..rows.len() * width_q];
         let k = &mut buffers.k[..m * width_k];
         let v = &mut buffers.v[..m * width_v];
-        run.products(
-            "attn_qkv",
-            x,
-            &mut [
-                product(&self.q, &mut *q),
-                product(&self.k, &mut *k),
-                product(&self.v, &mut *v),
-            ],
-        )?;
+        let products = &mut [
+            product_from(&self.q, rows.start, &mut *q),
+            product(&self.k, &mut *k),
+            product(&self.v, &mut *v),
+        ];
+        run.products("attn_qkv", x, &mut products[usize::from(rows.is_empty())..])?;
         run.look("q", width_q, q);
         run.look("k", width_k, k);
         run.look("v", width_v, v);
@@ -208,18 +208,22 @@ impl Attention {
             Some([q, k]) => (Some(&**q), Some(&**k)),
             None => (None, None),
         };
-        self.place(run, q, config.n_heads, q_norm)?;
-        self.place(run, k, config.n_kv_heads, k_norm)?;
+        self.place(run, q, (config.n_heads, rows.start), q_norm)?;
+        self.place(run, k, (config.n_kv_heads, 0), k_norm)?;
         run.look("q_rope", width_q, q);
         run.look("k_rope", width_k, k);
 
         let attend = Attend {
             ops: &run.ops,
             pass: run.pass,
+            rows: &run.pass.rows[rows.clone()],
             config,
         };
         attend.store(cache, k, v)?;
-        let attended = &mut buffers.attended[..m * config.inner_width()];
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let attended = &mut buffers.attended[..rows.len() * config.inner_width()];
         attend.attend(cache, q, attended, &mut buffers.attend)?;
         run.look("attention", config.inner_width(), attended);
         run.products("attn_output", attended, &mut [product(&self.output, &mut *out)])?;
@@ -227,12 +231,12 @@ impl Attention {
         Ok(())
     }
 
-    /// Norms heads where there is a weight for it, and rotates them to their positions.
+    /// Norms heads where there is a weight for it, and rotates them to their positions: `n_heads` of each row, from row `first`.
     fn place<P: Probe>(
         &self,
         run: &Run<'_, P>,
         heads: &mut [f32],
-        n_heads: usize,
+        (n_heads, first): (usize, usize),
         norm: Option<&[f32]>,
     ) -> Result<()> {
         let (ops, dim) = (&run.ops, self.config.head_dim_k);
@@ -248,7 +252,8 @@ impl Attention {
                         .rms_norm(head, weight, run.config.norm_eps, &mut normed[..dim]);
                     head.copy_from_slice(&normed[..dim]);
                 }
-                let angles = index / n_heads * half..(index / n_heads + 1) * half;
+                let row = first + index / n_heads;
+                let angles = row * half..(row + 1) * half;
                 ops.backend.rotate(kind, head, &cos[angles.clone()], &sin[angles]);
             }
         })

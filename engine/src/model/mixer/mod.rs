@@ -8,6 +8,8 @@ mod attention;
 
 pub use attention::AttentionConfig;
 
+use std::ops::Range;
+
 use super::config::Config;
 use super::ops::Run;
 use super::probe::Probe;
@@ -61,18 +63,20 @@ impl Mixer {
         }
     }
 
-    /// `out` = what it makes of `x`, rows of the normed residual stream.
+    /// `out` = what it makes of `rows` of the pass. `x` are all rows of the normed residual stream; the cache is given what it
+    /// keeps of all of them.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
         x: &[f32],
+        rows: Range<usize>,
         out: &mut [f32],
         buffers: &mut MixerBuffers,
         cache: &mut LayerCache,
     ) -> Result<()> {
         match (self, cache) {
             (Mixer::Attention(attention), LayerCache::Kv(cache)) => {
-                attention.forward(run, x, out, &mut buffers.attention, cache)
+                attention.forward(run, x, rows, out, &mut buffers.attention, cache)
             }
         }
     }
