@@ -167,7 +167,11 @@ fn weights_take_what_was_planned() {
                 assert_eq!(loader.plan().nodes(), plan.nodes(), "{what}");
                 loader.push(0, 0, &bytes).unwrap();
                 assert_eq!(memory.0.load(Ordering::Relaxed), planned.packed, "{what}");
-                assert_eq!(planned.packed + planned.mapped, weight_data(&loader.finish().unwrap()), "{what}");
+                assert_eq!(
+                    planned.packed + planned.mapped,
+                    weight_data(&loader.finish().unwrap()),
+                    "{what}"
+                );
             }
         }
     }

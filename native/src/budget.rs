@@ -52,7 +52,11 @@ impl Budget {
     /// Bytes of weights that lie in the system's cache of the file, as far as it has room.
     pub(crate) fn cached_weights(&self) -> u64 {
         let mapped = self.weights.iter().map(|node| node.mapped);
-        if self.mapped_is_held { 0 } else { mapped.fold(0, u64::saturating_add) }
+        if self.mapped_is_held {
+            0
+        } else {
+            mapped.fold(0, u64::saturating_add)
+        }
     }
 
     fn planned(&self) -> u64 {
@@ -185,7 +189,10 @@ pub(crate) fn rooms(root: &Path, limit: Option<u64>) -> Vec<Room> {
         .unwrap_or_default();
     let online = parse_list(read("sys/devices/system/node/online").trim()).unwrap_or_default();
     if !allowed.is_empty() && allowed.len() < online.len() {
-        let free = allowed.iter().map(|&node| free_on(root, node)).sum::<Option<u64>>();
+        let free = allowed
+            .iter()
+            .map(|&node| free_on(root, node))
+            .sum::<Option<u64>>();
         add(Limiter::Nodes(allowed), free);
     }
     rooms.sort_by_key(|room| room.free);
@@ -219,7 +226,11 @@ pub(crate) fn nodes(root: &Path, budget: &Budget) -> Vec<Room> {
 }
 
 /// The room that is too small for a budget, if there is one, and what it would have to hold.
-pub(crate) fn too_small<'a>(budget: &Budget, rooms: &'a [Room], of_nodes: &'a [Room]) -> Option<(&'a Room, u64)> {
+pub(crate) fn too_small<'a>(
+    budget: &Budget,
+    rooms: &'a [Room],
+    of_nodes: &'a [Room],
+) -> Option<(&'a Room, u64)> {
     let needed = budget.needed();
     let all = rooms.iter().map(|room| (room, needed));
     let nodes = of_nodes.iter().zip(budget.of_nodes());
@@ -262,7 +273,9 @@ impl Choice {
         let mut choice = self.clone();
         match &mut choice.context.pool {
             Pool::Bytes(bytes) => *bytes = size,
-            Pool::Whole | Pool::Pages(_) => choice.context.n_ctx = usize::try_from(size).unwrap_or(usize::MAX),
+            Pool::Whole | Pool::Pages(_) => {
+                choice.context.n_ctx = usize::try_from(size).unwrap_or(usize::MAX)
+            }
         }
         choice
     }
@@ -303,20 +316,20 @@ impl Choice {
 pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<String> {
     let smaller = |choice: &Choice| largest(choice, fits);
     let whole = |choice: Option<Choice>| choice.filter(fits);
-    let mut found: Vec<Choice> = [
-        smaller(asked),
-        whole(asked.with_q8_0()),
-        whole(asked.mapped()),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let mut found: Vec<Choice> = [smaller(asked), whole(asked.with_q8_0()), whole(asked.mapped())]
+        .into_iter()
+        .flatten()
+        .collect();
     if found.is_empty() {
         // No single option is enough.
         let mapped = asked.mapped().unwrap_or_else(|| asked.clone());
         let both = mapped.with_q8_0();
         let all = both.as_ref().unwrap_or(&mapped);
-        found.extend(whole(both.clone()).or_else(|| smaller(&mapped)).or_else(|| smaller(all)));
+        found.extend(
+            whole(both.clone())
+                .or_else(|| smaller(&mapped))
+                .or_else(|| smaller(all)),
+        );
     }
     found.iter().map(|choice| choice.options(asked)).collect()
 }
@@ -329,13 +342,22 @@ fn largest(choice: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Option<Choice> {
     let (mut low, mut high) = (0, choice.size().div_ceil(step));
     while low + 1 < high {
         let middle = low + (high - low) / 2;
-        if fits(&of(middle)) { low = middle } else { high = middle }
+        if fits(&of(middle)) {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     (low > 0).then(|| of(low))
 }
 
 /// The error's text: what is needed, what there is, what would fit.
-pub(crate) fn refusal(budget: &Budget, (room, needed): (&Room, u64), what: &str, advice: &[String]) -> String {
+pub(crate) fn refusal(
+    budget: &Budget,
+    (room, needed): (&Room, u64),
+    what: &str,
+    advice: &[String],
+) -> String {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let mut text = format!(
         "{what} needs {} MiB of memory and {} MiB are free ({}): weights {} MiB",
@@ -374,7 +396,8 @@ mod tests {
 
     impl Root {
         fn new(name: &str, files: &[(&str, &str)]) -> Self {
-            let root = Root(std::env::temp_dir().join(format!("twinfer-budget-{name}-{}", std::process::id())));
+            let root =
+                Root(std::env::temp_dir().join(format!("twinfer-budget-{name}-{}", std::process::id())));
             for (path, text) in files {
                 let path = root.0.join(path);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -412,7 +435,9 @@ mod tests {
     #[test]
     fn the_least_room_counts() {
         let node = |node: usize, free: u64, files: u64| {
-            format!("Node {node} MemTotal: 9 kB\nNode {node} MemFree: {free} kB\nNode {node} Active(file): {files} kB\n")
+            format!(
+                "Node {node} MemTotal: 9 kB\nNode {node} MemFree: {free} kB\nNode {node} Active(file): {files} kB\n"
+            )
         };
         let (node_0, node_1) = (node(0, 1000, 24), node(1, 5000, 0));
         let mut files = vec![
@@ -425,7 +450,9 @@ mod tests {
         let root = Root::new("rooms", &files);
         let found = |root: &Root, limit| -> Vec<(String, u64)> {
             let rooms = rooms(&root.0, limit).into_iter();
-            rooms.map(|room| (room.limiter.to_string(), room.free >> 10)).collect()
+            rooms
+                .map(|room| (room.limiter.to_string(), room.free >> 10))
+                .collect()
         };
         assert_eq!(found(&root, None), [("the system".into(), 8000)]);
         let limited = [("--memory-limit".into(), 400), ("the system".into(), 8000)];
@@ -438,7 +465,11 @@ mod tests {
             ("sys/fs/cgroup/a/memory.current", "1024000\n"),
         ]);
         let root = Root::new("rooms-bound", &files);
-        let bound = [("nodes 0".into(), 1024), ("the control group".into(), 3000), ("the system".into(), 8000)];
+        let bound = [
+            ("nodes 0".into(), 1024),
+            ("the control group".into(), 3000),
+            ("the system".into(), 8000),
+        ];
         assert_eq!(found(&root, None), bound);
         // Weights that are divided between nodes must fit each of them.
         let rooms = [Room {
@@ -463,7 +494,11 @@ mod tests {
     fn advice_fits_and_is_as_large_as_fits() {
         // Packed weights of 100 MiB; a cache of 1 MiB for 64 tokens in f16, of half of it in q8_0.
         let needed = |choice: &Choice| {
-            let weights = if choice.storage == Storage::Mapped { 0 } else { 100 * MIB };
+            let weights = if choice.storage == Storage::Mapped {
+                0
+            } else {
+                100 * MIB
+            };
             let half = u64::from(choice.context.cache_type_k == CacheType::Q8_0);
             weights + ((choice.context.n_ctx as u64 * MIB / 64) >> half)
         };
@@ -476,7 +511,14 @@ mod tests {
         };
         let q8 = "--cache-type-k q8_0 --cache-type-v q8_0";
         for (free, expected) in [
-            (180, vec!["--ctx-size 5120".to_string(), q8.into(), "--weights mapped".into()]),
+            (
+                180,
+                vec![
+                    "--ctx-size 5120".to_string(),
+                    q8.into(),
+                    "--weights mapped".into(),
+                ],
+            ),
             (120, vec!["--ctx-size 1280".into(), "--weights mapped".into()]),
             (101, vec!["--ctx-size 64".into(), "--weights mapped".into()]),
             (99, vec![format!("--weights mapped {q8}")]),
@@ -502,13 +544,31 @@ mod tests {
         };
         let rooms = [room];
         let small = too_small(&budget, &rooms, &[]).unwrap();
-        let text = refusal(&budget, small, "`m.gguf` with a context of 8 tokens", &["--ctx-size 4".into()]);
-        for part in ["526 MiB", "400 MiB are free (the control group)", "weights 300 MiB", "cache 200 MiB", "--ctx-size 4"] {
+        let text = refusal(
+            &budget,
+            small,
+            "`m.gguf` with a context of 8 tokens",
+            &["--ctx-size 4".into()],
+        );
+        for part in [
+            "526 MiB",
+            "400 MiB are free (the control group)",
+            "weights 300 MiB",
+            "cache 200 MiB",
+            "--ctx-size 4",
+        ] {
             assert!(text.contains(part), "{text}");
         }
         let nothing = refusal(&budget, small, "it", &[]);
         assert!(nothing.contains("smaller model"), "{nothing}");
-        assert!(budget.table().lines().any(|line| line.contains("needed") && line.contains("525.9")), "{}", budget.table());
+        assert!(
+            budget
+                .table()
+                .lines()
+                .any(|line| line.contains("needed") && line.contains("525.9")),
+            "{}",
+            budget.table()
+        );
         assert_eq!(budget.json()["weights"][0]["packed"], 300 * MIB);
     }
 }

@@ -10,7 +10,7 @@ use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::Storage;
-use twinfer_engine::memory::Memory;
+use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::loader::Loader;
 use twinfer_engine::model::plan::ModelPlan;
@@ -22,9 +22,9 @@ use crate::budget::{self, Budget, Choice, Room};
 use crate::memory::Pages;
 use crate::progress::Progress;
 use crate::settings::Settings;
-use crate::{direct_io, mapped, resident, system};
 use crate::topology::write_list;
 use crate::workers::{Pinned, Workers};
+use crate::{direct_io, mapped, resident, system};
 
 /// The largest context that is made when nobody asked for a size: some models were trained on a million tokens, whose
 /// cache no machine should reserve unasked.
@@ -97,10 +97,10 @@ impl<'a> Compute<'a> {
     }
 
     /// What loading a model will take.
-    pub(crate) fn plan<'f>(&self, file: &'f ModelFile) -> Result<Planned<'f>> {
+    pub(crate) fn plan<'f>(&self, file: &'f ModelFile) -> Result<PlannedModel<'f>> {
         let weights = &self.settings.weights;
-        let model = ModelPlan::of(file, &self.load_options(weights.storage))
-            .with_context(|| self.name_of(file))?;
+        let model =
+            ModelPlan::of(file, &self.load_options(weights.storage)).with_context(|| self.name_of(file))?;
         let direct = match weights.direct_io.then(|| direct_io::open(file)) {
             Some(Ok(sources)) => Some(sources),
             Some(Err(error)) => {
@@ -110,20 +110,29 @@ impl<'a> Compute<'a> {
             }
             None => None,
         };
-        Ok(Planned { file, model, direct })
+        Ok(PlannedModel { file, model, direct })
     }
 
     /// Memory that a model and a context of it will take.
-    pub(crate) fn budget(&self, planned: &Planned<'_>, context: &ContextOptions) -> Result<Budget> {
+    pub(crate) fn budget(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<Budget> {
         self.budget_of(planned, &planned.model, context)
     }
 
-    fn budget_of(&self, planned: &Planned<'_>, model: &ModelPlan, context: &ContextOptions) -> Result<Budget> {
+    fn budget_of(
+        &self,
+        planned: &PlannedModel<'_>,
+        model: &ModelPlan,
+        context: &ContextOptions,
+    ) -> Result<Budget> {
         let direct = planned.direct.is_some();
         Ok(Budget {
             weights: model.nodes().to_vec(),
             mapped_is_held: direct || self.settings.weights.mlock,
-            loading: if direct { direct_io::BUFFERS + Loader::LARGEST_PIECE } else { 0 },
+            loading: if direct {
+                direct_io::BUFFERS + Loader::LARGEST_PIECE
+            } else {
+                0
+            },
             context: ContextPlan::of_plan(model, &self.team, &countable(context))?,
         })
     }
@@ -138,7 +147,12 @@ impl<'a> Compute<'a> {
     }
 
     /// What fits into the memory that there is in place of what was asked for, as options.
-    pub(crate) fn advice(&self, planned: &Planned<'_>, context: &ContextOptions, rooms: &[Room]) -> Vec<String> {
+    pub(crate) fn advice(
+        &self,
+        planned: &PlannedModel<'_>,
+        context: &ContextOptions,
+        rooms: &[Room],
+    ) -> Vec<String> {
         let storage = self.settings.weights.storage;
         let mapped = match storage {
             Storage::Mapped => None,
@@ -163,17 +177,23 @@ impl<'a> Compute<'a> {
     }
 
     /// An error, with what would fit, if there is too little memory for a model and its context.
-    fn check(&self, planned: &Planned<'_>, context: &ContextOptions) -> Result<()> {
+    fn check(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<()> {
         let budget = self.budget(planned, context)?;
         let rooms = self.rooms();
         let nodes = budget::nodes(Path::new("/"), &budget);
         if let Some(small) = budget::too_small(&budget, &rooms, &nodes) {
             let advice = self.advice(planned, context, &rooms);
-            let what = format!("{} with a context of {} tokens", self.name_of(planned.file), context.n_ctx);
+            let what = format!(
+                "{} with a context of {} tokens",
+                self.name_of(planned.file),
+                context.n_ctx
+            );
             return Err(anyhow!(budget::refusal(&budget, small, &what, &advice)));
         }
+        let in_files = |part: &Bytes| mapped::file_of(part).is_some();
         if let Some(room) = rooms.first()
             && budget.needed().saturating_add(budget.cached_weights()) > room.free
+            && planned.file.parts().iter().all(in_files)
         {
             self.settings.verbosity.note(&format!(
                 "note: of the file's {} MiB of mapped weights {} MiB stay in memory ({}): the rest is read from the disk \
@@ -187,7 +207,7 @@ impl<'a> Compute<'a> {
     }
 
     /// Loads the model, if it fits into memory with the context that is to be made of it.
-    pub(crate) fn load(&self, planned: Planned<'_>, context: &ContextOptions) -> Result<Arc<Model>> {
+    pub(crate) fn load(&self, planned: PlannedModel<'_>, context: &ContextOptions) -> Result<Arc<Model>> {
         let Settings {
             source,
             verbosity,
@@ -195,7 +215,7 @@ impl<'a> Compute<'a> {
             ..
         } = self.settings;
         self.check(&planned, context)?;
-        let Planned { file, direct, .. } = planned;
+        let PlannedModel { file, direct, .. } = planned;
         let options = self.load_options(weights.storage);
         let start = Instant::now();
         let mut progress = Progress::new("loading", 1, *verbosity);
@@ -329,21 +349,16 @@ fn countable(options: &ContextOptions) -> ContextOptions {
 
 /// A model that is to be loaded, and what that will take.
 #[derive(Debug)]
-pub(crate) struct Planned<'f> {
+pub(crate) struct PlannedModel<'f> {
     file: &'f ModelFile,
     model: ModelPlan,
     /// The files, where they are read past the system's cache.
     direct: Option<Vec<direct_io::Source>>,
 }
 
-impl Planned<'_> {
+impl PlannedModel<'_> {
     /// What the model is.
     pub(crate) fn config(&self) -> &Config {
         self.model.config()
-    }
-
-    /// The plan of its weights.
-    pub(crate) fn model(&self) -> &ModelPlan {
-        &self.model
     }
 }

@@ -1,9 +1,9 @@
 //! The `twinfer` command: arguments in [`args`], one file per command in [`commands`], and the parts they share.
 
 mod args;
+mod budget;
 mod commands;
 mod compute;
-mod budget;
 mod control_group;
 mod direct_io;
 mod failure;

@@ -18,8 +18,6 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 use twinfer_engine::memory::Bytes;
 
-use crate::failure;
-
 /// A file that is or was mapped. It takes some hundred bytes until the process ends.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -88,12 +86,19 @@ impl Entry {
         self.identity == Identity::of(metadata)
     }
 
-    /// An error if another file has the name meanwhile, or this one was written to.
+    /// An error if the file was written to since it was mapped. Where another file has its name meanwhile, or none, the
+    /// map is still of this one.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         let path = &self.path;
-        let metadata = std::fs::metadata(path).map_err(|error| failure::no_file(path, "open", error))?;
-        if !self.is(&metadata) {
-            bail!("`{}` was changed while the model was loaded from it", path.display());
+        let Ok(metadata) = std::fs::metadata(path) else {
+            return Ok(());
+        };
+        let now = Identity::of(&metadata);
+        if now.number == self.identity.number && now != self.identity {
+            bail!(
+                "`{}` was changed while the model was loaded from it",
+                path.display()
+            );
         }
         Ok(())
     }
@@ -104,7 +109,10 @@ impl Entry {
         match std::fs::metadata(&self.path) {
             Err(error) => error.to_string(),
             Ok(now) if now.len() < was => {
-                format!("it was {was} bytes when it was opened, and is {} bytes now", now.len())
+                format!(
+                    "it was {was} bytes when it was opened, and is {} bytes now",
+                    now.len()
+                )
             }
             Ok(now) if !self.is(&now) => "it was changed after it was opened".into(),
             Ok(_) => match read_at(&self.path, offset) {

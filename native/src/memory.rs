@@ -51,14 +51,11 @@ pub(crate) fn map(path: &Path) -> Result<Bytes> {
         return Ok(Bytes::from_static(&[]));
     }
     // SAFETY: the map is read-only. If another process shortens the file meanwhile, reading the lost pages raises a signal
-    // that ends this process, as `mapped` says; no lock prevents it. One that writes to the file changes what is read here,
-    // which every use of the bytes allows for: they are numbers, and none is an index.
+    // that ends this process, as `mapped` says; one that writes to it changes the numbers that are read. No lock prevents
+    // either, for this program as for every one that maps files.
     let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
     let listed = mapped::list(&map, path, &metadata);
-    Ok(Bytes::owned_by(FileMap {
-        _listed: listed,
-        map,
-    }))
+    Ok(Bytes::owned_by(FileMap { _listed: listed, map }))
 }
 
 /// A mapped file. Pages that are released go back to the system's cache of the file, and come again when they are read.

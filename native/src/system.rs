@@ -11,7 +11,8 @@ mod platform;
 use std::path::Path;
 
 pub(crate) use platform::{
-    affinity, is_mount_point, lock, memlock_limit, open_direct, populate, read_at, set_affinity, use_huge_pages,
+    affinity, is_mount_point, lock, memlock_limit, open_direct, populate, read_at, set_affinity,
+    use_huge_pages,
 };
 
 /// The number in kibibytes of a line like `AnonHugePages:     2048 kB`, in bytes.

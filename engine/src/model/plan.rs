@@ -84,11 +84,13 @@ impl ModelPlan {
     /// What its weights take in all; saturates.
     pub fn weights(&self) -> WeightBytes {
         let add = u64::saturating_add;
-        self.nodes.iter().fold(WeightBytes::default(), |sum, node| WeightBytes {
-            packed: add(sum.packed, node.packed),
-            mapped: add(sum.mapped, node.mapped),
-            vectors: add(sum.vectors, node.vectors),
-        })
+        self.nodes
+            .iter()
+            .fold(WeightBytes::default(), |sum, node| WeightBytes {
+                packed: add(sum.packed, node.packed),
+                mapped: add(sum.mapped, node.mapped),
+                vectors: add(sum.vectors, node.vectors),
+            })
     }
 
     /// The forms of activations that its matrices will multiply with.

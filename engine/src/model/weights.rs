@@ -291,7 +291,8 @@ impl Binder<'_> {
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let values = vector(self.file, name, len)?;
         let bytes = size_of_val(values.as_slice()) as u64;
-        self.vector_bytes.set(self.vector_bytes.get().saturating_add(bytes));
+        self.vector_bytes
+            .set(self.vector_bytes.get().saturating_add(bytes));
         self.bound.borrow_mut().insert(name.into());
         Ok(values)
     }

@@ -97,7 +97,9 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
     }
 
     fn packed_bytes(&self, n: usize, k: usize) -> Result<Option<usize>> {
-        F::OWN.then(|| packed_size::<F>(n, k).map(|(_, bytes)| bytes)).transpose()
+        F::OWN
+            .then(|| packed_size::<F>(n, k).map(|(_, bytes)| bytes))
+            .transpose()
     }
 
     fn pack(&self, mapped: &Shard, packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {

@@ -5,7 +5,7 @@ use twinfer_engine::cache::Pool;
 use twinfer_engine::context::ContextOptions;
 
 use crate::args::BatchArgs;
-use crate::compute::{Compute, Planned};
+use crate::compute::{Compute, PlannedModel};
 
 /// Rows of a pass.
 const N_BATCH: usize = 512;
@@ -19,7 +19,7 @@ const DEFAULT_WHOLE: usize = 32;
 /// The context's sizes, and how many sequences it computes at a time.
 pub(super) fn sizes(
     compute: &Compute<'_>,
-    planned: &Planned<'_>,
+    planned: &PlannedModel<'_>,
     n_ctx: usize,
     args: &BatchArgs,
 ) -> Result<(ContextOptions, usize)> {
