@@ -35,8 +35,11 @@ pub(crate) fn cpu_set(root: &Path) -> CpuSet {
     }
 }
 
+/// Reads a list from files below a directory.
+type ReadList = fn(&Path) -> Option<Vec<usize>>;
+
 /// What is in the lists of all groups.
-fn common(root: &Path, read: [fn(&Path) -> Option<Vec<usize>>; 2]) -> Option<Vec<usize>> {
+fn common(root: &Path, read: [ReadList; 2]) -> Option<Vec<usize>> {
     let found = each_group(root, "cpuset", &["cpuset"], read);
     let both = |a: Vec<usize>, b: Vec<usize>| a.into_iter().filter(|x| b.contains(x)).collect();
     found.into_iter().reduce(both)

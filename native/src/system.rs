@@ -11,8 +11,8 @@ mod platform;
 use std::path::Path;
 
 pub(crate) use platform::{
-    affinity, is_mount_point, lock, memlock_limit, nodes_of, populate, prefer_memory_of, set_affinity,
-    use_huge_pages,
+    affinity, is_mount_point, lock, memlock_limit, nodes_of, open_direct, populate, prefer_memory_of,
+    read_at, set_affinity, use_huge_pages,
 };
 
 /// The number in kibibytes of a line like `AnonHugePages:     2048 kB`, in bytes.

@@ -7,7 +7,6 @@ mod synthetic;
 mod vocabulary;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -15,7 +14,7 @@ use report::Report;
 use synthetic::Synthetic;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::Pool;
-use twinfer_engine::context::Context;
+use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::Model;
@@ -158,8 +157,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         },
     };
     let compute = Compute::start(settings, workers)?;
-    let model = compute.load(&file)?;
-    let mut context = context_for(settings, &compute, &model, &tests, args.batch_size)?;
+    let options = sizes(settings, &compute, &tests, args.batch_size)?;
+    let model = compute.load(compute.plan(&file)?, &options)?;
+    let mut context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
     let with_limits = (args.limits || model.weight_bytes() >= BEYOND_CACHES) && !args.no_limits;
@@ -246,14 +246,13 @@ fn write_made_up(
     Ok(name)
 }
 
-/// A context that all tests fit into.
-fn context_for(
+/// The sizes of a context that all tests fit into.
+fn sizes(
     settings: &Settings,
     compute: &Compute<'_>,
-    model: &Arc<Model>,
     tests: &[Test],
     batch_size: usize,
-) -> Result<Context> {
+) -> Result<ContextOptions> {
     let longest = tests
         .iter()
         .map(|test| test.depth.saturating_add(test.tokens()))
@@ -265,7 +264,7 @@ fn context_for(
     {
         bail!("a test of {longest} tokens does not fit into --ctx-size {size}");
     }
-    compute.context_of_many(model, (longest, batch_size), most, Pool::Whole)
+    Ok(compute.sequences((longest, batch_size), most, Pool::Whole))
 }
 
 /// The machine's limits on the memory of the weights, or on a buffer where they would fit into caches.

@@ -1,10 +1,12 @@
 //! Linux.
 #![allow(unsafe_code)] // advice on memory that a slice borrows
 
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, OFlags, StatxAttributes, StatxFlags, statx};
 use rustix::mm::Advice;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -113,4 +115,15 @@ pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let (start, len) = pages(bytes);
     // SAFETY: the pages are mapped, as above; locking changes nothing about what they hold.
     Ok(unsafe { rustix::mm::mlock(start, len) }?)
+}
+
+/// Opens a file whose reads go past the system's cache: their memory, length and offset must be aligned to the disk's blocks.
+pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// Reads from byte `offset` on, without moving the file's position; the bytes that were read.
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(buffer, offset)
 }

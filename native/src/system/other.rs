@@ -1,5 +1,6 @@
 //! Systems on which nothing of this is done.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -49,5 +50,15 @@ pub(crate) fn nodes_of(_: &[&u8]) -> io::Result<Vec<Option<usize>>> {
 
 /// Asks for memory of a node.
 pub(crate) fn prefer_memory_of(_: usize) -> io::Result<()> {
+    unsupported()
+}
+
+/// Opens a file whose reads go past the system's cache.
+pub(crate) fn open_direct(_: &Path) -> io::Result<File> {
+    unsupported()
+}
+
+/// Reads from byte `offset` on.
+pub(crate) fn read_at(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     unsupported()
 }

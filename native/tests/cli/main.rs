@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod batch;
+#[cfg(target_os = "linux")]
+mod budgets;
 #[cfg(unix)]
 mod cases;
 mod doctor;

@@ -11,7 +11,7 @@ use twinfer_engine::kernels::Storage;
 use twinfer_engine::model::{LoadOptions, Model};
 
 use super::report::{limits_line, table};
-use super::{Kind, Measured, Test, allowed, context_for, made_up, measure, measure_limits, statistics};
+use super::{Kind, Measured, Test, allowed, made_up, measure, measure_limits, sizes, statistics};
 use crate::args::{BenchArgs, ReportFormat};
 use crate::compute::Compute;
 use crate::interrupt;
@@ -110,8 +110,9 @@ pub(super) fn run(
         },
     ];
     let compute = Compute::start(settings, workers)?;
-    let model = compute.load(&file)?;
-    let mut context = context_for(settings, &compute, &model, &tests, args.batch_size)?;
+    let options = sizes(settings, &compute, &tests, args.batch_size)?;
+    let model = compute.load(compute.plan(&file)?, &options)?;
+    let mut context = compute.context(&model, options)?;
     let _guard = interrupt::Guard::new();
     let rounds = tests.len() * (args.repetitions + 1) + 2 * 2;
     let mut progress = Progress::new("measuring", rounds as u64 + 2 * limits::STEPS, settings.verbosity);
