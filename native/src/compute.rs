@@ -338,6 +338,9 @@ impl<'a> Compute<'a> {
         ));
         let context = Context::new(Arc::clone(model), self.team.clone(), options)?;
         self.promised.set(self.promised.get().saturating_add(bytes));
+        if self.settings.context.populate {
+            resident::bring_in_cache(&context, self.settings.verbosity)?;
+        }
         Ok(context)
     }
 }

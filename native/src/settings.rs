@@ -40,6 +40,8 @@ pub(crate) struct ContextSettings {
     pub(crate) size: Option<usize>,
     /// Types of the cached keys and of the cached values.
     pub(crate) cache: (CacheType, CacheType),
+    /// Its memory is brought in when it is made, not as it is filled.
+    pub(crate) populate: bool,
 }
 
 /// Which workers were asked for.
@@ -112,6 +114,7 @@ impl From<GlobalArgs> for Settings {
             context: ContextSettings {
                 size: Some(args.ctx_size).filter(|&size| size > 0),
                 cache: (args.cache_type_k.into(), args.cache_type_v.into()),
+                populate: args.populate,
             },
             workers,
             weights: WeightSettings {
