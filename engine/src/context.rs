@@ -368,6 +368,12 @@ impl Context {
         self.cache.clear_prefix();
     }
 
+    /// The memory of keys and values, piece by piece. The system may not have given it yet: a platform can bring it in before
+    /// the first pass, so that no pass waits for it.
+    pub fn cache_memory(&self) -> impl Iterator<Item = &[u8]> {
+        self.cache.memory()
+    }
+
     /// What the cache holds, and what the prefix index gave.
     pub fn usage(&self) -> Usage {
         self.cache.usage()
