@@ -105,15 +105,6 @@ impl Store {
         }
     }
 
-    /// All pages.
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            Store::F32(v) => bytemuck::cast_slice(v),
-            Store::F16(v) => bytemuck::cast_slice(v),
-            Store::Q8(v) => v,
-        }
-    }
-
     pub(super) fn page(&self, page: usize, dim: usize) -> KvData<'_> {
         match self {
             Store::F32(v) => KvData::F32(&v[of::<f32>(page, dim)]),

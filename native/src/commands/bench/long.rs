@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use twinfer_engine::cache::Pool;
 use twinfer_engine::context::Context;
 use twinfer_engine::generation::{Driver, Event, Generation, Limits, Sampling, Speculation};
 use twinfer_engine::gguf::ModelFile;
@@ -74,11 +73,12 @@ pub(super) fn run(
         bail!("{n} tokens after a prompt of {n_prompt} do not fit into --ctx-size {n_ctx}");
     }
     let compute = Compute::start(settings, workers)?;
-    let model = compute.load(file)?;
+    let options = compute.one_sequence(n_ctx, args.batch_size);
+    let model = compute.load(compute.plan(file)?, &options)?;
     let load = loading.end("load", compute.team());
     let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
-    let mut context = compute.context_of_many(&model, (n_ctx, args.batch_size), 1, Pool::Whole)?;
+    let mut context = compute.context(&model, options)?;
     let prompt = prompt.unwrap_or_else(|| {
         let n_vocab = model.config().n_vocab;
         (0..n_prompt).map(|i| token(i, n_vocab)).collect()

@@ -275,7 +275,7 @@ impl MadeUp {
         Ok(match system::memory_file() {
             Ok((file, path)) => MadeUp {
                 name,
-                file: Some((model.into_memory(file, &pool, settings.verbosity)?, path)),
+                file: Some((model.write_to(file, &pool, settings.verbosity)?, path)),
                 bytes: None,
             },
             Err(_) => MadeUp {

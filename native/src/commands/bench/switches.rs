@@ -5,21 +5,19 @@
 //! others: a ratio is to the mean of the two measurements around it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
-use twinfer_engine::cache::Pool;
 use twinfer_engine::context::Context;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
-use twinfer_engine::model::Model;
 
 use super::preset::{PLAIN, PLAIN_GEN, PLAIN_PROMPT};
 use super::report::table;
 use super::{Kind, Test, first_token, measure, statistics};
 use crate::compute::Compute;
+use crate::numa::NumaMode;
 use crate::output::json_f64;
 use crate::progress::Progress;
 use crate::settings::{ContextSettings, Settings, Verbosity, WeightSettings, WorkerSettings};
@@ -44,6 +42,7 @@ enum Off {
     Populate,
     Cache,
     Kernels,
+    Numa,
 }
 
 /// A row of the table, to be measured or not.
@@ -108,7 +107,7 @@ pub(super) struct Scenario<'a> {
 
 impl Scenario<'_> {
     /// The settings, and how many workers, with one thing switched off.
-    fn with(&self, off: Off) -> (Settings, Workers) {
+    fn with(&self, off: Off) -> Result<(Settings, Workers)> {
         let given = self.settings;
         let workers = WorkerSettings {
             n: match off {
@@ -116,7 +115,11 @@ impl Scenario<'_> {
                 _ => given.workers.n,
             },
             pinning: Some(off != Off::Pinning),
-            ..given.workers
+            numa: match off {
+                Off::Numa => NumaMode::Off,
+                _ => given.workers.numa,
+            },
+            ..given.workers.clone()
         };
         let settings = Settings {
             // The table says what the notes would.
@@ -137,7 +140,8 @@ impl Scenario<'_> {
             },
             ..given.clone()
         };
-        (settings, Workers::of(workers, self.machine))
+        let workers = Workers::for_command(&settings, self.machine)?;
+        Ok((settings, workers))
     }
 
     /// The model's file, mapped anew or read.
@@ -183,12 +187,12 @@ impl Scenario<'_> {
         let opened = self.open(off != Off::Mmap)?;
         let file = opened.as_ref().unwrap_or(self.file);
         let compute = Compute::start(settings, workers)?;
-        let model: Arc<Model> = compute.load(file)?;
+        let options = compute.one_sequence(self.n_prompt + N_GEN, self.batch_size);
+        let model = compute.load(compute.plan(file)?, &options)?;
         let load = begin.elapsed().as_secs_f64();
         let pinned = compute.pin_caller();
         let begin = Instant::now();
-        let n_ctx = self.n_prompt + N_GEN;
-        let mut context = compute.context_of_many(&model, (n_ctx, self.batch_size), 1, Pool::Whole)?;
+        let mut context = compute.context(&model, options)?;
         first_token(&mut context)?;
         let first_token = begin.elapsed().as_secs_f64();
         drop(pinned);
@@ -264,10 +268,10 @@ impl Scenario<'_> {
             Ok(Off::Kernels)
         };
         let workers = format!("{cores} workers");
-        let numa = if self.machine.nodes() > 1 {
-            "the system places memory where it is first touched"
+        let numa = if self.machine.usable_nodes().len() > 1 {
+            Ok(Off::Numa)
         } else {
-            "one node: all memory is near"
+            Err("one node: all memory is near".into())
         };
         vec![
             switch("mmap", "file mapped", "file read into memory", mmap),
@@ -288,13 +292,13 @@ impl Scenario<'_> {
             ),
             switch("cache", "brought in before", "as it is filled", Ok(Off::Cache)),
             switch("kernels", backend, PLAIN, kernels),
-            switch("NUMA", "bound", "not bound", Err(numa.into())),
+            switch("NUMA", "placed on nodes", "wherever the system puts it", numa),
         ]
     }
 
     /// Measures all of it.
     pub(super) fn measure(&self, progress: &mut Progress) -> Result<Switches> {
-        let on = self.with(Off::Nothing);
+        let on = self.with(Off::Nothing)?;
         progress.message("all settings on");
         // The first time memory is taken it costs more than later.
         drop(self.start(Off::Nothing, &on)?);
@@ -321,7 +325,7 @@ impl Scenario<'_> {
             let (mut ratios, mut memory) = (None, None);
             if let Ok(off) = switch.what {
                 progress.message(&format!("{} off", switch.setting));
-                let settings = self.with(off);
+                let settings = self.with(off)?;
                 let started = self.start(off, &settings);
                 progress.add(1);
                 match started {

@@ -81,7 +81,7 @@ impl Synthetic {
     }
 
     /// Writes the model to a file that lies in memory.
-    pub(super) fn into_memory(&self, file: File, threads: &ThreadPool, verbosity: Verbosity) -> Result<File> {
+    pub(super) fn write_to(&self, file: File, threads: &ThreadPool, verbosity: Verbosity) -> Result<File> {
         self.memory()?;
         self.write(file, threads, verbosity)
             .context("cannot write the weights to memory")
