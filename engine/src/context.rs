@@ -13,6 +13,7 @@ use crate::kernels::ActFormat;
 use crate::memory::{Buffers, Memory, Planned};
 use crate::model::config::Config;
 use crate::model::loader::Loader;
+use crate::model::plan::ModelPlan;
 use crate::model::probe::Probe;
 use crate::model::{Model, Pass, Workspace};
 use crate::team::Team;
@@ -97,7 +98,15 @@ impl ContextPlan {
     /// # Errors
     /// As [`Self::of`].
     pub fn of_loader(loader: &Loader, options: &ContextOptions) -> Result<Self> {
-        Self::new(loader.config(), loader.formats(), loader.team(), options)
+        Self::of_plan(loader.plan(), loader.team(), options)
+    }
+
+    /// Of a model that is planned itself.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn of_plan(plan: &ModelPlan, team: &Team, options: &ContextOptions) -> Result<Self> {
+        Self::new(plan.config(), plan.formats(), team, options)
     }
 
     fn new(config: &Config, formats: &[ActFormat], team: &Team, options: &ContextOptions) -> Result<Self> {
@@ -374,6 +383,12 @@ impl Context {
     /// Empties the prefix index.
     pub fn clear_prefixes(&mut self) {
         self.cache.clear_prefix();
+    }
+
+    /// The memory of keys and values, piece by piece. The system may not have given it yet: a platform can bring it in before
+    /// the first pass, so that no pass waits for it.
+    pub fn cache_memory(&self) -> impl Iterator<Item = &[u8]> {
+        self.cache.memory()
     }
 
     /// What the cache holds, and what the prefix index gave.

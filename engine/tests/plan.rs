@@ -7,17 +7,22 @@
 #[path = "support/memory.rs"]
 mod memory;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memory::measure;
 use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::error::Class;
 use twinfer_engine::gguf::ModelFile;
-use twinfer_engine::memory::Bytes;
+use twinfer_engine::kernels::{Placement, Storage, select};
+use twinfer_engine::memory::{Buffer, Bytes, Heap, Memory};
+use twinfer_engine::model::loader::Loader;
+use twinfer_engine::model::plan::ModelPlan;
 use twinfer_engine::model::{LoadOptions, Model};
-use twinfer_engine::team::Team;
+use twinfer_engine::team::{Place, Team};
 
 /// Bytes that a context takes beyond its plan: handles and lists of layers and workers, which do not grow with its sizes.
 fn beyond_the_plan(model: &Arc<Model>, team: &Team, options: &ContextOptions) -> i64 {
@@ -101,4 +106,112 @@ fn a_plan_says_what_a_size_costs() {
     assert_eq!(plan(usize::MAX, 8).unwrap_err().class(), Class::TooLarge);
     let most = plan(64 * u32::MAX as usize, usize::MAX).unwrap();
     assert!(most.cache_bytes() > 1 << 40 && most.workspace_bytes() > 1 << 40);
+}
+
+/// The heap, and how much was asked of it: for no node, and for each of two.
+#[derive(Debug, Default)]
+struct Counted([AtomicU64; 3]);
+
+impl Counted {
+    fn all(&self) -> u64 {
+        self.0.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Memory for Counted {
+    fn zeroed(&self, len: usize, node: Option<usize>) -> twinfer_engine::Result<Box<dyn Buffer>> {
+        let of = &self.0[node.map_or(0, |node| node + 1)];
+        of.fetch_add(len as u64, Ordering::Relaxed);
+        Heap.zeroed(len, node)
+    }
+}
+
+#[test]
+fn weights_take_what_was_planned() {
+    let mut packed = 0;
+    for path in [
+        "models/demo/twinfer-demo-q4_k_m.gguf",
+        "tests/oracle/vectors/llama-gqa.gguf",
+        "tests/oracle/vectors/llama-fused-qkv.gguf",
+        "tests/oracle/vectors/gemma3.gguf",
+        "tests/oracle/vectors/qwen3.gguf",
+    ] {
+        let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
+        let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes.clone())]).unwrap();
+        // Every vector of these files is a weight.
+        let vectors = file.tensors().filter(|tensor| tensor.shape.len() == 1);
+        let vectors: usize = vectors.map(|tensor| 4 * tensor.row_len()).sum();
+        let places = [0, 1, 1].map(|node| Place { node, cache: 0 });
+        let team = Team::placed(&places, |_, work| {
+            std::thread::spawn(work);
+        });
+        for backend in select::available() {
+            for (storage, placement) in [
+                (Storage::Auto, Placement::Anywhere),
+                (Storage::Packed, Placement::Anywhere),
+                (Storage::Mapped, Placement::Anywhere),
+                (Storage::Auto, Placement::Distribute),
+                (Storage::Packed, Placement::Mirror),
+                (Storage::Mapped, Placement::Mirror),
+            ] {
+                let options = || {
+                    let memory = Arc::new(Counted::default());
+                    let options = LoadOptions {
+                        backend: Some(backend.name().into()),
+                        storage,
+                        placement,
+                        team: Some(team.clone()),
+                        memory: Some(Arc::clone(&memory) as _),
+                    };
+                    (options, memory)
+                };
+                let (of_file, memory) = options();
+                let plan = ModelPlan::of(&file, &of_file).unwrap();
+                assert_eq!(memory.all(), 0, "planning allocates nothing");
+                let planned = plan.weights();
+                let model = Model::load(&file, &of_file, &mut |_, _| {}).unwrap();
+                let what = format!("{path}, {} {storage:?} {placement:?}", backend.name());
+                assert_eq!(memory.all(), planned.packed, "{what}");
+                assert_eq!(planned.packed + planned.mapped, weight_data(&model), "{what}");
+                assert_eq!(planned.vectors, vectors as u64, "{what}");
+                for (node, of_node) in plan.nodes().iter().enumerate() {
+                    let given = &memory.0[if plan.nodes().len() == 1 { 0 } else { node + 1 }];
+                    assert_eq!(
+                        given.load(Ordering::Relaxed),
+                        of_node.packed,
+                        "{what}, node {node}"
+                    );
+                }
+                packed += usize::from(planned.packed > 0);
+                // A context of the model that is to come, too.
+                assert_eq!(
+                    ContextPlan::of_plan(&plan, &Team::single(), &ContextOptions::default()),
+                    ContextPlan::of(&model, &Team::single(), &ContextOptions::default()),
+                    "{what}"
+                );
+                // Piece by piece from a stream it is as much.
+                let (of_stream, memory) = options();
+                let mut loader = Loader::new(file.set().clone(), &of_stream).unwrap();
+                assert_eq!(loader.plan().nodes(), plan.nodes(), "{what}");
+                loader.push(0, 0, &bytes).unwrap();
+                assert_eq!(memory.all(), planned.packed, "{what}");
+                assert_eq!(
+                    planned.packed + planned.mapped,
+                    weight_data(&loader.finish().unwrap()),
+                    "{what}"
+                );
+            }
+        }
+    }
+    assert!(packed > 0 || select::available().len() == 1, "nothing was packed");
+}
+
+/// Bytes of all matrices; parts of a fused tensor share theirs.
+fn weight_data(model: &Model) -> u64 {
+    let data = model.weight_data();
+    let places: BTreeSet<_> = data
+        .iter()
+        .map(|bytes| (bytes.as_ptr().addr(), bytes.len()))
+        .collect();
+    places.iter().map(|(_, len)| *len as u64).sum()
 }

@@ -1,5 +1,7 @@
 //! What computes: a team of workers and the memory that it is lent, and with them models and contexts.
 
+use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,18 +9,22 @@ use anyhow::{Context as _, Result, anyhow};
 use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::gguf::ModelFile;
-use twinfer_engine::memory::Memory;
+use twinfer_engine::kernels::Storage;
+use twinfer_engine::memory::{Bytes, Memory};
+use twinfer_engine::model::config::Config;
+use twinfer_engine::model::loader::Loader;
+use twinfer_engine::model::plan::ModelPlan;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 
 use crate::args::HugePages;
+use crate::budget::{self, Budget, Choice, Room};
 use crate::memory::Pages;
 use crate::progress::Progress;
-use crate::resident;
 use crate::settings::Settings;
-use crate::system::{self, available_memory};
 use crate::topology::write_list;
 use crate::workers::{Pinned, Workers};
+use crate::{direct_io, mapped, resident, system};
 
 /// The largest context that is made when nobody asked for a size: some models were trained on a million tokens, whose
 /// cache no machine should reserve unasked.
@@ -34,6 +40,8 @@ pub(crate) struct Compute<'a> {
     workers: &'a Workers,
     team: Team,
     pages: Arc<Pages>,
+    /// Bytes of the contexts made so far. Their pages take no memory before they are used.
+    promised: Cell<u64>,
 }
 
 impl<'a> Compute<'a> {
@@ -48,6 +56,7 @@ impl<'a> Compute<'a> {
             workers,
             team: workers.start()?,
             pages: Arc::new(Pages::new(settings.weights.huge_pages != HugePages::Off)),
+            promised: Cell::new(0),
         })
     }
 
@@ -65,27 +74,165 @@ impl<'a> Compute<'a> {
         self.workers.pin_caller()
     }
 
-    /// Loads the model.
-    pub(crate) fn load(&self, file: &ModelFile) -> Result<Arc<Model>> {
+    /// What messages call a model: it may be the one that the settings name, a draft model, or one made for a measurement.
+    fn name_of(&self, file: &ModelFile) -> String {
+        let only = match file.parts() {
+            [part] => mapped::file_of(part),
+            _ => None,
+        };
+        match (only, self.settings.source.path()) {
+            (Some(entry), _) => format!("`{}`", entry.path().display()),
+            (None, Some(path)) => format!("`{}`", path.display()),
+            (None, None) => "the model".into(),
+        }
+    }
+
+    fn load_options(&self, storage: Storage) -> LoadOptions {
+        LoadOptions {
+            backend: self.settings.weights.backend.clone(),
+            storage,
+            placement: self.workers.placement(),
+            team: Some(self.team.clone()),
+            memory: Some(Arc::clone(&self.pages) as _),
+        }
+    }
+
+    /// What loading a model will take.
+    pub(crate) fn plan<'f>(&self, file: &'f ModelFile) -> Result<PlannedModel<'f>> {
+        let weights = &self.settings.weights;
+        let model =
+            ModelPlan::of(file, &self.load_options(weights.storage)).with_context(|| self.name_of(file))?;
+        let direct = match weights.direct_io.then(|| direct_io::open(file)) {
+            Some(Ok(sources)) => Some(sources),
+            Some(Err(error)) => {
+                let text = format!("note: --direct-io: {error:#}; reading through the system's cache");
+                self.settings.verbosity.note(&text);
+                None
+            }
+            None => None,
+        };
+        Ok(PlannedModel { file, model, direct })
+    }
+
+    /// Memory that a model and a context of it will take.
+    pub(crate) fn budget(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<Budget> {
+        self.budget_of(planned, &planned.model, context)
+    }
+
+    fn budget_of(
+        &self,
+        planned: &PlannedModel<'_>,
+        model: &ModelPlan,
+        context: &ContextOptions,
+    ) -> Result<Budget> {
+        let direct = planned.direct.is_some();
+        Ok(Budget {
+            weights: model.nodes().to_vec(),
+            mapped_is_held: direct || self.settings.weights.mlock,
+            loading: if direct {
+                direct_io::BUFFERS + Loader::LARGEST_PIECE
+            } else {
+                0
+            },
+            context: ContextPlan::of_plan(model, &self.team, &countable(context))?,
+        })
+    }
+
+    /// Memory that there is, the least first. What was promised to contexts that have not used it yet is not free.
+    pub(crate) fn rooms(&self) -> Vec<Room> {
+        let mut rooms = budget::rooms(Path::new("/"), self.settings.memory_limit);
+        for room in &mut rooms {
+            room.free = room.free.saturating_sub(self.promised.get());
+        }
+        rooms
+    }
+
+    /// What fits into the memory that there is in place of what was asked for, as options.
+    pub(crate) fn advice(
+        &self,
+        planned: &PlannedModel<'_>,
+        context: &ContextOptions,
+        rooms: &[Room],
+    ) -> Vec<String> {
+        let storage = self.settings.weights.storage;
+        let mapped = match storage {
+            Storage::Mapped => None,
+            _ => ModelPlan::of(planned.file, &self.load_options(Storage::Mapped)).ok(),
+        };
+        let fits = |choice: &Choice| {
+            let model = match choice.storage {
+                Storage::Mapped => mapped.as_ref().unwrap_or(&planned.model),
+                _ => &planned.model,
+            };
+            // A cache that a head's width does not go into is no choice.
+            let budget = self.budget_of(planned, model, &choice.context);
+            budget.is_ok_and(|budget| {
+                budget::too_small(&budget, rooms, &budget::nodes(Path::new("/"), &budget)).is_none()
+            })
+        };
+        let asked = Choice {
+            storage,
+            context: context.clone(),
+        };
+        budget::advice(&asked, &fits)
+    }
+
+    /// An error, with what would fit, if there is too little memory for a model and its context.
+    fn check(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<()> {
+        let budget = self.budget(planned, context)?;
+        let rooms = self.rooms();
+        let nodes = budget::nodes(Path::new("/"), &budget);
+        if let Some(small) = budget::too_small(&budget, &rooms, &nodes) {
+            let advice = self.advice(planned, context, &rooms);
+            let what = format!(
+                "{} with a context of {} tokens",
+                self.name_of(planned.file),
+                context.n_ctx
+            );
+            return Err(anyhow!(budget::refusal(&budget, small, &what, &advice)));
+        }
+        let in_files = |part: &Bytes| mapped::file_of(part).is_some();
+        if let Some(room) = rooms.first()
+            && budget.needed().saturating_add(budget.cached_weights()) > room.free
+            && planned.file.parts().iter().all(in_files)
+        {
+            self.settings.verbosity.note(&format!(
+                "note: of the file's {} MiB of mapped weights {} MiB stay in memory ({}): the rest is read from the disk \
+                 again for every token",
+                budget.cached_weights() >> 20,
+                room.free.saturating_sub(budget.needed()) >> 20,
+                room.limiter,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Loads the model, if it fits into memory with the context that is to be made of it.
+    pub(crate) fn load(&self, planned: PlannedModel<'_>, context: &ContextOptions) -> Result<Arc<Model>> {
         let Settings {
             source,
             verbosity,
             weights,
             ..
         } = self.settings;
-        let options = LoadOptions {
-            backend: weights.backend.clone(),
-            storage: weights.storage,
-            placement: self.workers.placement(),
-            team: Some(self.team.clone()),
-            memory: Some(Arc::clone(&self.pages) as _),
-        };
+        self.check(&planned, context)?;
+        let PlannedModel { file, direct, .. } = planned;
+        let options = self.load_options(weights.storage);
         let start = Instant::now();
-        let pinned = self.pin_caller();
         let mut progress = Progress::new("loading", 1, *verbosity);
-        let model = Model::load(file, &options, &mut |done, total| progress.set(done, total))
-            .with_context(|| format!("`{source}`"))?;
-        drop((progress, pinned));
+        let mut on_progress = |done, total| progress.set(done, total);
+        let model = match &direct {
+            Some(sources) => self.load_direct(file, sources, &options, &mut on_progress),
+            None => {
+                let _pinned = self.pin_caller();
+                Model::load(file, &options, &mut on_progress).map_err(anyhow::Error::new)
+            }
+        };
+        let model = model.with_context(|| self.name_of(file))?;
+        drop(progress);
+        for part in file.parts() {
+            mapped::file_of(part).map_or(Ok(()), mapped::Entry::check_unchanged)?;
+        }
         for text in model.notes() {
             verbosity.note(&format!("note: {text}"));
         }
@@ -118,9 +265,22 @@ impl<'a> Compute<'a> {
         Ok(Arc::new(model))
     }
 
+    fn load_direct(
+        &self,
+        file: &ModelFile,
+        sources: &[direct_io::Source],
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Model> {
+        let mut loader = Loader::new(file.set().clone(), options)?;
+        // The threads that read are not on this one's CPU.
+        direct_io::load(&mut loader, sources, || self.pin_caller(), progress)?;
+        Ok(loader.finish()?)
+    }
+
     /// The context's size: what was asked for, or what the model was trained with up to [`DEFAULT_CTX`].
-    pub(crate) fn context_size(&self, model: &Model) -> usize {
-        let trained = model.config().n_ctx_train;
+    pub(crate) fn context_size(&self, config: &Config) -> usize {
+        let trained = config.n_ctx_train;
         let Some(size) = self.settings.context.size else {
             return trained.clamp(1, DEFAULT_CTX);
         };
@@ -132,50 +292,80 @@ impl<'a> Compute<'a> {
         size
     }
 
-    /// A context of `n_ctx` positions for one sequence.
-    pub(crate) fn context(&self, model: &Arc<Model>, n_ctx: usize, n_batch: usize) -> Result<Context> {
-        self.context_of_many(model, (n_ctx, n_batch), 1, Pool::Whole)
+    /// One sequence of `n_ctx` positions, in the types that were asked for.
+    pub(crate) fn one_sequence(&self, n_ctx: usize, n_batch: usize) -> ContextOptions {
+        self.sequences((n_ctx, n_batch), 1, Pool::Whole)
     }
 
-    /// A context for some sequences of at most `n_ctx` positions, which share a pool of pages.
-    pub(crate) fn context_of_many(
+    /// Some sequences of at most `n_ctx` positions, which share a pool of pages.
+    pub(crate) fn sequences(
         &self,
-        model: &Arc<Model>,
         (n_ctx, n_batch): (usize, usize),
         n_sequences: usize,
         pool: Pool,
-    ) -> Result<Context> {
+    ) -> ContextOptions {
         let (cache_type_k, cache_type_v) = self.settings.context.cache;
-        let options = ContextOptions {
+        ContextOptions {
             n_ctx,
             n_batch,
             n_sequences,
             pool,
             cache_type_k,
             cache_type_v,
-        };
-        // What is beyond any memory is beyond what can be counted in pages as well: there the least that it needs is said.
-        let counted = ContextOptions {
-            n_ctx: n_ctx.min(LARGEST_COUNTED_CTX),
-            ..options.clone()
-        };
-        let plan = ContextPlan::of(model, &self.team, &counted)?;
+        }
+    }
+
+    /// Makes a context of a model that is loaded.
+    pub(crate) fn context(&self, model: &Arc<Model>, options: ContextOptions) -> Result<Context> {
+        let n_ctx = options.n_ctx;
+        let plan = ContextPlan::of(model, &self.team, &countable(&options))?;
         let bytes = plan.cache_bytes().saturating_add(plan.workspace_bytes());
-        if let Some(free) = available_memory()
-            && bytes > free
+        let rooms = self.rooms();
+        if let Some(room) = rooms.first()
+            && bytes > room.free
         {
-            let mib = |n: u64| n >> 20;
+            // Somebody else has taken memory since the model was loaded.
             return Err(anyhow!(
-                "a context of {n_ctx} tokens needs {}{} MiB, {} MiB of memory are free; choose a smaller --ctx-size",
-                if counted.n_ctx < n_ctx { "more than " } else { "" },
-                mib(bytes),
-                mib(free)
+                "a context of {n_ctx} tokens needs {} MiB, {} MiB of memory are free ({}); choose a smaller --ctx-size",
+                bytes >> 20,
+                room.free >> 20,
+                room.limiter
             ));
         }
         self.settings.verbosity.detail(&format!(
             "context of {n_ctx} tokens, {:.1} MiB of cache",
             plan.cache_bytes() as f64 / f64::from(1 << 20)
         ));
-        Ok(Context::new(Arc::clone(model), self.team.clone(), options)?)
+        let context = Context::new(Arc::clone(model), self.team.clone(), options)?;
+        self.promised.set(self.promised.get().saturating_add(bytes));
+        if self.settings.context.populate {
+            resident::bring_in_cache(&context, self.settings.verbosity)?;
+        }
+        Ok(context)
+    }
+}
+
+/// The sizes with a context that can be counted in pages: one beyond that is beyond any memory as well, and of it the least
+/// that it needs is said.
+fn countable(options: &ContextOptions) -> ContextOptions {
+    ContextOptions {
+        n_ctx: options.n_ctx.min(LARGEST_COUNTED_CTX),
+        ..options.clone()
+    }
+}
+
+/// A model that is to be loaded, and what that will take.
+#[derive(Debug)]
+pub(crate) struct PlannedModel<'f> {
+    file: &'f ModelFile,
+    model: ModelPlan,
+    /// The files, where they are read past the system's cache.
+    direct: Option<Vec<direct_io::Source>>,
+}
+
+impl PlannedModel<'_> {
+    /// What the model is.
+    pub(crate) fn config(&self) -> &Config {
+        self.model.config()
     }
 }

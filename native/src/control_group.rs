@@ -17,22 +17,32 @@ pub(crate) struct CpuSet {
 
 /// What the control group and those above it leave of the machine.
 pub(crate) fn cpu_set(root: &Path) -> CpuSet {
-    let common = |read| {
-        let found = each_group(root, "cpuset", &["cpuset"], read);
-        found
-            .into_iter()
-            .reduce(|a: Vec<usize>, b| a.into_iter().filter(|x| b.contains(x)).collect())
-    };
     CpuSet {
-        cpus: common([
-            |group| listed(group, &["cpuset.cpus.effective"]),
-            |group| listed(group, &["cpuset.effective_cpus", "cpuset.cpus"]),
-        ]),
-        nodes: common([
-            |group| listed(group, &["cpuset.mems.effective"]),
-            |group| listed(group, &["cpuset.effective_mems", "cpuset.mems"]),
-        ]),
+        cpus: common(
+            root,
+            [
+                |group| listed(group, &["cpuset.cpus.effective"]),
+                |group| listed(group, &["cpuset.effective_cpus", "cpuset.cpus"]),
+            ],
+        ),
+        nodes: common(
+            root,
+            [
+                |group| listed(group, &["cpuset.mems.effective"]),
+                |group| listed(group, &["cpuset.effective_mems", "cpuset.mems"]),
+            ],
+        ),
     }
+}
+
+/// Reads a list from files below a directory.
+type ReadList = fn(&Path) -> Option<Vec<usize>>;
+
+/// What is in the lists of all groups.
+fn common(root: &Path, read: [ReadList; 2]) -> Option<Vec<usize>> {
+    let found = each_group(root, "cpuset", &["cpuset"], read);
+    let both = |a: Vec<usize>, b: Vec<usize>| a.into_iter().filter(|x| b.contains(x)).collect();
+    found.into_iter().reduce(both)
 }
 
 /// The list in the first of some files that is there. An empty one says nothing: nobody has set it.

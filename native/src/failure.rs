@@ -20,6 +20,9 @@ enum Kind {
     Interrupted,
 }
 
+/// The exit code of what has none of its own.
+pub(crate) const FAILED: u8 = 1;
+
 impl Kind {
     fn of(error: &anyhow::Error) -> Self {
         let closed_pipe = |e: &(dyn std::error::Error + 'static)| {
@@ -39,7 +42,7 @@ impl Kind {
     fn exit_code(self) -> u8 {
         match self {
             Kind::ReaderGone => 0,
-            Kind::Failed => 1,
+            Kind::Failed => FAILED,
             Kind::Usage => 2,
             Kind::Interrupted => 130,
         }
@@ -202,6 +205,15 @@ fn is_slip(typed: &str, tip: &str) -> bool {
 /// Text of the command line or a file with nothing in it that ends a line or that a terminal would obey.
 fn one_line(text: &str) -> String {
     crate::output::printable(&text.replace(['\n', '\r', '\t'], " "))
+}
+
+/// Ends the process with an error, from a place that cannot return.
+#[cfg(target_os = "linux")]
+pub(crate) fn exit_failed(error: &anyhow::Error) -> ! {
+    crate::terminal::restore();
+    let _ = report(error);
+    let _held = crate::output_file::remove_unfinished();
+    std::process::exit(FAILED.into())
 }
 
 /// Ends the process as after Ctrl-C, from a place that cannot return.

@@ -164,10 +164,11 @@ pub(crate) fn driver(
         let file = load::open(path)?;
         let own = Tokenizer::from_metadata(file.metadata())?;
         DraftModel::check(&own, tokenizer)?;
-        let model = compute.load(&file)?;
-        let n_ctx = compute.context_size(&model);
+        let planned = compute.plan(&file)?;
+        let options = compute.one_sequence(compute.context_size(planned.config()), N_BATCH);
+        let model = compute.load(planned, &options)?;
         Ok(DraftModel::new(
-            compute.context(&model, n_ctx, N_BATCH)?,
+            compute.context(&model, options)?,
             &own,
             tokenizer,
         )?)

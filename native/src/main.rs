@@ -1,15 +1,18 @@
 //! The `twinfer` command: arguments in [`args`], one file per command in [`commands`], and the parts they share.
 
 mod args;
+mod budget;
 mod commands;
 mod compute;
 mod control_group;
 mod cpu_list;
+mod direct_io;
 mod failure;
 mod generate;
 mod interrupt;
 mod limits;
 mod load;
+mod mapped;
 mod memory;
 mod numa;
 mod output;
@@ -26,6 +29,7 @@ mod template;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod topology;
+mod usage;
 mod workers;
 
 use std::process::ExitCode;

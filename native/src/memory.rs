@@ -21,7 +21,7 @@ use twinfer_engine::Error;
 use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
 use twinfer_engine::memory::{Bytes, Owner};
 
-use crate::{failure, output_file, system};
+use crate::{failure, mapped, output_file, system};
 
 /// Size of a huge page on x86-64.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -44,22 +44,31 @@ pub(crate) fn map(path: &Path) -> Result<Bytes> {
     }
     let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
     output_file::protect(path);
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("cannot open `{shown}`"))?;
     if metadata.len() == 0 {
         // There is nothing to map; the parser says what is missing.
         return Ok(Bytes::from_static(&[]));
     }
-    // SAFETY: the map is read-only. If another process shortens the file meanwhile, reading the lost pages ends this
-    // process with a signal: the same holds for every program that maps files, and no lock prevents it.
+    // SAFETY: the map is read-only. If another process shortens the file meanwhile, reading the lost pages raises a signal
+    // that ends this process, as `mapped` says; one that writes to it changes the numbers that are read. No lock prevents
+    // either, for this program as for every one that maps files.
     let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
-    Ok(Bytes::owned_by(FileMap(map)))
+    let listed = mapped::list(&map, path, &metadata);
+    Ok(Bytes::owned_by(FileMap { _listed: listed, map }))
 }
 
 /// A mapped file. Pages that are released go back to the system's cache of the file, and come again when they are read.
-struct FileMap(Mmap);
+struct FileMap {
+    /// It goes before the map does.
+    _listed: mapped::Listed,
+    map: Mmap,
+}
 
 impl Owner for FileMap {
     fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 
     fn release(&self, range: Range<usize>) {
@@ -70,7 +79,7 @@ impl Owner for FileMap {
             // SAFETY: the map is of a file and nobody writes to it, so that pages dropped here are read again from the
             // file as they were. Where it fails they stay, which costs memory alone.
             let _ = unsafe {
-                self.0
+                self.map
                     .unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)
             };
         }

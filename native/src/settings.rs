@@ -12,7 +12,7 @@ use crate::numa::NumaMode;
 use crate::output;
 
 /// What every command can be told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) source: ModelSource,
     pub(crate) verbosity: Verbosity,
@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) context: ContextSettings,
     pub(crate) workers: WorkerSettings,
     pub(crate) weights: WeightSettings,
+    /// The most memory that this process may take, in bytes.
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// How much is said on stderr beside errors.
@@ -38,6 +40,8 @@ pub(crate) struct ContextSettings {
     pub(crate) size: Option<usize>,
     /// Types of the cached keys and of the cached values.
     pub(crate) cache: (CacheType, CacheType),
+    /// Its memory is brought in when it is made, not as it is filled.
+    pub(crate) populate: bool,
 }
 
 /// Which workers were asked for.
@@ -60,6 +64,7 @@ pub(crate) struct WeightSettings {
     pub(crate) storage: Storage,
     pub(crate) populate: bool,
     pub(crate) mlock: bool,
+    pub(crate) direct_io: bool,
     pub(crate) huge_pages: HugePages,
 }
 
@@ -91,8 +96,8 @@ impl From<GlobalArgs> for Settings {
     fn from(args: GlobalArgs) -> Self {
         let workers = WorkerSettings {
             n: args.threads(),
-            cpus: args.cpus.map(|list| list.0),
             pinning: args.pinning(),
+            cpus: args.cpus.map(|list| list.0),
             numa: args.numa,
         };
         Settings {
@@ -109,6 +114,7 @@ impl From<GlobalArgs> for Settings {
             context: ContextSettings {
                 size: Some(args.ctx_size).filter(|&size| size > 0),
                 cache: (args.cache_type_k.into(), args.cache_type_v.into()),
+                populate: args.populate,
             },
             workers,
             weights: WeightSettings {
@@ -116,8 +122,10 @@ impl From<GlobalArgs> for Settings {
                 storage: args.weights.into(),
                 populate: args.populate,
                 mlock: args.mlock,
+                direct_io: args.direct_io,
                 huge_pages: args.huge_pages,
             },
+            memory_limit: args.memory_limit,
         }
     }
 }

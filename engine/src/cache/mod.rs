@@ -272,6 +272,13 @@ impl Cache {
         self.prefix.clear(&self.groups);
     }
 
+    /// The memory of keys and values.
+    pub(crate) fn memory(&self) -> impl Iterator<Item = &[u8]> {
+        self.layers.iter().flat_map(|layer| match layer {
+            LayerCache::Kv(kv) => [kv.k.bytes(), kv.v.bytes()],
+        })
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         let count = |(g, group): (usize, &Group)| {
             let (free, evictable) = (group.pool.free(), self.prefix.evictable(g, group));

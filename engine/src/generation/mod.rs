@@ -34,8 +34,11 @@ use crate::{Error, Result};
 use draft::Drafts;
 use lookup::History;
 
-/// Tokens after the prompt that lists have room for from the beginning.
+/// Tokens after the prompt that lists have room for from the beginning where nobody said how many there may be.
 const ROOM: usize = 4096;
+
+/// Bytes of text that a pass gives out without growing a list: more than all but the longest tokens have.
+const SHOWN_ROOM: usize = 256;
 
 /// Why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,8 +141,8 @@ impl Text {
 
     /// What is held back still.
     fn finish(&mut self) -> String {
-        let (mut text, stopped) = self.stop.push(self.decoder.flush());
-        if !stopped {
+        let mut text = String::new();
+        if !self.stop.push(self.decoder.flush(), &mut text) {
             text.push_str(&self.stop.finish());
         }
         text
@@ -159,8 +162,10 @@ pub struct Generation {
     /// Logits of the prompt's positions are wanted as well.
     every: bool,
     pass: Pass,
-    /// Tokens of the pass under way that are to be given out, with their text.
-    out: Vec<(u32, String)>,
+    /// Tokens of the pass under way that are to be given out, with the end of their text in `shown`.
+    out: Vec<(u32, usize)>,
+    /// Their texts, one after the other.
+    shown: String,
     /// Why the text ends and what was held back, to be given out.
     end: Option<End>,
     rest: String,
@@ -253,9 +258,8 @@ impl Generation {
         let reused = context.reuse(id, &prompt[..before_last])?;
         // One more than the context holds: the last token may be given out without being evaluated.
         let most = capacity + 1 - prompt.len();
-        let room = max_tokens.map_or(most, |n| n.min(most));
-        // Longer ones grow.
-        let room = prompt.len() + room.min(ROOM);
+        // A text that has no end yet grows beyond it.
+        let room = prompt.len() + max_tokens.unwrap_or(ROOM).min(most);
         let mut tokens = Vec::with_capacity(room);
         tokens.extend_from_slice(prompt);
         context.make_room(id, room)?;
@@ -271,6 +275,7 @@ impl Generation {
             every: false,
             pass: Pass::default(),
             out: Vec::new(),
+            shown: String::with_capacity(SHOWN_ROOM),
             end: None,
             rest: String::new(),
             error: None,
@@ -451,16 +456,14 @@ impl Generation {
                 self.stop(End::Stop);
                 return Ok(());
             }
-            let (piece, stopped) = text.stop.push(text.decoder.push(token));
-            if stopped {
-                self.rest = piece;
+            let start = self.shown.len();
+            if text.stop.push(text.decoder.push(token), &mut self.shown) {
+                self.rest = self.shown.split_off(start);
                 self.end = Some(End::Stop);
                 return Ok(());
             }
-            self.out.push((token, piece));
-        } else {
-            self.out.push((token, String::new()));
         }
+        self.out.push((token, self.shown.len()));
         if self.max_tokens.is_some_and(|n| self.counts.generated >= n) {
             self.stop(End::Limit);
         } else if self.tokens.len() > self.capacity {
@@ -524,9 +527,13 @@ impl Generation {
     }
 
     fn give_out(&mut self, on_event: &mut dyn FnMut(Event<'_>)) {
-        for (id, text) in self.out.drain(..) {
-            on_event(Event::Token { id, text: &text });
+        let mut start = 0;
+        for (id, end) in self.out.drain(..) {
+            let text = &self.shown[start..end];
+            on_event(Event::Token { id, text });
+            start = end;
         }
+        self.shown.clear();
         if let Some(error) = &self.error {
             self.over = true;
             on_event(Event::Failed(error.clone()));

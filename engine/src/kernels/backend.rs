@@ -127,6 +127,11 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     /// `first_row` is the weight row of the tile's first column, counted over the whole matrix.
     fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
 
+    /// Bytes that `n` rows of `k` take in this kernel's own layout, as [`Self::pack`] allocates them; `None` where it has none.
+    fn packed_bytes(&self, _n: usize, _k: usize) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// The rows of a mapped shard in this kernel's own layout; `None` where it has none.
     fn pack(&self, _mapped: &matrix::Shard, _packing: &Packing<'_>) -> Result<Option<Vec<matrix::Shard>>> {
         Ok(None)

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{ActFormat, Activations, MatmulKernel, Packing, Placement};
+use super::{ActFormat, Activations, MatmulKernel, Packing, Placement, Storage};
 use crate::memory::Bytes;
 use crate::quant::GgmlType;
 use crate::team::{Shares, Tile};
@@ -200,6 +200,25 @@ impl PackedMatrix {
         self.mirrors.clear();
         self.rows = 0..n;
         self
+    }
+
+    /// Where `n` rows of this kind would lie, and their bytes: of a matrix that was made of no rows, so that its backend has
+    /// chosen.
+    ///
+    /// # Errors
+    /// `Limit` where they are more than can be addressed.
+    pub(crate) fn planned(&self, n: usize) -> Result<(Storage, u64)> {
+        let as_in_file = || self.ty.row_bytes(self.k).and_then(|row| row.checked_mul(n));
+        let (storage, bytes) = match self.is_packed() {
+            true => (Storage::Packed, self.kernel.packed_bytes(n, self.k)?),
+            false => (Storage::Mapped, as_in_file()),
+        };
+        let bytes = bytes.ok_or_else(|| Error::Limit {
+            what: format!("bytes of a {n} x {} matrix", self.k),
+            found: u64::MAX,
+            limit: isize::MAX as u64,
+        })?;
+        Ok((storage, bytes as u64))
     }
 
     /// Whether its bytes are its own, in a kernel's layout, and not the file's.

@@ -10,16 +10,16 @@
 //! A large matrix comes in pieces of rows: a piece's raw bytes are released when it is packed, so raw and packed bytes of
 //! a whole tensor are never there at the same time, and no allocation comes near wasm32's cap of 2 GiB.
 
-use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::config::Config;
+use super::plan::ModelPlan;
 use super::weights::{Matrices, Weights, in_tensor};
 use super::{LoadOptions, Model};
 use crate::gguf::{GgufSet, ModelFile, TensorInfo};
-use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Placement, Storage, select};
+use crate::kernels::{Backend, PackedMatrix, Packing, Placement, Storage, select};
 use crate::memory::{self, Bytes, Memory};
 use crate::quant::GgmlType;
 use crate::team::Team;
@@ -90,9 +90,8 @@ pub struct Loader {
     team: Team,
     memory: Arc<dyn Memory>,
     set: GgufSet,
-    /// All but the frequencies of rotations that come from tensors.
-    config: Config,
-    formats: Vec<ActFormat>,
+    /// Its configuration is without the frequencies of rotations that come from tensors.
+    plan: ModelPlan,
     wanted: Vec<Wanted>,
     /// The tensor under way, its rows that are done, and the piece that is being filled.
     at: usize,
@@ -108,6 +107,9 @@ pub struct Loader {
 }
 
 impl Loader {
+    /// Bytes of a piece at most, but for rows of more than a part in [`PIECE_ROWS`] of it.
+    pub const LARGEST_PIECE: u64 = PIECE as u64;
+
     /// Checks what can be checked before the data comes: architecture, hyperparameters, names, types and shapes.
     ///
     /// # Errors
@@ -117,16 +119,10 @@ impl Loader {
         let file = ModelFile::from_tensors(set, HashMap::new());
         let stand_ins = stand_ins(&file);
         let file = ModelFile::from_tensors(file.into_set(), stand_ins);
-        let config = Config::from_file(&file)?;
-        let shapes = Shapes {
-            backend,
-            used: RefCell::default(),
-        };
-        let formats = Weights::bind(&file, &config, &shapes, &mut |_, _| ())?.formats();
-        let used = shapes.used.into_inner();
+        let (plan, matrices) = ModelPlan::with_matrices(&file, backend, options)?;
         let mut wanted = Vec::new();
         for (part, info) in file.set().tensors() {
-            let matrix = used.contains(&info.name);
+            let matrix = matrices.contains(&info.name);
             if matrix || is_vector(info) {
                 wanted.push(Wanted::new(part, info, matrix)?);
             }
@@ -139,8 +135,7 @@ impl Loader {
             team: options.team(),
             memory: options.memory(),
             set: file.into_set(),
-            config,
-            formats,
+            plan,
             wanted,
             at: 0,
             rows_done: 0,
@@ -163,7 +158,12 @@ impl Loader {
 
     /// What the model is. Frequencies of rotations that tensors state are not in it yet.
     pub fn config(&self) -> &Config {
-        &self.config
+        self.plan.config()
+    }
+
+    /// What the model will take.
+    pub fn plan(&self) -> &ModelPlan {
+        &self.plan
     }
 
     /// The backend that the weights are made ready for.
@@ -174,11 +174,6 @@ impl Loader {
     /// Who makes the weights ready.
     pub fn team(&self) -> &Team {
         &self.team
-    }
-
-    /// The forms of activations that the model's matrices will multiply with.
-    pub(crate) fn formats(&self) -> &[ActFormat] {
-        &self.formats
     }
 
     /// Raw bytes of the largest piece, which are held while it is made ready.
@@ -376,23 +371,6 @@ fn one(ty: GgmlType) -> Vec<u8> {
         GgmlType::F16 => 0x3c00u16.to_le_bytes().into(),
         GgmlType::BF16 => 0x3f80u16.to_le_bytes().into(),
         _ => 1.0f32.to_le_bytes().into(),
-    }
-}
-
-/// Matrices whose shape is known and whose bytes are to come; which ones were asked for.
-struct Shapes {
-    backend: &'static dyn Backend,
-    used: RefCell<HashSet<String>>,
-}
-
-impl Matrices for Shapes {
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
-        self.used.borrow_mut().insert(info.name.clone());
-        let empty = Bytes::from_static(&[]);
-        let team = Team::single();
-        let packing = Packing::on_heap(Storage::Mapped, &team);
-        let none = self.backend.pack(info.ty, 0, info.row_len(), empty, &packing)?;
-        Ok(none.shape_only(info.n_rows()))
     }
 }
 

@@ -1,8 +1,8 @@
 //! A model: configuration from metadata, weights bound by name, and the forward pass.
 //!
 //! Reading order: [`config`] (what a model is), [`arch`] (one file per family: which parts its layers have, and what its
-//! metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`loader`] (the same
-//! from a stream), [`rope`], then
+//! metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`plan`] (what it
+//! will take), [`loader`] (the same from a stream), [`rope`], then
 //! `forward`, the whole pass in one file, with the two parts of a layer, [`mixer`] and [`ffn`], and what they compute
 //! with: `ops`, and `product` for everything that reads a matrix.
 
@@ -13,6 +13,7 @@ mod forward;
 pub mod loader;
 pub mod mixer;
 mod ops;
+pub mod plan;
 pub mod probe;
 mod product;
 pub mod rope;

@@ -30,6 +30,8 @@ pub(crate) struct Weights {
     pub(crate) output: Linear,
     /// The output matrix is the embedding.
     tied: bool,
+    /// Bytes of all vectors: norms, biases, scales.
+    pub(crate) vector_bytes: u64,
     /// What of the file was left out, a sentence each.
     pub(crate) notes: Vec<String>,
 }
@@ -87,6 +89,7 @@ impl Weights {
             file,
             matrices,
             bound: RefCell::default(),
+            vector_bytes: Cell::new(0),
             done: Cell::new(0),
             total: file
                 .tensors()
@@ -125,6 +128,7 @@ impl Weights {
             output_norm,
             output,
             tied,
+            vector_bytes: binder.vector_bytes.get(),
             notes,
         })
     }
@@ -167,6 +171,8 @@ pub(super) struct Binder<'a> {
     matrices: &'a dyn Matrices,
     /// Names of the tensors that the model uses.
     bound: RefCell<HashSet<String>>,
+    /// Bytes of the vectors made so far.
+    vector_bytes: Cell<u64>,
     /// Bytes bound so far, of all tensors' bytes.
     done: Cell<u64>,
     total: u64,
@@ -284,6 +290,9 @@ impl Binder<'_> {
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let values = vector(self.file, name, len)?;
+        let bytes = size_of_val(values.as_slice()) as u64;
+        self.vector_bytes
+            .set(self.vector_bytes.get().saturating_add(bytes));
         self.bound.borrow_mut().insert(name.into());
         Ok(values)
     }

@@ -231,7 +231,7 @@ impl Domains {
     }
 
     /// A worker's domain, then the others of its node.
-    pub(super) fn from_worker(&self, worker: usize) -> impl Iterator<Item = &Domain> {
+    pub(super) fn reach_of(&self, worker: usize) -> impl Iterator<Item = &Domain> {
         let own = self.of_worker[worker];
         let node = self.nodes[self.all[own].node].0.clone();
         (own..node.end).chain(node.start..own).map(|i| &self.all[i])
@@ -346,7 +346,7 @@ mod tests {
     fn a_worker_goes_from_its_own_domain_to_its_neighbours() {
         let domains = Domains::new(&places(&[&[2, 2, 2], &[2, 2]]));
         let caches = |worker| -> Vec<usize> {
-            let from = domains.from_worker(worker);
+            let from = domains.reach_of(worker);
             from.map(|domain| domain.before).collect()
         };
         assert_eq!(caches(0), [0, 2, 4]);

@@ -336,7 +336,7 @@ impl Team {
         };
         let domains = &handle.0.domains;
         self.operate(Some((shares, each)), &|worker| {
-            for domain in domains.from_worker(worker) {
+            for domain in domains.reach_of(worker) {
                 while let Some(range) = domain.take(each) {
                     f(worker, range);
                 }

@@ -1,5 +1,8 @@
 //! Stop strings in a text that comes in pieces: never shown, not even in part.
 
+/// Bytes of a piece of text that there is room for from the beginning, beside a stop string.
+const ROOM: usize = 64;
+
 /// Holds back text that may be the beginning of a stop string.
 #[derive(Debug, Clone, Default)]
 pub struct StopFilter {
@@ -10,15 +13,16 @@ pub struct StopFilter {
 impl StopFilter {
     /// A filter for these strings; empty ones stop nothing.
     pub fn new(stop: &[String]) -> Self {
-        let stop = stop.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        let stop: Vec<String> = stop.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        let longest = stop.iter().map(String::len).max().unwrap_or(0);
         StopFilter {
             stop,
-            held: String::new(),
+            held: String::with_capacity(longest + ROOM),
         }
     }
 
-    /// Takes the next text and gives what can be shown; true where a stop string came, which ends the text.
-    pub fn push(&mut self, text: &str) -> (String, bool) {
+    /// Takes the next text and adds what can be shown to `shown`; true where a stop string came, which ends the text.
+    pub fn push(&mut self, text: &str, shown: &mut String) -> bool {
         self.held.push_str(text);
         if let Some(at) = self
             .stop
@@ -26,8 +30,9 @@ impl StopFilter {
             .filter_map(|stop| self.held.find(stop.as_str()))
             .min()
         {
-            self.held.truncate(at);
-            return (std::mem::take(&mut self.held), true);
+            shown.push_str(&self.held[..at]);
+            self.held.clear();
+            return true;
         }
         // The earliest place from which the rest could grow into a stop string.
         let safe = self
@@ -36,8 +41,9 @@ impl StopFilter {
             .map(|(i, _)| i)
             .find(|&i| self.stop.iter().any(|stop| stop.starts_with(&self.held[i..])))
             .unwrap_or(self.held.len());
-        let rest = self.held.split_off(safe);
-        (std::mem::replace(&mut self.held, rest), false)
+        shown.push_str(&self.held[..safe]);
+        self.held.drain(..safe);
+        false
     }
 
     /// The text that is still held back: it has ended, so no stop string will come.
@@ -56,9 +62,9 @@ mod tests {
         let mut out = Vec::new();
         let mut stopped = false;
         for piece in pieces {
-            let (text, end) = filter.push(piece);
+            let mut text = String::new();
+            stopped = filter.push(piece, &mut text);
             out.push(text);
-            stopped = end;
             if stopped {
                 break;
             }

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::{Tokenizer, vocabulary::Vocabulary};
 
+/// Bytes that there is room for from the beginning: more than all but the longest tokens have.
+const ROOM: usize = 64;
+
 /// Turns tokens into text one by one. What it gives, put together, is `String::from_utf8_lossy` of the bytes of
 /// all tokens: a character whose bytes are spread over tokens comes with the last of them, bytes that can
 /// never become a character come as U+FFFD.
@@ -26,8 +29,8 @@ impl StreamDecoder {
             special,
             space_prefix: tokenizer.puts_space_first(),
             trim_space: false,
-            pending: Vec::new(),
-            text: String::new(),
+            pending: Vec::with_capacity(ROOM),
+            text: String::with_capacity(ROOM),
         }
     }
 

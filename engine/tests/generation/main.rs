@@ -137,16 +137,12 @@ impl Subject {
             }
             sampler.accept(token).unwrap();
             made.tokens.push(token);
-            let (text, stopped) = stop.push(decoder.push(token));
-            made.text.push_str(&text);
-            if stopped {
+            if stop.push(decoder.push(token), &mut made.text) {
                 made.end = Some(End::Stop);
                 return made;
             }
         }
-        let (text, stopped) = stop.push(decoder.flush());
-        made.text.push_str(&text);
-        if !stopped {
+        if !stop.push(decoder.flush(), &mut made.text) {
             made.text.push_str(&stop.finish());
         }
         made

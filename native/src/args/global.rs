@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::Storage;
 
+use super::size;
 use crate::cpu_list::parse_list;
 use crate::numa::NumaMode;
 
@@ -49,7 +50,8 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, overrides_with = "pin")]
     pub(crate) no_pin: bool,
 
-    /// Bring mapped weights into memory before the first token rather than during it (packed weights always are).
+    /// Bring mapped weights and the cache into memory before the first token rather than as they are used (packed weights
+    /// always are). A program that runs long then takes no more memory than at its beginning.
     #[arg(long, global = true)]
     pub(crate) populate: bool,
 
@@ -57,6 +59,17 @@ pub(crate) struct GlobalArgs {
     /// (`ulimit -l`); where it does not, say so and go on.
     #[arg(long, global = true)]
     pub(crate) mlock: bool,
+
+    /// Read the weights past the system's cache of files: for files larger than the memory that is free for it, and those
+    /// that are read once. Weights lie in this process's memory then, mapped ones too. Where a file system cannot, say so
+    /// and read as ever.
+    #[arg(long, global = true)]
+    pub(crate) direct_io: bool,
+
+    /// The most memory that this process may take, in bytes or with K, M or G: what does not fit is refused before it is
+    /// loaded. Without it the system's free memory and the control group's limit count.
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size::bytes)]
+    pub(crate) memory_limit: Option<u64>,
 
     /// Huge pages for weights: fewer misses of address translation. auto asks for them for packed weights and for the
     /// buffers of a pass; on asks for them for mapped files as well (few file systems have them) and says what it got;

@@ -11,6 +11,7 @@ Examples:
   twinfer inspect model.gguf
   twinfer inspect model.gguf --json -o model.json
   twinfer inspect model.gguf --json | jq '.tensors[].type'
+  twinfer inspect model.gguf --plan -c 8192
   twinfer inspect model.gguf --dump-tensor output_norm.weight -o norm.f32";
 
 #[derive(Debug, Args)]
@@ -23,6 +24,16 @@ pub(crate) struct InspectArgs {
     /// Everything as JSON, for programs.
     #[arg(long, conflicts_with = "dump_tensor")]
     pub(crate) json: bool,
+
+    /// Show the memory that the model takes here with a context (--ctx-size, --cache-type-k, --cache-type-v, --weights,
+    /// --direct-io), and whether there is so much; with --json for programs.
+    #[arg(long, conflicts_with_all = ["dump_tensor", "full"])]
+    pub(crate) plan: bool,
+
+    /// Sequences of the context that is planned, each as long as the context.
+    #[arg(long, value_name = "N", requires = "plan", default_value = "1",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    pub(crate) parallel: usize,
 
     /// Show long values (vocabularies, templates) in full.
     #[arg(long)]

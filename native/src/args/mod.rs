@@ -16,6 +16,7 @@ mod quantize;
 mod render_template;
 mod run;
 mod serve_demo;
+mod size;
 mod template;
 mod token_ids;
 mod tokenize;

@@ -91,9 +91,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
 
     let compute = Compute::start(settings, workers)?;
     let driver = generate::driver(&defaults.generation, &compute, &tokenizer)?;
-    let model = compute.load(&file)?;
-    let n_ctx = compute.context_size(&model);
-    let (context, parallel) = room::context(&compute, &model, n_ctx, settings.context.cache, args)?;
+    let planned = compute.plan(&file)?;
+    let n_ctx = compute.context_size(planned.config());
+    let (options, parallel) = room::sizes(&compute, &planned, n_ctx, args)?;
+    let model = compute.load(planned, &options)?;
+    let context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
     let mut desk = Desk {
         lines: input.lines(&all)?,

@@ -44,9 +44,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     let template = template::load(source, &file, &args.template)?;
     let compute = Compute::start(settings, workers)?;
     let driver = generate::driver(&generation, &compute, &tokenizer)?;
-    let model = compute.load(&file)?;
-    let n_ctx = compute.context_size(&model);
-    let context = compute.context(&model, n_ctx, N_BATCH)?;
+    let planned = compute.plan(&file)?;
+    let n_ctx = compute.context_size(planned.config());
+    let options = compute.one_sequence(n_ctx, N_BATCH);
+    let model = compute.load(planned, &options)?;
+    let context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
     let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
     let mut session = Session::new(context, driver, verbosity)?;

@@ -82,13 +82,15 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
         .flatten()
         .any(OutputFile::is_stdout);
     let compute = Compute::start(settings, workers)?;
-    let model = compute.load(&file)?;
+    let planned = compute.plan(&file)?;
     let total = tokens.len().saturating_add(args.predict);
-    let n_ctx = compute.context_size(&model);
+    let n_ctx = compute.context_size(planned.config());
     if total > n_ctx && settings.context.size.is_some() {
         bail!("{total} tokens do not fit into --ctx-size {n_ctx}");
     }
-    let mut context = compute.context(&model, n_ctx.max(total), args.batch_size)?;
+    let options = compute.one_sequence(n_ctx.max(total), args.batch_size);
+    let model = compute.load(planned, &options)?;
+    let mut context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
     if let Some(place) = &args.trace_values {

@@ -7,26 +7,44 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Map, Value as Json, json};
+use twinfer_engine::cache::Pool;
 use twinfer_engine::gguf::{Array, ModelFile, TensorInfo, Value};
+use twinfer_engine::kernels::select;
 
 use crate::args::InspectArgs;
+use crate::budget::Room;
+use crate::compute::Compute;
 use crate::load::ModelSource;
 use crate::output_file::{OutputFile, ReadOnly, write_whole};
-use crate::{load, output};
+use crate::settings::Settings;
+use crate::workers::Workers;
+use crate::{budget, output};
 
 /// Array elements and characters that are shown without `--full`.
 const SHOWN_ELEMENTS: usize = 8;
 const SHOWN_CHARS: usize = 80;
 
-pub(super) fn run(source: &ModelSource, args: &InspectArgs) -> Result<()> {
-    let file = match &args.file {
-        Some(path) => load::open(path)?,
-        None => source.open()?,
+/// `workers` looks at the machine, which a plan alone needs.
+pub(super) fn run(
+    settings: &Settings,
+    workers: &dyn Fn() -> Result<Workers>,
+    args: &InspectArgs,
+) -> Result<()> {
+    let source = match &args.file {
+        Some(path) => ModelSource::File(path.clone()),
+        None => settings.source.clone(),
     };
+    let file = source.open()?;
     if let (Some(name), Some(path)) = (&args.dump_tensor, &args.output) {
         return dump(&file, name, path, args.out.read_only());
     }
-    let report = if args.json {
+    let report = if args.plan {
+        let settings = Settings {
+            source,
+            ..settings.clone()
+        };
+        plan(&settings, &workers()?, &file, args)?
+    } else if args.json {
         output::json_text(&as_json(&file, args.full))?
     } else {
         as_text(&file, args.full)
@@ -35,6 +53,65 @@ pub(super) fn run(source: &ModelSource, args: &InspectArgs) -> Result<()> {
         Some(path) => write_whole(path, report.as_bytes(), args.out.read_only()),
         None => output::to_stdout(&report),
     }
+}
+
+/// Rows of a pass while a prompt is read, as `run` has them.
+const N_BATCH: usize = 512;
+
+/// What the model takes with a context, as text or JSON.
+fn plan(settings: &Settings, workers: &Workers, file: &ModelFile, args: &InspectArgs) -> Result<String> {
+    let compute = Compute::start(settings, workers)?;
+    let planned = compute.plan(file)?;
+    let n_ctx = compute.context_size(planned.config());
+    let context = compute.sequences((n_ctx, N_BATCH), args.parallel, Pool::Whole);
+    let budget = compute.budget(&planned, &context)?;
+    let rooms = compute.rooms();
+    let nodes = budget::nodes(Path::new("/"), &budget);
+    let small = budget::too_small(&budget, &rooms, &nodes);
+    let advice = match small {
+        Some(_) => compute.advice(&planned, &context, &rooms),
+        None => Vec::new(),
+    };
+    let backend = select::choose(settings.weights.backend.as_deref())?.name();
+    if args.json {
+        let all: Vec<Json> = rooms.iter().chain(&nodes).map(Room::json).collect();
+        return output::json_text(&json!({
+            "n_ctx": n_ctx,
+            "n_batch": context.n_batch,
+            "sequences": args.parallel,
+            "threads": workers.n,
+            "backend": backend,
+            "cache_type_k": context.cache_type_k.name(),
+            "cache_type_v": context.cache_type_v.name(),
+            "plan": budget.json(),
+            "rooms": all,
+            "fits": small.is_none(),
+            "what_would_fit": advice,
+        }));
+    }
+    let mut out = format!(
+        "Memory for {} of {n_ctx} tokens, batches of {}, {} threads, backend {backend}\n\n{}\n",
+        match args.parallel {
+            1 => "a context".into(),
+            n => format!("{n} sequences"),
+        },
+        context.n_batch,
+        workers.n,
+        budget.table(),
+    );
+    for room in rooms.iter().chain(&nodes) {
+        let _ = writeln!(out, "Free of {}: {} MiB", room.limiter, room.free >> 20);
+    }
+    match small {
+        None => out.push_str("It fits.\n"),
+        Some((room, _)) => {
+            let _ = writeln!(out, "It does not fit into what is free of {}.", room.limiter);
+            for options in advice {
+                let _ = writeln!(out, "  would fit: {options}");
+            }
+        }
+    }
+    Ok(out)
 }
 
 fn dump(file: &ModelFile, name: &str, path: &Path, read_only: ReadOnly) -> Result<()> {

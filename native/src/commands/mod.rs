@@ -31,7 +31,7 @@ pub(crate) fn dispatch(settings: &Settings, command: &Command) -> Result<()> {
         Command::Run(args) => run::run(settings, &workers()?, args),
         Command::Chat(args) => chat::run(settings, &workers()?, args),
         Command::Batch(args) => batch::run(settings, &workers()?, args),
-        Command::Inspect(args) => inspect::run(source, args),
+        Command::Inspect(args) => inspect::run(settings, &workers, args),
         Command::Tokenize(args) => tokenize::run(source, verbosity, args),
         Command::Detokenize(args) => detokenize::run(source, verbosity, args),
         Command::RenderTemplate(args) => render_template::run(source, verbosity, args),

@@ -69,11 +69,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
         bail!("--chunks 0 leaves nothing to score; leave it out to score the whole text");
     }
     let compute = Compute::start(settings, workers)?;
-    let model = compute.load(&file)?;
+    let planned = compute.plan(&file)?;
     let wanted = if settings.context.size.is_none() {
-        DEFAULT_CTX.min(model.config().n_ctx_train.max(LEAST_TOKENS))
+        DEFAULT_CTX.min(planned.config().n_ctx_train.max(LEAST_TOKENS))
     } else {
-        compute.context_size(&model).max(LEAST_TOKENS)
+        compute.context_size(planned.config()).max(LEAST_TOKENS)
     };
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
     let mut texts = Vec::new();
@@ -106,7 +106,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     // No more than fills a pass, or one that is longer. A chunk has a row less than tokens.
     let together = (N_BATCH / (shortest - 1).max(1)).clamp(1, n_chunks.max(1));
     let pages = longest.max(N_BATCH).div_ceil(BLOCK) + together;
-    let mut context = compute.context_of_many(&model, (longest, N_BATCH), together, Pool::Pages(pages))?;
+    let options = compute.sequences((longest, N_BATCH), together, Pool::Pages(pages));
+    let model = compute.load(planned, &options)?;
+    let mut context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
 
     let _guard = interrupt::Guard::new();

@@ -61,15 +61,17 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
 
     let compute = Compute::start(settings, workers)?;
     let driver = generate::driver(&generation, &compute, &tokenizer)?;
-    let model = compute.load(&file)?;
-    let n_ctx = compute.context_size(&model);
+    let planned = compute.plan(&file)?;
+    let n_ctx = compute.context_size(planned.config());
     if ids.len() >= n_ctx {
         bail!(
             "the prompt has {} tokens and the context has room for {n_ctx}; shorten it or raise --ctx-size",
             ids.len()
         );
     }
-    let context = compute.context(&model, n_ctx, N_BATCH)?;
+    let options = compute.one_sequence(n_ctx, N_BATCH);
+    let model = compute.load(planned, &options)?;
+    let context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
     let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
     verbosity.detail(&format!(

@@ -2,11 +2,9 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use sha2::{Digest as _, Sha256};
-use twinfer_engine::context::Context;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::record::{self, Mismatch, Record, Subject};
 
@@ -47,9 +45,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &VerifyArgs) -> 
         None => settings.context.cache,
     };
     let compute = Compute::start(settings, workers)?;
-    let model = compute.load(&file)?;
     let options = record::context_options(cache_type_k, cache_type_v);
-    let mut context = Context::new(Arc::clone(&model), compute.team().clone(), options)?;
+    let model = compute.load(compute.plan(&file)?, &options)?;
+    let mut context = compute.context(&model, options)?;
     let pinned = compute.pin_caller();
     let mut progress = Progress::new("evaluating", record::total_tokens() as u64, verbosity);
     let made = Record::make(&mut context, subject, &mut |done, total| {

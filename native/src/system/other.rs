@@ -1,7 +1,8 @@
 //! Systems on which nothing of this is done.
 
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
@@ -32,6 +33,16 @@ pub(crate) fn populate(_: &[u8]) -> io::Result<()> {
     unsupported()
 }
 
+/// Brings memory in for writing, now.
+pub(crate) fn populate_for_writing(_: &[u8]) -> io::Result<()> {
+    unsupported()
+}
+
+/// A file that lies in memory.
+pub(crate) fn memory_file() -> io::Result<(File, PathBuf)> {
+    unsupported()
+}
+
 /// Asks for huge pages.
 pub(crate) fn use_huge_pages(_: &[u8]) -> io::Result<()> {
     unsupported()
@@ -49,5 +60,15 @@ pub(crate) fn nodes_of(_: &[&u8]) -> io::Result<Vec<Option<usize>>> {
 
 /// Asks for memory of a node.
 pub(crate) fn prefer_memory_of(_: usize) -> io::Result<()> {
+    unsupported()
+}
+
+/// Opens a file whose reads go past the system's cache.
+pub(crate) fn open_direct(_: &Path) -> io::Result<File> {
+    unsupported()
+}
+
+/// Reads from byte `offset` on.
+pub(crate) fn read_at(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     unsupported()
 }

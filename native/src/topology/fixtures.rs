@@ -1,9 +1,11 @@
 //! Machines of files, made from a compact description: what Linux shows of packages, nodes, caches and cores.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::write_list;
+use super::{Machine, write_list};
 
 /// How the threads of cores are numbered.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,30 +49,55 @@ pub(super) const MACHINE: Described = Described {
     distances: (12, 32),
 };
 
-/// A root of files, removed at the end.
-pub(super) struct Files(pub(super) PathBuf);
+/// A machine's files. They stay in memory, for there are ten thousand of a large one, but for those of control groups,
+/// which are under a root that is removed at the end.
+pub(super) struct Files {
+    texts: RefCell<HashMap<String, String>>,
+    root: PathBuf,
+}
 
 impl Drop for Files {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.root);
     }
 }
 
 impl Files {
     pub(super) fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(
-            "twinfer-topology-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        Files(std::env::temp_dir().join(name))
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("twinfer-topology-{}-{number}", std::process::id());
+        Files {
+            texts: RefCell::default(),
+            root: std::env::temp_dir().join(name),
+        }
     }
 
     pub(super) fn write(&self, path: &str, text: &str) {
-        let path = self.0.join(path);
+        if path == "proc/self/cgroup" || path.starts_with("sys/fs/cgroup") {
+            self.write_below_root(path, text);
+        }
+        self.texts.borrow_mut().insert(path.into(), text.into());
+    }
+
+    fn write_below_root(&self, path: &str, text: &str) {
+        let path = self.root.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
+    }
+
+    /// The machine, where the affinity mask leaves these CPUs; all for `None`.
+    pub(super) fn machine(&self, affinity: Option<Vec<usize>>) -> Machine {
+        let texts = self.texts.borrow();
+        Machine::of(&|path| texts.get(path).cloned(), &self.root, affinity)
+    }
+
+    /// The same from files on the disk, all of them.
+    pub(super) fn machine_on_disk(&self) -> Machine {
+        for (path, text) in self.texts.borrow().iter() {
+            self.write_below_root(path, text);
+        }
+        Machine::under(&self.root, None)
     }
 
     /// Writes what Linux would show.

@@ -1,7 +1,7 @@
 //! Which CPUs and nodes there are, which this process may use, and where workers go: one per physical core, for SMT
 //! siblings share the units that kernels keep busy.
 //!
-//! All is read from files under a root ([`sysfs`]), so that tests can stand another machine there. Packages, dies, third-level
+//! All is read from files under a root ([`sysfs`]), where tests can stand another machine. Packages, dies, third-level
 //! caches and cores are sets of CPUs; each but the package is named by its lowest CPU.
 
 #[cfg(test)]
@@ -113,11 +113,20 @@ impl Machine {
 
     /// The machine under a root; `affinity` is the mask, `None` for all CPUs.
     fn under(root: &Path, affinity: Option<Vec<usize>>) -> Self {
-        let (cpus, offline, nodes) = sysfs::read(root);
+        Self::of(
+            &|path| std::fs::read_to_string(root.join(path)).ok(),
+            root,
+            affinity,
+        )
+    }
+
+    /// The machine that some files show; those of control groups are under `root`.
+    fn of(files: sysfs::Files<'_>, root: &Path, affinity: Option<Vec<usize>>) -> Self {
+        let (cpus, offline, nodes) = sysfs::read(files);
         let cpuset = control_group::cpu_set(root);
         let affinity = affinity.unwrap_or_else(|| cpus.iter().map(|cpu| cpu.id).collect());
         let ids = nodes.iter().map(|node| node.id).collect();
-        let by_status = both(ids, sysfs::allowed_nodes(root).as_deref());
+        let by_status = both(ids, sysfs::allowed_nodes(files).as_deref());
         Machine {
             allowed: both(affinity, cpuset.cpus.as_deref()),
             allowed_nodes: both(by_status, cpuset.nodes.as_deref()),

@@ -4,12 +4,16 @@
 //! files then, not ten thousand. Kernels and containers that lack the lists have numbers for each CPU instead.
 
 use std::collections::HashMap;
-use std::fs::read_to_string;
-use std::path::{Path, PathBuf};
 
 use super::{Cpu, Kind, Node};
 use crate::cpu_list::parse_list;
 use crate::system;
+
+const CPUS: &str = "sys/devices/system/cpu";
+const NODES: &str = "sys/devices/system/node";
+
+/// The text of a file, by its path below the root.
+pub(super) type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The capacity of the slowest core that is still one of the fast ones, as a part of the fastest one's: efficient cores
 /// have about 0.6 of it on Intel's desktops and less on Arm; cores that only clock a little lower are no other kind.
@@ -17,39 +21,35 @@ const FAST: f64 = 0.75;
 
 /// The CPUs that are online, ascending, those that are there but offline, and the nodes. No CPUs where the system does not
 /// say, or says only half: that would put two workers on one core.
-pub(super) fn read(root: &Path) -> (Vec<Cpu>, Vec<usize>, Vec<Node>) {
-    let directory = root.join("sys/devices/system/cpu");
-    let online = list(directory.join("online")).unwrap_or_default();
-    let nodes = nodes(root, &online);
-    let cpus = cpus(root, &online, &nodes).unwrap_or_default();
+pub(super) fn read(files: Files<'_>) -> (Vec<Cpu>, Vec<usize>, Vec<Node>) {
+    let online = list(files, &format!("{CPUS}/online")).unwrap_or_default();
+    let nodes = nodes(files, &online);
+    let cpus = cpus(files, &online, &nodes).unwrap_or_default();
     // What is only possible, such as the CPUs that could be added to a virtual machine, is not there.
-    let offline = match list(directory.join("present")) {
+    let offline = match list(files, &format!("{CPUS}/present")) {
         Some(present) => present.into_iter().filter(|cpu| !online.contains(cpu)).collect(),
-        None => list(directory.join("offline")).unwrap_or_default(),
+        None => list(files, &format!("{CPUS}/offline")).unwrap_or_default(),
     };
     (cpus, offline, nodes)
 }
 
-/// CPUs and memory nodes that this process may use by its status, where the system says it.
-pub(super) fn allowed_nodes(root: &Path) -> Option<Vec<usize>> {
-    let status = read_to_string(root.join("proc/self/status")).ok()?;
+/// Nodes whose memory this process may use by its status, where the system says it.
+pub(super) fn allowed_nodes(files: Files<'_>) -> Option<Vec<usize>> {
+    let status = files("proc/self/status")?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("Mems_allowed_list:"))?;
     parse_list(line)
 }
 
-fn list(path: PathBuf) -> Option<Vec<usize>> {
-    parse_list(&read_to_string(path).ok()?)
+fn list(files: Files<'_>, path: &str) -> Option<Vec<usize>> {
+    parse_list(&files(path)?)
 }
 
-fn cpus(root: &Path, online: &[usize], nodes: &[Node]) -> Option<Vec<Cpu>> {
-    let directory = root.join("sys/devices/system/cpu");
-    let topology = |cpu: usize, file: &str| directory.join(format!("cpu{cpu}/topology/{file}"));
-    let set = |cpu: usize, names: &[&str]| names.iter().find_map(|name| list(topology(cpu, name)));
-    let number = |cpu: usize, name: &str| -> Option<i64> {
-        read_to_string(topology(cpu, name)).ok()?.trim().parse().ok()
-    };
+fn cpus(files: Files<'_>, online: &[usize], nodes: &[Node]) -> Option<Vec<Cpu>> {
+    let topology = |cpu: usize, file: &str| format!("{CPUS}/cpu{cpu}/topology/{file}");
+    let set = |cpu: usize, names: &[&str]| names.iter().find_map(|name| list(files, &topology(cpu, name)));
+    let number = |cpu: usize, name: &str| -> Option<i64> { files(&topology(cpu, name))?.trim().parse().ok() };
     let packages = by_list(online, |cpu| {
         set(cpu, &["package_cpus_list", "core_siblings_list"])
     })
@@ -68,7 +68,7 @@ fn cpus(root: &Path, online: &[usize], nodes: &[Node]) -> Option<Vec<Cpu>> {
     // Where no cache says which CPUs share it, the package stands for it.
     let package_of: HashMap<usize, usize> = online.iter().copied().zip(packages.iter().copied()).collect();
     let l3 = by_list(online, |cpu| {
-        let shared = l3_cpus(&directory.join(format!("cpu{cpu}/cache")));
+        let shared = l3_cpus(files, cpu);
         shared.or_else(|| {
             let same = |other: &usize| package_of[other] == package_of[&cpu];
             Some(online.iter().copied().filter(same).collect())
@@ -80,7 +80,7 @@ fn cpus(root: &Path, online: &[usize], nodes: &[Node]) -> Option<Vec<Cpu>> {
             .entry(package)
             .or_insert_with(|| number(cpu, "physical_package_id").unwrap_or(package as i64));
     }
-    let efficient = efficient(root, online);
+    let efficient = efficient(files, online);
     let cpu = |(i, &id): (usize, &usize)| Cpu {
         id,
         package: package_ids[&packages[i]],
@@ -126,30 +126,29 @@ fn by_number<T: Eq + std::hash::Hash>(
         .collect()
 }
 
-/// The CPUs that share the third-level cache which a CPU's directory of caches describes.
-fn l3_cpus(caches: &Path) -> Option<Vec<usize>> {
-    // Index 3 nearly always: two for the first level, one for the second.
+/// The CPUs that share the third-level cache of a CPU.
+fn l3_cpus(files: Files<'_>, cpu: usize) -> Option<Vec<usize>> {
+    // Index 3 nearly always: two are of the first level, one of the second.
     [3, 2, 4, 1, 0].into_iter().find_map(|index| {
-        let cache = caches.join(format!("index{index}"));
-        let level = read_to_string(cache.join("level")).ok()?;
-        (level.trim() == "3")
-            .then(|| list(cache.join("shared_cpu_list")))
+        let cache = format!("{CPUS}/cpu{cpu}/cache/index{index}");
+        let third = files(&format!("{cache}/level"))?.trim() == "3";
+        third
+            .then(|| list(files, &format!("{cache}/shared_cpu_list")))
             .flatten()
     })
 }
 
 /// Hybrid processors' slow cores: Intel's have a device of their own, others a capacity.
-fn efficient(root: &Path, online: &[usize]) -> Vec<usize> {
-    let devices = root.join("sys/devices");
+fn efficient(files: Files<'_>, online: &[usize]) -> Vec<usize> {
     if let (Some(_), Some(atom)) = (
-        list(devices.join("cpu_core/cpus")),
-        list(devices.join("cpu_atom/cpus")),
+        list(files, "sys/devices/cpu_core/cpus"),
+        list(files, "sys/devices/cpu_atom/cpus"),
     ) {
         return atom;
     }
     let capacity = |cpu: &usize| -> Option<f64> {
-        let path = devices.join(format!("system/cpu/cpu{cpu}/cpu_capacity"));
-        read_to_string(path).ok()?.trim().parse().ok()
+        let text = files(&format!("{CPUS}/cpu{cpu}/cpu_capacity"))?;
+        text.trim().parse().ok()
     };
     // Most machines have none: the first CPU tells.
     let Some(capacities) = online.iter().map(capacity).collect::<Option<Vec<f64>>>() else {
@@ -164,19 +163,17 @@ fn efficient(root: &Path, online: &[usize]) -> Vec<usize> {
 }
 
 /// NUMA nodes, ascending; a machine without them is one node.
-fn nodes(root: &Path, online: &[usize]) -> Vec<Node> {
-    let directory = root.join("sys/devices/system/node");
-    let ids = list(directory.join("online")).unwrap_or_default();
+fn nodes(files: Files<'_>, online: &[usize]) -> Vec<Node> {
+    let ids = list(files, &format!("{NODES}/online")).unwrap_or_default();
     let nodes: Vec<Node> = ids
         .into_iter()
         .filter_map(|id| {
-            let directory = directory.join(format!("node{id}"));
-            let cpus = list(directory.join("cpulist"))?;
-            let distances = read_to_string(directory.join("distance")).unwrap_or_default();
+            let cpus = list(files, &format!("{NODES}/node{id}/cpulist"))?;
+            let distances = files(&format!("{NODES}/node{id}/distance")).unwrap_or_default();
             Some(Node {
                 id,
                 cpus: cpus.into_iter().filter(|cpu| online.contains(cpu)).collect(),
-                memory: node_memory(&directory, id),
+                memory: node_memory(files, id),
                 distances: distances
                     .split_whitespace()
                     .filter_map(|d| d.parse().ok())
@@ -187,7 +184,7 @@ fn nodes(root: &Path, online: &[usize]) -> Vec<Node> {
     if !nodes.is_empty() {
         return nodes;
     }
-    let meminfo = read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let meminfo = files("proc/meminfo").unwrap_or_default();
     vec![Node {
         id: 0,
         cpus: online.to_vec(),
@@ -197,8 +194,8 @@ fn nodes(root: &Path, online: &[usize]) -> Vec<Node> {
 }
 
 /// Bytes that are free, or become so when they are asked for, and all bytes.
-fn node_memory(directory: &Path, id: usize) -> Option<(u64, u64)> {
-    let text = read_to_string(directory.join("meminfo")).ok()?;
+fn node_memory(files: Files<'_>, id: usize) -> Option<(u64, u64)> {
+    let text = files(&format!("{NODES}/node{id}/meminfo"))?;
     let text = text.replace(&format!("Node {id} "), "");
     let field = |name| system::field(&text, name);
     let cached = field("Active(file)").unwrap_or(0) + field("Inactive(file)").unwrap_or(0);

@@ -20,7 +20,7 @@ const EPYC_9654: Described = Described {
 };
 
 fn machine(described: &Described) -> Machine {
-    Machine::under(&Files::of(described).0, None)
+    Files::of(described).machine(None)
 }
 
 /// The common part: `cores` on each of `nodes` nodes in `groups` groups of `cpus` CPUs; a worker on each core, those of a
@@ -168,7 +168,7 @@ const HYBRID: Described = Described {
 fn a_hybrid_desktop_works_with_its_fast_cores() {
     let files = Files::of(&HYBRID);
     let fast: Vec<usize> = (0..16).step_by(2).collect();
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     assert_eq!((found.cores(), found.cpus.len()), (24, 32));
     assert_eq!(found.default_threads(Nodes::All), 8);
     assert_eq!(found.pins(8, Nodes::All, None), Ok(fast.clone()));
@@ -177,7 +177,7 @@ fn a_hybrid_desktop_works_with_its_fast_cores() {
     assert_eq!(all, [fast.clone(), (16..32).collect()].concat());
     assert!(found.pins(12, Nodes::All, None).is_err());
     // A process that has nothing else works with the efficient ones.
-    let found = Machine::under(&files.0, Some((16..32).collect()));
+    let found = files.machine(Some((16..32).collect()));
     assert_eq!(found.default_threads(Nodes::All), 16);
     assert_eq!(found.pins(16, Nodes::All, None), Ok((16..32).collect()));
 
@@ -191,17 +191,19 @@ fn a_hybrid_desktop_works_with_its_fast_cores() {
         let path = format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity");
         files.write(&path, &format!("{capacity}\n"));
     }
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     assert_eq!(found.pins(2, Nodes::All, None), Ok(vec![0, 2]));
 }
 
 #[test]
 fn a_small_virtual_machine() {
-    let found = machine(&Described {
+    let files = Files::of(&Described {
         nodes: &[2],
         smt: 1,
         ..MACHINE
     });
+    let found = files.machine_on_disk();
+    assert_eq!(found, files.machine(None));
     // Without caches in the files the package is the group.
     check(&found, 1, &[2], 1, 2);
     assert_eq!(found.pins(2, Nodes::All, None), Ok(vec![0, 1]));
@@ -218,7 +220,7 @@ fn a_machine_without_numa_files_is_one_node() {
         "proc/meminfo",
         "MemTotal:  1000 kB\nMemFree:  10 kB\nMemAvailable:  500 kB\n",
     );
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     check(&found, 1, &[4], 1, 8);
     assert_eq!(found.nodes[0].memory, Some((500 << 10, 1000 << 10)));
     assert_eq!(found.nodes[0].cpus, (0..8).collect::<Vec<_>>());
@@ -229,7 +231,7 @@ fn a_container_with_a_share_of_time() {
     let files = Files::of(&EPYC_7763);
     files.write("proc/self/cgroup", "0::/\n");
     files.write("sys/fs/cgroup/cpu.max", "350000 100000\n");
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     assert_eq!(found.quota, Some(3.5));
     assert_eq!(found.default_threads(Nodes::All), 3);
     assert!(found.pins(3, Nodes::All, None).is_err());
@@ -255,24 +257,24 @@ fn a_container_on_one_node() {
             Ok((64..128).collect::<Vec<_>>())
         );
     };
-    on_one_node(&Machine::under(&files.0, None));
+    on_one_node(&files.machine(None));
     // Version 1, of old kernels and of newer ones.
     files.write("proc/self/cgroup", "4:cpuset:/x\n0::/\n");
     files.write("sys/fs/cgroup/cpuset/x/cpuset.cpus", "64-127,192-255\n");
     files.write("sys/fs/cgroup/cpuset/x/cpuset.mems", "0-1\n");
     files.write("sys/fs/cgroup/cpuset/x/cpuset.effective_mems", "1\n");
-    on_one_node(&Machine::under(&files.0, None));
+    on_one_node(&files.machine(None));
     // Memory by the process's status alone.
     files.write("proc/self/cgroup", "");
     files.write(
         "proc/self/status",
         "Cpus_allowed_list:\t0-255\nMems_allowed_list:\t1\n",
     );
-    let found = Machine::under(&files.0, Some((64..128).chain(192..256).collect()));
+    let found = files.machine(Some((64..128).chain(192..256).collect()));
     on_one_node(&found);
     // A group that has nothing of the mask is not this process's.
     files.write("proc/self/cgroup", "0::/a/b\n");
-    let found = Machine::under(&files.0, Some(vec![3, 4]));
+    let found = files.machine(Some(vec![3, 4]));
     assert_eq!(found.allowed, [3, 4]);
 }
 
@@ -280,7 +282,7 @@ fn a_container_on_one_node() {
 fn named_cpus_are_taken_cores_first() {
     let files = Files::of(&EPYC_7763);
     files.write("sys/devices/system/cpu/online", "0-4,6-255\n");
-    let found = Machine::under(&files.0, Some((0..128).chain(130..256).collect()));
+    let found = files.machine(Some((0..128).chain(130..256).collect()));
     assert_eq!(found.offline, [5]);
     assert_eq!(
         found.chosen(&[131, 64, 3, 2, 130, 3]),
@@ -304,7 +306,7 @@ fn named_cpus_are_taken_cores_first() {
 fn the_mask_is_respected() {
     let files = Files::of(&EPYC_7763);
     // Both threads of core 1, one of core 2, whose first thread is taken away.
-    let found = Machine::under(&files.0, Some(vec![1, 129, 130]));
+    let found = files.machine(Some(vec![1, 129, 130]));
     assert_eq!(found.default_threads(Nodes::All), 2);
     assert_eq!(found.pins(2, Nodes::All, None), Ok(vec![1, 130]));
 }
@@ -322,7 +324,7 @@ fn numbers_do_where_no_lists_are() {
             &format!("{}\n", cpu % 4 / 2),
         );
     }
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     assert_eq!((found.cores(), found.sets(|cpu| cpu.package).len()), (4, 2));
     assert_eq!(found.pins(4, Nodes::All, None), Ok(vec![0, 1, 2, 3]));
     assert_eq!(found.pins(5, Nodes::All, Some(true)), Ok(vec![0, 1, 2, 3, 4]));
@@ -330,7 +332,7 @@ fn numbers_do_where_no_lists_are() {
     assert!(found.pins(4, Nodes::All, Some(false)).is_err());
     // An online CPU without a topology: half of one would put two workers on a core.
     files.write("sys/devices/system/cpu/online", "0-8\n");
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     assert_eq!(found.cores(), 0);
     assert!(found.default_threads(Nodes::All) >= 1);
     assert!(found.pins(1, Nodes::All, Some(true)).is_err());
@@ -346,15 +348,15 @@ fn control_groups_of_both_versions_limit_time() {
     files.write("proc/self/cgroup", "0::/a/b\n");
     files.write("sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
     files.write("sys/fs/cgroup/a/cpu.max", "250000 100000\n");
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     assert_eq!((found.quota, found.default_threads(Nodes::All)), (Some(2.5), 2));
 
     files.write("proc/self/cgroup", "3:memory:/x\n2:cpu,cpuacct:/y\n");
     files.write("sys/fs/cgroup/cpu,cpuacct/y/cpu.cfs_quota_us", "-1\n");
     files.write("sys/fs/cgroup/cpu,cpuacct/y/cpu.cfs_period_us", "100000\n");
-    assert_eq!(Machine::under(&files.0, None).quota, None);
+    assert_eq!(files.machine(None).quota, None);
     files.write("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "50000\n");
     files.write("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
-    let found = Machine::under(&files.0, None);
+    let found = files.machine(None);
     assert_eq!((found.quota, found.default_threads(Nodes::All)), (Some(0.5), 1));
 }

@@ -2,9 +2,14 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod batch;
+mod bench;
+#[cfg(target_os = "linux")]
+mod budgets;
 #[cfg(unix)]
 mod cases;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod faults;
 mod first_run;
 mod habits;
 mod hostile;

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use super::fill::{Panel, ShardPanels};
 use super::floats::{Bf16, F16, F32, Float, Floats};
 use super::one_token::{FEW, OneMappedToken, TokenByToken};
-use super::packing::{pack, restore};
+use super::packing::{pack, packed_size, restore};
 use super::steps_32::Steps32;
 use super::steps_256::Steps256;
 use super::token_tiles::{FEW_TOKENS, PANELS, Sums, TOKENS, Tokens};
@@ -94,6 +94,12 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
                 tiles(first..m.min(first + TOKENS), &mut sums.0);
             }
         }
+    }
+
+    fn packed_bytes(&self, n: usize, k: usize) -> Result<Option<usize>> {
+        F::OWN
+            .then(|| packed_size::<F>(n, k).map(|(_, bytes)| bytes))
+            .transpose()
     }
 
     fn pack(&self, mapped: &Shard, packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {

@@ -35,16 +35,25 @@ impl<'a> FileRows<'a> {
     }
 }
 
-/// The rows of a mapped shard as panels, in memory of their own.
-pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<'_>) -> Result<Shard> {
-    let (blocks, n) = (mapped.k / F::BLOCK_LEN, mapped.rows.len());
+/// Bytes of a panel, and of all panels of `n` rows of `k`: what [`pack`] allocates, and what a plan counts.
+///
+/// # Errors
+/// `Limit` where they are more than can be addressed.
+pub(super) fn packed_size<F: Format>(n: usize, k: usize) -> Result<(usize, usize)> {
     let too_large = || Error::Limit {
         what: "bytes of a packed matrix".into(),
         found: u64::MAX,
         limit: isize::MAX as u64,
     };
-    let panel_bytes = panel_bytes::<F>(blocks).ok_or_else(too_large)?;
+    let panel_bytes = panel_bytes::<F>(k / F::BLOCK_LEN).ok_or_else(too_large)?;
     let bytes = n.div_ceil(ROWS).checked_mul(panel_bytes).ok_or_else(too_large)?;
+    Ok((panel_bytes, bytes))
+}
+
+/// The rows of a mapped shard as panels, in memory of their own.
+pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<'_>) -> Result<Shard> {
+    let blocks = mapped.k / F::BLOCK_LEN;
+    let (panel_bytes, bytes) = packed_size::<F>(mapped.rows.len(), mapped.k)?;
     let mut memory = packing.memory.zeroed(bytes, mapped.node)?;
     let fill = |panels: Range<usize>, out: &mut [u8]| {
         let mut released = panels.start;

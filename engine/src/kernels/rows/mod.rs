@@ -62,6 +62,10 @@ impl<I: RowIsa, K: MatmulKernel> MatmulKernel for FewTokens<I, K> {
         }
     }
 
+    fn packed_bytes(&self, n: usize, k: usize) -> Result<Option<usize>> {
+        self.other.packed_bytes(n, k)
+    }
+
     fn pack(&self, mapped: &Shard, packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
         self.other.pack(mapped, packing)
     }

@@ -29,8 +29,10 @@ impl Placed {
     /// Loads the model and looks.
     pub(super) fn look(settings: &Settings, workers: &Workers, file: &ModelFile) -> Result<Self> {
         let compute = Compute::start(settings, workers)?;
-        let model = compute.load(file)?;
-        let context = compute.context(&model, compute.context_size(&model), ROWS)?;
+        let planned = compute.plan(file)?;
+        let options = compute.one_sequence(compute.context_size(planned.config()), ROWS);
+        let model = compute.load(planned, &options)?;
+        let context = compute.context(&model, options)?;
         let id = |node: usize| workers.node_ids.get(node).copied().unwrap_or(0);
         let weights = match workers.placement() {
             // On one node all of them are its own.

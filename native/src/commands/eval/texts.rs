@@ -52,8 +52,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs, path:
         bail!("`{}` has no lines", path.display());
     };
     let compute = Compute::start(settings, workers)?;
-    let model = compute.load(&file)?;
-    let n_ctx = compute.context_size(&model);
+    let planned = compute.plan(&file)?;
+    let n_ctx = compute.context_size(planned.config());
     if longest > n_ctx && settings.context.size.is_some() {
         bail!("a text of {longest} tokens does not fit into --ctx-size {n_ctx}");
     }
@@ -61,7 +61,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs, path:
     // At most one text goes on from the pass before; the others begin in this one.
     let pages = longest.div_ceil(BLOCK) + args.batch_size.div_ceil(BLOCK) + together;
     let sizes = (n_ctx.max(longest), args.batch_size);
-    let mut context = compute.context_of_many(&model, sizes, together, Pool::Pages(pages))?;
+    let options = compute.sequences(sizes, together, Pool::Pages(pages));
+    let model = compute.load(planned, &options)?;
+    let mut context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
     let total: usize = texts.iter().map(Vec::len).sum();

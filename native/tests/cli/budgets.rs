@@ -1,0 +1,393 @@
+//! Memory that is planned before a model is loaded, limits on it, and files that fail while a model runs.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Directory, Run, command, twinfer};
+
+const DEMO: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../models/demo/twinfer-demo-q4_k_m.gguf"
+);
+
+/// What the child came to; a signal is code -1.
+fn finish(child: Child) -> Run {
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        out: output.stdout,
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn piped(mut command: Command) -> Child {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Sum of the sizes of a list of buffers.
+fn sum(buffers: &Value) -> u64 {
+    let sizes = buffers.as_array().unwrap().iter();
+    sizes.map(|buffer| buffer["bytes"].as_u64().unwrap()).sum()
+}
+
+fn plan(args: &[&str]) -> Value {
+    twinfer(&[&["inspect", "--plan", "--json"], args].concat()).json()
+}
+
+#[test]
+fn a_plan_says_what_is_needed_and_whether_it_is_there() {
+    let report = plan(&["-c", "256"]);
+    let plan_of = &report["plan"];
+    let of = |name: &str| plan_of[name].as_u64().unwrap();
+    let weights = &plan_of["weights"][0];
+    let weight = |name: &str| weights[name].as_u64().unwrap();
+    let planned = weight("packed")
+        + weight("vectors")
+        + of("loading")
+        + sum(&plan_of["cache"])
+        + sum(&plan_of["workspace"]);
+    assert_eq!(of("needed"), planned + of("unplanned"));
+    assert_eq!(
+        (report["fits"].as_bool(), report["n_ctx"].as_u64()),
+        (Some(true), Some(256))
+    );
+    assert!(weight("packed") > 0 || report["backend"] == "scalar");
+
+    // A longer context, more sequences and another type change the cache; mapped weights need no memory of their own.
+    let cache = |args: &[&str]| sum(&plan(args)["plan"]["cache"]);
+    let one = cache(&["-c", "256"]);
+    assert!(cache(&["-c", "512"]) > one && cache(&["-c", "256", "-np", "3"]) > 2 * one);
+    assert!(cache(&["-c", "256", "--cache-type-k", "f32"]) > one);
+    let mapped = plan(&["--weights", "mapped"]);
+    assert_eq!(mapped["plan"]["weights"][0]["packed"], 0);
+    assert!(mapped["plan"]["weights"][0]["mapped"].as_u64() > Some(0));
+
+    let text = twinfer(&["inspect", DEMO, "--plan", "-c", "256"]).ok();
+    for part in [
+        "cache: keys",
+        "workspace: logits",
+        "needed",
+        "checkpoints",
+        "Free of the system",
+        "It fits.",
+    ] {
+        assert!(text.text().contains(part), "{part}: {}", text.text());
+    }
+    let small = twinfer(&["inspect", "--plan", "--memory-limit", "40M", "-c", "1000000"]).ok();
+    for part in ["--memory-limit", "does not fit", "would fit: --ctx-size"] {
+        assert!(small.text().contains(part), "{part}: {}", small.text());
+    }
+}
+
+/// What follows the last `name` in an error's advice.
+fn advised<'a>(err: &'a str, name: &str) -> &'a str {
+    let (_, rest) = err
+        .rsplit_once(name)
+        .unwrap_or_else(|| panic!("no `{name}` in: {err}"));
+    rest.split([',', '\n']).next().unwrap().trim()
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_would() {
+    let limited = |ctx: &str| {
+        twinfer(&[
+            "eval",
+            "-m",
+            DEMO,
+            "--tokens",
+            "1,2,3",
+            "--memory-limit",
+            "60M",
+            "-c",
+            ctx,
+        ])
+    };
+    let refused = limited("4000000");
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    for part in [
+        "4000000 tokens",
+        "--memory-limit",
+        "weights",
+        "cache",
+        "what would fit",
+    ] {
+        assert!(refused.err.contains(part), "{part}: {}", refused.err);
+    }
+    // It does, and a page more does not. What the program has itself differs by some pages from run to run.
+    let fits: usize = advised(&refused.err, "--ctx-size ").parse().unwrap();
+    assert!(fits > 1000, "{}", refused.err);
+    limited(&(fits * 9 / 10).to_string()).ok();
+    assert_eq!(limited(&(fits * 11 / 10).to_string()).code, 1);
+    // Of a cache whose size is given, that one is too large.
+    let directory = Directory::new("budget");
+    let input = directory.file("in.jsonl");
+    fs::write(&input, "{\"prompt\": \"a\", \"max_tokens\": 2}\n").unwrap();
+    let batch = |size: &str, out: &str| {
+        let out = directory.file(out);
+        let args = [
+            "batch",
+            &input,
+            "-o",
+            &out,
+            "--memory-limit",
+            "80M",
+            "-c",
+            "500000",
+            "--cache-size",
+            size,
+        ];
+        twinfer(&args)
+    };
+    let refused = batch("2G", "a");
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    let fits = advised(&refused.err, "--cache-size ").to_string();
+    batch(&fits, "b").ok();
+}
+
+/// A control group of its own for a test, with a limit on memory.
+struct Group {
+    path: PathBuf,
+    limit: &'static str,
+    version: u32,
+}
+
+impl Group {
+    /// `None` where this user may make none.
+    fn new() -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        for line in own.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            let (root, limit, version) = match controllers {
+                "" => ("/sys/fs/cgroup", "memory.max", 2),
+                "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", 1),
+                _ => continue,
+            };
+            // In a container the path may be one outside of it.
+            for above in Path::new(path.trim_start_matches('/')).ancestors() {
+                let path = Path::new(root)
+                    .join(above)
+                    .join(format!("twinfer-test-{}", std::process::id()));
+                if fs::create_dir(&path).is_err() {
+                    continue;
+                }
+                let group = Group { path, limit, version };
+                if fs::write(group.path.join(limit), (1u64 << 30).to_string()).is_ok() {
+                    return Some(group);
+                }
+            }
+        }
+        None
+    }
+
+    /// Runs the program in it.
+    fn run(&self, limit: u64, args: &[&str]) -> Run {
+        let read = |file: &str| fs::read_to_string(self.path.join(file)).unwrap_or_default();
+        // Pages of files that runs before have left count as well: they make room for these.
+        let _ = fs::write(self.path.join("memory.force_empty"), "0");
+        fs::write(self.path.join(self.limit), limit.to_string()).unwrap();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(self.path.join("cgroup.procs"))
+            .arg(command(&[]).get_program())
+            .args(args);
+        let run = finish(piped(shell));
+        let events = read(if self.version == 2 {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        });
+        let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        assert!(killed.is_none_or(|n| n == "0"), "{limit} {args:?}: {events}");
+        run
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+#[test]
+fn no_limit_of_a_control_group_kills_the_program() {
+    let Some(group) = Group::new() else {
+        println!("left out: this user may make no control group with a limit on memory");
+        return;
+    };
+    let directory = Directory::new("group");
+    let model = directory.file("m.gguf");
+    let make = [
+        "bench",
+        "--shape",
+        "smollm2-135m",
+        "--type",
+        "q4_0",
+        "-p",
+        "0",
+        "-n",
+        "0",
+        "-o",
+        &model,
+    ];
+    twinfer(&make).ok();
+    let (mut refused, mut ran) = (0, 0);
+    for options in [&[][..], &["--weights", "mapped"], &["--direct-io"]] {
+        let eval = [
+            &["eval", "-m", &model, "--tokens", "1,2,3", "-c", "4096"],
+            options,
+        ]
+        .concat();
+        let plan = plan(&[&["-m", &model, "-c", "4096"], options].concat());
+        let needed = plan["plan"]["needed"].as_u64().unwrap();
+        for percent in [40, 80, 95, 105, 140] {
+            let run = group.run(needed * percent / 100, &eval);
+            println!(
+                "{options:?}, {percent} % of {} MiB: code {}",
+                needed >> 20,
+                run.code
+            );
+            assert!(
+                [0, 1].contains(&run.code),
+                "{percent} %, {options:?}: {} {}",
+                run.code,
+                run.err
+            );
+            if run.code == 1 {
+                assert!(run.err.contains("free (the control group)"), "{}", run.err);
+                refused += 1;
+            } else {
+                ran += 1;
+            }
+            assert!(
+                percent > 95 || run.code == 1,
+                "less than is needed was enough for {options:?}"
+            );
+            assert!(percent < 140 || run.code == 0, "{}", run.err);
+        }
+        // What the refusal advises does fit.
+        if options.is_empty() && plan["backend"] != "scalar" {
+            let limit = needed * 70 / 100;
+            let error = group.run(limit, &eval).err;
+            assert!(error.contains("--weights mapped"), "{error}");
+            group
+                .run(limit, &[&eval[..], &["--weights", "mapped"]].concat())
+                .ok();
+        }
+    }
+    assert!(refused > 0 && ran > 0);
+}
+
+#[test]
+fn direct_reads_change_no_number_and_keep_one_copy() {
+    let directory = Directory::new("direct");
+    let demo = directory.file("demo.gguf");
+    fs::copy(DEMO, &demo).unwrap();
+    let digest = |args: &[&str]| {
+        let run = twinfer(&[&["eval", "--tokens", "1,5,9", "-m", &demo], args].concat()).ok();
+        (run.text().lines().last().unwrap().to_string(), run.err)
+    };
+    let (expected, _) = digest(&[]);
+    for args in [
+        &["--direct-io"][..],
+        &["--direct-io", "--weights", "mapped"],
+        &["-dio", "--weights", "packed", "-t", "3", "--mlock"],
+        &["--direct-io", "--backend", "scalar"],
+    ] {
+        let (found, err) = digest(args);
+        assert_eq!(found, expected, "{args:?}");
+        if !err.is_empty() {
+            println!("{args:?}: {err}");
+            assert!(
+                err.contains("reading through the system's cache") || err.contains("--mlock"),
+                "{err}"
+            );
+        }
+    }
+    // The built-in model is in no file.
+    let (found, err) = digest(&[]);
+    assert_eq!((found, err.as_str()), (expected, ""));
+    let built_in = twinfer(&["eval", "--tokens", "1", "--direct-io"]).ok();
+    assert!(built_in.err.contains("not in a file"), "{}", built_in.err);
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_runs_ends_with_an_error() {
+    let directory = Directory::new("cut");
+    let model = directory.file("m.gguf");
+    fs::copy(DEMO, &model).unwrap();
+    // More text than a pipe holds: it is still generating when the file is cut.
+    let args = [
+        "run",
+        "Once",
+        "-m",
+        &model,
+        "--weights",
+        "mapped",
+        "--ignore-eos",
+        "-n",
+        "200000",
+        "-c",
+        "200001",
+    ];
+    let mut child = piped(command(&args));
+    let out = child.stdout.as_mut().unwrap();
+    out.read_exact(&mut [0; 8]).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&model)
+        .unwrap()
+        .set_len(4096)
+        .unwrap();
+    let run = finish(child);
+    assert_eq!(run.code, 1, "{}", run.err);
+    let error = run.err.lines().last().unwrap();
+    for part in [
+        "error: `",
+        "m.gguf` can no longer be read at byte ",
+        "is 4096 bytes now",
+    ] {
+        assert!(error.contains(part), "{}", run.err);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_ends_with_an_error() {
+    let directory = Directory::new("failing");
+    let library = directory.file("unreadable.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/unreadable.c");
+    let made = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o", &library, source])
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        println!("left out: there is no C compiler for the stand-in of a failing disk");
+        return;
+    }
+    let model = directory.file("m-failing.gguf");
+    fs::copy(DEMO, &model).unwrap();
+    for (options, expected) in [
+        (&["--weights", "mapped"][..], "can no longer be read at byte "),
+        (&["--weights", "packed"], "can no longer be read at byte "),
+        (&["--direct-io"], "Input/output error"),
+    ] {
+        let mut command = command(&[&["eval", "--tokens", "1,2", "-m", &model], options].concat());
+        command.env("LD_PRELOAD", &library);
+        let run = finish(piped(command));
+        assert_eq!(run.code, 1, "{options:?}: {}", run.err);
+        assert!(
+            run.err.contains("m-failing.gguf") && run.err.contains(expected),
+            "{options:?}: {}",
+            run.err
+        );
+    }
+}
