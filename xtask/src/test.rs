@@ -1,13 +1,12 @@
 //! `cargo xtask test`: every check of the project, in the order in which a person wants to hear of a fault.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use crate::command::{cargo, command, output};
 use crate::node::Tools;
 use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
-use crate::{disasm, fuzz, node, numa, qemu, web};
+use crate::{disasm, fuzz, node, qemu, web};
 
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
@@ -64,10 +63,6 @@ pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
     match qemu::find() {
         Ok(()) => drop(steps.step("detection", |_| qemu::run())),
         Err(why) => steps.leave_out("detection", &format!("{why:#}")),
-    }
-    match numa::find() {
-        Ok(()) => drop(steps.step("numa", |_| numa::check(Duration::from_secs(300)))),
-        Err(why) => steps.leave_out("numa", &format!("{why:#}")),
     }
     if disasm::applies() {
         steps.step("disassembly", |_| disasm::check(None));
