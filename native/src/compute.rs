@@ -172,6 +172,10 @@ impl<'a> Compute<'a> {
             "context of {n_ctx} tokens, {:.1} MiB of cache",
             plan.cache_bytes() as f64 / f64::from(1 << 20)
         ));
-        Ok(Context::new(Arc::clone(model), self.team.clone(), options)?)
+        let context = Context::new(Arc::clone(model), self.team.clone(), options)?;
+        if self.settings.context.populate {
+            resident::bring_in_cache(&context, self.settings.verbosity)?;
+        }
+        Ok(context)
     }
 }

@@ -23,6 +23,7 @@ mod template;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod topology;
+mod usage;
 mod workers;
 
 use std::process::ExitCode;

@@ -1,9 +1,11 @@
-//! Where the weights are before the first token: brought in (`--populate`), locked (`--mlock`), in huge pages
-//! (`--huge-pages`). What the system refuses is said, with what to do about it, and the model runs all the same.
+//! Where the weights and the cache are before the first token: brought in (`--populate`), the weights locked (`--mlock`)
+//! and in huge pages (`--huge-pages`). What the system refuses is said, with what to do about it, and the model runs all the same.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use twinfer_engine::context::Context;
 use twinfer_engine::memory::Bytes;
 
 use crate::args::HugePages;
@@ -46,6 +48,34 @@ pub(crate) fn settle(settings: &WeightSettings, verbosity: Verbosity, weights: &
     }
     if settings.huge_pages == HugePages::On {
         verbosity.note(&huge_pages_found(total));
+    }
+    Ok(())
+}
+
+/// Brings the cache's memory in before the first pass writes to it; the workers share that.
+pub(crate) fn bring_in_cache(context: &Context, verbosity: Verbosity) -> Result<()> {
+    let _guard = interrupt::Guard::new();
+    let chunks: Vec<&[u8]> = context
+        .cache_memory()
+        .flat_map(|bytes| bytes.chunks(CHUNK / 16))
+        .collect();
+    let mut progress = Progress::new("bringing the cache in", chunks.len() as u64, verbosity);
+    let refused = AtomicBool::new(false);
+    for some in chunks.chunks(64) {
+        interrupt::check()?;
+        context.team().ranges(some.len(), 1, |range| {
+            for chunk in &some[range] {
+                if system::populate_for_writing(chunk).is_err() {
+                    refused.store(true, Ordering::Relaxed);
+                }
+            }
+        })?;
+        progress.add(some.len() as u64);
+    }
+    drop(progress);
+    if refused.into_inner() {
+        verbosity
+            .detail("the system does not bring memory in for writing: the cache comes in as it is filled");
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::load::ModelSource;
 use crate::output;
 
 /// What every command can be told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) source: ModelSource,
     pub(crate) verbosity: Verbosity,
@@ -37,6 +37,8 @@ pub(crate) struct ContextSettings {
     pub(crate) size: Option<usize>,
     /// Types of the cached keys and of the cached values.
     pub(crate) cache: (CacheType, CacheType),
+    /// Its memory is brought in when it is made, not as it is filled.
+    pub(crate) populate: bool,
 }
 
 /// Which workers were asked for.
@@ -103,6 +105,7 @@ impl From<GlobalArgs> for Settings {
             context: ContextSettings {
                 size: Some(args.ctx_size).filter(|&size| size > 0),
                 cache: (args.cache_type_k.into(), args.cache_type_v.into()),
+                populate: args.populate,
             },
             workers,
             weights: WeightSettings {

@@ -11,7 +11,8 @@ mod platform;
 use std::path::Path;
 
 pub(crate) use platform::{
-    affinity, is_mount_point, lock, memlock_limit, populate, set_affinity, use_huge_pages,
+    affinity, is_mount_point, lock, memlock_limit, memory_file, populate, populate_for_writing, set_affinity,
+    use_huge_pages,
 };
 
 /// The number in kibibytes of a line like `AnonHugePages:     2048 kB`, in bytes.
@@ -55,6 +56,20 @@ pub(crate) fn huge_bytes() -> Option<(u64, u64)> {
 /// The most memory that this process has had at a time, in bytes.
 pub(crate) fn peak_memory() -> Option<u64> {
     field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM")
+}
+
+/// The memory that this process has now, in bytes, shared files included.
+pub(crate) fn resident_memory() -> Option<u64> {
+    // What `status` says is put together from counters of each CPU, which lag behind by some pages.
+    let exact = std::fs::read_to_string("/proc/self/smaps_rollup")
+        .ok()
+        .and_then(|text| field(&text, "Rss"));
+    exact.or_else(|| field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS"))
+}
+
+/// The memory that this process has locked, in bytes.
+pub(crate) fn locked_memory() -> Option<u64> {
+    field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmLck")
 }
 
 /// How transparent huge pages are set: `always`, `madvise` or `never`.

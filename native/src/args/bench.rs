@@ -12,14 +12,20 @@ Examples:
   twinfer bench -m model.gguf -p 512,2048 -n 128 -t 8 -r 5 -o json
   twinfer bench -m model.gguf -p 0 -n 64 -d 0,8192             how much a long context slows it
   twinfer bench -m model.gguf -p 0 -n 64 --parallel 1,4,16     how much many sequences gain by sharing a pass
+  twinfer bench -m model.gguf --long 8000 --populate           does it stay as fast and as small as it began?
   twinfer bench --preset epyc-3b                               the reference scenario
   twinfer bench --shape llama-3.1-8b --type q4_k_m             random weights, in memory
   twinfer bench --shape qwen3-0.6b --type q8_0 -o random.gguf  random weights, in a file
 
-pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one;
-both in tokens per second, mean and standard deviation over the repetitions. @ d8192 means that 8192 tokens
-were in the cache before, x 4 that four sequences wrote at a time. Beside them the part of the machine's limit that was reached: of int8 dot products
-for prompts, of memory reads for generation, both measured before and after in the same run (see `twinfer doctor`).";
+pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one; both in tokens
+per second, mean and standard deviation over the repetitions. @ d8192 means that 8192 tokens were in the cache
+before, x 4 that four sequences wrote at a time. Beside them the part of the machine's limit that was reached: of
+int8 dot products for prompts, of memory reads for generation, both measured before and after in the same run (see
+`twinfer doctor`).
+
+Below, for each stage, how long its passes took (the median, what 90 and 99 % of them stayed below, the longest), and
+what they met on the average, the slowest hundredth by itself: looks of the caller at workers that were not done, of
+the others for work (about 10 ns each), workers put to sleep, threads taken off their CPU, pages that had to come.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -81,9 +87,16 @@ pub(crate) struct BenchArgs {
     pub(crate) shape: Option<String>,
 
     /// A scenario with a name: its model's shape (or -m), prompt and length; beside the speed its ratio to the scalar
-    /// backend on mapped weights, and what named servers allow on paper.
+    /// backend on mapped weights, what named servers allow on paper, and what it costs to switch off each of the settings that
+    /// make it fast.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["shape", "n_prompt", "n_gen", "depth", "parallel"])]
     pub(crate) preset: Option<String>,
+
+    /// Write a text of N tokens in one go: time per token, what slow ones met, and memory, at eight depths; the text's digest.
+    /// With --populate its memory is all there at the beginning.
+    #[arg(long, value_name = "N", conflicts_with_all = ["preset", "n_prompt", "n_gen", "depth", "parallel"],
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(16..=1_000_000))]
+    pub(crate) long: Option<usize>,
 
     /// Measure the machine's limits as well. Default: for models whose weights are far larger than caches.
     #[arg(long, overrides_with = "no_limits")]

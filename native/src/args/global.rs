@@ -35,7 +35,8 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, overrides_with = "pin")]
     pub(crate) no_pin: bool,
 
-    /// Bring mapped weights into memory before the first token rather than during it (packed weights always are).
+    /// Bring mapped weights and the cache into memory before the first token rather than as they are used (packed weights
+    /// always are). A program that runs long then takes no more memory than at its beginning.
     #[arg(long, global = true)]
     pub(crate) populate: bool,
 

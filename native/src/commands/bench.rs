@@ -1,17 +1,21 @@
 //! `bench`: tokens per second, of a model or of a model's shape.
 
+mod long;
 mod preset;
 mod report;
 mod shapes;
+mod stage;
+mod switches;
 mod synthetic;
 mod vocabulary;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use report::Report;
+use stage::{Meter, Stage};
 use synthetic::Synthetic;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::Pool;
@@ -19,6 +23,7 @@ use twinfer_engine::context::Context;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::Model;
+use twinfer_engine::team::Team;
 
 use crate::args::{BenchArgs, BenchOutput, ReportFormat};
 use crate::compute::Compute;
@@ -85,10 +90,11 @@ impl Test {
     }
 }
 
-/// A test and the seconds of each repetition.
+/// A test, the seconds of each repetition, and the passes of all of them.
 struct Measured {
     test: Test,
     seconds: Vec<f64>,
+    stage: Stage,
 }
 
 impl Measured {
@@ -131,7 +137,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         return Err(Usage("-o FILE.gguf makes a model of random weights and needs --shape".into()).into());
     }
     let mut tests = Vec::new();
-    for &depth in &args.depth {
+    // One long text is no test like the others.
+    let depths: &[usize] = if args.long.is_some() { &[] } else { &args.depth[..] };
+    for &depth in depths {
         let prompts = args.n_prompt.iter().map(|&n| Kind::Prompt(n));
         let generations = args.n_gen.iter().flat_map(|&n| {
             let together = args.parallel.iter();
@@ -140,28 +148,41 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         tests.extend(prompts.chain(generations).map(|kind| Test { kind, depth }));
     }
     tests.retain(|test| test.tokens() > 0);
-    if tests.is_empty() && target.is_none() {
+    let measures = !tests.is_empty() || args.long.is_some();
+    if !measures && target.is_none() {
         return Err(Usage("there is nothing to measure; give -p or -n a number above 0".into()).into());
     }
 
-    let (name, file) = match &args.shape {
-        None => (settings.source.to_string(), settings.source.open()?),
+    let made = match &args.shape {
+        None => None,
         Some(shape) => match target {
-            None => made_up(settings, workers, shape, &args.mix)?,
+            None => Some(made_up(settings, workers, shape, &args.mix)?),
             Some(path) => {
-                let name = write_made_up(settings, workers, shape, args, path, !tests.is_empty())?;
-                if tests.is_empty() {
+                let name = write_made_up(settings, workers, shape, args, path, measures)?;
+                if !measures {
                     return Ok(());
                 }
-                (name, load::open(path)?)
+                Some((name, load::open(path)?))
             }
         },
     };
+    // Opening a model is part of loading it; making one is not.
+    let mut loading = Loading::begin();
+    let (name, file) = match made {
+        Some(made) => made,
+        None => (settings.source.to_string(), settings.source.open()?),
+    };
+    if let Some(n) = args.long {
+        return long::run(settings, workers, args, (&name, &file, loading), n, format);
+    }
     let compute = Compute::start(settings, workers)?;
     let model = compute.load(&file)?;
-    let mut context = context_for(settings, &compute, &model, &tests, args.batch_size)?;
+    let load = loading.end("load", compute.team());
     let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
+    let mut context = context_for(settings, &compute, &model, &tests, args.batch_size)?;
+    first_token(&mut context)?;
+    let first_token = loading.end("first token", compute.team());
     let with_limits = (args.limits || model.weight_bytes() >= BEYOND_CACHES) && !args.no_limits;
     let rounds = tests.len() * (args.repetitions + 1);
     let steps = rounds as u64 + if with_limits { 2 * limits::STEPS } else { 0 };
@@ -184,6 +205,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         model: &model,
         allowed: allowed(settings, &model, &file),
         limits,
+        load: &load,
+        first_token: &first_token,
         measured: &measured,
     };
     match format {
@@ -286,6 +309,37 @@ fn token(i: usize, n_vocab: usize) -> u32 {
     (mixed % n_vocab.max(1) as u64) as u32
 }
 
+/// The first token that the model computes: what has not been in memory until then comes now.
+fn first_token(context: &mut Context) -> Result<()> {
+    let id = context.open()?;
+    context.decode(id, token(0, context.model().config().n_vocab))?;
+    Ok(context.close(id)?)
+}
+
+/// What comes before the first pass that is measured, stage by stage.
+struct Loading {
+    meter: Meter,
+    begin: Instant,
+}
+
+impl Loading {
+    fn begin() -> Self {
+        Loading {
+            meter: Meter::start(),
+            begin: Instant::now(),
+        }
+    }
+
+    /// A stage ends here, and the next one begins.
+    fn end(&mut self, name: &str, team: &Team) -> Stage {
+        let now = Instant::now();
+        let mut stage = Stage::new(name, team, 1);
+        stage.add(&mut self.meter, team, now - self.begin);
+        self.begin = now;
+        stage
+    }
+}
+
 /// Runs a test some times, after once that does not count: the first fills caches.
 fn measure(
     context: &mut Context,
@@ -301,6 +355,13 @@ fn measure(
         .collect();
     let (before, tokens) = tokens.split_at(test.depth);
     let mut seconds = Vec::new();
+    let team = context.team().clone();
+    let passes = match test.kind {
+        Kind::Prompt(n) => n.div_ceil(n_batch),
+        Kind::Generation { n, .. } => n,
+    };
+    let mut first = Stage::new(&test.name(), &team, passes);
+    let mut counted = Stage::new(&test.name(), &team, passes * repetitions);
     let mut sequences = Vec::new();
     for _ in 0..test.sequences() {
         sequences.push(context.open()?);
@@ -317,34 +378,46 @@ fn measure(
                 }
             }
         }
-        let start = Instant::now();
+        let stage = if repetition == 0 { &mut first } else { &mut counted };
+        let mut elapsed = Duration::ZERO;
         match test.kind {
             Kind::Prompt(_) => {
                 for batch in tokens.chunks(n_batch) {
                     interrupt::check()?;
-                    context.prefill(sequences[0], batch)?;
+                    elapsed += stage.pass(&team, || {
+                        context.prefill(sequences[0], batch)?;
+                        Ok(())
+                    })?;
                 }
             }
             Kind::Generation { .. } => {
                 for &token in tokens {
                     interrupt::check()?;
-                    for part in sequences.chunks(n_batch) {
-                        rows.clear();
-                        part.iter().for_each(|id| rows.push(*id, token, Output::Logits));
-                        context.forward(&mut rows, &mut (), &mut |_, _| ())?;
-                    }
+                    // A token of every sequence; more sequences than a pass has rows take several.
+                    elapsed += stage.pass(&team, || {
+                        for part in sequences.chunks(n_batch) {
+                            rows.clear();
+                            part.iter().for_each(|id| rows.push(*id, token, Output::Logits));
+                            context.forward(&mut rows, &mut (), &mut |_, _| ())?;
+                        }
+                        Ok(())
+                    })?;
                 }
             }
         }
         if repetition > 0 {
-            seconds.push(start.elapsed().as_secs_f64());
+            seconds.push(elapsed.as_secs_f64());
         }
         progress.add(1);
     }
     for id in sequences {
         context.close(id)?;
     }
-    Ok(Measured { test, seconds })
+    Ok(Measured {
+        test,
+        seconds,
+        stage: counted,
+    })
 }
 
 #[cfg(test)]

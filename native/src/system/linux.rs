@@ -1,10 +1,12 @@
 //! Linux.
 #![allow(unsafe_code)] // advice on memory that a slice borrows
 
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, StatxAttributes, StatxFlags, memfd_create, statx};
 use rustix::mm::Advice;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -41,8 +43,8 @@ fn pages(bytes: &[u8]) -> (*mut std::ffi::c_void, usize) {
 
 fn advise(bytes: &[u8], advice: Advice) -> io::Result<()> {
     let (start, len) = pages(bytes);
-    // SAFETY: the pages hold at least `bytes`, so they are mapped; neither of the two kinds of advice given here changes
-    // what memory holds or who may access it.
+    // SAFETY: the pages hold at least `bytes`, so they are mapped; none of the kinds of advice given here changes what
+    // memory holds or who may access it.
     Ok(unsafe { rustix::mm::madvise(start, len, advice) }?)
 }
 
@@ -55,6 +57,18 @@ pub(crate) fn is_mount_point(path: &Path) -> bool {
 /// Brings memory in for reading, now.
 pub(crate) fn populate(bytes: &[u8]) -> io::Result<()> {
     advise(bytes, Advice::LinuxPopulateRead)
+}
+
+/// Brings memory in for writing, now. What it holds stays as it is.
+pub(crate) fn populate_for_writing(bytes: &[u8]) -> io::Result<()> {
+    advise(bytes, Advice::LinuxPopulateWrite)
+}
+
+/// A file that has no name and lies in memory, and the path by which this process can open it again.
+pub(crate) fn memory_file() -> io::Result<(File, PathBuf)> {
+    let file = File::from(memfd_create("twinfer", MemfdFlags::CLOEXEC)?);
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok((file, path.into()))
 }
 
 /// Asks for huge pages, which the system gives as it can.

@@ -1,7 +1,8 @@
 //! Systems on which nothing of this is done.
 
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
@@ -29,6 +30,16 @@ pub(crate) fn memlock_limit() -> Option<u64> {
 
 /// Brings memory in for reading, now.
 pub(crate) fn populate(_: &[u8]) -> io::Result<()> {
+    unsupported()
+}
+
+/// Brings memory in for writing, now.
+pub(crate) fn populate_for_writing(_: &[u8]) -> io::Result<()> {
+    unsupported()
+}
+
+/// A file that lies in memory.
+pub(crate) fn memory_file() -> io::Result<(File, PathBuf)> {
     unsupported()
 }
 

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod batch;
+mod bench;
 #[cfg(unix)]
 mod cases;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod faults;
 mod first_run;
 mod habits;
 mod hostile;

@@ -220,7 +220,6 @@ fn quantize_perplexity_and_bench() {
         assert_eq!(test["n_threads"], Value::from(1));
     }
     let table = twinfer(&["bench", "-p", "8", "-n", "0", "-r", "1"]).ok();
-    assert_eq!(table.text().lines().count(), 3, "{}", table.text());
     assert!(table.text().contains(" pp8 |"), "{}", table.text());
     assert!(
         twinfer(&["bench", "--shape", "list"])

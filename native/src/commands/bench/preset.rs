@@ -1,6 +1,8 @@
-//! `bench --preset`: a scenario with a name, its ratio to the plainest way to compute, and the limits of named servers on
-//! paper.
+//! `bench --preset`: a scenario with a name, its ratio to the plainest way to compute, the limits of named servers on paper, and
+//! what each setting is worth.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -8,19 +10,22 @@ use serde_json::json;
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::Storage;
+use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 
 use super::report::{limits_line, table};
-use super::{Kind, Measured, Test, allowed, context_for, made_up, measure, measure_limits, statistics};
+use super::switches::{self, Scenario};
+use super::{Kind, Measured, Test, allowed, context_for, measure, measure_limits, random_model, statistics};
 use crate::args::{BenchArgs, ReportFormat};
 use crate::compute::Compute;
-use crate::interrupt;
 use crate::limits;
-use crate::load::ModelSource;
+use crate::load::{self, ModelSource};
 use crate::output::{self, json_f64};
 use crate::progress::Progress;
 use crate::settings::Settings;
+use crate::topology::Machine;
 use crate::workers::Workers;
+use crate::{interrupt, system};
 
 /// A scenario.
 #[derive(Debug)]
@@ -41,8 +46,11 @@ const PRESETS: &[Preset] = &[Preset {
 }];
 
 /// The plain way is slow: it reads and writes fewer tokens, and speeds are compared per token.
-const PLAIN_PROMPT: usize = 8;
-const PLAIN_GEN: usize = 4;
+pub(super) const PLAIN_PROMPT: usize = 8;
+pub(super) const PLAIN_GEN: usize = 4;
+
+/// The backend of the plain way.
+pub(super) const PLAIN: &str = "scalar";
 
 /// A server whose memory bandwidth is known from its data sheet: channels x megatransfers x 8 bytes.
 struct Server {
@@ -91,10 +99,31 @@ pub(super) fn run(
     preset: &Preset,
     format: ReportFormat,
 ) -> Result<()> {
-    let (name, file) = match &settings.source {
-        source @ ModelSource::File(_) => (source.to_string(), source.open()?),
-        ModelSource::BuiltIn => made_up(settings, workers, preset.shape, preset.mix)?,
+    let made;
+    let (name, file, paths) = match &settings.source {
+        source @ ModelSource::File(path) => (
+            source.to_string(),
+            load::open(path)?,
+            Some(load::part_paths(path)?),
+        ),
+        ModelSource::BuiltIn => {
+            made = MadeUp::new(settings, workers, preset)?;
+            (made.name.clone(), made.open()?, made.paths())
+        }
     };
+    let _guard = interrupt::Guard::new();
+    let scenario = Scenario {
+        settings,
+        machine: &Machine::read(),
+        paths,
+        file: &file,
+        n_prompt: preset.n_prompt,
+        batch_size: args.batch_size,
+        repetitions: args.repetitions.min(switches::REPETITIONS),
+    };
+    let mut progress = Progress::new("measuring", scenario.steps(), settings.verbosity);
+    let switches = scenario.measure(&mut progress)?;
+    drop(progress);
     let tests = [
         Test {
             kind: Kind::Prompt(preset.n_prompt),
@@ -112,7 +141,6 @@ pub(super) fn run(
     let compute = Compute::start(settings, workers)?;
     let model = compute.load(&file)?;
     let mut context = context_for(settings, &compute, &model, &tests, args.batch_size)?;
-    let _guard = interrupt::Guard::new();
     let rounds = tests.len() * (args.repetitions + 1) + 2 * 2;
     let mut progress = Progress::new("measuring", rounds as u64 + 2 * limits::STEPS, settings.verbosity);
     let mut measured = Vec::new();
@@ -181,6 +209,7 @@ pub(super) fn run(
             "bytes_per_token": json_f64(bytes),
             "limits": found.json(),
             "servers": servers,
+            "settings": switches.json(),
         }));
     }
     let rows: Vec<Vec<String>> = (0..measured.len())
@@ -224,7 +253,48 @@ pub(super) fn run(
         &[0, 1],
         &rows,
     );
+    text.push('\n');
+    text += &switches.markdown();
     output::to_stdout(&text)
+}
+
+/// The scenario's model of random weights. It is a file, so that it can be mapped and read as one, but one in memory.
+struct MadeUp {
+    name: String,
+    /// Keeps the file, and has its path.
+    file: Option<(File, PathBuf)>,
+    /// Where the system has no such files.
+    bytes: Option<Bytes>,
+}
+
+impl MadeUp {
+    fn new(settings: &Settings, workers: &Workers, preset: &Preset) -> Result<Self> {
+        let (name, model) = random_model(settings, preset.shape, preset.mix, false)?;
+        let pool = workers.pool()?;
+        Ok(match system::memory_file() {
+            Ok((file, path)) => MadeUp {
+                name,
+                file: Some((model.write_memory(file, &pool, settings.verbosity)?, path)),
+                bytes: None,
+            },
+            Err(_) => MadeUp {
+                name,
+                file: None,
+                bytes: Some(Bytes::from_vec(model.in_memory(&pool, settings.verbosity)?)),
+            },
+        })
+    }
+
+    fn open(&self) -> Result<ModelFile> {
+        match (&self.file, &self.bytes) {
+            (Some((_, path)), _) => load::open(path),
+            (None, bytes) => Ok(ModelFile::from_parts(bytes.iter().cloned().collect())?),
+        }
+    }
+
+    fn paths(&self) -> Option<Vec<PathBuf>> {
+        self.file.as_ref().map(|(_, path)| vec![path.clone()])
+    }
 }
 
 /// The scalar backend on mapped weights with workers left to the scheduler: what there is without this project's pains.
@@ -236,7 +306,7 @@ fn plain(
 ) -> Result<Vec<Measured>> {
     let team = workers.start_unpinned()?;
     let options = LoadOptions {
-        backend: Some("scalar".into()),
+        backend: Some(PLAIN.into()),
         storage: Storage::Mapped,
         team: Some(team.clone()),
         ..LoadOptions::default()

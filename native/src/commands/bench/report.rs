@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use twinfer_engine::model::Model;
 
+use super::stage::{Stage, met_table, times_table};
 use super::{Kind, Measured, statistics};
 use crate::limits::{Allowed, Limits};
 use crate::output::json_f64;
@@ -14,6 +15,8 @@ pub(super) struct Report<'a> {
     pub(super) model: &'a Model,
     pub(super) allowed: Allowed<'a>,
     pub(super) limits: Option<Limits>,
+    pub(super) load: &'a Stage,
+    pub(super) first_token: &'a Stage,
     pub(super) measured: &'a [Measured],
 }
 
@@ -122,6 +125,12 @@ impl Report<'_> {
             })
             .collect();
         let mut out = table(&head, &[0, 3], &rows);
+        let tests = self.measured.iter().map(|m| &m.stage);
+        let stages: Vec<&Stage> = [self.load, self.first_token].into_iter().chain(tests).collect();
+        out.push('\n');
+        out += &times_table(&stages);
+        out.push('\n');
+        out += &met_table(&stages);
         if let Some(limits) = &self.limits {
             out.push('\n');
             out += &limits_line(limits);
@@ -162,6 +171,9 @@ impl Report<'_> {
                 "limit_ts": limit.map(json_f64),
                 "limit_fraction": self.fraction(m).map(json_f64),
                 "limits": self.limits.as_ref().map(Limits::json),
+                "load": self.load.json(),
+                "first_token": self.first_token.json(),
+                "stage": m.stage.json(),
             })
         });
         Value::Array(results.collect())

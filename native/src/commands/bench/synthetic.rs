@@ -4,6 +4,7 @@
 //! once from normally distributed weights, and tensors are filled with blocks drawn from it, which goes at the speed of
 //! memory.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -68,6 +69,25 @@ impl Synthetic {
 
     /// Makes the model as the bytes of a file.
     pub(super) fn in_memory(&self, threads: &ThreadPool, verbosity: Verbosity) -> Result<Vec<u8>> {
+        let capacity =
+            usize::try_from(self.memory()?).context("this model does not fit into the address space")?;
+        self.write(Vec::with_capacity(capacity), threads, verbosity)
+    }
+
+    /// Writes the model to a file that lies in memory.
+    pub(super) fn write_memory(
+        &self,
+        file: File,
+        threads: &ThreadPool,
+        verbosity: Verbosity,
+    ) -> Result<File> {
+        self.memory()?;
+        self.write(file, threads, verbosity)
+            .context("cannot write the weights to memory")
+    }
+
+    /// Bytes of memory that it takes, which are there.
+    fn memory(&self) -> Result<u64> {
         let (_, header) = writer::header(&self.metadata, &self.tensors)?;
         let bytes = header.data_end();
         if let Some(free) = system::available_memory()
@@ -79,8 +99,7 @@ impl Synthetic {
                 free >> 20
             );
         }
-        let capacity = usize::try_from(bytes).context("this model does not fit into the address space")?;
-        self.write(Vec::with_capacity(capacity), threads, verbosity)
+        Ok(bytes)
     }
 
     /// Makes the model as a file. `path` is for messages.

@@ -1,0 +1,160 @@
+//! `bench`: stages and what their passes met, one long text, the scenario with its settings switched off in turn.
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::support::twinfer;
+
+/// The built-in model as a file.
+const DEMO: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../models/demo/twinfer-demo-q4_k_m.gguf"
+);
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// A stage of so many passes, of so many workers.
+#[track_caller]
+fn check_stage(stage: &Value, passes: u64, workers: usize) {
+    assert_eq!(stage["passes"], Value::from(passes), "{stage}");
+    let times = ["p50", "p90", "p99", "max"].map(|name| number(&stage["pass_ms"][name]));
+    assert!(times[0] > 0.0 && times.is_sorted(), "{stage}");
+    assert!(number(&stage["seconds"]) * 1e3 >= times[3] * 0.999, "{stage}");
+    assert_eq!(stage["waits"].as_array().unwrap().len(), workers, "{stage}");
+    let met = ["slowest_met", "others_met"].map(|name| stage[name]["passes"].as_u64().unwrap_or(0));
+    assert_eq!(met[0] + met[1], passes, "{stage}");
+}
+
+#[test]
+fn stages_have_quantiles_and_what_their_passes_met() {
+    let args = ["bench", "-p", "20", "-n", "60", "-b", "8", "-r", "2", "-t", "2"];
+    let tests = twinfer(&[&args[..], &["-o", "json"]].concat()).json();
+    // Three passes of a prompt; a pass of each token.
+    for (test, passes) in tests.as_array().unwrap().iter().zip([6, 120]) {
+        check_stage(&test["load"], 1, 2);
+        check_stage(&test["first_token"], 1, 2);
+        check_stage(&test["stage"], passes, 2);
+        let seconds: f64 = test["samples_s"].as_array().unwrap().iter().map(number).sum();
+        assert!(
+            (seconds / number(&test["stage"]["seconds"]) - 1.0).abs() < 1e-6,
+            "{test}"
+        );
+    }
+    assert_eq!(tests[1]["stage"]["slowest_met"]["passes"], Value::from(2));
+    let text = twinfer(&args).ok();
+    for part in [
+        "| load ",
+        "| first token ",
+        "| pp20 ",
+        "P99 ms",
+        "| tg60, slowest |",
+        "preempted",
+    ] {
+        assert!(text.text().contains(part), "{part}: {}", text.text());
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_text_is_the_one_of_run_and_its_memory_stays_as_it_is() {
+    let n = "2000";
+    let long = ["bench", "--long", n, "-c", "2048", "-t", "2", "-o", "json"];
+    let report = twinfer(&[&long[..], &["--populate"]].concat()).json();
+    check_stage(&report["decode"], 1999, 2);
+    let parts = report["parts"].as_array().unwrap();
+    assert_eq!(parts.len(), 8);
+    let passes: u64 = parts
+        .iter()
+        .map(|part| part["stage"]["passes"].as_u64().unwrap())
+        .sum();
+    assert_eq!(passes, 1999);
+    let growth = |report: &Value| {
+        number(&report["resident_bytes_at_end"]) - number(&report["resident_bytes_at_first_token"])
+    };
+    // The stack of a thread may still grow by some pages; a leak of a hundred bytes a token would be more.
+    assert!(growth(&report) < 128.0 * 1024.0, "{} bytes", growth(&report));
+
+    let run = [
+        "run",
+        "-p",
+        "Once upon a time",
+        "-n",
+        n,
+        "-c",
+        "2048",
+        "-s",
+        "0",
+        "--ignore-eos",
+        "--no-display-prompt",
+        "-q",
+    ];
+    let text = twinfer(&run).ok().out;
+    let text = text.strip_suffix(b"\n").unwrap_or(&text);
+    let expected: String = Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        report["sha256"],
+        Value::from(expected),
+        "{}",
+        String::from_utf8_lossy(text)
+    );
+    assert_eq!(report["length"], Value::from(text.len()));
+
+    // Without --populate the cache's pages come while the text is made.
+    let lazy = twinfer(&long).json();
+    assert_eq!(lazy["sha256"], report["sha256"]);
+    let cache = number(&lazy["cache_bytes"]);
+    assert!(
+        growth(&lazy) > cache / 2.0 && growth(&lazy) < cache * 1.1 + 128.0 * 1024.0,
+        "{lazy}"
+    );
+}
+
+#[test]
+fn a_long_text_needs_no_vocabulary_and_must_fit() {
+    let shape = ["bench", "--shape", "smollm2-135m", "--type", "q4_0"];
+    let ids = twinfer(&[&shape[..], &["--long", "16", "-b", "2"]].concat()).ok();
+    assert!(ids.text().contains("16 ids, SHA-256"), "{}", ids.text());
+    let run = twinfer(&["bench", "--long", "100", "-c", "64"]);
+    assert!(
+        run.code == 1 && run.err.contains("do not fit into --ctx-size 64"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn the_scenario_has_its_settings_switched_off_in_turn() {
+    let preset = ["bench", "--preset", "epyc-3b", "-m", DEMO, "-r", "1"];
+    let text = twinfer(&preset).ok();
+    for part in [
+        "pp128",
+        "tg128 @ d128",
+        "plain: scalar",
+        "EPYC 7763",
+        "EPYC 9654",
+        "205",
+        "461",
+    ] {
+        assert!(text.text().contains(part), "{part}: {}", text.text());
+    }
+    let report = twinfer(&[&preset[..], &["-o", "json"]].concat()).json();
+    let rows = report["settings"]["off"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["setting"].as_str().unwrap()).collect();
+    let expected = [
+        "mmap", "mlock", "pinning", "threads", "threads", "populate", "cache", "kernels", "NUMA",
+    ];
+    assert_eq!(names, expected);
+    for row in rows {
+        let ratios = ["load_ratio", "first_token_ratio", "prompt_ratio", "writing_ratio"];
+        if row["not_measured"].is_null() {
+            assert!(ratios.iter().all(|name| number(&row[name]) > 0.0), "{row}");
+        } else {
+            assert!(ratios.iter().all(|name| row[name].is_null()), "{row}");
+        }
+    }
+}
