@@ -233,7 +233,10 @@ pub(crate) fn too_small<'a>(
 ) -> Option<(&'a Room, u64)> {
     let needed = budget.needed();
     let all = rooms.iter().map(|room| (room, needed));
-    let nodes = of_nodes.iter().zip(budget.of_nodes());
+    let nodes = of_nodes.iter().filter_map(|room| match room.limiter {
+        Limiter::Node(node) => Some((room, budget.of_nodes().nth(node)?)),
+        _ => None,
+    });
     all.chain(nodes).find(|(room, needed)| *needed > room.free)
 }
 
@@ -565,7 +568,7 @@ mod tests {
             budget
                 .table()
                 .lines()
-                .any(|line| line.contains("needed") && line.contains("525.9")),
+                .any(|line| line.contains("needed") && line.contains("526.0")),
             "{}",
             budget.table()
         );

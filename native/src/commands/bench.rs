@@ -7,7 +7,6 @@ mod synthetic;
 mod vocabulary;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
