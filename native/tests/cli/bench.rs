@@ -23,7 +23,10 @@ fn check_stage(stage: &Value, passes: u64, workers: usize) {
     assert!(times[0] > 0.0 && times.is_sorted(), "{stage}");
     // The longest pass is at most all of the time, and at least the mean.
     let ms = number(&stage["seconds"]) * 1e3;
-    assert!(ms >= times[3] * 0.999 && ms <= times[3] * passes as f64 * 1.001, "{stage}");
+    assert!(
+        ms >= times[3] * 0.999 && ms <= times[3] * passes as f64 * 1.001,
+        "{stage}"
+    );
     assert_eq!(stage["waits"].as_array().unwrap().len(), workers, "{stage}");
     let met = ["slowest_met", "others_met"].map(|name| stage[name]["passes"].as_u64().unwrap_or(0));
     assert_eq!(met[0] + met[1], passes, "{stage}");
