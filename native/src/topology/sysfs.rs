@@ -1,7 +1,7 @@
 //! The machine as Linux describes it in files: packages, dies, nodes, caches, cores and their threads.
 //!
-//! Sets of CPUs are read as the lists that the kernel itself schedules by, and each list once: 768 CPUs are a few hundred
-//! files then, not ten thousand. Kernels and containers that lack the lists have numbers for each CPU instead.
+//! Sets of CPUs are read as the lists that the kernel itself schedules by, and each list once: 768 CPUs are some
+//! hundreds of files then, not ten thousand. Where the lists are missing, each CPU's numbers of package and core do.
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ pub(super) type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// have about 0.6 of it on Intel's desktops and less on Arm; cores that only clock a little lower are no other kind.
 const FAST: f64 = 0.75;
 
-/// The CPUs that are online, ascending, those that are there but offline, and the nodes. No CPUs where the system does not
-/// say, or says only half: that would put two workers on one core.
+/// The CPUs that are online, ascending, those that are there but offline, and the nodes. No CPUs where the system does
+/// not say, or says only half: that would put two workers on one core.
 pub(super) fn read(files: Files<'_>) -> (Vec<Cpu>, Vec<usize>, Vec<Node>) {
     let online = list(files, &format!("{CPUS}/online")).unwrap_or_default();
     let nodes = nodes(files, &online);
