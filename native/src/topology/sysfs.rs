@@ -165,7 +165,7 @@ fn efficient(files: Files<'_>, online: &[usize]) -> Vec<usize> {
 /// NUMA nodes, ascending; a machine without them is one node.
 fn nodes(files: Files<'_>, online: &[usize]) -> Vec<Node> {
     let ids = list(files, &format!("{NODES}/online")).unwrap_or_default();
-    let nodes: Vec<Node> = ids
+    let mut nodes: Vec<Node> = ids
         .into_iter()
         .filter_map(|id| {
             let cpus = list(files, &format!("{NODES}/node{id}/cpulist"))?;
@@ -181,16 +181,21 @@ fn nodes(files: Files<'_>, online: &[usize]) -> Vec<Node> {
             })
         })
         .collect();
-    if !nodes.is_empty() {
-        return nodes;
-    }
     let meminfo = files("proc/meminfo").unwrap_or_default();
-    vec![Node {
-        id: 0,
-        cpus: online.to_vec(),
-        memory: system::field(&meminfo, "MemAvailable").zip(system::field(&meminfo, "MemTotal")),
-        distances: vec![10],
-    }]
+    let memory = system::field(&meminfo, "MemAvailable").zip(system::field(&meminfo, "MemTotal"));
+    if nodes.is_empty() {
+        return vec![Node {
+            id: 0,
+            cpus: online.to_vec(),
+            memory,
+            distances: vec![10],
+        }];
+    }
+    // A virtual machine that was given memory later may count half of it in its only node's file.
+    if nodes.len() == 1 {
+        nodes[0].memory = memory.or(nodes[0].memory);
+    }
+    nodes
 }
 
 /// Bytes that are free, or become so when they are asked for, and all bytes.

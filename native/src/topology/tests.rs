@@ -202,7 +202,10 @@ fn a_small_virtual_machine() {
         smt: 1,
         ..MACHINE
     });
+    files.write("proc/meminfo", "MemTotal:  1000 kB\nMemAvailable:  500 kB\n");
     let found = files.machine_on_disk();
+    // The system's figures are the only node's, whatever the node's own file says.
+    assert_eq!(found.nodes[0].memory, Some((500 << 10, 1000 << 10)));
     assert_eq!(found, files.machine(None));
     // Without caches in the files the package is the group.
     check(&found, 1, &[2], 1, 2);
