@@ -157,7 +157,7 @@ impl Stage {
         // Resizes itself, so that any time is recorded.
         let mut histogram = Histogram::<u64>::new(DIGITS).ok()?;
         for sample in &self.samples {
-            histogram.saturating_record(sample.nanoseconds);
+            histogram.record(sample.nanoseconds).ok()?;
         }
         if histogram.is_empty() {
             return None;
