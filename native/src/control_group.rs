@@ -1,5 +1,5 @@
-//! The limits of the control group that this process is in: its share of time, its memory, the CPUs and nodes that it may
-//! use. A group is limited by those above it as well, so that the least counts.
+//! The limits of the control group that this process is in: its share of time, its memory, the CPUs and nodes that it
+//! may use. A group is limited by those above it as well, so that the least counts.
 //!
 //! All is read from files under a root, so that tests can stand another machine there.
 
