@@ -1,5 +1,5 @@
-//! What can happen to a program that runs: CPUs are taken away, it is stopped, a worker is, the system refuses memory or threads.
-//! Nothing hangs; the text is the one of an undisturbed run, or the error says what is missing.
+//! What can happen to a program that runs: CPUs are taken away, it is stopped, a worker is, the system refuses memory
+//! or threads. Nothing hangs; the text is the one of an undisturbed run, or the error says what is missing.
 
 use std::fs;
 use std::io::Read as _;
@@ -227,7 +227,8 @@ fn a_worker_without_a_cpu_delays_the_text_and_no_more() {
     writing.ends_well("a worker starved for a second");
 }
 
-/// A run under a limit, as `prlimit` takes it. Root is held by none of them unless it is another user, or lacks the capability.
+/// A run under a limit, as `prlimit` takes it. Root is held by none of them unless it is another user, or lacks the
+/// capability.
 fn limited(directory: &Directory, limit: &str, as_nobody: bool, args: &[&str]) -> Run {
     // Others than its owner may run this copy.
     let program = directory.0.join("twinfer");

@@ -1,5 +1,5 @@
-//! Stages of a benchmark, pass by pass: how long each took, and what it met, so that the slow ones are explained by counts and
-//! not by guesses.
+//! Stages of a benchmark, pass by pass: how long each took, and what it met, so that the slow ones are explained by
+//! counts and not by guesses.
 
 use std::time::{Duration, Instant};
 
