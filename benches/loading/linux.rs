@@ -251,7 +251,7 @@ fn copy_rate() -> f64 {
         let all: Vec<_> = (0..cpus).map(|_| scope.spawn(copy)).collect();
         all.into_iter()
             .map(|one| one.join().expect("it does not panic"))
-            .fold(0.0, f64::max)
+            .fold(0.0, |most, seconds| if most < seconds { seconds } else { most })
     });
     (cpus * BYTES) as f64 / seconds
 }

@@ -1,5 +1,5 @@
-//! The limits of the control group that this process is in: its share of time, its memory, the CPUs and nodes that it may
-//! use. A group is limited by those above it as well, so that the least counts.
+//! The limits of the control group that this process is in: its share of time, its memory, the CPUs and nodes that it
+//! may use. A group is limited by those above it as well, so that the least counts.
 //!
 //! All is read from files under a root, so that tests can stand another machine there.
 
@@ -131,17 +131,20 @@ fn memory_of_2(group: &Path) -> Option<u64> {
     )
 }
 
-/// Version 1: no limit is a number beyond any memory, which is never the least.
+/// Version 1: no limit is a number beyond any memory.
 fn memory_of_1(group: &Path) -> Option<u64> {
     let files = ["total_inactive_file", "total_active_file"];
     left(group, "memory.limit_in_bytes", "memory.usage_in_bytes", files)
 }
 
+/// Bytes that no machine has.
+const BEYOND_MEMORY: u64 = 1 << 60;
+
 /// The limit less what is used of it. Pages of files count as used, and yet the system drops them when memory is asked
 /// for, as it does outside of groups.
 fn left(group: &Path, limit: &str, used: &str, files: [&str; 2]) -> Option<u64> {
     let number = |file: &str| -> Option<u64> { read_to_string(group.join(file)).ok()?.trim().parse().ok() };
-    let limit = number(limit)?;
+    let limit = number(limit).filter(|&limit| limit < BEYOND_MEMORY)?;
     let stat = read_to_string(group.join("memory.stat")).unwrap_or_default();
     let cached: u64 = stat
         .lines()

@@ -47,11 +47,12 @@ impl ModelSource {
         }
     }
 
-    /// Bytes of the model's files; `None` where they are not there, which opening them says.
+    /// Bytes of the model's files; `None` for the built-in one, which also stands for none, and where they are not there, which
+    /// opening them says.
     pub(crate) fn bytes(&self) -> Option<u64> {
         let len = |path: &PathBuf| Some(std::fs::metadata(path).ok()?.len());
         match self {
-            ModelSource::BuiltIn => Some(BUILT_IN.0.len() as u64),
+            ModelSource::BuiltIn => None,
             ModelSource::File(path) => part_paths(path).ok()?.iter().map(len).sum(),
         }
     }

@@ -242,8 +242,8 @@ impl Description {
         }
     }
 
-    /// All passes that read a prompt of `n`. Of its last layer, and of the output matrix, only the last token meets more
-    /// than keys and values.
+    /// All passes that read a prompt of `n`. Of its last layer, and of the output matrix, only the last token meets
+    /// more than keys and values.
     pub(crate) fn prefill(&self, allowed: &Allowed<'_>, n: usize, mode: Mode) -> Pass {
         let (every, asked) = allowed.work;
         let passes = n.div_ceil(BATCH) as f64;

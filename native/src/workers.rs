@@ -19,11 +19,11 @@ pub(crate) struct Workers {
     pub(crate) n: usize,
     /// The CPU of each worker, or why workers have none of their own.
     pub(crate) pins: Result<Vec<usize>, &'static str>,
-    /// The node of each worker, counted from 0: an index into `node_ids`. Workers of a node stand side by side. All are 0
-    /// where workers have no CPUs of their own.
+    /// The node of each worker, counted from 0: an index into `node_ids`. Workers of a node stand side by side. All are
+    /// 0 where workers have no CPUs of their own.
     pub(crate) nodes: Vec<usize>,
-    /// The system's numbers of the nodes that workers are on, ascending; those that they may be on where they have no CPUs
-    /// of their own.
+    /// The system's numbers of the nodes that workers are on, ascending; those that they may be on where they have no
+    /// CPUs of their own.
     pub(crate) node_ids: Vec<usize>,
     /// The third-level cache of each worker; all are 0 where workers have no CPUs of their own.
     caches: Vec<usize>,

@@ -207,11 +207,11 @@ impl Machine {
         cores.min(quota).clamp(1, 1024)
     }
 
-    /// The CPU of each of `n` workers on these nodes, or why they are left to the scheduler. `asked`: --pin or --no-pin.
+    /// The CPU of each of `n` workers on these nodes, or why they are left to the scheduler. `asked`: --pin, --no-pin.
     ///
-    /// Unasked, workers are pinned where they take every core that this process may use there. With fewer, two programs
-    /// that pin would sit on the same cores; with a limited share of time, others use the cores meanwhile. Whoever names
-    /// nodes says with it that the workers belong there.
+    /// Unasked, workers are pinned where they take every core that this process may use there. With fewer, two
+    /// programs that pin would sit on the same cores; with a limited share of time, others use the cores meanwhile.
+    /// Whoever names nodes says with it that the workers belong there.
     pub(crate) fn pins(
         &self,
         n: usize,

@@ -1,7 +1,7 @@
 //! The machine as Linux describes it in files: packages, dies, nodes, caches, cores and their threads.
 //!
-//! Sets of CPUs are read as the lists that the kernel itself schedules by, and each list once: 768 CPUs are a few hundred
-//! files then, not ten thousand. Kernels and containers that lack the lists have numbers for each CPU instead.
+//! Sets of CPUs are read as the lists that the kernel itself schedules by, and each list once: 768 CPUs are some
+//! hundreds of files then, not ten thousand. Where the lists are missing, each CPU's numbers of package and core do.
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ pub(super) type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// have about 0.6 of it on Intel's desktops and less on Arm; cores that only clock a little lower are no other kind.
 const FAST: f64 = 0.75;
 
-/// The CPUs that are online, ascending, those that are there but offline, and the nodes. No CPUs where the system does not
-/// say, or says only half: that would put two workers on one core.
+/// The CPUs that are online, ascending, those that are there but offline, and the nodes. No CPUs where the system does
+/// not say, or says only half: that would put two workers on one core.
 pub(super) fn read(files: Files<'_>) -> (Vec<Cpu>, Vec<usize>, Vec<Node>) {
     let online = list(files, &format!("{CPUS}/online")).unwrap_or_default();
     let nodes = nodes(files, &online);
@@ -165,7 +165,7 @@ fn efficient(files: Files<'_>, online: &[usize]) -> Vec<usize> {
 /// NUMA nodes, ascending; a machine without them is one node.
 fn nodes(files: Files<'_>, online: &[usize]) -> Vec<Node> {
     let ids = list(files, &format!("{NODES}/online")).unwrap_or_default();
-    let nodes: Vec<Node> = ids
+    let mut nodes: Vec<Node> = ids
         .into_iter()
         .filter_map(|id| {
             let cpus = list(files, &format!("{NODES}/node{id}/cpulist"))?;
@@ -181,16 +181,21 @@ fn nodes(files: Files<'_>, online: &[usize]) -> Vec<Node> {
             })
         })
         .collect();
-    if !nodes.is_empty() {
-        return nodes;
-    }
     let meminfo = files("proc/meminfo").unwrap_or_default();
-    vec![Node {
-        id: 0,
-        cpus: online.to_vec(),
-        memory: system::field(&meminfo, "MemAvailable").zip(system::field(&meminfo, "MemTotal")),
-        distances: vec![10],
-    }]
+    let memory = system::field(&meminfo, "MemAvailable").zip(system::field(&meminfo, "MemTotal"));
+    if nodes.is_empty() {
+        return vec![Node {
+            id: 0,
+            cpus: online.to_vec(),
+            memory,
+            distances: vec![10],
+        }];
+    }
+    // A virtual machine that was given memory later may count half of it in its only node's file.
+    if nodes.len() == 1 {
+        nodes[0].memory = memory.or(nodes[0].memory);
+    }
+    nodes
 }
 
 /// Bytes that are free, or become so when they are asked for, and all bytes.

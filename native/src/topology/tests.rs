@@ -23,8 +23,8 @@ fn machine(described: &Described) -> Machine {
     Files::of(described).machine(None)
 }
 
-/// The common part: `cores` on each of `nodes` nodes in `groups` groups of `cpus` CPUs; a worker on each core, those of a
-/// node and those of a group side by side, the siblings behind them all.
+/// The common part: `cores` on each of `nodes` nodes in `groups` groups of `cpus` CPUs; a worker on each core, those of
+/// a node and those of a group side by side, the siblings behind them all.
 fn check(machine: &Machine, nodes: usize, cores: &[usize], groups: usize, cpus: usize) {
     let total: usize = cores.iter().sum();
     assert_eq!(machine.nodes.len(), nodes);
@@ -202,7 +202,10 @@ fn a_small_virtual_machine() {
         smt: 1,
         ..MACHINE
     });
+    files.write("proc/meminfo", "MemTotal:  1000 kB\nMemAvailable:  500 kB\n");
     let found = files.machine_on_disk();
+    // The system's figures are the only node's, whatever the node's own file says.
+    assert_eq!(found.nodes[0].memory, Some((500 << 10, 1000 << 10)));
     assert_eq!(found, files.machine(None));
     // Without caches in the files the package is the group.
     check(&found, 1, &[2], 1, 2);
@@ -313,7 +316,7 @@ fn the_mask_is_respected() {
 
 #[test]
 fn numbers_do_where_no_lists_are() {
-    // Kernels before 4.x in containers, and some other systems, show the numbers only.
+    // Numbers of packages and cores alone, without the lists of CPUs.
     let files = Files::new();
     files.write("sys/devices/system/cpu/online", "0-7\n");
     for cpu in 0..8 {

@@ -82,7 +82,7 @@ fn a_plan_says_what_is_needed_and_whether_it_is_there() {
     ] {
         assert!(text.text().contains(part), "{part}: {}", text.text());
     }
-    let small = twinfer(&["inspect", "--plan", "--memory-limit", "40M", "-c", "1000000"]).ok();
+    let small = twinfer(&["inspect", "--plan", "--memory-limit", "80M", "-c", "1000000"]).ok();
     for part in ["--memory-limit", "does not fit", "would fit: --ctx-size"] {
         assert!(small.text().contains(part), "{part}: {}", small.text());
     }
@@ -106,7 +106,7 @@ fn what_does_not_fit_is_refused_with_what_would() {
             "--tokens",
             "1,2,3",
             "--memory-limit",
-            "60M",
+            "100M",
             "-c",
             ctx,
         ])
@@ -139,9 +139,9 @@ fn what_does_not_fit_is_refused_with_what_would() {
             "-o",
             &out,
             "--memory-limit",
-            "80M",
+            "200M",
             "-c",
-            "500000",
+            "4096",
             "--cache-size",
             size,
         ];
@@ -149,8 +149,10 @@ fn what_does_not_fit_is_refused_with_what_would() {
     };
     let refused = batch("2G", "a");
     assert_eq!(refused.code, 1, "{}", refused.err);
-    let fits = advised(&refused.err, "--cache-size ").to_string();
-    batch(&fits, "b").ok();
+    let fits = advised(&refused.err, "--cache-size ").trim_end_matches('M');
+    let fits: u64 = fits.parse().unwrap();
+    // What the program has itself differs by some pages from run to run.
+    batch(&format!("{}M", fits * 9 / 10), "b").ok();
 }
 
 /// A control group of its own for a test, with a limit on memory.
@@ -181,7 +183,9 @@ impl Group {
                     continue;
                 }
                 let group = Group { path, limit, version };
-                if fs::write(group.path.join(limit), (1u64 << 30).to_string()).is_ok() {
+                let file = group.path.join(limit);
+                // A directory elsewhere is no group.
+                if file.exists() && fs::write(file, (1u64 << 30).to_string()).is_ok() {
                     return Some(group);
                 }
             }
@@ -277,7 +281,7 @@ fn no_limit_of_a_control_group_kills_the_program() {
         }
         // What the refusal advises does fit.
         if options.is_empty() && plan["backend"] != "scalar" {
-            let limit = needed * 70 / 100;
+            let limit = needed * 80 / 100;
             let error = group.run(limit, &eval).err;
             assert!(error.contains("--weights mapped"), "{error}");
             group
@@ -375,19 +379,30 @@ fn a_disk_that_fails_ends_with_an_error() {
     }
     let model = directory.file("m-failing.gguf");
     fs::copy(DEMO, &model).unwrap();
-    for (options, expected) in [
-        (&["--weights", "mapped"][..], "can no longer be read at byte "),
-        (&["--weights", "packed"], "can no longer be read at byte "),
-        (&["--direct-io"], "Input/output error"),
+    for options in [
+        &["--weights", "mapped"][..],
+        &["--weights", "packed"],
+        &["--direct-io"],
     ] {
+        let direct = options.contains(&"--direct-io");
         let mut command = command(&[&["eval", "--tokens", "1,2", "-m", &model], options].concat());
         command.env("LD_PRELOAD", &library);
+        if direct {
+            command.env("READS_ONLY", "1");
+        }
         let run = finish(piped(command));
+        if direct && run.err.contains("reading through the system's cache") {
+            println!("left out: this file system has no direct reads");
+            continue;
+        }
+        let expected = if direct {
+            "Input/output error"
+        } else {
+            "can no longer be read at byte "
+        };
         assert_eq!(run.code, 1, "{options:?}: {}", run.err);
-        assert!(
-            run.err.contains("m-failing.gguf") && run.err.contains(expected),
-            "{options:?}: {}",
-            run.err
-        );
+        for part in ["m-failing.gguf", expected] {
+            assert!(run.err.contains(part), "{options:?}: {}", run.err);
+        }
     }
 }

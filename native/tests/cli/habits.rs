@@ -137,7 +137,7 @@ fn prompts_and_options_of_llama_cli() {
         let run = twinfer(&["run", "-c", size, "x"]);
         assert_eq!(run.code, 1, "{}", run.err);
         assert!(
-            run.err.contains("MiB") && run.err.contains("choose a smaller --ctx-size"),
+            run.err.contains("MiB") && run.err.contains("what would fit: --ctx-size"),
             "{}",
             run.err
         );

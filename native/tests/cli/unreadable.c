@@ -1,9 +1,10 @@
 /* A disk that fails, for tests on machines where no real one can be made to: preloaded, it lets no byte of the second half
- * of files named *-failing.gguf be read. Pages of a map raise SIGBUS, as those do that the system cannot bring in; reads end
- * with EIO. */
+ * of files named *-failing.gguf be read. Pages of a map raise SIGBUS, as those do that the system cannot bring in, unless
+ * READS_ONLY is in the environment; reads end with EIO. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -26,7 +27,7 @@ static off_t failing_from(int fd) {
 
 void *mmap64(void *address, size_t len, int protection, int flags, int fd, off_t offset) {
     char *map = (char *)syscall(SYS_mmap, address, len, protection, flags, fd, offset);
-    off_t from = flags & MAP_ANONYMOUS ? 0 : failing_from(fd);
+    off_t from = flags & MAP_ANONYMOUS || getenv("READS_ONLY") ? 0 : failing_from(fd);
     if (map != MAP_FAILED && from && offset == 0 && (size_t)from < len) {
         /* Pages behind the end of an empty file. */
         int empty = (int)syscall(SYS_memfd_create, "empty", 0);

@@ -1,5 +1,5 @@
-//! `bench --long`: one long text. Whether a token takes as long as it did at the same depth, whether memory grows, and whether
-//! the text is the same everywhere.
+//! `bench --long`: one long text. Whether a token takes as long as it did at the same depth, whether memory grows, and
+//! whether the text is the same everywhere.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! `bench --preset`: a scenario with a name, its ratio to the plainest way to compute, the limits of named servers on paper, and
-//! what each setting is worth.
+//! `bench --preset`: a scenario with a name, its ratio to the plainest way to compute, the limits of named servers on
+//! paper, and what each setting is worth.
 
 use std::fs::File;
 use std::path::PathBuf;

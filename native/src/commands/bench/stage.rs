@@ -1,5 +1,5 @@
-//! Stages of a benchmark, pass by pass: how long each took, and what it met, so that the slow ones are explained by counts and
-//! not by guesses.
+//! Stages of a benchmark, pass by pass: how long each took, and what it met, so that the slow ones are explained by
+//! counts and not by guesses.
 
 use std::time::{Duration, Instant};
 
@@ -157,7 +157,7 @@ impl Stage {
         // Resizes itself, so that any time is recorded.
         let mut histogram = Histogram::<u64>::new(DIGITS).ok()?;
         for sample in &self.samples {
-            histogram.saturating_record(sample.nanoseconds);
+            histogram.record(sample.nanoseconds).ok()?;
         }
         if histogram.is_empty() {
             return None;

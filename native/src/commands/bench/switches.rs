@@ -1,8 +1,8 @@
-//! What each setting that makes the program fast is worth: a scenario with all of them on, and with one after the other switched
-//! off.
+//! What each setting that makes the program fast is worth: a scenario with all of them on, and with one after the other
+//! switched off.
 //!
-//! Speeds of a shared machine drift. So the model with all settings on stays loaded, and is measured again after each of the
-//! others: a ratio is to the mean of the two measurements around it.
+//! Speeds of a shared machine drift. So the model with all settings on stays loaded, and is measured again after each
+//! of the others: a ratio is to the mean of the two measurements around it.
 
 use std::path::PathBuf;
 use std::time::Instant;
