@@ -59,8 +59,8 @@ impl Guest {
         Ok(())
     }
 
-    /// `program` under this name below `/programs`, with the shared libraries that it needs. `scratch`: a directory for the
-    /// copy that goes there.
+    /// `program` under this name below `/programs`, with the shared libraries that it needs. `scratch`: a directory for
+    /// the copy that goes there.
     pub(crate) fn program(&mut self, name: &str, program: &Path, scratch: &Path) -> Result<()> {
         // Most of a program is names for debuggers, and the emulated machine reads every byte of its image.
         let stripped = scratch.join(name);

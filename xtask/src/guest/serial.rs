@@ -21,8 +21,8 @@ impl Drop for Emulator {
     }
 }
 
-/// Starts the emulator, which writes its machine's serial port to the file `serial`, and returns what was printed there once
-/// it has ended. Each line is shown as it comes.
+/// Starts the emulator, which writes its machine's serial port to the file `serial`, and returns what was printed there
+/// once it has ended. Each line is shown as it comes.
 ///
 /// # Errors
 /// The emulator cannot be started, or runs longer than `limit`.

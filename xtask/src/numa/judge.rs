@@ -9,7 +9,7 @@ use super::{Machine, PLACED, watched};
 use crate::guest::EXIT;
 
 const PAGE: u64 = 4096;
-/// Pages that a program on one node may have elsewhere: those that it took before it knew that it is to be on that node. None
+/// Pages that a program on one node may have elsewhere: those that it took before it knew that it is to be there. None
 /// of them is of the weights or the cache, which are asked about by themselves.
 const EARLIER: u64 = 256;
 
@@ -195,7 +195,7 @@ fn placed(found: &Value, least: f64, weights: u64) -> Result<String> {
     }
     if weights_pages * PAGE < weights / 10 * 9 || cache_pages == 0 {
         bail!(
-            "{weights_pages} pages of weights and {cache_pages} of the cache were looked at; the weights have {weights} bytes"
+            "{weights_pages} pages of weights and {cache_pages} of the cache were looked at, for weights of {weights} bytes"
         );
     }
     let away = (1.0 - weights_local) * weights_pages as f64 + (1.0 - cache_local) * cache_pages as f64;

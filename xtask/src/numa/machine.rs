@@ -86,8 +86,8 @@ impl Machine {
         let (initramfs, serial) = (directory.join("initramfs"), directory.join("serial.txt"));
         std::fs::write(&initramfs, guest.archive())?;
         let mut qemu = command(QEMU);
-        // Emulated even where the processor could do it: the machine is the same everywhere then, also where there is no
-        // virtualisation. The vendor is one whose threads of a core QEMU's processor reports.
+        // Emulated even where the processor could do it: the machine is the same everywhere then, also where there is
+        // no virtualisation. The vendor is one whose threads of a core QEMU's processor reports.
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,vendor=GenuineIntel"])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-m"])
             .arg(format!("{MEMORY}M"))

@@ -1,8 +1,8 @@
 //! `cargo xtask numa`: real NUMA, on machines with several nodes that QEMU emulates.
 //!
-//! Debian's small kernel boots with an initramfs that holds the program and a model of some tens of MB. A script runs the
-//! program with each `--numa` mode, stops it while it computes, and prints where the kernel says that its threads and its
-//! pages are. The judge compares that with what QEMU was told, and digests with the native one of one thread.
+//! Debian's small kernel boots with an initramfs that holds the program and a model of some tens of MB. A script runs
+//! the program with each `--numa` mode, stops it while it computes, and prints where the kernel says that its threads
+//! and its pages are. The judge compares that with what QEMU was told, and digests with the native one of one thread.
 //!
 //! Emulated memory is equally far from everywhere: what is shown is where things are, not how fast they are.
 
@@ -92,7 +92,7 @@ fn model(program: &Path, directory: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What is run with each mode, and looked at while it runs: the name of the part, the mode, the backend if not the best.
+/// What is run with each mode, and looked at while it runs: the part's name, the mode, the backend if not the best.
 fn watched(machine: &Machine) -> Vec<(String, String, Option<&'static str>)> {
     let last = format!("node:{}", machine.nodes - 1);
     let run = |mode: &str| (format!("watch {mode}"), mode.to_owned(), None);
