@@ -282,7 +282,10 @@ fn a_pass_allocates_nothing() {
     }
     let n = 8000;
     let (made, left) = allocations_of_a_long_text(&root.join("../models/demo/twinfer-demo-q4_k_m.gguf"), n);
-    assert_eq!((made, left), (0, 0), "allocations, and bytes left, of {n} tokens");
+    assert!(
+        made == 0 && left <= 0,
+        "{made} allocations, {left} bytes more after {n} tokens"
+    );
     println!("zero allocation: a text of {n} tokens, 0 allocations");
     let passes = 100_000;
     let left = left_behind(&paths[0], passes);
