@@ -30,6 +30,8 @@ const UNPLANNED_PART: u64 = 256;
 pub(crate) struct Budget {
     /// Of each node; one entry where memory is not divided.
     pub(crate) weights: Vec<WeightBytes>,
+    /// The system's numbers of these nodes, where there are several.
+    pub(crate) node_ids: Vec<usize>,
     /// Mapped weights take memory that the system cannot take back: they are copied or locked.
     pub(crate) mapped_is_held: bool,
     /// Buffers while the weights are loaded.
@@ -41,6 +43,11 @@ impl Budget {
     /// Bytes of weights that the process holds.
     pub(crate) fn held_weights(&self) -> u64 {
         self.of_nodes().fold(0, u64::saturating_add)
+    }
+
+    /// The system's number of the node that entry `i` of the weights is on.
+    fn node_id(&self, i: usize) -> usize {
+        self.node_ids.get(i).copied().unwrap_or(i)
     }
 
     fn of_nodes(&self) -> impl Iterator<Item = u64> {
@@ -85,7 +92,7 @@ impl Budget {
         };
         let of = |i: usize| match self.weights.len() {
             1 => String::new(),
-            _ => format!(", node {i}"),
+            _ => format!(", node {}", self.node_id(i)),
         };
         for (i, node) in self.weights.iter().enumerate() {
             line(&format!("weights, packed{}", of(i)), node.packed);
@@ -117,7 +124,7 @@ impl Budget {
         };
         let weights = self.weights.iter().enumerate().map(|(node, bytes)| {
             json!({
-                "node": node, "packed": bytes.packed, "mapped": bytes.mapped, "vectors": bytes.vectors,
+                "node": self.node_id(node), "packed": bytes.packed, "mapped": bytes.mapped, "vectors": bytes.vectors,
             })
         });
         json!({
@@ -221,6 +228,7 @@ pub(crate) fn nodes(root: &Path, budget: &Budget) -> Vec<Room> {
     let found = |node| Some((Limiter::Node(node), free_on(root, node)?));
     let several = (0..budget.weights.len()).filter(|_| budget.weights.len() > 1);
     several
+        .map(|i| budget.node_id(i))
         .filter_map(found)
         .map(|(limiter, free)| Room { limiter, free })
         .collect()
@@ -235,7 +243,11 @@ pub(crate) fn too_small<'a>(
     let needed = budget.needed();
     let all = rooms.iter().map(|room| (room, needed));
     let nodes = of_nodes.iter().filter_map(|room| match room.limiter {
-        Limiter::Node(node) => Some((room, budget.of_nodes().nth(node)?)),
+        Limiter::Node(id) => {
+            let mut of_nodes = budget.of_nodes().enumerate();
+            let (_, needed) = of_nodes.find(|(i, _)| budget.node_id(*i) == id)?;
+            Some((room, needed))
+        }
         _ => None,
     });
     all.chain(nodes).find(|(room, needed)| *needed > room.free)
@@ -389,33 +401,10 @@ pub(crate) fn refusal(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
+    use crate::machine_files::MachineFiles;
 
     const MIB: u64 = 1 << 20;
-
-    /// Files of another machine.
-    struct Root(PathBuf);
-
-    impl Root {
-        fn new(name: &str, files: &[(&str, &str)]) -> Self {
-            let root =
-                Root(std::env::temp_dir().join(format!("twinfer-budget-{name}-{}", std::process::id())));
-            for (path, text) in files {
-                let path = root.0.join(path);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, text).unwrap();
-            }
-            root
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn budget(weights: &[u64], cache: u64) -> Budget {
         let of = |&packed: &u64| WeightBytes {
@@ -424,6 +413,7 @@ mod tests {
         };
         Budget {
             weights: weights.iter().map(of).collect(),
+            node_ids: Vec::new(),
             mapped_is_held: false,
             loading: 0,
             context: ContextPlan {
@@ -451,8 +441,8 @@ mod tests {
             ("sys/devices/system/node/node0/meminfo", node_0.as_str()),
             ("sys/devices/system/node/node1/meminfo", node_1.as_str()),
         ];
-        let root = Root::new("rooms", &files);
-        let found = |root: &Root, limit| -> Vec<(String, u64)> {
+        let root = MachineFiles::new("budget-rooms", &files);
+        let found = |root: &MachineFiles, limit| -> Vec<(String, u64)> {
             let rooms = rooms(&root.0, limit).into_iter();
             rooms
                 .map(|room| (room.limiter.to_string(), room.free >> 10))
@@ -468,7 +458,7 @@ mod tests {
             ("sys/fs/cgroup/a/memory.max", "4096000\n"),
             ("sys/fs/cgroup/a/memory.current", "1024000\n"),
         ]);
-        let root = Root::new("rooms-bound", &files);
+        let root = MachineFiles::new("budget-rooms-bound", &files);
         let bound = [
             ("nodes 0".into(), 1024),
             ("the control group".into(), 3000),
@@ -492,6 +482,14 @@ mod tests {
             let found = too_small(&budget, &rooms, &nodes).map(|(room, _)| room.limiter.clone());
             assert_eq!(found, expected, "{weights:?}");
         }
+        // The system's numbers are not the plan's.
+        let swapped = Budget {
+            node_ids: vec![1, 0],
+            ..budget(&[6 << 20, 1 << 19], 0)
+        };
+        let nodes = nodes(&root.0, &swapped);
+        let found = too_small(&swapped, &rooms, &nodes).map(|(room, _)| room.limiter.clone());
+        assert_eq!(found, Some(Limiter::Node(1)));
     }
 
     #[test]

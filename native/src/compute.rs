@@ -128,6 +128,7 @@ impl<'a> Compute<'a> {
         let direct = planned.direct.is_some();
         Ok(Budget {
             weights: model.nodes().to_vec(),
+            node_ids: self.workers.node_ids.clone(),
             mapped_is_held: direct || self.settings.weights.mlock,
             loading: if direct {
                 direct_io::BUFFERS + Loader::LARGEST_PIECE

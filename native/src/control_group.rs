@@ -159,29 +159,7 @@ fn left(group: &Path, limit: &str, used: &str, files: [&str; 2]) -> Option<u64> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
-
-    /// A root of files, removed at the end.
-    struct Root(PathBuf);
-
-    impl Root {
-        fn new(name: &str, files: &[(&str, &str)]) -> Self {
-            let name = format!("twinfer-group-{name}-{}", std::process::id());
-            let root = Self(std::env::temp_dir().join(name));
-            for (path, text) in files {
-                let path = root.0.join(path);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, text).unwrap();
-            }
-            root
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::machine_files::MachineFiles;
 
     #[test]
     fn memory_of_the_second_version() {
@@ -190,30 +168,30 @@ mod tests {
             ("sys/fs/cgroup/a/b/memory.max", "max\n"),
             ("sys/fs/cgroup/a/b/memory.current", "5000\n"),
         ];
-        let root = Root::new("v2", &files);
+        let root = MachineFiles::new("group-v2", &files);
         assert_eq!(free_memory(&root.0), None);
         // The group above is limited.
         files.extend([
             ("sys/fs/cgroup/a/memory.max", "10000\n"),
             ("sys/fs/cgroup/a/memory.current", "6000\n"),
         ]);
-        let root = Root::new("v2-above", &files);
+        let root = MachineFiles::new("group-v2-above", &files);
         assert_eq!(free_memory(&root.0), Some(4000));
         // Pages of files are given back.
         let stat = "anon 3000\nfile 3000\ninactive_file 1000\nactive_file 1500\nslab 5\n";
         files.push(("sys/fs/cgroup/a/memory.stat", stat));
-        let root = Root::new("v2-files", &files);
+        let root = MachineFiles::new("group-v2-files", &files);
         assert_eq!(free_memory(&root.0), Some(6500));
         // Over the limit nothing is left.
         files.push(("sys/fs/cgroup/a/b/memory.max", "4096\n"));
-        let root = Root::new("v2-full", &files);
+        let root = MachineFiles::new("group-v2-full", &files);
         assert_eq!(free_memory(&root.0), Some(0));
     }
 
     #[test]
     fn memory_of_the_first_version() {
-        let root = Root::new(
-            "v1",
+        let root = MachineFiles::new(
+            "group-v1",
             &[
                 ("proc/self/cgroup", "4:cpu:/x\n3:memory:/x/y\n"),
                 (

@@ -12,6 +12,8 @@ mod generate;
 mod interrupt;
 mod limits;
 mod load;
+#[cfg(test)]
+mod machine_files;
 mod mapped;
 mod memory;
 mod numa;

@@ -26,6 +26,19 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         .args(packages))
 }
 
+/// Installs the packages of those files that are not there.
+pub(crate) fn provide(needed: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = needed
+        .iter()
+        .filter(|(file, _)| !Path::new(file).exists())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
 /// Fetches the lists of packages, once in a run.
 fn update() -> Result<()> {
     static UPDATED: AtomicBool = AtomicBool::new(false);

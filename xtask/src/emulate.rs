@@ -55,14 +55,7 @@ pub(crate) fn emulate(limit: Duration, filter: Option<&str>) -> Result<()> {
 
 /// Installs what is missing and returns the kernel's file.
 fn tools() -> Result<PathBuf> {
-    let missing: Vec<_> = NEEDED
-        .iter()
-        .filter(|(file, _)| !Path::new(file).exists())
-        .map(|(_, package)| *package)
-        .collect();
-    if !missing.is_empty() {
-        debian::install(&missing)?;
-    }
+    debian::provide(&NEEDED)?;
     kernel()
 }
 

@@ -89,15 +89,17 @@ impl Team {
         let grain = outs.iter().map(|out| out.grain).max().unwrap_or(1).max(1);
         let nodes = self.nodes();
         let (mut starts, mut end) = ([0; MAX_NODES], 0);
+        for out in &mut *outs {
+            out.check()?;
+            // What was placed for a team on more nodes is anyone's.
+            let placed = |shares: &Shares| nodes > 1 && shares.0[nodes] == out.n;
+            if !out.shares.as_ref().is_some_and(placed) {
+                out.shares = Some(self.shares(out.n, grain));
+            }
+        }
         for (node, start) in starts.iter_mut().enumerate().take(nodes) {
             *start = end;
             for out in &mut *outs {
-                out.check()?;
-                // What was placed for a team on more nodes is anyone's.
-                let placed = |shares: &Shares| nodes > 1 && shares.0[nodes] == out.n;
-                if node == 0 && !out.shares.as_ref().is_some_and(placed) {
-                    out.shares = Some(self.shares(out.n, grain));
-                }
                 out.start[node] = end;
                 end += out.on(node).len().next_multiple_of(grain);
             }

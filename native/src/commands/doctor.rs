@@ -21,6 +21,7 @@ use super::bench;
 use crate::args::DoctorArgs;
 use crate::compute::Compute;
 use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
+use crate::numa::NumaMode;
 use crate::output::{self, json_f64};
 use crate::prediction::Description;
 use crate::progress::Progress;
@@ -127,7 +128,10 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
         mapped,
     });
     let placed = match &model {
-        Some(model) if model.with_data && workers.numa.nodes.is_some() => {
+        // Loading takes as long as the model is large: only who names a mode asks for it.
+        Some(model)
+            if model.with_data && settings.workers.numa != NumaMode::Auto && workers.numa.nodes.is_some() =>
+        {
             Some(Placed::look(settings, &workers, &model.file)?)
         }
         _ => None,

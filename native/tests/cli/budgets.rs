@@ -230,21 +230,7 @@ fn no_limit_of_a_control_group_kills_the_program() {
         return;
     };
     let directory = Directory::new("group");
-    let model = directory.file("m.gguf");
-    let make = [
-        "bench",
-        "--shape",
-        "smollm2-135m",
-        "--type",
-        "q4_0",
-        "-p",
-        "0",
-        "-n",
-        "0",
-        "-o",
-        &model,
-    ];
-    twinfer(&make).ok();
+    let model = directory.random_model("q4_0");
     let (mut refused, mut ran) = (0, 0);
     for options in [&[][..], &["--weights", "mapped"], &["--direct-io"]] {
         let eval = [

@@ -81,6 +81,15 @@ impl Directory {
     pub(crate) fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_string()
     }
+
+    /// A model of random weights in the shape of SmolLM2-135M, made here.
+    pub(crate) fn random_model(&self, ty: &str) -> String {
+        let model = self.file("random.gguf");
+        let shape = ["bench", "-q", "--shape", "smollm2-135m", "--type", ty];
+        let only_made = ["-p", "0", "-n", "0", "-o", &model];
+        twinfer(&[&shape[..], &only_made].concat()).ok();
+        model
+    }
 }
 
 impl Drop for Directory {

@@ -36,15 +36,7 @@ pub(crate) fn find() -> Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         bail!("the emulated machines run what is built for x86-64 Linux");
     }
-    let needed = [(QEMU, "qemu-system-x86"), (BUSYBOX, "busybox-static")];
-    let missing: Vec<_> = needed
-        .iter()
-        .filter(|(file, _)| !Path::new(file).exists())
-        .map(|(_, package)| *package)
-        .collect();
-    if !missing.is_empty() {
-        debian::install(&missing)?;
-    }
+    debian::provide(&[(QEMU, "qemu-system-x86"), (BUSYBOX, "busybox-static")])?;
     guest::kernel()?;
     Ok(())
 }
