@@ -14,20 +14,7 @@ fn number(run: &Run, text: &str) -> u64 {
 #[test]
 fn packing_keeps_one_copy_of_the_model_in_memory() {
     let directory = Directory::new("peak");
-    let model = directory.file("m.gguf");
-    let make = [
-        "bench",
-        "--shape",
-        "smollm2-135m",
-        "--type",
-        "q8_0",
-        "-p",
-        "0",
-        "-n",
-        "0",
-        "-o",
-    ];
-    twinfer(&[make.as_slice(), &[&model]].concat()).ok();
+    let model = directory.random_model("q8_0");
     let size = std::fs::metadata(&model).unwrap().len();
     // When mapped weights are ready none of them was read: what is taken then is the program, its tokenizer and the rest.
     let [program, packed] = ["mapped", "packed"].map(|weights| {
