@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use twinfer_engine::model::config::{Config, LayerConfig};
-use twinfer_engine::model::mixer::MixerConfig;
 
 use crate::limits::Allowed;
 
@@ -100,14 +99,16 @@ pub(crate) fn operations(config: &Config) -> usize {
 
 /// Multiplications of attention in some layers for a token that sees `depth` positions.
 fn attention(layers: &[LayerConfig], depth: f64) -> f64 {
-    let layers = layers.iter().map(|layer| {
-        let MixerConfig::Attention(a) = &layer.mixer;
-        let seen = match a.window {
-            Some(window) if (window as f64) < depth => window as f64,
-            _ => depth,
-        };
-        (a.n_heads * (a.head_dim_k + a.head_dim_v)) as f64 * seen
-    });
+    let layers = layers
+        .iter()
+        .filter_map(|layer| layer.mixer.attention())
+        .map(|a| {
+            let seen = match a.window {
+                Some(window) if (window.reach() as f64) < depth => window.reach() as f64,
+                _ => depth,
+            };
+            (a.n_heads * (a.head_dim_k + a.head_dim_v)) as f64 * seen
+        });
     layers.sum()
 }
 

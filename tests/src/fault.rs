@@ -139,9 +139,21 @@ impl Backend for Faulty {
         self.flip(Op::RmsNorm, out);
     }
 
+    fn layer_norm(&self, x: &[f32], weights: (&[f32], Option<&[f32]>), eps: f32, out: &mut [f32]) {
+        self.inner.layer_norm(x, weights, eps, out);
+    }
+
     fn add(&self, x: &mut [f32], y: &[f32]) {
         self.inner.add(x, y);
         self.flip(Op::Add, x);
+    }
+
+    fn add_scaled(&self, x: &mut [f32], y: &[f32], scale: f32) {
+        self.inner.add_scaled(x, y, scale);
+    }
+
+    fn activate(&self, f: Activation, x: &mut [f32]) {
+        self.inner.activate(f, x);
     }
 
     fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {

@@ -41,6 +41,8 @@ const VALUES: &str = "values";
 /// What a layer keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheKind {
+    /// Nothing.
+    None,
     /// Keys and values of every position that its window reaches.
     Kv(KvShape),
 }
@@ -105,7 +107,24 @@ pub(crate) struct Sizes {
 /// What one layer keeps.
 #[derive(Debug)]
 pub(crate) enum LayerCache {
+    None,
     Kv(KvCache),
+}
+
+impl LayerCache {
+    fn kv(&self) -> Option<&KvCache> {
+        match self {
+            LayerCache::Kv(cache) => Some(cache),
+            LayerCache::None => None,
+        }
+    }
+
+    fn kv_mut(&mut self) -> Option<&mut KvCache> {
+        match self {
+            LayerCache::Kv(cache) => Some(cache),
+            LayerCache::None => None,
+        }
+    }
 }
 
 /// The cache of a context, for all layers.
@@ -130,11 +149,13 @@ impl Cache {
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
         let page_bytes = kinds.clone().fold(0u64, |sum, kind| match kind {
+            CacheKind::None => sum,
             CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
         });
         let (mut layers, mut groups) = (Vec::new(), Vec::<(Option<usize>, u32)>::new());
         for kind in kinds {
             layers.push(match kind {
+                CacheKind::None => LayerCache::None,
                 CacheKind::Kv(shape) => {
                     let found = groups.iter().position(|(window, _)| *window == shape.window);
                     let group = found.unwrap_or(groups.len());
@@ -165,19 +186,16 @@ impl Cache {
 
     /// Places the memory of keys and values on the nodes of those who will read it: heads are split between nodes.
     pub(crate) fn place(&mut self, team: &Team) -> Result<()> {
-        self.layers.iter_mut().try_for_each(|layer| match layer {
-            LayerCache::Kv(cache) => cache.place(team),
-        })
+        self.layers
+            .iter_mut()
+            .filter_map(LayerCache::kv_mut)
+            .try_for_each(|cache| cache.place(team))
     }
 
     /// The memory of keys and values, with the node of those who read it.
     pub(crate) fn placed(&self, team: &Team) -> Vec<(usize, &[u8])> {
-        let layers = self.layers.iter();
-        layers
-            .flat_map(|layer| match layer {
-                LayerCache::Kv(cache) => cache.placed(team),
-            })
-            .collect()
+        let layers = self.layers.iter().filter_map(LayerCache::kv);
+        layers.flat_map(|cache| cache.placed(team)).collect()
     }
 
     /// An empty sequence.
@@ -274,9 +292,8 @@ impl Cache {
 
     /// The memory of keys and values.
     pub(crate) fn memory(&self) -> impl Iterator<Item = &[u8]> {
-        self.layers.iter().flat_map(|layer| match layer {
-            LayerCache::Kv(kv) => [kv.k.bytes(), kv.v.bytes()],
-        })
+        let layers = self.layers.iter().filter_map(LayerCache::kv);
+        layers.flat_map(|cache| [cache.k.bytes(), cache.v.bytes()])
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -370,11 +387,9 @@ impl Cache {
         if let Some(i) = shared {
             let copy = self.page(g)?;
             let from = std::mem::replace(&mut self.sequences.at_mut(slot).tables[g].pages[i], copy);
-            for layer in &mut self.layers {
-                match layer {
-                    LayerCache::Kv(kv) if kv.group == g => kv.copy_page(from, copy),
-                    LayerCache::Kv(_) => {}
-                }
+            let layers = self.layers.iter_mut().filter_map(LayerCache::kv_mut);
+            for cache in layers.filter(|cache| cache.group == g) {
+                cache.copy_page(from, copy);
             }
             self.groups[g].pool.give(from);
         }

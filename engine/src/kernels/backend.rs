@@ -35,11 +35,21 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// `out = x / rms(x) * weight`, over one row of the weight's length or several.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
+    /// `out = (x - mean(x)) / deviation(x) * weight`, and `+ bias` where there is one, over one row of the weight's length or
+    /// several.
+    fn layer_norm(&self, x: &[f32], weights: (&[f32], Option<&[f32]>), eps: f32, out: &mut [f32]);
+
     /// `x += y`.
     fn add(&self, x: &mut [f32], y: &[f32]);
 
-    /// `gate = f(gate) * up`.
+    /// `x += scale * y`: a product, then a sum.
+    fn add_scaled(&self, x: &mut [f32], y: &[f32], scale: f32);
+
+    /// `gate = f(gate) * up`; see [`Activation`] for those that do something else with `up`.
     fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]);
+
+    /// `x = f(x)`: what [`Self::gate`] makes with ones for `up`.
+    fn activate(&self, f: Activation, x: &mut [f32]);
 
     /// Rotates the first `2 * cos.len()` values of `head` by the angles given as cosines and sines.
     fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]);
@@ -141,13 +151,19 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     fn decode_row(&self, weight: &matrix::Shard, row: usize, out: &mut [f32]) -> Result<()>;
 }
 
-/// The gate function of a feed-forward block.
+/// The function of a gate, or of a feed-forward part without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// The tanh form of GELU.
     Gelu,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// The square of what is positive; 0 elsewhere.
+    SquaredRelu,
+    /// gpt-oss's: `g * sigmoid(1.702 g) * (u + 1)` with `g` at most 7 and `u` within -7..=7.
+    SwigluOai,
 }
 
 /// How the rotated pairs lie in a head.

@@ -91,6 +91,31 @@ pub fn silu<L: Lanes>(x: L) -> L {
     x.div(L::splat(1.0).add(exp(L::splat(0.0).sub(x))))
 }
 
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub fn sigmoid<L: Lanes>(x: L) -> L {
+    let one = L::splat(1.0);
+    one.div(one.add(exp(L::splat(0.0).sub(x))))
+}
+
+/// x * x where x is positive, 0 elsewhere; a NaN stays one.
+#[inline(always)]
+pub fn squared_relu<L: Lanes>(x: L) -> L {
+    let zero = L::splat(0.0);
+    let x = x.less(zero, zero, x);
+    x.mul(x)
+}
+
+/// `g * sigmoid(1.702 g) * (u + 1)`, as `(g / (1 + e^(-1.702 g))) * (u + 1)`, with g at most 7 and u within -7..=7.
+#[inline(always)]
+pub fn swiglu_oai<L: Lanes>(gate: L, up: L) -> L {
+    let c = L::splat;
+    let g = c(7.0).less(gate, c(7.0), gate);
+    let u = c(7.0).less(up, c(7.0), up);
+    let u = u.less(c(-7.0), c(-7.0), u);
+    g.div(c(1.0).add(exp(g.mul(c(-1.702))))).mul(u.add(c(1.0)))
+}
+
 /// The tanh form of GELU, 0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3), as x / (1 + e^-2u): the same
 /// function without tanh's cancellation.
 #[inline(always)]

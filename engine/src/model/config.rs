@@ -3,6 +3,7 @@
 use super::arch;
 use super::ffn::{FfnConfig, GatedConfig};
 use super::mixer::{AttentionConfig, MixerConfig};
+use super::norm::NormKind;
 use super::rope::Rope;
 use crate::cache::CacheKind;
 use crate::gguf::{Metadata, ModelFile};
@@ -25,10 +26,14 @@ pub struct Config {
     pub n_embd: usize,
     /// Rows of the token embedding.
     pub n_vocab: usize,
-    /// Epsilon of every RMS norm.
+    /// What every norm over the residual stream is.
+    pub norm: NormKind,
+    /// Epsilon of every norm.
     pub norm_eps: f32,
     /// Factor of the token embedding.
     pub embedding_scale: f32,
+    /// Factor of the logits, before the cap.
+    pub logit_scale: f32,
     /// Soft cap of the logits.
     pub logit_softcap: Option<f32>,
     /// Kinds of rotation; each layer names one by index.
@@ -37,8 +42,30 @@ pub struct Config {
     pub layers: Vec<LayerConfig>,
     /// Blocks in the file: the layers, and behind them those that predict tokens further ahead, which are not run.
     pub n_blocks: usize,
-    /// Whether the output matrix may have a bias.
-    pub output_bias: bool,
+    /// What makes logits of the residual stream.
+    pub output: OutputConfig,
+}
+
+/// The output head, in numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputConfig {
+    /// The tensor of the norm before it, without `.weight`.
+    pub norm: &'static str,
+    /// Where its matrix comes from.
+    pub matrix: OutputMatrix,
+    /// Whether the matrix may have a bias.
+    pub bias: bool,
+}
+
+/// Where the output matrix comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputMatrix {
+    /// `output.weight`, or the token embedding where the file has none.
+    OwnOrEmbedding,
+    /// `output.weight`.
+    Own,
+    /// The token embedding.
+    Embedding,
 }
 
 /// One layer: two parts, each of which adds to the residual stream.
@@ -48,21 +75,84 @@ pub struct LayerConfig {
     pub mixer: MixerConfig,
     /// What works on each position by itself.
     pub ffn: FfnConfig,
-    /// Whether what a part made is normed before it is added: `post_attention_norm` and `post_ffw_norm`.
-    pub post_norm: bool,
+    /// The norms around the mixer.
+    pub mixer_norms: PartNorms,
+    /// The norms around the feed-forward part.
+    pub ffn_norms: PartNorms,
+    /// Factor of what a part made, before it is added to the residual stream.
+    pub residual_scale: f32,
+    /// Whether the feed-forward part reads what the mixer read, and not what the mixer left.
+    pub parallel: bool,
+}
+
+/// The norms around a part, by the names of their tensors, without `.weight`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PartNorms {
+    /// Of what the part reads.
+    pub before: Option<&'static str>,
+    /// Of what it made, before that is added to the residual stream.
+    pub after: Option<&'static str>,
+    /// Of the residual stream once that is added.
+    pub sum: Option<&'static str>,
+}
+
+impl PartNorms {
+    /// One before the part.
+    pub(crate) const fn before(name: &'static str) -> Self {
+        PartNorms {
+            before: Some(name),
+            after: None,
+            sum: None,
+        }
+    }
+
+    /// One of what it made.
+    pub(crate) const fn after(name: &'static str) -> Self {
+        PartNorms {
+            before: None,
+            after: Some(name),
+            sum: None,
+        }
+    }
+
+    /// One before the part and one of what it made.
+    pub(crate) const fn around(before: &'static str, after: &'static str) -> Self {
+        PartNorms {
+            before: Some(before),
+            after: Some(after),
+            sum: None,
+        }
+    }
+
+    /// One of the residual stream once the part is added.
+    pub(crate) const fn of_sum(name: &'static str) -> Self {
+        PartNorms {
+            before: None,
+            after: None,
+            sum: Some(name),
+        }
+    }
 }
 
 impl LayerConfig {
+    /// A layer of two parts with a norm before each: `attn_norm`, `ffn_norm`.
+    pub(crate) fn new(mixer: MixerConfig, ffn: FfnConfig) -> Self {
+        LayerConfig {
+            mixer,
+            ffn,
+            mixer_norms: PartNorms::before("attn_norm"),
+            ffn_norms: PartNorms::before("ffn_norm"),
+            residual_scale: 1.0,
+            parallel: false,
+        }
+    }
+
     /// Layers of these parts.
     pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<GatedConfig>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| LayerConfig {
-                mixer: MixerConfig::Attention(mixer),
-                ffn: FfnConfig::Gated(ffn),
-                post_norm: false,
-            })
+            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), FfnConfig::Gated(ffn)))
             .collect()
     }
 }
@@ -89,19 +179,26 @@ impl Config {
 
     /// What every family shares. It has no layers yet: their parts, and the rotations, are the family's to name.
     pub(crate) fn common(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
+        let norm_eps = keys.epsilon("attention.layer_norm_rms_epsilon")?;
+        Self::with_norm(keys, file, NormKind::Rms, norm_eps)
+    }
+
+    /// As [`Self::common`], with layer norms over the residual stream.
+    #[allow(dead_code)]
+    pub(crate) fn with_layer_norm(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
+        let norm_eps = keys.epsilon("attention.layer_norm_epsilon")?;
+        Self::with_norm(keys, file, NormKind::Layer, norm_eps)
+    }
+
+    /// As [`Self::common`], with the norm that the caller has read.
+    pub(crate) fn with_norm(
+        keys: &Keys<'_>,
+        file: &ModelFile,
+        norm: NormKind,
+        norm_eps: f32,
+    ) -> Result<Self> {
         let metadata = keys.metadata;
         let n_embd = keys.size("embedding_length", MAX_WIDTH)?;
-        if keys.opt_u32("expert_count")?.unwrap_or(0) > 0 {
-            return Err(Error::UnsupportedArchitecture {
-                found: format!("{} with experts (mixture of experts)", keys.arch),
-                supported: arch::names(),
-            });
-        }
-        const EPS: &str = "attention.layer_norm_rms_epsilon";
-        let norm_eps = keys.f32(EPS)?;
-        if !(0.0..1.0).contains(&norm_eps) {
-            return Err(keys.wrong(EPS, "0 to 1", &norm_eps.to_string()));
-        }
         Ok(Config {
             arch: keys.arch.into(),
             // Nothing depends on it, so a damaged one is no reason to refuse the model.
@@ -113,13 +210,19 @@ impl Config {
             n_ctx_train: keys.size("context_length", u32::MAX)?,
             n_embd,
             n_vocab: vocabulary(metadata, keys, file)?,
+            norm,
             norm_eps,
             embedding_scale: 1.0,
+            logit_scale: 1.0,
             logit_softcap: None,
             ropes: Vec::new(),
             layers: Vec::new(),
             n_blocks: keys.n_blocks()?,
-            output_bias: false,
+            output: OutputConfig {
+                norm: "output_norm",
+                matrix: OutputMatrix::OwnOrEmbedding,
+                bias: false,
+            },
         })
     }
 
@@ -130,9 +233,8 @@ impl Config {
 
     /// What the rotations must hold to, once the family has read them.
     fn check_ropes(&self, keys: &Keys<'_>) -> Result<()> {
-        for layer in &self.layers {
-            let MixerConfig::Attention(attention) = &layer.mixer;
-            let (n_rot, dim) = (self.ropes[attention.rope].n_rot(), attention.head_dim_k);
+        for (rope, dim) in self.layers.iter().filter_map(|layer| layer.mixer.rotates()) {
+            let n_rot = self.ropes[rope].n_rot();
             if n_rot > dim || n_rot == 0 {
                 let expected = format!("an even number up to the head dimension, {dim}");
                 return Err(keys.wrong("rope.dimension_count", &expected, &n_rot.to_string()));
@@ -234,6 +336,37 @@ impl Keys<'_> {
         self.metadata.opt_f32(&self.key(key))
     }
 
+    pub(crate) fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
+        self.metadata.opt_bool(&self.key(key))
+    }
+
+    /// The epsilon of a norm.
+    pub(crate) fn epsilon(&self, key: &str) -> Result<f32> {
+        match self.f32(key)? {
+            eps if (0.0..1.0).contains(&eps) => Ok(eps),
+            eps => Err(self.wrong(key, "0 to 1", &eps.to_string())),
+        }
+    }
+
+    /// A factor, finite; 1 where the key is missing or 0.
+    #[allow(dead_code)]
+    pub(crate) fn factor(&self, key: &str) -> Result<f32> {
+        match self.opt_f32(key)?.unwrap_or(1.0) {
+            0.0 => Ok(1.0),
+            factor if factor.is_finite() => Ok(factor),
+            factor => Err(self.wrong(key, "a finite number", &factor.to_string())),
+        }
+    }
+
+    /// A size that may be 0 or missing, at most `most`.
+    #[allow(dead_code)]
+    pub(crate) fn opt_size(&self, key: &str, most: u32) -> Result<usize> {
+        match self.opt_u32(key)?.unwrap_or(0) {
+            v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),
+            v => Ok(v as usize),
+        }
+    }
+
     pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
         self.metadata.opt_str(&self.key(key))
     }
@@ -252,7 +385,7 @@ impl Keys<'_> {
     }
 
     /// Layers: the blocks but for those that predict tokens further ahead.
-    fn n_layers(&self) -> Result<usize> {
+    pub(crate) fn n_layers(&self) -> Result<usize> {
         const KEY: &str = "nextn_predict_layers";
         let n_blocks = self.n_blocks()?;
         match self.opt_u32(KEY)?.unwrap_or(0) as usize {
@@ -273,10 +406,27 @@ impl Keys<'_> {
         Ok(())
     }
 
-    /// A number for every layer: stated once, or as an array of one per block.
+    /// A number from 1 on for every layer: stated once, or as an array of one per block.
     pub(crate) fn per_layer(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        self.per_layer_from(key, 1)
+    }
+
+    /// As [`Self::per_layer`], from 0 on: for keys whose 0 says what a layer is.
+    #[allow(dead_code)]
+    pub(crate) fn per_layer_or_none(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        self.per_layer_from(key, 0)
+    }
+
+    fn per_layer_from(&self, key: &str, least: usize) -> Result<Option<Vec<usize>>> {
         let name = self.key(key);
         let (n_blocks, n_layers) = (self.n_blocks()?, self.n_layers()?);
+        let checked = |layer: usize, value: i64| match usize::try_from(value) {
+            Ok(size) if size >= least && size <= MAX_WIDTH as usize => Ok(size),
+            _ => {
+                let found = format!("{value} for layer {layer}");
+                Err(self.wrong(key, &format!("{least} to {MAX_WIDTH}"), &found))
+            }
+        };
         match self.metadata.get(&name) {
             None => Ok(None),
             Some(crate::gguf::Value::Array(_)) => {
@@ -285,22 +435,54 @@ impl Keys<'_> {
                     let expected = format!("a number, or an array of one for each of {n_blocks} layers");
                     return Err(self.wrong(key, &expected, &format!("an array of {}", values.len())));
                 }
-                let size = |(layer, &value): (usize, &i64)| match usize::try_from(value) {
-                    Ok(size) if size > 0 && size <= MAX_WIDTH as usize => Ok(size),
-                    _ => {
-                        let found = format!("{value} for layer {layer}");
-                        Err(self.wrong(key, &format!("1 to {MAX_WIDTH}"), &found))
-                    }
-                };
-                values
-                    .iter()
-                    .take(n_layers)
-                    .enumerate()
-                    .map(size)
+                let layers = values.iter().take(n_layers).enumerate();
+                layers
+                    .map(|(layer, value)| checked(layer, *value))
                     .collect::<Result<_>>()
                     .map(Some)
             }
+            Some(_) if least == 0 => Ok(Some(vec![self.opt_size(key, MAX_WIDTH)?; n_layers])),
             Some(_) => Ok(Some(vec![self.size(key, MAX_WIDTH)?; n_layers])),
         }
     }
+
+    /// Flags of the layers: an array of one per block (true, or a number other than 0), or a period `n`, for which
+    /// `periodic(layer, n)` says them; `default` is the period where the key is missing.
+    pub(crate) fn flags(
+        &self,
+        key: &str,
+        default: u32,
+        periodic: impl Fn(usize, usize) -> bool,
+    ) -> Result<Vec<bool>> {
+        use crate::gguf::{Array, Value};
+        let (name, n_layers) = (self.key(key), self.n_layers()?);
+        let period = match self.metadata.get(&name) {
+            None => default,
+            Some(Value::Array(array)) => {
+                let pattern = match array {
+                    Array::Bool(pattern) => pattern.clone(),
+                    _ => {
+                        let values = self.metadata.opt_ints(&name)?.unwrap_or_default();
+                        values.iter().map(|value| *value != 0).collect()
+                    }
+                };
+                if pattern.len() < n_layers {
+                    let found = format!("array of {} {}", array.len(), array.type_name());
+                    let expected = format!("a number, or one flag for each of {n_layers} layers");
+                    return Err(self.wrong(key, &expected, &found));
+                }
+                return Ok(pattern[..n_layers].to_vec());
+            }
+            Some(_) => self.u32(key)?,
+        };
+        Ok((0..n_layers)
+            .map(|layer| periodic(layer, period as usize))
+            .collect())
+    }
+}
+
+/// Whether a layer is local where `n - 1` local layers are followed by a global one. A period of 0 makes every layer
+/// local, of 1 every layer global.
+pub(crate) fn last_of_period_is_global(layer: usize, n: usize) -> bool {
+    n == 0 || layer % n < n - 1
 }

@@ -9,7 +9,7 @@ use super::Model;
 use super::config::{Config, LayerConfig};
 use super::ffn::FfnBuffers;
 use super::mixer::MixerBuffers;
-use super::ops::{Ops, Run};
+use super::ops::{FFN, MIXER, Ops, Run};
 use super::probe::Probe;
 use super::product::product;
 use crate::Result;
@@ -154,22 +154,29 @@ impl Model {
             let last = i + 1 == config.layers.len();
             let rows = if last { asked.clone() } else { 0..m };
             let part = rows.start * n_embd..rows.end * n_embd;
+            let config = &config.layers[i];
             // x += mixer(norm(x))
-            run.norm("attn_norm", x, &layer.attn_norm, h)?;
-            let out = &mut delta[..part.len()];
-            layer
-                .mixer
-                .forward(&mut run, h, rows, out, &mut ws.mixer, cache)?;
-            run.join(
-                ("post_attn_norm", "attn_residual"),
-                layer.post_attn_norm.as_deref(),
-                &mut x[part.clone()],
-                out,
-                &mut h[part],
-            )?;
+            if !layer.mixer.is_none() {
+                run.read("attn_norm", x, layer.mixer_norms.before.as_ref(), h)?;
+                let out = &mut delta[..part.len()];
+                layer
+                    .mixer
+                    .forward(&mut run, h, rows, out, &mut ws.mixer, cache)?;
+                run.join(
+                    &MIXER,
+                    &layer.mixer_norms,
+                    config.residual_scale,
+                    &mut x[part.clone()],
+                    out,
+                    &mut h[part],
+                )?;
+            }
             let mut len = m * n_embd;
             if last {
                 keep(pass.rows.iter().map(wanted), n_embd, x);
+                if config.parallel {
+                    keep(pass.rows.iter().map(wanted), n_embd, h);
+                }
                 len = n_wanted * n_embd;
             }
             if len == 0 {
@@ -177,15 +184,13 @@ impl Model {
             }
             let (x, h, delta) = (&mut x[..len], &mut h[..len], &mut delta[..len]);
             // x += ffn(norm(x))
-            run.norm("ffn_norm", x, &layer.ffn_norm, h)?;
-            layer.ffn.forward(&mut run, h, delta, &mut ws.ffn)?;
-            run.join(
-                ("post_ffn_norm", "ffn_residual"),
-                layer.post_ffn_norm.as_deref(),
-                x,
-                delta,
-                h,
-            )?;
+            if !layer.ffn.is_none() {
+                if !config.parallel {
+                    run.read("ffn_norm", x, layer.ffn_norms.before.as_ref(), h)?;
+                }
+                layer.ffn.forward(&mut run, (x, h), delta, &mut ws.ffn)?;
+                run.join(&FFN, &layer.ffn_norms, config.residual_scale, x, delta, h)?;
+            }
         }
 
         // Output head: only of the rows that want one, some at a time.
@@ -199,6 +204,9 @@ impl Model {
             // Before the cap, which would make a finite number of an infinite one.
             let finite = logits.iter().chain(&*h).all(|value| value.is_finite());
             run.ops.check(finite, "output")?;
+            if config.logit_scale != 1.0 {
+                logits.iter_mut().for_each(|l| *l *= config.logit_scale);
+            }
             if let Some(cap) = config.logit_softcap {
                 logits.iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
             }

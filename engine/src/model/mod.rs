@@ -4,7 +4,7 @@
 //! metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`plan`] (what it
 //! will take), [`loader`] (the same from a stream), [`rope`], then
 //! `forward`, the whole pass in one file, with the two parts of a layer, [`mixer`] and [`ffn`], and what they compute
-//! with: `ops`, and `product` for everything that reads a matrix.
+//! with: [`norm`], `ops`, and `product` for everything that reads a matrix.
 
 pub mod arch;
 pub mod config;
@@ -12,6 +12,7 @@ pub mod ffn;
 mod forward;
 pub mod loader;
 pub mod mixer;
+pub mod norm;
 mod ops;
 pub mod plan;
 pub mod probe;

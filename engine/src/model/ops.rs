@@ -2,8 +2,10 @@
 
 use super::config::Config;
 use super::forward::Pass;
+use super::norm::Norm;
 use super::probe::Probe;
 use super::product::Product;
+use super::weights::PartNorms;
 use crate::kernels::{ActBuffer, Backend};
 use crate::team::Team;
 use crate::{Error, Result};
@@ -19,15 +21,6 @@ pub(super) struct Ops<'a> {
 }
 
 impl Ops<'_> {
-    /// Rows of `x` normed into `out`.
-    pub(super) fn norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> Result<()> {
-        let n = weight.len();
-        self.team.rows(out, n, self.grain(n), |rows, out| {
-            self.backend
-                .rms_norm(&x[rows.start * n..rows.end * n], weight, eps, out);
-        })
-    }
-
     /// x += y, rows of n.
     pub(super) fn add(&self, x: &mut [f32], y: &[f32], n: usize) -> Result<()> {
         self.team.rows(x, n, self.grain(n), |rows, x| {
@@ -52,6 +45,27 @@ impl Ops<'_> {
     }
 }
 
+/// Under which names a probe sees what adds a part to the residual stream.
+pub(super) struct JoinNames {
+    pub(super) after: &'static str,
+    pub(super) residual: &'static str,
+    pub(super) sum: &'static str,
+}
+
+/// Of a mixer.
+pub(super) const MIXER: JoinNames = JoinNames {
+    after: "post_attn_norm",
+    residual: "attn_residual",
+    sum: "attn_sum_norm",
+};
+
+/// Of a feed-forward part.
+pub(super) const FFN: JoinNames = JoinNames {
+    after: "post_ffn_norm",
+    residual: "ffn_residual",
+    sum: "ffn_sum_norm",
+};
+
 /// A pass under way: what its parts share.
 pub(super) struct Run<'a, P> {
     pub(super) ops: Ops<'a>,
@@ -65,36 +79,60 @@ pub(super) struct Run<'a, P> {
 
 impl<P: Probe> Run<'_, P> {
     /// `out` = rows of the residual stream `x`, normed: what a part is given.
-    pub(super) fn norm(
-        &mut self,
-        op: &'static str,
-        x: &[f32],
-        weight: &[f32],
-        out: &mut [f32],
-    ) -> Result<()> {
-        self.ops.norm(x, weight, self.config.norm_eps, out)?;
-        self.look(op, weight.len(), out);
+    pub(super) fn norm(&mut self, op: &'static str, x: &[f32], norm: &Norm, out: &mut [f32]) -> Result<()> {
+        norm.apply(&self.ops, x, out)?;
+        self.look(op, norm.width(), out);
         Ok(())
     }
 
-    /// x += what a part made, normed first where the family does; `ops` name the norm and the sum.
+    /// What a part reads: the residual stream `x`, normed where the family does.
+    pub(super) fn read(
+        &mut self,
+        op: &'static str,
+        x: &[f32],
+        norm: Option<&Norm>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        match norm {
+            Some(norm) => self.norm(op, x, norm, out),
+            None => {
+                out.copy_from_slice(x);
+                Ok(())
+            }
+        }
+    }
+
+    /// x += what a part made, normed and scaled first where the family does; then x normed where it does that.
     pub(super) fn join(
         &mut self,
-        ops: (&'static str, &'static str),
-        norm: Option<&[f32]>,
+        names: &JoinNames,
+        norms: &PartNorms,
+        scale: f32,
         x: &mut [f32],
-        delta: &[f32],
+        delta: &mut [f32],
         normed: &mut [f32],
     ) -> Result<()> {
         let n_embd = self.config.n_embd;
-        match norm {
-            Some(weight) => {
-                self.norm(ops.0, delta, weight, normed)?;
-                self.ops.add(x, normed, n_embd)?;
+        let delta = match &norms.after {
+            Some(norm) => {
+                self.norm(names.after, delta, norm, normed)?;
+                &mut *normed
             }
-            None => self.ops.add(x, delta, n_embd)?,
+            None => delta,
+        };
+        if scale != 1.0 {
+            self.ops
+                .team
+                .rows(delta, n_embd, self.ops.grain(n_embd), |_, rows| {
+                    rows.iter_mut().for_each(|y| *y *= scale);
+                })?;
         }
-        self.look(ops.1, n_embd, x);
+        self.ops.add(x, delta, n_embd)?;
+        self.look(names.residual, n_embd, x);
+        if let Some(norm) = &norms.sum {
+            delta.copy_from_slice(x);
+            self.norm(names.sum, delta, norm, x)?;
+        }
         Ok(())
     }
 

@@ -3,9 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
-use super::config::Config;
+use super::config::{self, Config, OutputMatrix};
 use super::ffn::Ffn;
 use super::mixer::Mixer;
+use super::norm::{Norm, NormKind};
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing};
@@ -26,7 +27,7 @@ pub(crate) struct Linear {
 pub(crate) struct Weights {
     pub(crate) embedding: PackedMatrix,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) output_norm: Vec<f32>,
+    pub(crate) output_norm: Norm,
     pub(crate) output: Linear,
     /// The output matrix is the embedding.
     tied: bool,
@@ -39,12 +40,18 @@ pub(crate) struct Weights {
 /// Weights of one layer.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(crate) attn_norm: Vec<f32>,
+    pub(crate) mixer_norms: PartNorms,
     pub(crate) mixer: Mixer,
-    pub(crate) post_attn_norm: Option<Vec<f32>>,
-    pub(crate) ffn_norm: Vec<f32>,
+    pub(crate) ffn_norms: PartNorms,
     pub(crate) ffn: Ffn,
-    pub(crate) post_ffn_norm: Option<Vec<f32>>,
+}
+
+/// The norms around a part, where it has them.
+#[derive(Debug)]
+pub(crate) struct PartNorms {
+    pub(crate) before: Option<Norm>,
+    pub(crate) after: Option<Norm>,
+    pub(crate) sum: Option<Norm>,
 }
 
 /// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
@@ -98,7 +105,11 @@ impl Weights {
         };
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
         let embedding = binder.matrix(EMBEDDING, config.n_vocab, n_embd)?;
-        let tied = file.tensor("output.weight").is_none();
+        let tied = match config.output.matrix {
+            OutputMatrix::Own => false,
+            OutputMatrix::Embedding => true,
+            OutputMatrix::OwnOrEmbedding => file.tensor("output.weight").is_none(),
+        };
         let output = if tied {
             Linear {
                 weight: embedding.clone(),
@@ -109,7 +120,7 @@ impl Weights {
             Linear {
                 weight: binder.matrix("output.weight", config.n_vocab, n_embd)?,
                 scale: binder.scale("output")?,
-                bias: match config.output_bias {
+                bias: match config.output.bias {
                     true => binder.bias("output", config.n_vocab)?,
                     false => None,
                 },
@@ -119,7 +130,7 @@ impl Weights {
         for i in 0..n_layers {
             layers.push(binder.layer(config, i)?);
         }
-        let output_norm = binder.vector("output_norm.weight", n_embd)?;
+        let output_norm = binder.norm(config.output.norm, config)?;
         let notes = unused::account(file, config, &binder.bound.take())?;
         binder.advance(u64::MAX);
         Ok(Weights {
@@ -182,11 +193,9 @@ pub(super) struct Binder<'a> {
 impl Binder<'_> {
     fn layer(&self, config: &Config, i: usize) -> Result<Layer> {
         let prefix = format!("blk.{i}.");
-        let name = |suffix: &str| format!("{prefix}{suffix}.weight");
-        let first = name("attn_norm");
-        if !self.has(&first) && !self.file.tensors().any(|tensor| tensor.name.starts_with(&prefix)) {
+        if !self.file.tensors().any(|tensor| tensor.name.starts_with(&prefix)) {
             return Err(Error::Tensor {
-                tensor: first,
+                tensor: format!("{prefix}attn_norm.weight"),
                 what: format!(
                     "it is missing from the file, as is all of layer {i}, but `{}.block_count` is {}",
                     config.arch,
@@ -194,15 +203,41 @@ impl Binder<'_> {
                 ),
             });
         }
-        let norm = |suffix: &str| self.vector(&name(suffix), config.n_embd);
-        let post_norm = |suffix: &str| config.layers[i].post_norm.then(|| norm(suffix)).transpose();
+        let norm = |name: Option<&str>| {
+            name.map(|name| self.norm(&format!("{prefix}{name}"), config))
+                .transpose()
+        };
+        let norms = |names: &config::PartNorms| {
+            Ok(PartNorms {
+                before: norm(names.before)?,
+                after: norm(names.after)?,
+                sum: norm(names.sum)?,
+            })
+        };
+        let layer = &config.layers[i];
         Ok(Layer {
             mixer: Mixer::bind(self, config, i)?,
             ffn: Ffn::bind(self, config, i)?,
-            attn_norm: norm("attn_norm")?,
-            post_attn_norm: post_norm("post_attention_norm")?,
-            ffn_norm: norm("ffn_norm")?,
-            post_ffn_norm: post_norm("post_ffw_norm")?,
+            mixer_norms: norms(&layer.mixer_norms)?,
+            ffn_norms: norms(&layer.ffn_norms)?,
+        })
+    }
+
+    /// A norm of the residual stream, `NAME.weight` with `NAME.bias` where the file has it and layer norms have one.
+    pub(super) fn norm(&self, name: &str, config: &Config) -> Result<Norm> {
+        self.norm_of(name, config.n_embd, config.norm, config.norm_eps)
+    }
+
+    /// A norm of rows of `n`.
+    pub(super) fn norm_of(&self, name: &str, n: usize, kind: NormKind, eps: f32) -> Result<Norm> {
+        Ok(Norm {
+            kind,
+            weight: self.vector(&format!("{name}.weight"), n)?,
+            bias: match kind {
+                NormKind::Rms => None,
+                NormKind::Layer => self.bias(name, n)?,
+            },
+            eps,
         })
     }
 

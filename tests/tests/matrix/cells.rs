@@ -343,8 +343,9 @@ fn the_design_covers_every_pair() {
     let mut config = Subject::open(&path, 1).config;
     for dim in [16, 32] {
         for layer in &mut config.layers {
-            let MixerConfig::Attention(attention) = &mut layer.mixer;
-            (attention.head_dim_k, attention.head_dim_v) = (dim, dim);
+            if let MixerConfig::Attention(attention) = &mut layer.mixer {
+                (attention.head_dim_k, attention.head_dim_v) = (dim, dim);
+            }
         }
         let scalar = Subject::reference(F16).backend;
         let factors = |cell: &Cell| {

@@ -1,6 +1,6 @@
 //! Scalar definitions of activation quantization, norms, gates and rotation.
 
-use crate::kernels::functions::{ROUND, gelu, inverse_rms, silu, sum16};
+use crate::kernels::functions::{ROUND, gelu, inverse_rms, sigmoid, silu, squared_relu, sum16, swiglu_oai};
 use crate::kernels::{Activation, RopeKind};
 
 /// Below this magnitude (2^-110) a step is all zero: 127 / a stays finite and d never becomes a denormal's reciprocal.
@@ -54,6 +54,44 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
+/// See [`crate::kernels::Backend::layer_norm`]. The partial sums lie side by side, so that a compiler keeps them in lanes.
+#[inline(always)]
+pub(in crate::kernels) fn layer_norm(
+    x: &[f32],
+    (weight, bias): (&[f32], Option<&[f32]>),
+    eps: f32,
+    out: &mut [f32],
+) {
+    let n = weight.len();
+    for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+        let mean = sum16_of(x, |x| x) / n as f32;
+        let r = inverse_rms(sum16_of(x, |x| (x - mean) * (x - mean)), n, eps);
+        for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+            *out = ((x - mean) * r) * w;
+        }
+        if let Some(bias) = bias {
+            add(out, bias);
+        }
+    }
+}
+
+/// `sum16` of a function of each value.
+#[inline(always)]
+fn sum16_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut partial = [0.0f32; 16];
+    let (whole, rest) = x.as_chunks::<16>();
+    for x in whole {
+        for (partial, x) in partial.iter_mut().zip(x) {
+            *partial += f(*x);
+        }
+    }
+    for (partial, x) in partial.iter_mut().zip(rest) {
+        *partial += f(*x);
+    }
+    // From here the sum has the shape of one of 16 numbers; +0.0 + p is p but for a zero's sign, which no root sees.
+    sum16(16, |i| partial[i])
+}
+
 #[inline(always)]
 pub(in crate::kernels) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
@@ -61,12 +99,30 @@ pub(in crate::kernels) fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
+#[inline(always)]
+pub(in crate::kernels) fn add_scaled(x: &mut [f32], y: &[f32], scale: f32) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += scale * y;
+    }
+}
+
 pub(super) fn gate(f: Activation, gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
         *gate = match f {
-            Activation::Silu => silu(*gate),
-            Activation::Gelu => gelu(*gate),
-        } * up;
+            Activation::Silu => silu(*gate) * up,
+            Activation::Gelu => gelu(*gate) * up,
+            Activation::Sigmoid => sigmoid(*gate) * up,
+            Activation::SquaredRelu => squared_relu(*gate) * up,
+            Activation::SwigluOai => swiglu_oai(*gate, *up),
+        };
+    }
+}
+
+pub(super) fn activate(f: Activation, x: &mut [f32]) {
+    for x in x {
+        let mut y = [*x];
+        gate(f, &mut y, &[1.0]);
+        *x = y[0];
     }
 }
 

@@ -32,8 +32,20 @@ impl Backend for Scalar {
         elementwise::rms_norm(x, weight, eps, out);
     }
 
+    fn layer_norm(&self, x: &[f32], weights: (&[f32], Option<&[f32]>), eps: f32, out: &mut [f32]) {
+        elementwise::layer_norm(x, weights, eps, out);
+    }
+
     fn add(&self, x: &mut [f32], y: &[f32]) {
         elementwise::add(x, y);
+    }
+
+    fn add_scaled(&self, x: &mut [f32], y: &[f32], scale: f32) {
+        elementwise::add_scaled(x, y, scale);
+    }
+
+    fn activate(&self, f: Activation, x: &mut [f32]) {
+        elementwise::activate(f, x);
     }
 
     fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {

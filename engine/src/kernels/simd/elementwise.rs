@@ -3,7 +3,7 @@
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
-use crate::kernels::functions::{Lanes, gelu, inverse_rms, silu};
+use crate::kernels::functions::{Lanes, gelu, inverse_rms, sigmoid, silu, squared_relu, swiglu_oai};
 use crate::kernels::isa::{Isa, Op, sum_lanes};
 use crate::kernels::scalar::elementwise as scalar;
 use crate::kernels::{Activation, RopeKind};
@@ -113,6 +113,22 @@ fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f32 {
     sum_lanes(isa, &lanes)
 }
 
+pub(super) struct LayerNorm<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) weights: (&'a [f32], Option<&'a [f32]>),
+    pub(super) eps: f32,
+    pub(super) out: &'a mut [f32],
+}
+
+impl<I: Isa> Op<I> for LayerNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: I) {
+        scalar::layer_norm(self.x, self.weights, self.eps, self.out);
+    }
+}
+
 pub(super) struct Gate<'a> {
     pub(super) f: Activation,
     pub(super) gate: &'a mut [f32],
@@ -124,34 +140,62 @@ impl<I: Isa> Op<I> for Gate<'_> {
 
     #[inline(always)]
     fn run(self, isa: I) {
-        match self.f {
-            Activation::Silu => gate::<I, Silu>(isa, self.gate, self.up),
-            Activation::Gelu => gate::<I, Gelu>(isa, self.gate, self.up),
+        let Gate { f, gate: x, up } = self;
+        match f {
+            Activation::Silu => gate::<I, Silu>(isa, x, up),
+            Activation::Gelu => gate::<I, Gelu>(isa, x, up),
+            Activation::Sigmoid => gate::<I, Sigmoid>(isa, x, up),
+            Activation::SquaredRelu => gate::<I, SquaredRelu>(isa, x, up),
+            Activation::SwigluOai => gate::<I, SwigluOai>(isa, x, up),
+        }
+    }
+}
+
+pub(super) struct Activate<'a> {
+    pub(super) f: Activation,
+    pub(super) x: &'a mut [f32],
+}
+
+impl<I: Isa> Op<I> for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let Activate { f, x } = self;
+        match f {
+            Activation::Silu => activate::<I, Silu>(isa, x),
+            Activation::Gelu => activate::<I, Gelu>(isa, x),
+            Activation::Sigmoid => activate::<I, Sigmoid>(isa, x),
+            Activation::SquaredRelu => activate::<I, SquaredRelu>(isa, x),
+            Activation::SwigluOai => activate::<I, SwigluOai>(isa, x),
         }
     }
 }
 
 /// An activation as a type: a function handed over as a value need not be inlined, and then lacks the instruction set.
 trait Function {
-    fn of<L: Lanes>(x: L) -> L;
+    fn of<L: Lanes>(gate: L, up: L) -> L;
 }
 
-struct Silu;
+macro_rules! functions {
+    ($($name:ident: |$gate:ident, $up:ident| $value:expr;)*) => {$(
+        struct $name;
 
-impl Function for Silu {
-    #[inline(always)]
-    fn of<L: Lanes>(x: L) -> L {
-        silu(x)
-    }
+        impl Function for $name {
+            #[inline(always)]
+            fn of<L: Lanes>($gate: L, $up: L) -> L {
+                $value
+            }
+        }
+    )*};
 }
 
-struct Gelu;
-
-impl Function for Gelu {
-    #[inline(always)]
-    fn of<L: Lanes>(x: L) -> L {
-        gelu(x)
-    }
+functions! {
+    Silu: |gate, up| silu(gate).mul(up);
+    Gelu: |gate, up| gelu(gate).mul(up);
+    Sigmoid: |gate, up| sigmoid(gate).mul(up);
+    SquaredRelu: |gate, up| squared_relu(gate).mul(up);
+    SwigluOai: |gate, up| swiglu_oai(gate, up);
 }
 
 #[inline(always)]
@@ -161,10 +205,36 @@ fn gate<I: Isa, A: Function>(isa: I, gate: &mut [f32], up: &[f32]) {
         .chunks_exact_mut(I::LANES)
         .zip(up.chunks_exact(I::LANES))
     {
-        isa.store_f(A::of(isa.load_f(gate)).mul(isa.load_f(up)), gate);
+        isa.store_f(A::of(isa.load_f(gate), isa.load_f(up)), gate);
     }
     for (gate, up) in gate[n..].iter_mut().zip(&up[n..]) {
-        *gate = A::of(*gate) * up;
+        *gate = A::of(*gate, *up);
+    }
+}
+
+#[inline(always)]
+fn activate<I: Isa, A: Function>(isa: I, x: &mut [f32]) {
+    let n = x.len() / I::LANES * I::LANES;
+    for x in x[..n].chunks_exact_mut(I::LANES) {
+        isa.store_f(A::of(isa.load_f(x), I::F::splat(1.0)), x);
+    }
+    for x in &mut x[n..] {
+        *x = A::of(*x, 1.0);
+    }
+}
+
+pub(super) struct AddScaled<'a> {
+    pub(super) x: &'a mut [f32],
+    pub(super) y: &'a [f32],
+    pub(super) scale: f32,
+}
+
+impl<I: Isa> Op<I> for AddScaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: I) {
+        scalar::add_scaled(self.x, self.y, self.scale);
     }
 }
 

@@ -10,7 +10,7 @@ mod x86;
 use std::ops::Range;
 
 use attention::{Attend, Merge, ToHalves};
-use elementwise::{Add, Gate, Quantize, RmsNorm, Rotate};
+use elementwise::{Activate, Add, AddScaled, Gate, LayerNorm, Quantize, RmsNorm, Rotate};
 
 use crate::Result;
 use crate::kernels::isa::Isa;
@@ -58,8 +58,20 @@ impl<I: Drivers> Backend for Simd<I> {
         self.0.run(RmsNorm { x, weight, eps, out });
     }
 
+    fn layer_norm(&self, x: &[f32], weights: (&[f32], Option<&[f32]>), eps: f32, out: &mut [f32]) {
+        self.0.run(LayerNorm { x, weights, eps, out });
+    }
+
     fn add(&self, x: &mut [f32], y: &[f32]) {
         self.0.run(Add(x, y));
+    }
+
+    fn add_scaled(&self, x: &mut [f32], y: &[f32], scale: f32) {
+        self.0.run(AddScaled { x, y, scale });
+    }
+
+    fn activate(&self, f: Activation, x: &mut [f32]) {
+        self.0.run(Activate { f, x });
     }
 
     fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {

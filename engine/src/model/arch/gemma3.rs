@@ -4,11 +4,11 @@
 //! Source: Gemma 3 technical report (arXiv 2503.19786), and llama.cpp for what the keys mean.
 
 use crate::Result;
-use crate::gguf::{Array, ModelFile, Value};
+use crate::gguf::ModelFile;
 use crate::kernels::{Activation, RopeKind};
-use crate::model::config::{Config, Keys, LayerConfig};
+use crate::model::config::{Config, Keys, LayerConfig, PartNorms, last_of_period_is_global};
 use crate::model::ffn::GatedConfig;
-use crate::model::mixer::AttentionConfig;
+use crate::model::mixer::{AttentionConfig, QkNorm, Window};
 use crate::model::rope::{Rope, Scaling};
 
 /// The 27B model scales queries by its width per head instead of the head dimension; it is known by its depth.
@@ -19,7 +19,9 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     config.embedding_scale = (config.n_embd as f32).sqrt();
     config.logit_softcap = keys.opt_f32("final_logit_softcapping")?.filter(|v| *v > 0.0);
     let mut attention = AttentionConfig::read(keys, &config)?;
-    attention.iter_mut().for_each(|layer| layer.qk_norm = true);
+    attention
+        .iter_mut()
+        .for_each(|layer| layer.qk_norm = QkNorm::Heads);
     if attention.len() == LAYERS_27B {
         let n_heads = attention[0].n_heads;
         if n_heads > config.n_embd {
@@ -45,52 +47,21 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         .opt_u32("attention.sliding_window")?
         .filter(|w| *w > 0)
         .map(|w| w as usize);
-    let local_layers = local_layers(keys, attention.len())?;
+    // Flags in newer files; else every sixth layer is global.
+    let local_layers = keys.flags("attention.sliding_window_pattern", 6, last_of_period_is_global)?;
     for (layer, is_local) in attention.iter_mut().zip(local_layers) {
         if is_local && window.is_some() {
-            layer.window = window;
-            layer.rope = 1;
+            layer.window = window.map(Window::Sliding);
+            layer.rope = Some(1);
         }
     }
     let mut ffn = GatedConfig::read(keys)?;
     ffn.iter_mut()
         .for_each(|layer| layer.activation = Activation::Gelu);
     config.layers = LayerConfig::of(attention, ffn);
-    config.layers.iter_mut().for_each(|layer| layer.post_norm = true);
+    for layer in &mut config.layers {
+        layer.mixer_norms = PartNorms::around("attn_norm", "post_attention_norm");
+        layer.ffn_norms = PartNorms::around("ffn_norm", "post_ffw_norm");
+    }
     Ok(config)
-}
-
-/// Which layers are local: an array of flags in newer files, else every sixth is global.
-fn local_layers(keys: &Keys<'_>, n_layers: usize) -> Result<Vec<bool>> {
-    const KEY: &str = "attention.sliding_window_pattern";
-    let key = format!("{}.{KEY}", keys.arch);
-    let period = match keys.metadata.get(&key) {
-        None => 6,
-        Some(Value::Array(array)) => {
-            let pattern = match array {
-                Array::Bool(pattern) => pattern.clone(),
-                _ => keys
-                    .metadata
-                    .opt_ints(&key)?
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|v| *v != 0)
-                    .collect(),
-            };
-            if pattern.len() < n_layers {
-                let found = format!("array of {} {}", array.len(), array.type_name());
-                return Err(keys.wrong(
-                    KEY,
-                    &format!("a number, or one flag for each of {n_layers} layers"),
-                    &found,
-                ));
-            }
-            return Ok(pattern[..n_layers].to_vec());
-        }
-        Some(_) => keys.u32(KEY)? as usize,
-    };
-    // A period of 0 makes every layer local, of 1 every layer global.
-    Ok((0..n_layers)
-        .map(|i| period == 0 || i % period < period - 1)
-        .collect())
 }

@@ -6,20 +6,20 @@ use crate::gguf::ModelFile;
 use crate::kernels::RopeKind;
 use crate::model::config::{Config, Keys, LayerConfig};
 use crate::model::ffn::GatedConfig;
-use crate::model::mixer::AttentionConfig;
+use crate::model::mixer::{AttentionConfig, QkNorm};
 use crate::model::rope::Rope;
 
 pub(super) fn configure_qwen2(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
-    let mut config = configure(keys, file, false)?;
-    config.output_bias = true;
+    let mut config = configure(keys, file, QkNorm::None)?;
+    config.output.bias = true;
     Ok(config)
 }
 
 pub(super) fn configure_qwen3(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
-    configure(keys, file, true)
+    configure(keys, file, QkNorm::Heads)
 }
 
-fn configure(keys: &Keys<'_>, file: &ModelFile, qk_norm: bool) -> Result<Config> {
+fn configure(keys: &Keys<'_>, file: &ModelFile, qk_norm: QkNorm) -> Result<Config> {
     let mut config = Config::common(keys, file)?;
     let mut attention = AttentionConfig::read(keys, &config)?;
     attention.iter_mut().for_each(|layer| layer.qk_norm = qk_norm);

@@ -16,6 +16,8 @@ use crate::memory::Buffers;
 /// What a feed-forward part is, in numbers.
 #[derive(Debug, Clone)]
 pub enum FfnConfig {
+    /// The layer has none.
+    None,
     /// A gate times an up projection, then down.
     Gated(GatedConfig),
 }
@@ -24,6 +26,7 @@ impl FfnConfig {
     /// The widest rows that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
         match self {
+            FfnConfig::None => 0,
             FfnConfig::Gated(config) => config.n_ff,
         }
     }
@@ -32,6 +35,7 @@ impl FfnConfig {
 /// A layer's feed-forward part.
 #[derive(Debug)]
 pub(crate) enum Ffn {
+    None,
     Gated(gated::Gated),
 }
 
@@ -39,26 +43,34 @@ impl Ffn {
     /// The tensors of layer `i`.
     pub(super) fn bind(binder: &Binder<'_>, config: &Config, i: usize) -> Result<Self> {
         match &config.layers[i].ffn {
+            FfnConfig::None => Ok(Ffn::None),
             FfnConfig::Gated(own) => gated::Gated::bind(binder, config, own, i).map(Ffn::Gated),
         }
     }
 
     pub(super) fn linears(&self) -> Vec<&Linear> {
         match self {
+            Ffn::None => Vec::new(),
             Ffn::Gated(gated) => gated.linears(),
         }
     }
 
-    /// `out` = what it makes of `x`, rows of the normed residual stream.
+    /// Whether there is one.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Ffn::None)
+    }
+
+    /// `out` = what it makes of `h`, rows of the residual stream `x`, normed.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
-        x: &[f32],
+        (_x, h): (&[f32], &[f32]),
         out: &mut [f32],
         buffers: &mut FfnBuffers,
     ) -> Result<()> {
         match self {
-            Ffn::Gated(gated) => gated.forward(run, x, out, &mut buffers.gated),
+            Ffn::None => Ok(()),
+            Ffn::Gated(gated) => gated.forward(run, h, out, &mut buffers.gated),
         }
     }
 }
@@ -71,8 +83,9 @@ pub(super) struct FfnBuffers {
 
 impl FfnBuffers {
     pub(super) fn make(config: &Config, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
-        let gated = config.layers.iter().map(|layer| match &layer.ffn {
-            FfnConfig::Gated(config) => config,
+        let gated = config.layers.iter().filter_map(|layer| match &layer.ffn {
+            FfnConfig::Gated(config) => Some(config),
+            FfnConfig::None => None,
         });
         Ok(FfnBuffers {
             gated: gated::GatedBuffers::make(gated, sizes, buffers)?,

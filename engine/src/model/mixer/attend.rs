@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::attention::AttentionConfig;
+use super::attention::{AttentionConfig, Window};
 use crate::Result;
 use crate::batch::Row;
 use crate::cache::{CacheType, KvCache, Sizes, Store, Stored};
@@ -117,9 +117,9 @@ impl AttendBuffers {
             queries = queries.max(tile * layer.group());
             rows = rows.max(tile);
             // Spans that a row can see, cut at either end; and one of each sequence, where many have a row.
-            let reach = layer
-                .window
-                .map_or(n_ctx, |window| window.saturating_add(SPLIT_ROWS).min(n_ctx));
+            let reach = layer.window.map_or(n_ctx, |window| {
+                window.reach().saturating_add(SPLIT_ROWS).min(n_ctx)
+            });
             let few = (reach / SPAN_LEN + 2).saturating_mul(SPLIT_ROWS.min(m));
             let many = sizes.n_sequences.min(m).saturating_mul(2);
             split = split.max(few.max(many).saturating_mul(layer.n_heads));
@@ -428,8 +428,12 @@ impl Attend<'_> {
 
     /// The positions that a row sees in this layer: itself and what is before it, within the window.
     fn sees(&self, row: &Row) -> Range<usize> {
-        let window = self.config.window;
-        window.map_or(0, |window| (row.position + 1).saturating_sub(window))..row.position + 1
+        let end = row.position + 1;
+        let start = match self.config.window {
+            None => 0,
+            Some(Window::Sliding(n)) => end.saturating_sub(n),
+        };
+        start..end
     }
 
     /// The spans that some rows see; not empty.

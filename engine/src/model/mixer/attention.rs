@@ -25,16 +25,41 @@ pub struct AttentionConfig {
     pub head_dim_k: usize,
     /// Width of a value head.
     pub head_dim_v: usize,
-    /// Sliding window: a position sees itself and the `window - 1` before it.
-    pub window: Option<usize>,
-    /// Index into [`Config::ropes`].
-    pub rope: usize,
+    /// What a position sees of those before it; `None` for all.
+    pub window: Option<Window>,
+    /// Index into [`Config::ropes`]; `None` where nothing is rotated.
+    pub rope: Option<usize>,
     /// Factor of a score.
     pub scale: f32,
     /// Soft cap of a score.
     pub softcap: Option<f32>,
-    /// Whether each head of q and k is normed: `attn_q_norm` and `attn_k_norm`.
-    pub qk_norm: bool,
+    /// How q and k are normed.
+    pub qk_norm: QkNorm,
+}
+
+/// What a position sees of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// Itself and the `n - 1` before it.
+    Sliding(usize),
+}
+
+impl Window {
+    /// Positions that one sees at most, itself included.
+    pub fn reach(self) -> usize {
+        match self {
+            Window::Sliding(n) => n,
+        }
+    }
+}
+
+/// How queries and keys are normed, with `attn_q_norm` and `attn_k_norm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Not at all.
+    None,
+    /// Each head by itself, before it is rotated.
+    Heads,
 }
 
 impl AttentionConfig {
@@ -81,10 +106,10 @@ impl AttentionConfig {
                 head_dim_k,
                 head_dim_v,
                 window: None,
-                rope: 0,
+                rope: Some(0),
                 scale: 1.0 / (head_dim_k as f32).sqrt(),
                 softcap: None,
-                qk_norm: false,
+                qk_norm: QkNorm::None,
             })
         };
         heads.iter().zip(&kv_heads).enumerate().map(layer).collect()
@@ -95,7 +120,7 @@ impl AttentionConfig {
             n_heads: self.n_kv_heads,
             dim_k: self.head_dim_k,
             dim_v: self.head_dim_v,
-            window: self.window,
+            window: self.window.map(Window::reach),
         })
     }
 
@@ -161,10 +186,9 @@ impl Attention {
             ]
         };
         let norm = |suffix: &str| binder.vector(&name(suffix), own.head_dim_k);
-        let qk_norm = if own.qk_norm {
-            Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?])
-        } else {
-            None
+        let qk_norm = match own.qk_norm {
+            QkNorm::None => None,
+            QkNorm::Heads => Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?]),
         };
         Ok(Attention {
             config: own.clone(),
@@ -240,9 +264,14 @@ impl Attention {
         norm: Option<&[f32]>,
     ) -> Result<()> {
         let (ops, dim) = (&run.ops, self.config.head_dim_k);
-        let kind = run.config.ropes[self.config.rope].kind();
-        let half = run.config.ropes[self.config.rope].n_rot() / 2;
-        let (cos, sin) = &run.angles[self.config.rope];
+        let rotation = self.config.rope.map(|rope| {
+            let (cos, sin) = &run.angles[rope];
+            let rope = &run.config.ropes[rope];
+            (rope.kind(), rope.n_rot() / 2, cos, sin)
+        });
+        if norm.is_none() && rotation.is_none() {
+            return Ok(());
+        }
         let grain = ops.grain(dim).next_multiple_of(n_heads);
         ops.team.rows(heads, dim, grain, |range, part| {
             let mut normed = [0.0f32; MAX_HEAD_DIM];
@@ -252,9 +281,11 @@ impl Attention {
                         .rms_norm(head, weight, run.config.norm_eps, &mut normed[..dim]);
                     head.copy_from_slice(&normed[..dim]);
                 }
-                let row = first + index / n_heads;
-                let angles = row * half..(row + 1) * half;
-                ops.backend.rotate(kind, head, &cos[angles.clone()], &sin[angles]);
+                if let Some((kind, half, cos, sin)) = rotation {
+                    let row = first + index / n_heads;
+                    let angles = row * half..(row + 1) * half;
+                    ops.backend.rotate(kind, head, &cos[angles.clone()], &sin[angles]);
+                }
             }
         })
     }

@@ -6,7 +6,7 @@
 mod attend;
 mod attention;
 
-pub use attention::AttentionConfig;
+pub use attention::{AttentionConfig, QkNorm, Window};
 
 use std::ops::Range;
 
@@ -14,13 +14,15 @@ use super::config::Config;
 use super::ops::Run;
 use super::probe::Probe;
 use super::weights::{Binder, Linear};
-use crate::Result;
 use crate::cache::{CacheKind, LayerCache, Sizes};
 use crate::memory::Buffers;
+use crate::{Error, Result};
 
 /// What a mixer is, in numbers.
 #[derive(Debug, Clone)]
 pub enum MixerConfig {
+    /// The layer has none.
+    None,
     /// Softmax attention over keys and values of the positions before.
     Attention(AttentionConfig),
 }
@@ -29,6 +31,7 @@ impl MixerConfig {
     /// What it keeps of the positions before.
     pub(crate) fn cache_kind(&self) -> CacheKind {
         match self {
+            MixerConfig::None => CacheKind::None,
             MixerConfig::Attention(config) => config.cache_kind(),
         }
     }
@@ -36,7 +39,24 @@ impl MixerConfig {
     /// The widest rows that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
         match self {
+            MixerConfig::None => 0,
             MixerConfig::Attention(config) => config.inner_width(),
+        }
+    }
+
+    /// The rotation that it names, by index, and the width of the heads that are rotated.
+    pub(super) fn rotates(&self) -> Option<(usize, usize)> {
+        match self {
+            MixerConfig::None => None,
+            MixerConfig::Attention(config) => Some((config.rope?, config.head_dim_k)),
+        }
+    }
+
+    /// Its configuration where it is attention.
+    pub fn attention(&self) -> Option<&AttentionConfig> {
+        match self {
+            MixerConfig::Attention(config) => Some(config),
+            MixerConfig::None => None,
         }
     }
 }
@@ -44,6 +64,7 @@ impl MixerConfig {
 /// A layer's mixer.
 #[derive(Debug)]
 pub(crate) enum Mixer {
+    None,
     Attention(attention::Attention),
 }
 
@@ -51,6 +72,7 @@ impl Mixer {
     /// The tensors of layer `i`.
     pub(super) fn bind(binder: &Binder<'_>, config: &Config, i: usize) -> Result<Self> {
         match &config.layers[i].mixer {
+            MixerConfig::None => Ok(Mixer::None),
             MixerConfig::Attention(own) => {
                 attention::Attention::bind(binder, config, own, i).map(Mixer::Attention)
             }
@@ -59,8 +81,14 @@ impl Mixer {
 
     pub(super) fn linears(&self) -> Vec<&Linear> {
         match self {
+            Mixer::None => Vec::new(),
             Mixer::Attention(attention) => attention.linears(),
         }
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Mixer::None)
     }
 
     /// `out` = what it makes of `rows` of the pass. `x` are all rows of the normed residual stream; the cache is given what it
@@ -78,6 +106,9 @@ impl Mixer {
             (Mixer::Attention(attention), LayerCache::Kv(cache)) => {
                 attention.forward(run, x, rows, out, &mut buffers.attention, cache)
             }
+            _ => Err(Error::InvalidInput {
+                what: "a layer's mixer and its cache are of different kinds".into(),
+            }),
         }
     }
 }
@@ -95,9 +126,7 @@ impl MixerBuffers {
         workers: usize,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let attention = config.layers.iter().map(|layer| match &layer.mixer {
-            MixerConfig::Attention(config) => config,
-        });
+        let attention = config.layers.iter().filter_map(|layer| layer.mixer.attention());
         Ok(MixerBuffers {
             attention: attention::AttentionBuffers::make(attention, sizes, workers, buffers)?,
         })
