@@ -265,6 +265,16 @@ impl Binder<'_> {
         })
     }
 
+    /// As [`Self::linear`] for families that add no bias though files have one ([`super::unused`] knows of it).
+    pub(super) fn linear_without_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), n, k)?;
+        Ok(Linear {
+            weight,
+            scale: self.scale(name)?,
+            bias: None,
+        })
+    }
+
     /// One tensor that holds several matrices, one after the other in rows: views of it.
     pub(super) fn fused<const N: usize>(
         &self,
@@ -324,7 +334,12 @@ impl Binder<'_> {
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let values = vector(self.file, name, len)?;
+        self.table(name, 1, len)
+    }
+
+    /// `n` rows of `k` values as f32, one after the other.
+    pub(super) fn table(&self, name: &str, n: usize, k: usize) -> Result<Vec<f32>> {
+        let values = table(self.file, name, n, k)?;
         let bytes = size_of_val(values.as_slice()) as u64;
         self.vector_bytes
             .set(self.vector_bytes.get().saturating_add(bytes));
@@ -346,6 +361,11 @@ impl Binder<'_> {
 
 /// A vector of `len` values as f32.
 pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
+    table(file, name, 1, len)
+}
+
+/// `n` rows of `k` values as f32.
+fn table(file: &ModelFile, name: &str, n: usize, k: usize) -> Result<Vec<f32>> {
     let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
@@ -354,10 +374,15 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
             what,
         });
     }
-    if info.row_len() != len || info.n_rows() != 1 {
-        return Err(shape(name, &format!("[{len}]"), info));
+    if info.row_len() != k || info.n_rows() != n {
+        let expected = if n == 1 {
+            format!("[{k}]")
+        } else {
+            format!("[{k}, {n}]")
+        };
+        return Err(shape(name, &expected, info));
     }
-    let mut out = vec![0.0; len];
+    let mut out = vec![0.0; n * k];
     quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }

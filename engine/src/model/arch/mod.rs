@@ -4,6 +4,7 @@
 
 mod gemma3;
 mod llama;
+mod mistral3;
 mod phi3;
 mod qwen;
 
@@ -33,6 +34,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "gemma3",
         configure: gemma3::configure,
+    },
+    Family {
+        name: "mistral3",
+        configure: mistral3::configure,
     },
     Family {
         name: "phi3",
