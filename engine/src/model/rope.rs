@@ -47,6 +47,14 @@ impl Scaling {
         }
     }
 
+    /// None: frequencies and magnitude as without the keys.
+    pub(crate) fn none(&self) -> Self {
+        Scaling {
+            attention_factor: 1.0,
+            ..self.unscaled()
+        }
+    }
+
     /// From `rope.scaling.*`.
     pub(crate) fn read(keys: &Keys<'_>) -> Result<Self> {
         let factor = match keys.opt_f32("rope.scaling.factor")? {
