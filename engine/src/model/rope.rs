@@ -76,6 +76,14 @@ impl Scaling {
         }
     }
 
+    /// None: frequencies and magnitude as without the keys.
+    pub(crate) fn none(&self) -> Self {
+        Scaling {
+            attention_factor: 1.0,
+            ..self.unscaled()
+        }
+    }
+
     /// From `rope.scaling.*`, without the keys that only some architectures read.
     pub(crate) fn read(keys: &Keys<'_>) -> Result<Self> {
         Self::read_with(keys, YarnKeys::default())
