@@ -6,12 +6,12 @@ use crate::gguf::ModelFile;
 use crate::kernels::RopeKind;
 use crate::model::config::{Config, Keys, LayerConfig};
 use crate::model::ffn::GatedConfig;
-use crate::model::mixer::AttentionConfig;
+use crate::model::mixer::{AttentionConfig, Temperature};
 use crate::model::rope::{LogMultiplier, Rope, Scaling, YarnKeys};
 
 pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     let mut config = Config::common(keys, file)?;
-    let attention = AttentionConfig::read(keys, &config)?;
+    let mut attention = AttentionConfig::read(keys, &config)?;
     let scaling = Scaling::read_with(
         keys,
         YarnKeys {
@@ -19,6 +19,10 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
             log_multiplier: Some(LogMultiplier::Divides),
         },
     )?;
+    let temperature = Temperature::read(keys, scaling.original_context())?;
+    attention
+        .iter_mut()
+        .for_each(|layer| layer.temperature = temperature);
     let dim = attention[0].head_dim_k;
     config.ropes = vec![Rope::read_scaled(
         keys,
