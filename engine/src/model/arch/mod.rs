@@ -6,6 +6,7 @@ mod gemma3;
 mod llama;
 mod phi3;
 mod qwen;
+mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -29,6 +30,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "qwen3",
         configure: qwen::configure_qwen3,
+    },
+    Family {
+        name: "qwen3moe",
+        configure: qwen3moe::configure,
     },
     Family {
         name: "gemma3",
