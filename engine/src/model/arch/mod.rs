@@ -15,6 +15,7 @@ mod phi3;
 mod qwen;
 mod seed_oss;
 mod smollm3;
+mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -38,6 +39,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "qwen3",
         configure: qwen::configure_qwen3,
+    },
+    Family {
+        name: "qwen3moe",
+        configure: qwen3moe::configure,
     },
     Family {
         name: "gemma3",
