@@ -324,7 +324,12 @@ impl Binder<'_> {
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let values = vector(self.file, name, len)?;
+        self.table(name, 1, len)
+    }
+
+    /// `rows` rows of `len` values, of a tensor that no product reads.
+    pub(super) fn table(&self, name: &str, rows: usize, len: usize) -> Result<Vec<f32>> {
+        let values = table(self.file, name, rows, len)?;
         let bytes = size_of_val(values.as_slice()) as u64;
         self.vector_bytes
             .set(self.vector_bytes.get().saturating_add(bytes));
@@ -346,6 +351,11 @@ impl Binder<'_> {
 
 /// A vector of `len` values as f32.
 pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
+    table(file, name, 1, len)
+}
+
+/// `rows` rows of `len` values as f32, one after the other.
+fn table(file: &ModelFile, name: &str, rows: usize, len: usize) -> Result<Vec<f32>> {
     let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
@@ -354,10 +364,14 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
             what,
         });
     }
-    if info.row_len() != len || info.n_rows() != 1 {
-        return Err(shape(name, &format!("[{len}]"), info));
+    if info.row_len() != len || info.n_rows() != rows {
+        let expected = match rows {
+            1 => format!("[{len}]"),
+            _ => format!("[{len}, {rows}]"),
+        };
+        return Err(shape(name, &expected, info));
     }
-    let mut out = vec![0.0; len];
+    let mut out = vec![0.0; rows * len];
     quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }
