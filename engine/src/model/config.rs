@@ -184,7 +184,6 @@ impl Config {
     }
 
     /// As [`Self::common`], with layer norms over the residual stream.
-    #[allow(dead_code)]
     pub(crate) fn with_layer_norm(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
         let norm_eps = keys.epsilon("attention.layer_norm_epsilon")?;
         Self::with_norm(keys, file, NormKind::Layer, norm_eps)
@@ -349,7 +348,6 @@ impl Keys<'_> {
     }
 
     /// A factor, finite; 1 where the key is missing or 0.
-    #[allow(dead_code)]
     pub(crate) fn factor(&self, key: &str) -> Result<f32> {
         match self.opt_f32(key)?.unwrap_or(1.0) {
             0.0 => Ok(1.0),
@@ -359,12 +357,16 @@ impl Keys<'_> {
     }
 
     /// A size that may be 0 or missing, at most `most`.
-    #[allow(dead_code)]
     pub(crate) fn opt_size(&self, key: &str, most: u32) -> Result<usize> {
         match self.opt_u32(key)?.unwrap_or(0) {
             v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),
             v => Ok(v as usize),
         }
+    }
+
+    /// An array of integers.
+    pub(crate) fn ints(&self, key: &str) -> Result<Option<Vec<i64>>> {
+        self.metadata.opt_ints(&self.key(key))
     }
 
     pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {

@@ -47,6 +47,14 @@ impl Scaling {
         }
     }
 
+    /// None: frequencies and magnitude as without the keys.
+    pub(crate) fn none(&self) -> Self {
+        Scaling {
+            attention_factor: 1.0,
+            ..self.unscaled()
+        }
+    }
+
     /// From `rope.scaling.*`.
     pub(crate) fn read(keys: &Keys<'_>) -> Result<Self> {
         let factor = match keys.opt_f32("rope.scaling.factor")? {
@@ -177,6 +185,26 @@ impl Rope {
             long: None,
             magnitude,
         })
+    }
+
+    /// As the same rotation turns text where it has several positions per token: `rope.dimension_sections` deals the pairs out to
+    /// three of them in turn, each up to its number of pairs, and what is left over to a fourth, which stays 0 in text.
+    pub(crate) fn with_sections(mut self, keys: &Keys<'_>) -> Result<Self> {
+        const KEY: &str = "rope.dimension_sections";
+        let sections = keys.ints(KEY)?.ok_or_else(|| keys.missing(KEY))?;
+        if sections.len() < 3 {
+            let found = format!("an array of {}", sections.len());
+            return Err(keys.wrong(KEY, "an array of 4 numbers", &found));
+        }
+        let long = self.long.as_mut().map(|long| &mut long.frequencies);
+        for frequencies in std::iter::once(&mut self.frequencies).chain(long) {
+            for (pair, frequency) in frequencies.iter_mut().enumerate() {
+                if i64::try_from(pair / 3).is_ok_and(|turn| turn >= sections[pair % 3]) {
+                    *frequency = 0.0;
+                }
+            }
+        }
+        Ok(self)
     }
 
     /// How pairs lie in a head.

@@ -265,6 +265,16 @@ impl Binder<'_> {
         })
     }
 
+    /// As [`Self::linear`] for families that add no bias though files have one ([`super::unused`] knows of it).
+    pub(super) fn linear_without_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), n, k)?;
+        Ok(Linear {
+            weight,
+            scale: self.scale(name)?,
+            bias: None,
+        })
+    }
+
     /// One tensor that holds several matrices, one after the other in rows: views of it.
     pub(super) fn fused<const N: usize>(
         &self,
@@ -327,9 +337,9 @@ impl Binder<'_> {
         self.table(name, 1, len)
     }
 
-    /// `rows` rows of `len` values, of a tensor that no product reads.
-    pub(super) fn table(&self, name: &str, rows: usize, len: usize) -> Result<Vec<f32>> {
-        let values = table(self.file, name, rows, len)?;
+    /// `n` rows of `k` values as f32, one after the other.
+    pub(super) fn table(&self, name: &str, n: usize, k: usize) -> Result<Vec<f32>> {
+        let values = table(self.file, name, n, k)?;
         let bytes = size_of_val(values.as_slice()) as u64;
         self.vector_bytes
             .set(self.vector_bytes.get().saturating_add(bytes));
@@ -354,8 +364,8 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
     table(file, name, 1, len)
 }
 
-/// `rows` rows of `len` values as f32, one after the other.
-fn table(file: &ModelFile, name: &str, rows: usize, len: usize) -> Result<Vec<f32>> {
+/// `n` rows of `k` values as f32.
+fn table(file: &ModelFile, name: &str, n: usize, k: usize) -> Result<Vec<f32>> {
     let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
@@ -364,14 +374,15 @@ fn table(file: &ModelFile, name: &str, rows: usize, len: usize) -> Result<Vec<f3
             what,
         });
     }
-    if info.row_len() != len || info.n_rows() != rows {
-        let expected = match rows {
-            1 => format!("[{len}]"),
-            _ => format!("[{len}, {rows}]"),
+    if info.row_len() != k || info.n_rows() != n {
+        let expected = if n == 1 {
+            format!("[{k}]")
+        } else {
+            format!("[{k}, {n}]")
         };
         return Err(shape(name, &expected, info));
     }
-    let mut out = vec![0.0; rows * len];
+    let mut out = vec![0.0; n * k];
     quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }

@@ -2,10 +2,20 @@
 //!
 //! A family reads its metadata into a [`Config`]; binding and the forward pass follow from that.
 
+mod command_r;
+mod exaone4;
+mod gemma2;
 mod gemma3;
+mod glm4;
+mod granite;
+mod lfm2;
 mod llama;
+mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen35;
+mod seed_oss;
+mod smollm3;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -18,6 +28,14 @@ pub(crate) struct Family {
 }
 
 const FAMILIES: &[Family] = &[
+    Family {
+        name: "qwen35",
+        configure: qwen35::configure,
+    },
+    Family {
+        name: "lfm2",
+        configure: lfm2::configure,
+    },
     Family {
         name: "llama",
         configure: llama::configure,
@@ -38,6 +56,42 @@ const FAMILIES: &[Family] = &[
         name: "phi3",
         configure: phi3::configure,
     },
+    Family {
+        name: "granite",
+        configure: granite::configure,
+    },
+    Family {
+        name: "smollm3",
+        configure: smollm3::configure,
+    },
+    Family {
+        name: "olmo2",
+        configure: olmo2::configure,
+    },
+    Family {
+        name: "exaone4",
+        configure: exaone4::configure,
+    },
+    Family {
+        name: "seed_oss",
+        configure: seed_oss::configure,
+    },
+    Family {
+        name: "command-r",
+        configure: command_r::configure_command_r,
+    },
+    Family {
+        name: "cohere2",
+        configure: command_r::configure_cohere2,
+    },
+    Family {
+        name: "glm4",
+        configure: glm4::configure,
+    },
+    Family {
+        name: "gemma2",
+        configure: gemma2::configure,
+    },
 ];
 
 /// The supported architectures' names, comma separated.
@@ -51,6 +105,26 @@ pub(crate) fn find(name: &str) -> Result<&'static Family> {
         .find(|f| f.name == name)
         .ok_or_else(|| Error::UnsupportedArchitecture {
             found: name.chars().take(64).flat_map(char::escape_debug).collect(),
+            nearest: nearest(name),
             supported: names(),
         })
+}
+
+/// The supported name that is most like an unknown one, if any is.
+fn nearest(name: &str) -> Option<&'static str> {
+    let name: String = name.chars().take(64).collect();
+    // A sibling's name goes on where the family's ends: qwen3 and qwen3vl.
+    let begins = FAMILIES
+        .iter()
+        .map(|f| f.name)
+        .filter(|known| name.starts_with(known));
+    begins.max_by_key(|known| known.len()).or_else(|| {
+        let distances = FAMILIES
+            .iter()
+            .map(|f| (strsim::damerau_levenshtein(f.name, &name), f.name));
+        distances
+            .min()
+            .filter(|(distance, known)| *distance <= known.len() / 3)
+            .map(|(_, known)| known)
+    })
 }

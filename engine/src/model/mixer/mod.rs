@@ -1,8 +1,8 @@
 //! Mixers: the part of a layer that looks at other positions. One file each, with its configuration, its weights, what it
 //! keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
 //!
-//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some; `conv` the short
-//! convolution that several mixers begin with.
+//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some; `temperature` a
+//! factor of queries that some of them share; `conv` the short convolution that several mixers begin with.
 
 mod attend;
 mod attention;
@@ -10,11 +10,13 @@ mod conv;
 mod delta_net;
 mod mamba2;
 mod short_conv;
+mod temperature;
 
 pub use attention::{AttentionConfig, QkNorm, Window};
 pub use delta_net::DeltaNetConfig;
 pub use mamba2::Mamba2Config;
 pub use short_conv::ShortConvConfig;
+pub use temperature::Temperature;
 
 use std::ops::Range;
 
