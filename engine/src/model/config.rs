@@ -364,6 +364,11 @@ impl Keys<'_> {
         }
     }
 
+    /// An array of integers.
+    pub(crate) fn ints(&self, key: &str) -> Result<Option<Vec<i64>>> {
+        self.metadata.opt_ints(&self.key(key))
+    }
+
     pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
         self.metadata.opt_str(&self.key(key))
     }

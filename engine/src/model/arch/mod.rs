@@ -8,14 +8,16 @@ mod gemma2;
 mod gemma3;
 mod glm4;
 mod granite;
+mod lfm2;
 mod llama;
 mod mistral3;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen35;
+mod qwen3moe;
 mod seed_oss;
 mod smollm3;
-mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -28,6 +30,14 @@ pub(crate) struct Family {
 }
 
 const FAMILIES: &[Family] = &[
+    Family {
+        name: "qwen35",
+        configure: qwen35::configure,
+    },
+    Family {
+        name: "lfm2",
+        configure: lfm2::configure,
+    },
     Family {
         name: "llama",
         configure: llama::configure,
