@@ -36,6 +36,7 @@ pub use attention::{
 pub(crate) use backend::MatmulKernel;
 pub use backend::{Activation, Backend, Packing, Placement, RopeKind, Storage};
 pub use matrix::PackedMatrix;
+pub(crate) use matrix::matrix_rows;
 
 /// Channels of a convolution that are computed together.
 pub const CONV_WIDTH: usize = 64;

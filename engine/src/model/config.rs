@@ -1,7 +1,7 @@
 //! What a model is, in numbers: every hyperparameter checked, before any weight is touched.
 
 use super::arch;
-use super::ffn::{FfnConfig, GatedConfig};
+use super::ffn::FfnConfig;
 use super::mixer::{AttentionConfig, MixerConfig};
 use super::norm::NormKind;
 use super::rope::Rope;
@@ -148,11 +148,11 @@ impl LayerConfig {
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<GatedConfig>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<impl Into<MixerConfig>>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), FfnConfig::Gated(ffn)))
+            .map(|(mixer, ffn)| Self::new(mixer.into(), ffn.into()))
             .collect()
     }
 }
@@ -362,11 +362,6 @@ impl Keys<'_> {
             v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),
             v => Ok(v as usize),
         }
-    }
-
-    /// An array of integers.
-    pub(crate) fn ints(&self, key: &str) -> Result<Option<Vec<i64>>> {
-        self.metadata.opt_ints(&self.key(key))
     }
 
     pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {

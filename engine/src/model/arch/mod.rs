@@ -8,14 +8,18 @@ mod gemma2;
 mod gemma3;
 mod glm4;
 mod granite;
+mod granitehybrid;
 mod lfm2;
 mod llama;
+mod mistral3;
+mod nemotron_h;
 mod olmo2;
 mod phi3;
 mod qwen;
 mod qwen35;
 mod seed_oss;
 mod smollm3;
+mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -33,8 +37,32 @@ const FAMILIES: &[Family] = &[
         configure: qwen35::configure,
     },
     Family {
+        name: "qwen35moe",
+        configure: qwen35::configure_moe,
+    },
+    Family {
+        name: "qwen3next",
+        configure: qwen35::configure_next,
+    },
+    Family {
         name: "lfm2",
         configure: lfm2::configure,
+    },
+    Family {
+        name: "lfm2moe",
+        configure: lfm2::configure_moe,
+    },
+    Family {
+        name: "granitehybrid",
+        configure: granitehybrid::configure,
+    },
+    Family {
+        name: "nemotron_h",
+        configure: nemotron_h::configure,
+    },
+    Family {
+        name: "nemotron_h_moe",
+        configure: nemotron_h::configure,
     },
     Family {
         name: "llama",
@@ -49,8 +77,16 @@ const FAMILIES: &[Family] = &[
         configure: qwen::configure_qwen3,
     },
     Family {
+        name: "qwen3moe",
+        configure: qwen3moe::configure,
+    },
+    Family {
         name: "gemma3",
         configure: gemma3::configure,
+    },
+    Family {
+        name: "mistral3",
+        configure: mistral3::configure,
     },
     Family {
         name: "phi3",

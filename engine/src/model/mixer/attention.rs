@@ -451,7 +451,7 @@ fn qk_norms(
         QkNorm::LayerHeads => norms(&|name, n_heads| {
             Ok(Norm {
                 kind: NormKind::Layer,
-                weight: binder.table(&format!("{name}.weight"), n_heads, dim)?,
+                weight: binder.vectors(&format!("{name}.weight"), n_heads, dim)?,
                 bias: None,
                 eps,
             })

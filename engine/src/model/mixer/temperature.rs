@@ -18,7 +18,6 @@ pub struct Temperature {
 impl Temperature {
     /// As `attention.temperature_scale` states it; `None` where that is missing or 0. The length is the family's to know, and
     /// not 0.
-    #[allow(dead_code)]
     pub(crate) fn read(keys: &Keys<'_>, length: usize) -> Result<Option<Self>> {
         const SCALE: &str = "attention.temperature_scale";
         /// Far beyond any model's; a factor is then far from infinite.
