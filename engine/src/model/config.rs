@@ -2,7 +2,7 @@
 
 use super::arch;
 use super::ffn::FfnConfig;
-use super::mixer::{AttentionConfig, MixerConfig};
+use super::mixer::MixerConfig;
 use super::norm::NormKind;
 use super::rope::Rope;
 use crate::cache::CacheKind;
@@ -223,6 +223,11 @@ impl Config {
                 bias: false,
             },
         })
+    }
+
+    /// Whether layers keep a state, which cannot be taken back to any earlier position, as keys and values can.
+    pub fn has_state(&self) -> bool {
+        self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))
     }
 
     /// What the layers keep of the positions before.

@@ -45,8 +45,11 @@ fn configure_with(
         Kin::Later => rope.in_sections(keys)?,
     }];
     config.layers = LayerConfig::of(mixers(keys, attention, kin)?, ffn);
-    for layer in &mut config.layers {
+    for (i, layer) in config.layers.iter_mut().enumerate() {
         layer.ffn_norms = PartNorms::before("post_attention_norm");
+        if let MixerConfig::DeltaNet(net) = &mut layer.mixer {
+            net.fused = kin == Kin::Next && file.tensor(&format!("blk.{i}.ssm_in.weight")).is_some();
+        }
     }
     Ok(config)
 }
