@@ -210,7 +210,9 @@ pub enum Error {
     },
     /// A sequence cannot be cut to this length: layers of the model keep a state, which cannot be taken back, and there is none of
     /// that length. The sequence is unchanged.
-    #[error("a sequence cannot be cut to {len}: its state is kept of its whole length, and before that of {nearest}")]
+    #[error(
+        "a sequence cannot be cut to {len}: its state is kept of its whole length, and before that of {nearest}"
+    )]
     StatePassed {
         /// The length that was asked for.
         len: usize,
@@ -240,7 +242,9 @@ impl Error {
             | Error::StatePassed { .. }
             | Error::UnknownSequence { .. } => Class::Request,
             Error::Limit { .. } | Error::ContextFull { .. } => Class::TooLarge,
-            Error::CacheFull { .. } | Error::StatesFull { .. } | Error::TooManySequences { .. } => Class::Full,
+            Error::CacheFull { .. } | Error::StatesFull { .. } | Error::TooManySequences { .. } => {
+                Class::Full
+            }
             Error::Format { .. }
             | Error::MissingKey { .. }
             | Error::Metadata { .. }

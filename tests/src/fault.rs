@@ -166,14 +166,7 @@ impl Backend for Faulty {
         self.flip(Op::Rotate, head);
     }
 
-    fn conv_step(
-        &self,
-        recent: &mut [f32],
-        x: &[f32],
-        taps: &[f32],
-        bias: Option<&[f32]>,
-        out: &mut [f32],
-    ) {
+    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
         self.inner.conv_step(recent, x, taps, bias, out);
     }
 

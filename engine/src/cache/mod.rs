@@ -172,7 +172,7 @@ impl Cache {
             CacheKind::None | CacheKind::State(_) => sum,
             CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
         });
-        let kinds_with_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
+        let has_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
         let (mut layers, mut groups) = (Vec::new(), Vec::<(Option<usize>, u32)>::new());
         for kind in kinds {
             layers.push(match kind {
@@ -194,14 +194,14 @@ impl Cache {
             .into_iter()
             .map(|(window, pages)| Group::make(window, pages, buffers))
             .collect::<Result<Vec<_>>>()?;
-        let states = match kinds_with_state {
-            true => state::slots(sizes)?,
-            false => 0,
+        let (states, seen) = match has_state {
+            true => {
+                let slots = state::slots(sizes)?;
+                let seen = buffers.rows("holders of states", slots as usize, 1)?;
+                (Some(PagePool::make(slots, buffers)?), seen)
+            }
+            false => (None, Vec::new()),
         };
-        let seen = buffers.rows("holders of states", states as usize, 1)?;
-        let states = (states > 0)
-            .then(|| PagePool::make(states, buffers))
-            .transpose()?;
         let context = Slots::next_context();
         Ok(Cache {
             layers,
@@ -430,7 +430,9 @@ impl Cache {
     /// Whether there is a slot for the state of each sequence in the pass: one that is free, or that only snapshots and the prefix
     /// index hold.
     fn check_states(&mut self) -> Result<()> {
-        let Some(pool) = &self.pools.states else { return Ok(()) };
+        let Some(pool) = &self.pools.states else {
+            return Ok(());
+        };
         let needed = self.in_pass.len();
         if needed <= pool.free() {
             return Ok(());
@@ -444,10 +446,7 @@ impl Cache {
         }
         match needed <= there {
             true => Ok(()),
-            false => Err(Error::StatesFull {
-                needed,
-                free: there,
-            }),
+            false => Err(Error::StatesFull { needed, free: there }),
         }
     }
 
@@ -500,7 +499,9 @@ impl Cache {
 
     /// One snapshot less, of those who have most and more than `least`; `shared`: also one that others hold. False if there is none.
     fn drop_snapshot(&mut self, least: usize, shared: bool) -> bool {
-        let Some(pool) = &self.pools.states else { return false };
+        let Some(pool) = &self.pools.states else {
+            return false;
+        };
         let mut most = usize::MAX;
         loop {
             // Of those who have fewer than who was asked before.

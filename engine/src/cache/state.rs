@@ -220,7 +220,10 @@ impl States {
 
     /// One more snapshot, which nobody else was told to hold; where there are too many, another one goes.
     fn keep(&mut self, snapshot: Snapshot, pool: &PagePool) {
-        match self.snapshots.binary_search_by_key(&snapshot.len, |held| held.len) {
+        match self
+            .snapshots
+            .binary_search_by_key(&snapshot.len, |held| held.len)
+        {
             Ok(_) => pool.give(snapshot.slot),
             Err(i) => self.snapshots.insert(i, snapshot),
         }

@@ -670,7 +670,10 @@ mod tests {
             }
             let (mut out, mut own) = (vec![0.0; 8], vec![0u32; 5]);
             assert!(team.items((&mut out, 4, 2), &mut own, 1, |_, _, _| ()).is_err());
-            assert!(team.items((&mut out, 3, 1), &mut own[..3], 1, |_, _, _| ()).is_err());
+            assert!(
+                team.items((&mut out, 3, 1), &mut own[..3], 1, |_, _, _| ())
+                    .is_err()
+            );
             assert!(team.items((&mut out, 4, 0), &mut own, 1, |_, _, _| ()).is_err());
             assert!(team.items((&mut out, 0, 4), &mut own, 1, |_, _, _| ()).is_err());
         }

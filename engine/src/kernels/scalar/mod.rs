@@ -57,14 +57,7 @@ impl Backend for Scalar {
         elementwise::rotate(kind, head, cos, sin);
     }
 
-    fn conv_step(
-        &self,
-        recent: &mut [f32],
-        x: &[f32],
-        taps: &[f32],
-        bias: Option<&[f32]>,
-        out: &mut [f32],
-    ) {
+    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
         recurrent::conv_step(recent, x, taps, bias, out);
     }
 

@@ -84,14 +84,7 @@ impl<I: Drivers> Backend for Simd<I> {
         self.0.run(Rotate { kind, head, cos, sin });
     }
 
-    fn conv_step(
-        &self,
-        recent: &mut [f32],
-        x: &[f32],
-        taps: &[f32],
-        bias: Option<&[f32]>,
-        out: &mut [f32],
-    ) {
+    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
         self.0.run(ConvStep {
             recent,
             x,

@@ -20,12 +20,7 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         layer.rope = rotates.then_some(0);
     }
     if let (Some(first), true) = (attention.iter().flatten().next(), rotates) {
-        config.ropes = vec![Rope::read(
-            keys,
-            file,
-            RopeKind::Interleaved,
-            first.head_dim_k,
-        )?];
+        config.ropes = vec![Rope::read(keys, file, RopeKind::Interleaved, first.head_dim_k)?];
     }
     let mamba = match attention.iter().any(Option::is_none) {
         true => Some(Mamba2Config::read(keys)?),

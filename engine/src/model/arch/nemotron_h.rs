@@ -22,7 +22,8 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     let widths = keys.per_layer_or_none(WIDTHS)?;
     let widths = widths.ok_or_else(|| keys.missing(WIDTHS))?;
     let attention = AttentionConfig::read_some(keys, &config)?;
-    let is_mamba = |(width, attention): (&usize, &Option<AttentionConfig>)| *width == 0 && attention.is_none();
+    let is_mamba =
+        |(width, attention): (&usize, &Option<AttentionConfig>)| *width == 0 && attention.is_none();
     let mamba = match widths.iter().zip(&attention).any(is_mamba) {
         true => Some(Mamba2Config::read(keys)?),
         false => None,
@@ -33,7 +34,10 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         let (mixer, ffn) = match (attention, &mamba) {
             _ if *width > 0 => (MixerConfig::None, ffn),
             (Some(attention), _) => {
-                let attention = AttentionConfig { rope: None, ..attention };
+                let attention = AttentionConfig {
+                    rope: None,
+                    ..attention
+                };
                 (MixerConfig::Attention(attention), FfnConfig::None)
             }
             (None, Some(mamba)) => (MixerConfig::Mamba2(mamba.clone()), FfnConfig::None),

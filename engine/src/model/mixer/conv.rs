@@ -72,22 +72,20 @@ impl Conv {
         let (taps_len, len) = (kernel * CONV_WIDTH, (kernel - 1) * CONV_WIDTH);
         let grain = ops.grain(pass.rows.len() * taps_len);
         let outputs = (out, self.channels, CONV_WIDTH);
-        ops.team
-            .items(outputs, recent, grain, |block, mut tile, recent| {
-                let channels = tile.columns();
-                let taps = &self.taps[block * taps_len..(block + 1) * taps_len];
-                let bias = self.bias.as_ref().map(|bias| &bias[channels.clone()]);
-                let mut x = [0.0f32; CONV_WIDTH];
-                let x = &mut x[..channels.len()];
-                for (i, row) in pass.rows.iter().enumerate() {
-                    let step = pass.sequences.at(row.slot).step(row.position);
-                    input(i, channels.clone(), x);
-                    let out = tile.row(i);
-                    ops.backend
-                        .conv_step(step.enter(recent, len), x, taps, bias, out);
-                    finish(i, channels.clone(), out);
-                    step.leave(recent, len);
-                }
-            })
+        ops.team.items(outputs, recent, grain, |block, mut tile, recent| {
+            let channels = tile.columns();
+            let taps = &self.taps[block * taps_len..(block + 1) * taps_len];
+            let bias = self.bias.as_ref().map(|bias| &bias[channels.clone()]);
+            let mut x = [0.0f32; CONV_WIDTH];
+            let x = &mut x[..channels.len()];
+            for (i, row) in pass.rows.iter().enumerate() {
+                let step = pass.sequences.at(row.slot).step(row.position);
+                input(i, channels.clone(), x);
+                let out = tile.row(i);
+                ops.backend.conv_step(step.enter(recent, len), x, taps, bias, out);
+                finish(i, channels.clone(), out);
+                step.leave(recent, len);
+            }
+        })
     }
 }

@@ -328,22 +328,21 @@ impl DeltaNet {
         let (ops, config) = (&run.ops, &self.config);
         let (channels, width, dim) = (config.channels(), config.key_width(), config.head_dim_k);
         let eps = run.config.norm_eps / dim as f32;
-        ops.team
-            .rows(mixed, channels, ops.grain(2 * width), |_, part| {
-                let mut normed = [0.0f32; MAX_HEAD_DIM];
-                let normed = &mut normed[..dim];
-                for row in part.chunks_exact_mut(channels) {
-                    for (i, head) in row[..2 * width].chunks_exact_mut(dim).enumerate() {
-                        let weight = if i < config.n_k_heads {
-                            &self.q_norm
-                        } else {
-                            &self.k_norm
-                        };
-                        ops.backend.rms_norm(head, weight, eps, normed);
-                        head.copy_from_slice(normed);
-                    }
+        ops.team.rows(mixed, channels, ops.grain(2 * width), |_, part| {
+            let mut normed = [0.0f32; MAX_HEAD_DIM];
+            let normed = &mut normed[..dim];
+            for row in part.chunks_exact_mut(channels) {
+                for (i, head) in row[..2 * width].chunks_exact_mut(dim).enumerate() {
+                    let weight = if i < config.n_k_heads {
+                        &self.q_norm
+                    } else {
+                        &self.k_norm
+                    };
+                    ops.backend.rms_norm(head, weight, eps, normed);
+                    head.copy_from_slice(normed);
                 }
-            })
+            }
+        })
     }
 
     /// Per row and value head the decay and beta, side by side.

@@ -53,7 +53,12 @@ pub(crate) struct ShortConv {
 }
 
 impl ShortConv {
-    pub(super) fn bind(binder: &Binder<'_>, config: &Config, own: &ShortConvConfig, i: usize) -> Result<Self> {
+    pub(super) fn bind(
+        binder: &Binder<'_>,
+        config: &Config,
+        own: &ShortConvConfig,
+        i: usize,
+    ) -> Result<Self> {
         let (n_embd, width) = (config.n_embd, own.width);
         let name = |suffix: &str| format!("blk.{i}.shortconv.{suffix}");
         Ok(ShortConv {
