@@ -42,7 +42,7 @@ impl Conv {
     }
 
     pub(super) fn bind(binder: &Binder<'_>, name: &str, channels: usize, kernel: usize) -> Result<Self> {
-        let table = binder.table(&format!("{name}.weight"), channels, kernel)?;
+        let table = binder.vectors(&format!("{name}.weight"), channels, kernel)?;
         let mut taps = vec![0.0; channels.div_ceil(CONV_WIDTH) * kernel * CONV_WIDTH];
         for (channel, own) in table.chunks_exact(kernel).enumerate() {
             let (block, column) = (channel / CONV_WIDTH, channel % CONV_WIDTH);

@@ -116,9 +116,9 @@ impl Mamba2 {
             dt,
             conv: Conv::bind(binder, &name("ssm_conv1d"), channels, own.kernel)?,
             dt_bias: binder.vector(&name("ssm_dt.bias"), heads)?,
-            a: binder.table(&name("ssm_a"), heads, 1)?,
-            d: binder.table(&name("ssm_d"), heads, 1)?,
-            norm: binder.table(&name("ssm_norm.weight"), own.n_groups, inner / own.n_groups)?,
+            a: binder.vectors(&name("ssm_a"), heads, 1)?,
+            d: binder.vectors(&name("ssm_d"), heads, 1)?,
+            norm: binder.vectors(&name("ssm_norm.weight"), own.n_groups, inner / own.n_groups)?,
             output: binder.linear(&name("ssm_out"), n_embd, inner)?,
         })
     }
