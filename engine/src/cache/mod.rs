@@ -172,7 +172,7 @@ impl Cache {
             CacheKind::None | CacheKind::State(_) => sum,
             CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
         });
-        let kinds_with_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
+        let has_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
         let (mut layers, mut groups) = (Vec::new(), Vec::<(Option<usize>, u32)>::new());
         for kind in kinds {
             layers.push(match kind {
@@ -194,14 +194,14 @@ impl Cache {
             .into_iter()
             .map(|(window, pages)| Group::make(window, pages, buffers))
             .collect::<Result<Vec<_>>>()?;
-        let states = match kinds_with_state {
-            true => state::slots(sizes)?,
-            false => 0,
+        let (states, seen) = match has_state {
+            true => {
+                let slots = state::slots(sizes)?;
+                let seen = buffers.rows("holders of states", slots as usize, 1)?;
+                (Some(PagePool::make(slots, buffers)?), seen)
+            }
+            false => (None, Vec::new()),
         };
-        let seen = buffers.rows("holders of states", states as usize, 1)?;
-        let states = (states > 0)
-            .then(|| PagePool::make(states, buffers))
-            .transpose()?;
         let context = Slots::next_context();
         Ok(Cache {
             layers,

@@ -60,7 +60,8 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]);
 
     /// One position of the gated delta rule, for some columns of a head's state (a row per number of `q` and `k`): the state
-    /// decays, gives up what it answers to `k`, and takes `v` for it, by a share of `beta`; `out` = what it then answers to `q`.
+    /// decays, gives up what it answers to `k`, and takes `v` for it, by a share of beta; `out` = what it then answers to `q`. The
+    /// gates are the decay and beta.
     fn delta_step(
         &self,
         state: &mut [f32],
@@ -70,7 +71,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     );
 
     /// One position of a selective state space, for some columns of a head's state (a row per number of `b` and `c`): the state
-    /// decays and takes `b` times `x * dt`; `out` = what it answers to `c`, and `+ skip * x`.
+    /// decays and takes `b` times `x * dt`; `out` = what it answers to `c`, and `+ skip * x`. The gates are the decay, dt and skip.
     fn scan_step(
         &self,
         state: &mut [f32],

@@ -11,7 +11,7 @@ use crate::kernels::functions::{exp, sigmoid, softplus};
 use crate::kernels::{Activation, MAX_HEAD_DIM, state_columns};
 use crate::memory::Buffers;
 use crate::model::config::{Config, Keys, MAX_WIDTH};
-use crate::model::ops::Run;
+use crate::model::ops::{Ops, Run};
 use crate::model::probe::Probe;
 use crate::model::product::{product, product_from};
 use crate::model::weights::{Binder, Linear};
@@ -31,6 +31,8 @@ pub struct DeltaNetConfig {
     pub kernel: usize,
     /// Whether value heads that share a key head stand side by side; else every `n_k_heads`-th one shares it.
     pub grouped: bool,
+    /// Whether one matrix, `ssm_in`, makes queries, keys, values and the output's gate, key head by key head.
+    pub fused: bool,
 }
 
 impl DeltaNetConfig {
@@ -58,6 +60,7 @@ impl DeltaNetConfig {
             head_dim_v: inner / n_v_heads,
             kernel: Conv::kernel(keys, "ssm.conv_kernel")?,
             grouped: false,
+            fused: false,
         })
     }
 
@@ -87,6 +90,14 @@ impl DeltaNetConfig {
         2 * self.key_width() + self.inner_width()
     }
 
+    /// Width of what `ssm_in` makes, where there is one.
+    fn width_fused(&self) -> usize {
+        match self.fused {
+            true => self.channels() + self.inner_width(),
+            false => 0,
+        }
+    }
+
     /// The key head of a value head.
     fn key_head(&self, head: usize) -> usize {
         if self.grouped {
@@ -97,24 +108,26 @@ impl DeltaNetConfig {
     }
 }
 
-/// The matrices of beta and of the decay.
+/// The matrices that read the layer's input.
 #[derive(Debug)]
-enum Gates {
+enum Input {
     Apart {
+        qkv: Linear,
+        z: Linear,
         beta: Linear,
         alpha: Linear,
     },
-    /// Rows by key head: beta of its value heads, then the decay of its value heads.
-    Together(Linear),
+    /// Beta and the decay come of one: rows by key head, beta of its value heads, then the decay of its value heads.
+    Gates { qkv: Linear, z: Linear, gates: Linear },
+    /// And the others of one as well: rows by key head, its query, its key, its value heads, their gates.
+    Fused { all: Linear, gates: Linear },
 }
 
 /// Its weights.
 #[derive(Debug)]
 pub(crate) struct DeltaNet {
     config: DeltaNetConfig,
-    qkv: Linear,
-    z: Linear,
-    gates: Gates,
+    input: Input,
     conv: Conv,
     /// Added to the decay's logit, and what it is multiplied with.
     dt: Vec<f32>,
@@ -131,10 +144,24 @@ impl DeltaNet {
         let n_embd = config.n_embd;
         let name = |suffix: &str| format!("blk.{i}.{suffix}");
         let (heads, inner) = (own.n_v_heads, own.inner_width());
-        let gates = if binder.has(&name("ssm_ba.weight")) {
-            Gates::Together(binder.linear(&name("ssm_ba"), 2 * heads, n_embd)?)
+        let qkv = || binder.linear(&name("attn_qkv"), own.channels(), n_embd);
+        let z = || binder.linear(&name("attn_gate"), inner, n_embd);
+        let gates = || binder.linear(&name("ssm_ba"), 2 * heads, n_embd);
+        let input = if own.fused {
+            Input::Fused {
+                all: binder.linear(&name("ssm_in"), own.width_fused(), n_embd)?,
+                gates: gates()?,
+            }
+        } else if binder.has(&name("ssm_ba.weight")) {
+            Input::Gates {
+                qkv: qkv()?,
+                z: z()?,
+                gates: gates()?,
+            }
         } else {
-            Gates::Apart {
+            Input::Apart {
+                qkv: qkv()?,
+                z: z()?,
                 beta: binder.linear(&name("ssm_beta"), heads, n_embd)?,
                 alpha: binder.linear(&name("ssm_alpha"), heads, n_embd)?,
             }
@@ -142,9 +169,7 @@ impl DeltaNet {
         let dim = own.head_dim_k as f32;
         Ok(DeltaNet {
             config: own.clone(),
-            qkv: binder.linear(&name("attn_qkv"), own.channels(), n_embd)?,
-            z: binder.linear(&name("attn_gate"), inner, n_embd)?,
-            gates,
+            input,
             conv: Conv::bind(binder, &name("ssm_conv1d"), own.channels(), own.kernel)?,
             dt: binder.vector(&name("ssm_dt.bias"), heads)?,
             a: binder.vector(&name("ssm_a"), heads)?,
@@ -156,10 +181,11 @@ impl DeltaNet {
     }
 
     pub(super) fn linears(&self) -> Vec<&Linear> {
-        let mut all = vec![&self.qkv, &self.z, &self.output];
-        match &self.gates {
-            Gates::Apart { beta, alpha } => all.extend([beta, alpha]),
-            Gates::Together(gates) => all.push(gates),
+        let mut all = vec![&self.output];
+        match &self.input {
+            Input::Apart { qkv, z, beta, alpha } => all.extend([qkv, z, beta, alpha]),
+            Input::Gates { qkv, z, gates } => all.extend([qkv, z, gates]),
+            Input::Fused { all: input, gates } => all.extend([input, gates]),
         }
         all
     }
@@ -179,7 +205,8 @@ impl DeltaNet {
         let z = &mut buffers.z[..rows.len() * inner];
         let qkv = &mut buffers.qkv[..m * channels];
         let logits = &mut buffers.logits[..m * 2 * heads];
-        self.products(run, x, rows.start, (&mut *z, &mut *qkv, &mut *logits))?;
+        let fused = &mut buffers.fused[..m * config.width_fused()];
+        self.products(run, x, rows.start, (&mut *z, &mut *qkv, fused, &mut *logits))?;
         run.look("qkv", channels, qkv);
         run.look("z", inner, z);
 
@@ -229,20 +256,71 @@ impl DeltaNet {
         run: &mut Run<'_, P>,
         x: &[f32],
         first: usize,
-        (z, qkv, logits): (&mut [f32], &mut [f32], &mut [f32]),
+        (of_z, of_qkv, fused, logits): (&mut [f32], &mut [f32], &mut [f32], &mut [f32]),
     ) -> Result<()> {
-        let skipped = usize::from(z.is_empty());
-        let z = product_from(&self.z, first, z);
-        let qkv = product(&self.qkv, qkv);
         const OP: &str = "ssm_in";
-        match &self.gates {
-            Gates::Apart { beta, alpha } => {
+        let skipped = usize::from(of_z.is_empty());
+        match &self.input {
+            Input::Apart { qkv, z, beta, alpha } => {
                 let (of_beta, of_alpha) = logits.split_at_mut(logits.len() / 2);
-                let gates = (product(beta, of_beta), product(alpha, of_alpha));
-                run.products(OP, x, &mut [z, qkv, gates.0, gates.1][skipped..])
+                let products = &mut [
+                    product_from(z, first, of_z),
+                    product(qkv, of_qkv),
+                    product(beta, of_beta),
+                    product(alpha, of_alpha),
+                ];
+                run.products(OP, x, &mut products[skipped..])
             }
-            Gates::Together(gates) => run.products(OP, x, &mut [z, qkv, product(gates, logits)][skipped..]),
+            Input::Gates { qkv, z, gates } => {
+                let products = &mut [
+                    product_from(z, first, of_z),
+                    product(qkv, of_qkv),
+                    product(gates, logits),
+                ];
+                run.products(OP, x, &mut products[skipped..])
+            }
+            Input::Fused { all, gates } => {
+                run.products(OP, x, &mut [product(all, &mut *fused), product(gates, logits)])?;
+                let (channels, inner) = (self.config.channels(), self.config.inner_width());
+                self.take_apart(&run.ops, fused, (of_qkv, channels), &|q, k, v, _| [q, k, v])?;
+                let fused = &fused[first * self.config.width_fused()..];
+                self.take_apart(&run.ops, fused, (of_z, inner), &|_, _, _, z| [&[], &[], z])
+            }
         }
+    }
+
+    /// Rows of `n`, queries, keys and values or gates, from rows that have them by key head: `part` says which of a key head's go
+    /// where queries, keys and the others are.
+    fn take_apart(
+        &self,
+        ops: &Ops<'_>,
+        fused: &[f32],
+        (out, n): (&mut [f32], usize),
+        part: &(dyn for<'a> Fn(&'a [f32], &'a [f32], &'a [f32], &'a [f32]) -> [&'a [f32]; 3] + Sync),
+    ) -> Result<()> {
+        let config = &self.config;
+        let (dim, heads) = (config.head_dim_k, config.n_k_heads);
+        let (width, values) = (config.width_fused(), config.inner_width() / heads);
+        let of_head = |row: usize, head: usize| {
+            let own = &fused[row * width + head * (width / heads)..][..width / heads];
+            let (q, rest) = own.split_at(dim);
+            let (k, rest) = rest.split_at(dim);
+            let (v, z) = rest.split_at(values);
+            part(q, k, v, z)
+        };
+        ops.team.rows(out, n, ops.grain(n), |rows, out| {
+            for (row, out) in rows.zip(out.chunks_exact_mut(n)) {
+                let mut rest = out;
+                for i in 0..3 {
+                    for head in 0..heads {
+                        let own = of_head(row, head)[i];
+                        let (to, after) = rest.split_at_mut(own.len());
+                        to.copy_from_slice(own);
+                        rest = after;
+                    }
+                }
+            }
+        })
     }
 
     /// Norms the heads of queries and keys.
@@ -278,9 +356,9 @@ impl DeltaNet {
             .rows(gates, 2 * heads, ops.grain(heads * COST), |rows, part| {
                 for (row, part) in rows.zip(part.chunks_exact_mut(2 * heads)) {
                     for (head, gates) in part.chunks_exact_mut(2).enumerate() {
-                        let (beta, alpha) = match self.gates {
-                            Gates::Apart { .. } => (row * heads + head, (m + row) * heads + head),
-                            Gates::Together(_) => {
+                        let (beta, alpha) = match self.input {
+                            Input::Apart { .. } => (row * heads + head, (m + row) * heads + head),
+                            Input::Gates { .. } | Input::Fused { .. } => {
                                 let first = row * 2 * heads + head / group * 2 * group + head % group;
                                 (first, first + group)
                             }
@@ -341,6 +419,8 @@ impl DeltaNet {
 pub(super) struct DeltaNetBuffers {
     qkv: Vec<f32>,
     z: Vec<f32>,
+    /// All of these by key head, where one matrix makes them.
+    fused: Vec<f32>,
     /// Of beta and the decay.
     logits: Vec<f32>,
     gates: Vec<f32>,
@@ -366,6 +446,11 @@ impl DeltaNetBuffers {
         Ok(DeltaNetBuffers {
             qkv: buffers.outputs("the delta net's queries, keys and values", m, channels)?,
             z: buffers.outputs("the delta net's output gate", m, inner)?,
+            fused: buffers.outputs(
+                "the delta net's rows by head",
+                m,
+                widest(DeltaNetConfig::width_fused),
+            )?,
             logits: buffers.outputs("the delta net's gates", m, gates)?,
             gates: buffers.rows("the delta net's gates", m, gates)?,
             mixed: buffers.outputs("the delta net's queries, keys and values", m, channels)?,

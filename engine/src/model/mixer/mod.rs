@@ -43,6 +43,12 @@ pub enum MixerConfig {
     Mamba2(Mamba2Config),
 }
 
+impl From<AttentionConfig> for MixerConfig {
+    fn from(config: AttentionConfig) -> Self {
+        MixerConfig::Attention(config)
+    }
+}
+
 impl MixerConfig {
     /// What it keeps of the positions before.
     pub(crate) fn cache_kind(&self) -> CacheKind {
