@@ -45,6 +45,8 @@ pub(crate) enum CacheKind {
     None,
     /// Keys and values of every position that its window reaches.
     Kv(KvShape),
+    /// Nothing: it reads what this layer keeps.
+    SharedWith(usize),
 }
 
 /// Keys and values of a layer.
@@ -109,20 +111,33 @@ pub(crate) struct Sizes {
 pub(crate) enum LayerCache {
     None,
     Kv(KvCache),
+    /// What this layer keeps.
+    SharedWith(usize),
 }
 
 impl LayerCache {
+    /// The cache that layer `i` computes with: its own, or that of the layer whose it reads.
+    pub(crate) fn of(layers: &mut [LayerCache], i: usize) -> Result<&mut LayerCache> {
+        let at = match layers.get(i) {
+            Some(LayerCache::SharedWith(layer)) => *layer,
+            _ => i,
+        };
+        layers.get_mut(at).ok_or_else(|| Error::InvalidInput {
+            what: format!("layer {i} has no cache"),
+        })
+    }
+
     fn kv(&self) -> Option<&KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None => None,
+            LayerCache::None | LayerCache::SharedWith(_) => None,
         }
     }
 
     fn kv_mut(&mut self) -> Option<&mut KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None => None,
+            LayerCache::None | LayerCache::SharedWith(_) => None,
         }
     }
 }
@@ -149,13 +164,14 @@ impl Cache {
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
         let page_bytes = kinds.clone().fold(0u64, |sum, kind| match kind {
-            CacheKind::None => sum,
+            CacheKind::None | CacheKind::SharedWith(_) => sum,
             CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
         });
         let (mut layers, mut groups) = (Vec::new(), Vec::<(Option<usize>, u32)>::new());
         for kind in kinds {
             layers.push(match kind {
                 CacheKind::None => LayerCache::None,
+                CacheKind::SharedWith(layer) => LayerCache::SharedWith(layer),
                 CacheKind::Kv(shape) => {
                     let found = groups.iter().position(|(window, _)| *window == shape.window);
                     let group = found.unwrap_or(groups.len());

@@ -45,14 +45,15 @@ pub struct Span {
 struct Wanted {
     part: usize,
     info: TensorInfo,
-    matrix: bool,
+    /// Of a matrix; a vector has none.
+    storage: Option<Storage>,
     row_bytes: usize,
     /// Rows of a piece; the last one may have fewer.
     piece_rows: usize,
 }
 
 impl Wanted {
-    fn new(part: usize, info: &TensorInfo, matrix: bool) -> Result<Self> {
+    fn new(part: usize, info: &TensorInfo, storage: Option<Storage>) -> Result<Self> {
         let too_large = || Error::Tensor {
             tensor: info.name.clone(),
             what: "it is too large for this platform".into(),
@@ -64,7 +65,7 @@ impl Wanted {
         Ok(Wanted {
             part,
             info: info.clone(),
-            matrix,
+            storage,
             row_bytes,
             piece_rows,
         })
@@ -85,7 +86,6 @@ impl Wanted {
 #[derive(Debug)]
 pub struct Loader {
     backend: &'static dyn Backend,
-    storage: Storage,
     placement: Placement,
     team: Team,
     memory: Arc<dyn Memory>,
@@ -122,15 +122,14 @@ impl Loader {
         let (plan, matrices) = ModelPlan::with_matrices(&file, backend, options)?;
         let mut wanted = Vec::new();
         for (part, info) in file.set().tensors() {
-            let matrix = matrices.contains(&info.name);
-            if matrix || is_vector(info) {
-                wanted.push(Wanted::new(part, info, matrix)?);
+            let storage = matrices.get(&info.name).copied();
+            if storage.is_some() || is_vector(info) {
+                wanted.push(Wanted::new(part, info, storage)?);
             }
         }
         wanted.sort_by_key(|w| (w.part, w.info.offset));
         let mut loader = Loader {
             backend,
-            storage: options.storage,
             placement: options.placement,
             team: options.team(),
             memory: options.memory(),
@@ -302,11 +301,11 @@ impl Loader {
         self.filled = 0;
         self.rows_done += rows;
         let whole = self.rows_done == wanted.info.n_rows();
-        if wanted.matrix {
+        if let Some(storage) = wanted.storage {
             let (ty, k) = (wanted.info.ty, wanted.info.row_len());
             let before = self.rows_done - rows;
             let packing = Packing {
-                storage: self.storage,
+                storage,
                 placement: self.placement,
                 piece: Some((before, wanted.info.n_rows())),
                 team: &self.team,
@@ -383,5 +382,9 @@ impl Matrices for Ready<'_> {
             tensor: info.name.clone(),
             what: "its data was not kept".into(),
         })
+    }
+
+    fn table(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+        self.matrix(info)
     }
 }

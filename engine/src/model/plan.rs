@@ -5,7 +5,7 @@
 //! loading allocates.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::LoadOptions;
 use super::config::Config;
@@ -46,12 +46,12 @@ impl ModelPlan {
         Ok(Self::with_matrices(file, backend, options)?.0)
     }
 
-    /// The plan, and the names of the tensors that are matrices of the model.
+    /// The plan, and by name the tensors that are matrices of the model, with the storage that each is asked for.
     pub(super) fn with_matrices(
         file: &ModelFile,
         backend: &'static dyn Backend,
         options: &LoadOptions,
-    ) -> Result<(Self, HashSet<String>)> {
+    ) -> Result<(Self, HashMap<String, Storage>)> {
         let config = Config::from_file(file)?;
         let team = options.team();
         let nodes = match options.placement {
@@ -111,17 +111,28 @@ struct Shapes<'a> {
     backend: &'static dyn Backend,
     options: &'a LoadOptions,
     team: Team,
-    used: RefCell<HashSet<String>>,
+    used: RefCell<HashMap<String, Storage>>,
     nodes: RefCell<Vec<WeightBytes>>,
 }
 
 impl Matrices for Shapes<'_> {
     fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+        self.shape(info, self.options.storage)
+    }
+
+    fn table(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+        self.shape(info, Storage::Mapped)
+    }
+}
+
+impl Shapes<'_> {
+    fn shape(&self, info: &TensorInfo, storage: Storage) -> Result<PackedMatrix> {
         let empty = Bytes::from_static(&[]);
         let team = Team::single();
-        let packing = Packing::on_heap(self.options.storage, &team);
+        let packing = Packing::on_heap(storage, &team);
         let none = self.backend.pack(info.ty, 0, info.row_len(), empty, &packing)?;
-        if self.used.borrow_mut().insert(info.name.clone()) {
+        let first = self.used.borrow_mut().insert(info.name.clone(), storage);
+        if first.is_none() {
             let n = info.n_rows();
             let shares = self.team.shares(n, none.grain());
             for (node, sum) in self.nodes.borrow_mut().iter_mut().enumerate() {

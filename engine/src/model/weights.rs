@@ -7,9 +7,10 @@ use super::config::{self, Config, OutputMatrix};
 use super::ffn::Ffn;
 use super::mixer::Mixer;
 use super::norm::{Norm, NormKind};
+use super::per_layer::{LayerPart, PerLayer};
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
-use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing};
+use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Storage};
 use crate::{Error, Result, quant};
 
 /// A matrix with its optional scale and bias: y = W x, then * s in one product, then + b in one addition. The model
@@ -26,6 +27,7 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: PackedMatrix,
+    pub(crate) per_layer: Option<PerLayer>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Norm,
     pub(crate) output: Linear,
@@ -44,6 +46,17 @@ pub(crate) struct Layer {
     pub(crate) mixer: Mixer,
     pub(crate) ffn_norms: PartNorms,
     pub(crate) ffn: Ffn,
+    pub(crate) per_layer: Option<LayerPart>,
+    /// Factor of what the layer leaves.
+    pub(crate) output_scale: Option<f32>,
+}
+
+impl Layer {
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let (mixer, ffn) = (self.mixer.linears(), self.ffn.linears());
+        let per_layer = self.per_layer.iter().flat_map(LayerPart::linears);
+        mixer.into_iter().chain(ffn).chain(per_layer)
+    }
 }
 
 /// The norms around a part, where it has them.
@@ -58,6 +71,9 @@ pub(crate) struct PartNorms {
 pub(crate) trait Matrices {
     /// The matrix of a tensor of the file, all its rows.
     fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix>;
+
+    /// As [`Self::matrix`], of which rows are looked up and nothing is multiplied: as it is in the file.
+    fn table(&self, info: &TensorInfo) -> Result<PackedMatrix>;
 }
 
 /// Made from the file's bytes, one after the other.
@@ -67,11 +83,25 @@ pub(crate) struct FromFile<'a> {
     pub(crate) packing: Packing<'a>,
 }
 
-impl Matrices for FromFile<'_> {
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+impl FromFile<'_> {
+    fn with(&self, info: &TensorInfo, packing: &Packing<'_>) -> Result<PackedMatrix> {
         let bytes = self.file.tensor_bytes(&info.name)?;
         let (n, k) = (info.n_rows(), info.row_len());
-        self.backend.pack(info.ty, n, k, bytes, &self.packing)
+        self.backend.pack(info.ty, n, k, bytes, packing)
+    }
+}
+
+impl Matrices for FromFile<'_> {
+    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+        self.with(info, &self.packing)
+    }
+
+    fn table(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+        let packing = Packing {
+            storage: Storage::Mapped,
+            ..self.packing
+        };
+        self.with(info, &packing)
     }
 }
 
@@ -126,6 +156,11 @@ impl Weights {
                 },
             }
         };
+        let per_layer = config
+            .per_layer
+            .as_ref()
+            .map(|own| PerLayer::bind(&binder, config, own))
+            .transpose()?;
         let mut layers = Vec::new();
         for i in 0..n_layers {
             layers.push(binder.layer(config, i)?);
@@ -135,6 +170,7 @@ impl Weights {
         binder.advance(u64::MAX);
         Ok(Weights {
             embedding,
+            per_layer,
             layers,
             output_norm,
             output,
@@ -144,13 +180,19 @@ impl Weights {
         })
     }
 
+    /// All matrices.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        let layers = self
-            .layers
-            .iter()
-            .flat_map(|layer| layer.mixer.linears().into_iter().chain(layer.ffn.linears()));
+        let tables = self.per_layer.iter().map(PerLayer::table);
+        self.multiplied().chain(tables)
+    }
+
+    /// All but those of which only rows are looked up.
+    fn multiplied(&self) -> impl Iterator<Item = &PackedMatrix> {
+        let layers = self.layers.iter().flat_map(Layer::linears);
         let output = if self.tied { None } else { Some(&self.output) };
-        std::iter::once(&self.embedding).chain(layers.chain(output).map(|linear| &linear.weight))
+        let per_layer = self.per_layer.iter().map(PerLayer::linear);
+        std::iter::once(&self.embedding)
+            .chain(per_layer.chain(layers).chain(output).map(|linear| &linear.weight))
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -160,7 +202,7 @@ impl Weights {
     /// The forms of activations that its matrices multiply with.
     pub(crate) fn formats(&self) -> Vec<ActFormat> {
         let mut formats: Vec<ActFormat> = Vec::new();
-        for matrix in self.matrices() {
+        for matrix in self.multiplied() {
             if !formats.contains(&matrix.format()) {
                 formats.push(matrix.format());
             }
@@ -203,23 +245,38 @@ impl Binder<'_> {
                 ),
             });
         }
-        let norm = |name: Option<&str>| {
-            name.map(|name| self.norm(&format!("{prefix}{name}"), config))
-                .transpose()
-        };
-        let norms = |names: &config::PartNorms| {
-            Ok(PartNorms {
-                before: norm(names.before)?,
-                after: norm(names.after)?,
-                sum: norm(names.sum)?,
-            })
-        };
         let layer = &config.layers[i];
         Ok(Layer {
             mixer: Mixer::bind(self, config, i)?,
             ffn: Ffn::bind(self, config, i)?,
-            mixer_norms: norms(&layer.mixer_norms)?,
-            ffn_norms: norms(&layer.ffn_norms)?,
+            mixer_norms: self.norms(&prefix, &layer.mixer_norms, config)?,
+            ffn_norms: self.norms(&prefix, &layer.ffn_norms, config)?,
+            per_layer: match &config.per_layer {
+                Some(own) => Some(LayerPart::bind(self, config, own, i)?),
+                None => None,
+            },
+            output_scale: match layer.output_scale {
+                true => self.factor(&format!("{prefix}layer_output_scale.weight"))?,
+                false => None,
+            },
+        })
+    }
+
+    /// The norms around a part, by their names behind `prefix`.
+    pub(super) fn norms(
+        &self,
+        prefix: &str,
+        names: &config::PartNorms,
+        config: &Config,
+    ) -> Result<PartNorms> {
+        let norm = |name: Option<&str>| {
+            name.map(|name| self.norm(&format!("{prefix}{name}"), config))
+                .transpose()
+        };
+        Ok(PartNorms {
+            before: norm(names.before)?,
+            after: norm(names.after)?,
+            sum: norm(names.sum)?,
         })
     }
 
@@ -309,18 +366,27 @@ impl Binder<'_> {
     /// activations to four bits with a fixed scale; here a scale is computed for each step of a row.
     fn scale(&self, name: &str) -> Result<Option<f32>> {
         self.bound.borrow_mut().insert(format!("{name}.input_scale"));
-        let name = format!("{name}.scale");
-        if !self.has(&name) {
+        self.factor(&format!("{name}.scale"))
+    }
+
+    /// One number, finite, where the file has it.
+    fn factor(&self, name: &str) -> Result<Option<f32>> {
+        if !self.has(name) {
             return Ok(None);
         }
-        let scale = self.vector(&name, 1)?[0];
-        if !scale.is_finite() {
+        let factor = self.vector(name, 1)?[0];
+        if !factor.is_finite() {
             return Err(Error::Tensor {
-                tensor: name,
-                what: format!("expected a finite factor, found {scale}"),
+                tensor: name.into(),
+                what: format!("expected a finite factor, found {factor}"),
             });
         }
-        Ok(Some(scale))
+        Ok(Some(factor))
+    }
+
+    /// A tensor that the file may have and that no logit depends on.
+    pub(super) fn pass_over(&self, name: &str) {
+        self.bound.borrow_mut().insert(name.into());
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
@@ -333,12 +399,26 @@ impl Binder<'_> {
     }
 
     fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        self.matrix_as(name, (n, k), |info| self.matrices.matrix(info))
+    }
+
+    /// A matrix of which rows are looked up and nothing is multiplied.
+    pub(super) fn table(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        self.matrix_as(name, (n, k), |info| self.matrices.table(info))
+    }
+
+    fn matrix_as(
+        &self,
+        name: &str,
+        (n, k): (usize, usize),
+        make: impl Fn(&TensorInfo) -> Result<PackedMatrix>,
+    ) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
         if !info.is_matrix(n, k) {
             return Err(shape(name, &format!("[{k}, {n}]"), info));
         }
         self.bound.borrow_mut().insert(name.into());
-        let matrix = self.matrices.matrix(info).map_err(|e| in_tensor(name, e))?;
+        let matrix = make(info).map_err(|e| in_tensor(name, e))?;
         self.advance(info.bytes);
         Ok(matrix)
     }

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod contexts;
+#[path = "../support/gemma4.rs"]
+#[allow(dead_code)]
+mod gemma4;
 mod hyperparameters;
 #[path = "../support/load.rs"]
 mod load;
@@ -12,6 +15,7 @@ mod memory;
 mod random;
 mod reference;
 mod seeds;
+mod shared_layers;
 mod small;
 #[path = "../support/special_ids.rs"]
 mod special_ids;

@@ -27,7 +27,10 @@ impl Small {
             "{}/../tests/oracle/vectors/{name}.gguf",
             env!("CARGO_MANIFEST_DIR")
         );
-        let bytes = std::fs::read(path).expect("tests/oracle/vectors is part of the project");
+        Self::parse(std::fs::read(path).expect("tests/oracle/vectors is part of the project"))
+    }
+
+    pub(crate) fn parse(bytes: Vec<u8>) -> Self {
         let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes)]).unwrap();
         let tensors = file.tensors().map(|tensor| {
             let spec = TensorSpec {

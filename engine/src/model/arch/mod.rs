@@ -3,6 +3,7 @@
 //! A family reads its metadata into a [`Config`]; binding and the forward pass follow from that.
 
 mod gemma3;
+mod gemma4;
 mod llama;
 mod phi3;
 mod qwen;
@@ -33,6 +34,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "gemma3",
         configure: gemma3::configure,
+    },
+    Family {
+        name: "gemma4",
+        configure: gemma4::configure,
     },
     Family {
         name: "phi3",

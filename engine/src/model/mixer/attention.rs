@@ -9,7 +9,7 @@ use crate::cache::{CacheKind, KvCache, KvShape, Sizes};
 use crate::kernels::MAX_HEAD_DIM;
 use crate::memory::Buffers;
 use crate::model::config::{Config, Keys, MAX_WIDTH};
-use crate::model::ops::Run;
+use crate::model::ops::{Ops, Run};
 use crate::model::probe::Probe;
 use crate::model::product::{product, product_from};
 use crate::model::weights::{Binder, Linear};
@@ -35,6 +35,12 @@ pub struct AttentionConfig {
     pub softcap: Option<f32>,
     /// How q and k are normed.
     pub qk_norm: QkNorm,
+    /// Whether each value head is normed by itself, without a weight.
+    pub value_norm: bool,
+    /// Whether values are made by the keys' matrix where the file has no `attn_v`: the keys before they are normed.
+    pub keys_as_values: bool,
+    /// The layer before it whose keys and values it reads; `None` where it makes its own.
+    pub shares: Option<usize>,
 }
 
 /// What a position sees of the others.
@@ -110,12 +116,18 @@ impl AttentionConfig {
                 scale: 1.0 / (head_dim_k as f32).sqrt(),
                 softcap: None,
                 qk_norm: QkNorm::None,
+                value_norm: false,
+                keys_as_values: false,
+                shares: None,
             })
         };
         heads.iter().zip(&kv_heads).enumerate().map(layer).collect()
     }
 
     pub(super) fn cache_kind(&self) -> CacheKind {
+        if let Some(layer) = self.shares {
+            return CacheKind::SharedWith(layer);
+        }
         CacheKind::Kv(KvShape {
             n_heads: self.n_kv_heads,
             dim_k: self.head_dim_k,
@@ -148,14 +160,20 @@ impl AttentionConfig {
 pub(crate) struct Attention {
     config: AttentionConfig,
     q: Linear,
-    k: Linear,
-    v: Linear,
-    qk_norm: Option<[Vec<f32>; 2]>,
+    /// `None` where it reads another layer's keys and values.
+    k: Option<Linear>,
+    /// `None` there as well, and where the keys' matrix makes values too.
+    v: Option<Linear>,
+    q_norm: Option<Vec<f32>>,
+    k_norm: Option<Vec<f32>>,
+    /// Ones, where values are normed.
+    value_norm: Option<Vec<f32>>,
     output: Linear,
 }
 
 impl Attention {
-    /// q, k and v are tensors of their own, or one.
+    /// q, k and v are tensors of their own, or one. Of a layer that reads another one's keys and values the file may have what
+    /// would make them, which nobody computes with.
     pub(super) fn bind(
         binder: &Binder<'_>,
         config: &Config,
@@ -166,7 +184,12 @@ impl Attention {
         let name = |suffix: &str| format!("blk.{i}.{suffix}");
         let widths = own.widths();
         const PARTS: [&str; 3] = ["attn_q", "attn_k", "attn_v"];
-        let [q, k, v] = if binder.has(&name("attn_qkv.weight")) {
+        let (q, k, v) = if own.shares.is_some() {
+            for tensor in ["attn_k.weight", "attn_v.weight", "attn_k_norm.weight"] {
+                binder.pass_over(&name(tensor));
+            }
+            (binder.linear(&name("attn_q"), widths[0], n_embd)?, None, None)
+        } else if binder.has(&name("attn_qkv.weight")) {
             let mut parts = binder.fused(&name("attn_qkv"), widths, n_embd)?;
             // The biases may be fused as well, or stand by themselves.
             for (part, suffix) in parts.iter_mut().zip(PARTS) {
@@ -174,37 +197,51 @@ impl Attention {
                     part.bias = Some(bias);
                 }
             }
-            parts
+            let [q, k, v] = parts;
+            (q, Some(k), Some(v))
         } else if !binder.has(&name("attn_q.weight")) {
             return Err(binder.neither(&name("attn_q.weight"), &name("attn_qkv.weight")));
         } else {
             let [q, k, v] = widths;
-            [
+            let from_keys = own.keys_as_values && k == v && !binder.has(&name("attn_v.weight"));
+            (
                 binder.linear(&name("attn_q"), q, n_embd)?,
-                binder.linear(&name("attn_k"), k, n_embd)?,
-                binder.linear(&name("attn_v"), v, n_embd)?,
-            ]
+                Some(binder.linear(&name("attn_k"), k, n_embd)?),
+                match from_keys {
+                    true => None,
+                    false => Some(binder.linear(&name("attn_v"), v, n_embd)?),
+                },
+            )
         };
-        let norm = |suffix: &str| binder.vector(&name(suffix), own.head_dim_k);
-        let qk_norm = match own.qk_norm {
-            QkNorm::None => None,
-            QkNorm::Heads => Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?]),
+        let norm = |suffix: &str| match own.qk_norm {
+            QkNorm::None => Ok(None),
+            QkNorm::Heads => binder.vector(&name(suffix), own.head_dim_k).map(Some),
         };
         Ok(Attention {
             config: own.clone(),
             q,
+            q_norm: norm("attn_q_norm.weight")?,
+            k_norm: match k {
+                Some(_) => norm("attn_k_norm.weight")?,
+                None => None,
+            },
             k,
             v,
-            qk_norm,
+            value_norm: own.value_norm.then(|| vec![1.0; own.head_dim_v]),
             output: binder.linear(&name("attn_output"), n_embd, own.inner_width())?,
         })
     }
 
     pub(super) fn linears(&self) -> Vec<&Linear> {
-        vec![&self.q, &self.k, &self.v, &self.output]
+        let own = [&self.k, &self.v].into_iter().flatten();
+        std::iter::once(&self.q)
+            .chain(own)
+            .chain([&self.output])
+            .collect()
     }
 
-    /// `out` = Wo attention(x) of some rows of the pass; keys and values of all of them go to the cache.
+    /// `out` = Wo attention(x) of some rows of the pass; keys and values of all of them go to the cache. Where the cache is
+    /// another layer's, `x` is these rows alone.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
@@ -217,25 +254,38 @@ impl Attention {
         let (config, m) = (&self.config, run.pass.rows.len());
         let [width_q, width_k, width_v] = config.widths();
         let q = &mut buffers.q[..rows.len() * width_q];
-        let k = &mut buffers.k[..m * width_k];
-        let v = &mut buffers.v[..m * width_v];
-        let products = &mut [
-            product_from(&self.q, rows.start, &mut *q),
-            product(&self.k, &mut *k),
-            product(&self.v, &mut *v),
-        ];
-        run.products("attn_qkv", x, &mut products[usize::from(rows.is_empty())..])?;
+        // Of a layer that makes keys and values.
+        let own = if self.k.is_some() { m } else { 0 };
+        let k = &mut buffers.k[..own * width_k];
+        let v = &mut buffers.v[..own * width_v];
+        let none = usize::from(rows.is_empty());
+        match (&self.k, &self.v) {
+            (Some(of_k), Some(of_v)) => {
+                let products = &mut [
+                    product_from(&self.q, rows.start, &mut *q),
+                    product(of_k, &mut *k),
+                    product(of_v, &mut *v),
+                ];
+                run.products("attn_qkv", x, &mut products[none..])?;
+            }
+            (Some(of_k), None) => {
+                let products = &mut [product_from(&self.q, rows.start, &mut *q), product(of_k, &mut *k)];
+                run.products("attn_qk", x, &mut products[none..])?;
+                v.copy_from_slice(k);
+            }
+            (None, _) => run.products("attn_q", x, &mut [product(&self.q, &mut *q)][none..])?,
+        }
         run.look("q", width_q, q);
         run.look("k", width_k, k);
         run.look("v", width_v, v);
-        let (q_norm, k_norm) = match &self.qk_norm {
-            Some([q, k]) => (Some(&**q), Some(&**k)),
-            None => (None, None),
-        };
-        self.place(run, q, (config.n_heads, rows.start), q_norm)?;
-        self.place(run, k, (config.n_kv_heads, 0), k_norm)?;
+        self.place(run, q, (config.n_heads, rows.start), self.q_norm.as_deref())?;
+        self.place(run, k, (config.n_kv_heads, 0), self.k_norm.as_deref())?;
         run.look("q_rope", width_q, q);
         run.look("k_rope", width_k, k);
+        if let Some(ones) = &self.value_norm {
+            norm_heads(&run.ops, v, ones, run.config.norm_eps)?;
+            run.look("v_norm", width_v, v);
+        }
 
         let attend = Attend {
             ops: &run.ops,
@@ -243,7 +293,9 @@ impl Attention {
             rows: &run.pass.rows[rows.clone()],
             config,
         };
-        attend.store(cache, k, v)?;
+        if self.k.is_some() {
+            attend.store(cache, k, v)?;
+        }
         if rows.is_empty() {
             return Ok(());
         }
@@ -289,6 +341,18 @@ impl Attention {
             }
         })
     }
+}
+
+/// Norms each head by itself.
+fn norm_heads(ops: &Ops<'_>, heads: &mut [f32], weight: &[f32], eps: f32) -> Result<()> {
+    let dim = weight.len();
+    ops.team.rows(heads, dim, ops.grain(dim), |_, part| {
+        let mut normed = [0.0f32; MAX_HEAD_DIM];
+        for head in part.chunks_exact_mut(dim) {
+            ops.backend.rms_norm(head, weight, eps, &mut normed[..dim]);
+            head.copy_from_slice(&normed[..dim]);
+        }
+    })
 }
 
 /// What it computes in.
