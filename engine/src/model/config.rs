@@ -1,7 +1,7 @@
 //! What a model is, in numbers: every hyperparameter checked, before any weight is touched.
 
 use super::arch;
-use super::ffn::{FfnConfig, GatedConfig};
+use super::ffn::FfnConfig;
 use super::mixer::{AttentionConfig, MixerConfig};
 use super::norm::NormKind;
 use super::per_layer::PerLayerConfig;
@@ -154,11 +154,11 @@ impl LayerConfig {
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<GatedConfig>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), FfnConfig::Gated(ffn)))
+            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), ffn.into()))
             .collect()
     }
 }

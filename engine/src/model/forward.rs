@@ -73,6 +73,8 @@ impl Workspace {
             .iter()
             .map(inner)
             .fold(n_embd.max(per_layer), usize::max);
+        let mut multiplied = vec![(m, widest)];
+        multiplied.extend(config.layers.iter().map(|layer| layer.ffn.more_rows(config, m)));
         let mut angles = Vec::new();
         for rope in &config.ropes {
             let half = rope.n_rot() / 2;
@@ -88,7 +90,7 @@ impl Workspace {
             mixer: MixerBuffers::make(config, sizes, workers, buffers)?,
             ffn: FfnBuffers::make(config, sizes, buffers)?,
             per_layer: PerLayerBuffers::make(config, m, buffers)?,
-            acts: ActBuffer::make(m, widest, formats, buffers)?,
+            acts: ActBuffer::make(&multiplied, formats, buffers)?,
             angles,
             logits: buffers.rows(
                 "logits of a pass",

@@ -67,41 +67,65 @@ pub(crate) struct PartNorms {
     pub(crate) sum: Option<Norm>,
 }
 
+/// What a matrix is to the model: where it lies may depend on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Every token is multiplied with it.
+    Dense,
+    /// Those of experts, one after the other: a token is multiplied with a few of them.
+    Experts,
+    /// Rows of it are looked up, and nothing is multiplied.
+    Table,
+}
+
 /// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
 pub(crate) trait Matrices {
     /// The matrix of a tensor of the file, all its rows.
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix>;
+    fn matrix(&self, info: &TensorInfo, role: Role) -> Result<PackedMatrix>;
 
-    /// As [`Self::matrix`], of which rows are looked up and nothing is multiplied: as it is in the file.
-    fn table(&self, info: &TensorInfo) -> Result<PackedMatrix>;
+    /// Told of each vector that the model uses.
+    fn vector(&self, _name: &str) {}
 }
 
 /// Made from the file's bytes, one after the other.
 pub(crate) struct FromFile<'a> {
     pub(crate) file: &'a ModelFile,
     pub(crate) backend: &'a dyn Backend,
+    /// Where matrices lie, and experts.
+    pub(crate) storages: (Storage, Storage),
     pub(crate) packing: Packing<'a>,
 }
 
-impl FromFile<'_> {
-    fn with(&self, info: &TensorInfo, packing: &Packing<'_>) -> Result<PackedMatrix> {
+impl Matrices for FromFile<'_> {
+    fn matrix(&self, info: &TensorInfo, role: Role) -> Result<PackedMatrix> {
         let bytes = self.file.tensor_bytes(&info.name)?;
         let (n, k) = (info.n_rows(), info.row_len());
-        self.backend.pack(info.ty, n, k, bytes, packing)
+        let packing = Packing {
+            storage: role.storage(self.storages),
+            matrix_rows: role.matrix_rows(info),
+            ..self.packing
+        };
+        self.backend.pack(info.ty, n, k, bytes, &packing)
     }
 }
 
-impl Matrices for FromFile<'_> {
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
-        self.with(info, &self.packing)
+impl Role {
+    /// Where it lies, of two places: for most matrices, and for experts.
+    pub(crate) fn storage(self, (dense, experts): (Storage, Storage)) -> Storage {
+        match self {
+            Role::Dense => dense,
+            Role::Experts => experts,
+            // It may be larger than all others, and a token reads one row.
+            Role::Table => Storage::Mapped,
+        }
     }
 
-    fn table(&self, info: &TensorInfo) -> Result<PackedMatrix> {
-        let packing = Packing {
-            storage: Storage::Mapped,
-            ..self.packing
-        };
-        self.with(info, &packing)
+    /// Rows of one matrix of the tensor.
+    pub(crate) fn matrix_rows(self, info: &TensorInfo) -> usize {
+        match self {
+            Role::Dense | Role::Table => info.n_rows(),
+            Role::Experts => info.shape.get(1).copied().unwrap_or(1),
+        }
     }
 }
 
@@ -364,24 +388,27 @@ impl Binder<'_> {
 
     /// `NAME.scale`, one number, where the file has it. `NAME.input_scale` beside it is what others need who round
     /// activations to four bits with a fixed scale; here a scale is computed for each step of a row.
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
+    pub(super) fn scale(&self, name: &str) -> Result<Option<f32>> {
+        Ok(self.scales(name, 1)?.map(|scales| scales[0]))
+    }
+
+    /// As [`Self::scale`], of `count` matrices.
+    pub(super) fn scales(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
         self.bound.borrow_mut().insert(format!("{name}.input_scale"));
-        self.factor(&format!("{name}.scale"))
+        self.factors(&format!("{name}.scale"), count)
+    }
+
+    /// Some numbers, all finite, where the file has them.
+    fn factors(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        self.finite(name, count).map(Some)
     }
 
     /// One number, finite, where the file has it.
     fn factor(&self, name: &str) -> Result<Option<f32>> {
-        if !self.has(name) {
-            return Ok(None);
-        }
-        let factor = self.vector(name, 1)?[0];
-        if !factor.is_finite() {
-            return Err(Error::Tensor {
-                tensor: name.into(),
-                what: format!("expected a finite factor, found {factor}"),
-            });
-        }
-        Ok(Some(factor))
+        Ok(self.factors(name, 1)?.map(|factors| factors[0]))
     }
 
     /// A tensor that the file may have and that no logit depends on.
@@ -389,36 +416,60 @@ impl Binder<'_> {
         self.bound.borrow_mut().insert(name.into());
     }
 
+    /// A vector whose values are all finite.
+    pub(super) fn finite(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let values = self.vector(name, len)?;
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(value) => Err(Error::Tensor {
+                tensor: name.into(),
+                what: format!("expected finite factors, found {value}"),
+            }),
+        }
+    }
+
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let values = vector(self.file, name, len)?;
+        self.vectors(name, 1, len)
+    }
+
+    /// `count` vectors, one after the other.
+    pub(super) fn vectors(&self, name: &str, count: usize, len: usize) -> Result<Vec<f32>> {
+        let values = vectors(self.file, name, count, len)?;
         let bytes = size_of_val(values.as_slice()) as u64;
         self.vector_bytes
             .set(self.vector_bytes.get().saturating_add(bytes));
         self.bound.borrow_mut().insert(name.into());
+        self.matrices.vector(name);
         Ok(values)
     }
 
     fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
-        self.matrix_as(name, (n, k), |info| self.matrices.matrix(info))
+        self.matrices(name, Role::Dense, (1, n, k))
     }
 
     /// A matrix of which rows are looked up and nothing is multiplied.
     pub(super) fn table(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
-        self.matrix_as(name, (n, k), |info| self.matrices.table(info))
+        self.matrices(name, Role::Table, (1, n, k))
     }
 
-    fn matrix_as(
+    /// The rows of `count` matrices of n x k.
+    pub(super) fn matrices(
         &self,
         name: &str,
-        (n, k): (usize, usize),
-        make: impl Fn(&TensorInfo) -> Result<PackedMatrix>,
+        role: Role,
+        (count, n, k): (usize, usize, usize),
     ) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
-        if !info.is_matrix(n, k) {
-            return Err(shape(name, &format!("[{k}, {n}]"), info));
+        if !info.is_stack(count, n, k) {
+            let expected = match role {
+                Role::Dense | Role::Table => format!("[{k}, {n}]"),
+                Role::Experts => format!("[{k}, {n}, {count}]"),
+            };
+            return Err(shape(name, &expected, info));
         }
         self.bound.borrow_mut().insert(name.into());
-        let matrix = make(info).map_err(|e| in_tensor(name, e))?;
+        let matrix = self.matrices.matrix(info, role);
+        let matrix = matrix.map_err(|error| in_tensor(name, error))?;
         self.advance(info.bytes);
         Ok(matrix)
     }
@@ -426,6 +477,11 @@ impl Binder<'_> {
 
 /// A vector of `len` values as f32.
 pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
+    vectors(file, name, 1, len)
+}
+
+/// `count` vectors of `len` values, one after the other.
+fn vectors(file: &ModelFile, name: &str, count: usize, len: usize) -> Result<Vec<f32>> {
     let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
@@ -434,10 +490,14 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
             what,
         });
     }
-    if info.row_len() != len || info.n_rows() != 1 {
-        return Err(shape(name, &format!("[{len}]"), info));
+    if !info.is_matrix(count, len) {
+        let expected = match count {
+            1 => format!("[{len}]"),
+            _ => format!("[{len}, {count}]"),
+        };
+        return Err(shape(name, &expected, info));
     }
-    let mut out = vec![0.0; len];
+    let mut out = vec![0.0; info.n_elements()];
     quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }

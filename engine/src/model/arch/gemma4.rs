@@ -1,10 +1,10 @@
 //! Gemma 4: local and full layers with heads of their own sizes and rotations, normed values, last layers that read the keys
-//! and values of others, embeddings per layer.
+//! and values of others, embeddings per layer, experts beside a dense part.
 
 use crate::gguf::ModelFile;
 use crate::kernels::{Activation, MAX_HEAD_DIM, RopeKind};
 use crate::model::config::{Config, Keys, LayerConfig, MAX_WIDTH, PartNorms, last_of_period_is_global};
-use crate::model::ffn::GatedConfig;
+use crate::model::ffn::{DenseAndExpertsConfig, ExpertsConfig, FfnConfig, GatedConfig};
 use crate::model::mixer::{AttentionConfig, QkNorm, Window};
 use crate::model::per_layer::PerLayerConfig;
 use crate::model::rope::{Rope, Scaling, factors};
@@ -30,16 +30,36 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     config.ropes = ropes(keys, file, (full_dim, kind.head_dim_k), local.contains(&false))?;
     share(keys, &mut attention, &local)?;
     config.per_layer = PerLayerConfig::read(keys, attention.len())?;
-    let mut ffn = GatedConfig::read(keys)?;
-    ffn.iter_mut()
-        .for_each(|layer| layer.activation = Activation::Gelu);
-    config.layers = LayerConfig::of(attention, ffn);
+    config.layers = LayerConfig::of(attention, ffns(keys, file)?);
     for layer in &mut config.layers {
         layer.mixer_norms = PartNorms::around("attn_norm", "post_attention_norm");
         layer.ffn_norms = PartNorms::around("ffn_norm", "post_ffw_norm");
         layer.output_scale = true;
     }
     Ok(config)
+}
+
+/// Gated ones; with experts beside them in layers that have a router.
+fn ffns(keys: &Keys<'_>, file: &ModelFile) -> Result<Vec<FfnConfig>> {
+    let mut dense = GatedConfig::read(keys)?;
+    dense
+        .iter_mut()
+        .for_each(|layer| layer.activation = Activation::Gelu);
+    let routed = |i: usize| file.tensor(&format!("blk.{i}.ffn_gate_inp.weight")).is_some();
+    if !(0..dense.len()).any(routed) {
+        return Ok(dense.into_iter().map(FfnConfig::from).collect());
+    }
+    const WIDTH: &str = "expert_feed_forward_length";
+    let widths = keys.per_layer(WIDTH)?.ok_or_else(|| keys.missing(WIDTH))?;
+    let experts = ExpertsConfig::read(keys, &widths)?;
+    let layer = |(i, (dense, mut experts)): (usize, (GatedConfig, ExpertsConfig))| {
+        experts.activation = Activation::Gelu;
+        match routed(i) {
+            true => DenseAndExpertsConfig { dense, experts }.into(),
+            false => dense.into(),
+        }
+    };
+    Ok(dense.into_iter().zip(experts).enumerate().map(layer).collect())
 }
 
 fn logit_cap(keys: &Keys<'_>) -> Result<Option<f32>> {

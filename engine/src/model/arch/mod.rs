@@ -7,6 +7,7 @@ mod gemma4;
 mod llama;
 mod phi3;
 mod qwen;
+mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -30,6 +31,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "qwen3",
         configure: qwen::configure_qwen3,
+    },
+    Family {
+        name: "qwen3moe",
+        configure: qwen3moe::configure,
     },
     Family {
         name: "gemma3",

@@ -1,9 +1,17 @@
 //! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its weights,
 //! its buffers and its forward pass; here each has one line per question that the model asks.
 
+mod dense_and_experts;
+mod experts;
 mod gated;
+mod plain;
+mod router;
 
+pub use dense_and_experts::DenseAndExpertsConfig;
+pub use experts::{ExpertsConfig, Presence, SharedConfig};
 pub use gated::GatedConfig;
+pub use plain::PlainConfig;
+pub use router::Gating;
 
 use super::config::Config;
 use super::ops::Run;
@@ -20,14 +28,74 @@ pub enum FfnConfig {
     None,
     /// A gate times an up projection, then down.
     Gated(GatedConfig),
+    /// An up projection, then down.
+    Plain(PlainConfig),
+    /// Some of many gated or plain ones, for each token others.
+    Experts(ExpertsConfig),
+    /// A gated one and experts beside it.
+    DenseAndExperts(DenseAndExpertsConfig),
+}
+
+impl From<GatedConfig> for FfnConfig {
+    fn from(config: GatedConfig) -> Self {
+        FfnConfig::Gated(config)
+    }
+}
+
+impl From<PlainConfig> for FfnConfig {
+    fn from(config: PlainConfig) -> Self {
+        FfnConfig::Plain(config)
+    }
+}
+
+impl From<ExpertsConfig> for FfnConfig {
+    fn from(config: ExpertsConfig) -> Self {
+        FfnConfig::Experts(config)
+    }
+}
+
+impl From<DenseAndExpertsConfig> for FfnConfig {
+    fn from(config: DenseAndExpertsConfig) -> Self {
+        FfnConfig::DenseAndExperts(config)
+    }
 }
 
 impl FfnConfig {
-    /// The widest rows that its matrices multiply with, beside the residual stream's.
+    /// The widest rows of a pass that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
         match self {
             FfnConfig::None => 0,
             FfnConfig::Gated(config) => config.n_ff,
+            FfnConfig::Plain(config) => config.n_ff,
+            FfnConfig::Experts(config) => config.inner_width(),
+            FfnConfig::DenseAndExperts(config) => config.dense.n_ff.max(config.experts.inner_width()),
+        }
+    }
+
+    /// Where its matrices multiply with more rows than the `m` of a pass: how many, and the widest of them.
+    pub(super) fn more_rows(&self, config: &Config, m: usize) -> (usize, usize) {
+        match self {
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => (0, 0),
+            FfnConfig::Experts(own) => own.more_rows(config.n_embd, m),
+            FfnConfig::DenseAndExperts(own) => own.experts.more_rows(config.n_embd, m),
+        }
+    }
+
+    /// What of it is gated.
+    fn gated(&self) -> Option<&GatedConfig> {
+        match self {
+            FfnConfig::Gated(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => Some(&config.dense),
+            FfnConfig::None | FfnConfig::Plain(_) | FfnConfig::Experts(_) => None,
+        }
+    }
+
+    /// What of it is experts.
+    fn experts(&self) -> Option<&ExpertsConfig> {
+        match self {
+            FfnConfig::Experts(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => Some(&config.experts),
+            FfnConfig::None | FfnConfig::Plain(_) | FfnConfig::Gated(_) => None,
         }
     }
 }
@@ -37,6 +105,9 @@ impl FfnConfig {
 pub(crate) enum Ffn {
     None,
     Gated(gated::Gated),
+    Plain(plain::Plain),
+    Experts(experts::Experts),
+    DenseAndExperts(Box<dense_and_experts::DenseAndExperts>),
 }
 
 impl Ffn {
@@ -45,6 +116,12 @@ impl Ffn {
         match &config.layers[i].ffn {
             FfnConfig::None => Ok(Ffn::None),
             FfnConfig::Gated(own) => gated::Gated::bind(binder, config, own, i).map(Ffn::Gated),
+            FfnConfig::Plain(own) => plain::Plain::bind(binder, config, own, i).map(Ffn::Plain),
+            FfnConfig::Experts(own) => experts::Experts::bind(binder, config, own, i).map(Ffn::Experts),
+            FfnConfig::DenseAndExperts(own) => {
+                let part = dense_and_experts::DenseAndExperts::bind(binder, config, own, i)?;
+                Ok(Ffn::DenseAndExperts(Box::new(part)))
+            }
         }
     }
 
@@ -52,6 +129,9 @@ impl Ffn {
         match self {
             Ffn::None => Vec::new(),
             Ffn::Gated(gated) => gated.linears(),
+            Ffn::Plain(plain) => plain.linears(),
+            Ffn::Experts(experts) => experts.linears(),
+            Ffn::DenseAndExperts(part) => part.linears(),
         }
     }
 
@@ -64,13 +144,22 @@ impl Ffn {
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
-        (_x, h): (&[f32], &[f32]),
+        (x, h): (&[f32], &[f32]),
         out: &mut [f32],
         buffers: &mut FfnBuffers,
     ) -> Result<()> {
         match self {
             Ffn::None => Ok(()),
             Ffn::Gated(gated) => gated.forward(run, h, out, &mut buffers.gated),
+            Ffn::Plain(plain) => plain.forward(run, h, out, &mut buffers.plain),
+            Ffn::Experts(experts) => experts.forward(run, h, out, &mut buffers.experts),
+            Ffn::DenseAndExperts(part) => part.forward(
+                run,
+                (x, h),
+                out,
+                (&mut buffers.gated, &mut buffers.experts),
+                &mut buffers.dense_and_experts,
+            ),
         }
     }
 }
@@ -79,16 +168,30 @@ impl Ffn {
 #[derive(Debug)]
 pub(super) struct FfnBuffers {
     gated: gated::GatedBuffers,
+    plain: plain::PlainBuffers,
+    experts: experts::ExpertsBuffers,
+    dense_and_experts: dense_and_experts::DenseAndExpertsBuffers,
 }
 
 impl FfnBuffers {
     pub(super) fn make(config: &Config, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
-        let gated = config.layers.iter().filter_map(|layer| match &layer.ffn {
-            FfnConfig::Gated(config) => Some(config),
-            FfnConfig::None => None,
+        let layers = || config.layers.iter().map(|layer| &layer.ffn);
+        let plain = layers().filter_map(|ffn| match ffn {
+            FfnConfig::Plain(config) => Some(config),
+            _ => None,
         });
+        let both = layers().any(|ffn| matches!(ffn, FfnConfig::DenseAndExperts(_)));
+        let experts = layers().filter_map(FfnConfig::experts);
         Ok(FfnBuffers {
-            gated: gated::GatedBuffers::make(gated, sizes, buffers)?,
+            gated: gated::GatedBuffers::make(layers().filter_map(FfnConfig::gated), sizes, buffers)?,
+            plain: plain::PlainBuffers::make(plain, sizes, buffers)?,
+            experts: experts::ExpertsBuffers::make(experts, config.n_embd, sizes, buffers)?,
+            dense_and_experts: dense_and_experts::DenseAndExpertsBuffers::make(
+                both,
+                config.n_embd,
+                sizes,
+                buffers,
+            )?,
         })
     }
 }
