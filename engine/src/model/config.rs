@@ -190,7 +190,6 @@ impl Config {
     }
 
     /// As [`Self::common`], with layer norms over the residual stream.
-    #[allow(dead_code)]
     pub(crate) fn with_layer_norm(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
         let norm_eps = keys.epsilon("attention.layer_norm_epsilon")?;
         Self::with_norm(keys, file, NormKind::Layer, norm_eps)
@@ -360,7 +359,6 @@ impl Keys<'_> {
     }
 
     /// A factor, finite; 1 where the key is missing or 0.
-    #[allow(dead_code)]
     pub(crate) fn factor(&self, key: &str) -> Result<f32> {
         match self.opt_f32(key)?.unwrap_or(1.0) {
             0.0 => Ok(1.0),
@@ -370,7 +368,6 @@ impl Keys<'_> {
     }
 
     /// A size that may be 0 or missing, at most `most`.
-    #[allow(dead_code)]
     pub(crate) fn opt_size(&self, key: &str, most: u32) -> Result<usize> {
         match self.opt_u32(key)?.unwrap_or(0) {
             v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),

@@ -346,6 +346,16 @@ impl Binder<'_> {
         })
     }
 
+    /// As [`Self::linear`] for families that add no bias though files have one ([`super::unused`] knows of it).
+    pub(super) fn linear_without_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), n, k)?;
+        Ok(Linear {
+            weight,
+            scale: self.scale(name)?,
+            bias: None,
+        })
+    }
+
     /// One tensor that holds several matrices, one after the other in rows: views of it.
     pub(super) fn fused<const N: usize>(
         &self,

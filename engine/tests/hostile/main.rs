@@ -4,9 +4,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod contexts;
-#[path = "../support/gemma4.rs"]
-#[allow(dead_code)]
-mod gemma4;
+mod families;
 mod hyperparameters;
 #[path = "../support/load.rs"]
 mod load;

@@ -3,10 +3,12 @@
 use twinfer_engine::gguf::{Array, Value};
 use twinfer_engine::quant::GgmlType;
 
-use crate::gemma4::{LOCAL, file};
 use crate::small::Small;
 
 const MAX: Value = Value::U32(u32::MAX);
+
+/// Which of the model's layers are local. The last two read the keys and values of layers 1 and 2.
+const LOCAL: [bool; 5] = [true, true, false, true, false];
 
 fn u(value: u32) -> Value {
     Value::U32(value)
@@ -17,7 +19,7 @@ fn flags(values: &[bool]) -> Value {
 }
 
 fn base() -> Small {
-    Small::parse(file())
+    Small::read("gemma4")
 }
 
 #[test]
@@ -29,6 +31,9 @@ fn what_it_requires_is_named() {
         ".attention.value_length_swa",
         ".attention.sliding_window",
         ".attention.sliding_window_pattern",
+        ".expert_feed_forward_length",
+        ".expert_count",
+        ".expert_used_count",
     ] {
         let part = format!("{}` is missing", &key[1..]);
         base()
@@ -72,8 +77,8 @@ fn hyperparameters_out_of_range() {
         refused(key, &[u(0), u(513), MAX, Value::F32(8.0)]);
     }
     refused(".attention.sliding_window", &[u(0), Value::F32(4.0)]);
-    refused(".rope.dimension_count", &[u(0), u(7), u(18), MAX]);
-    refused(".rope.dimension_count_swa", &[u(0), u(3), u(10), MAX]);
+    refused(".rope.dimension_count", &[u(0), u(7), u(34), MAX]);
+    refused(".rope.dimension_count_swa", &[u(0), u(3), u(18), MAX]);
     let no_number = [f32::NAN, f32::INFINITY, -1.0].map(Value::F32);
     refused(".rope.freq_base_swa", &no_number);
     refused(".rope.freq_base_swa", &[Value::F32(0.0)]);
@@ -90,7 +95,7 @@ fn hyperparameters_out_of_range() {
 #[test]
 fn tensors_of_other_shapes() {
     let float = GgmlType::F32;
-    let cases: [(&str, Small, &str); 8] = [
+    let cases: [(&str, Small, &str); 11] = [
         (
             "no embeddings per layer, whose tensors are there",
             base().set(".embedding_length_per_layer_input", u(0)),
@@ -103,7 +108,7 @@ fn tensors_of_other_shapes() {
         ),
         (
             "too few rows of embeddings per layer",
-            base().reshape("per_layer_token_embd.weight", float, &[40, 7]),
+            base().reshape("per_layer_token_embd.weight", float, &[40, 47]),
             "per_layer_token_embd.weight",
         ),
         (
@@ -113,7 +118,7 @@ fn tensors_of_other_shapes() {
         ),
         (
             "factors of half of the head",
-            base().reshape("rope_freqs.weight", float, &[4]),
+            base().reshape("rope_freqs.weight", float, &[8]),
             "rope_freqs.weight",
         ),
         (
@@ -131,6 +136,21 @@ fn tensors_of_other_shapes() {
             base().without_tensor("blk.2.attn_k.weight"),
             "blk.2.attn_k.weight",
         ),
+        (
+            "no scale of what a router reads",
+            base().without_tensor("blk.1.ffn_gate_inp.scale"),
+            "blk.1.ffn_gate_inp.scale",
+        ),
+        (
+            "a scale of what a router reads that is no number",
+            base().change("blk.1.ffn_gate_inp.scale", |_, _| f32::INFINITY),
+            "blk.1.ffn_gate_inp.scale",
+        ),
+        (
+            "experts without a norm of their own",
+            base().without_tensor("blk.4.pre_ffw_norm_2.weight"),
+            "blk.4.pre_ffw_norm_2.weight",
+        ),
     ];
     for (what, small, part) in cases {
         small.refused(what, part);
@@ -138,8 +158,8 @@ fn tensors_of_other_shapes() {
     // What would make keys and values that nobody reads changes nothing.
     let logits = base().accepted("gemma4");
     let with = base()
-        .add_tensor("blk.3.attn_k.weight", &[32, 8], &[f32::NAN; 256])
-        .add_tensor("blk.3.attn_k_norm.weight", &[8], &[f32::NAN; 8]);
+        .add_tensor("blk.3.attn_k.weight", &[32, 32], &[f32::NAN; 1024])
+        .add_tensor("blk.3.attn_k_norm.weight", &[16], &[f32::NAN; 16]);
     assert_eq!(with.accepted("with keys that nobody reads"), logits);
     let optional = base().without_tensor("blk.1.layer_output_scale.weight");
     assert_ne!(optional.accepted("without the factor of a layer"), logits);

@@ -27,10 +27,7 @@ impl Small {
             "{}/../tests/oracle/vectors/{name}.gguf",
             env!("CARGO_MANIFEST_DIR")
         );
-        Self::parse(std::fs::read(path).expect("tests/oracle/vectors is part of the project"))
-    }
-
-    pub(crate) fn parse(bytes: Vec<u8>) -> Self {
+        let bytes = std::fs::read(path).expect("tests/oracle/vectors is part of the project");
         let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes)]).unwrap();
         let tensors = file.tensors().map(|tensor| {
             let spec = TensorSpec {

@@ -49,7 +49,7 @@ impl DenseAndExperts {
         let name = |suffix: &str| format!("blk.{i}.{suffix}");
         let norm = |suffix: &str| binder.norm(&name(suffix), config);
         let factor = 1.0 / (config.n_embd as f32).sqrt();
-        let mut scale = binder.vector(&name("ffn_gate_inp.scale"), config.n_embd)?;
+        let mut scale = binder.finite(&name("ffn_gate_inp.scale"), config.n_embd)?;
         scale.iter_mut().for_each(|scale| *scale *= factor);
         Ok(DenseAndExperts {
             dense: Gated::bind(binder, config, &own.dense, i)?,
