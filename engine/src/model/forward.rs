@@ -67,7 +67,9 @@ impl Workspace {
         let inner = |layer: &LayerConfig| layer.mixer.inner_width().max(layer.ffn.inner_width());
         let widest = config.layers.iter().map(inner).fold(n_embd, usize::max);
         let mut multiplied = vec![(m, widest)];
-        multiplied.extend(config.layers.iter().map(|layer| layer.ffn.more_rows(config, m)));
+        for layer in &config.layers {
+            multiplied.extend([layer.mixer.more_rows(m), layer.ffn.more_rows(config, m)]);
+        }
         let mut angles = Vec::new();
         for rope in &config.ropes {
             let half = rope.n_rot() / 2;

@@ -6,9 +6,11 @@
 
 mod attend;
 mod attention;
+mod mla;
 mod temperature;
 
 pub use attention::{AttentionConfig, QkNorm, Window};
+pub use mla::MlaConfig;
 pub use temperature::Temperature;
 
 use std::ops::Range;
@@ -28,6 +30,8 @@ pub enum MixerConfig {
     None,
     /// Softmax attention over keys and values of the positions before.
     Attention(AttentionConfig),
+    /// The same over latent vectors, or over keys and values that are made of them.
+    Mla(MlaConfig),
 }
 
 impl MixerConfig {
@@ -36,6 +40,7 @@ impl MixerConfig {
         match self {
             MixerConfig::None => CacheKind::None,
             MixerConfig::Attention(config) => config.cache_kind(),
+            MixerConfig::Mla(config) => config.cache_kind(),
         }
     }
 
@@ -44,6 +49,15 @@ impl MixerConfig {
         match self {
             MixerConfig::None => 0,
             MixerConfig::Attention(config) => config.inner_width(),
+            MixerConfig::Mla(config) => config.inner_width(),
+        }
+    }
+
+    /// Where its matrices multiply with more rows than the `m` of a pass: how many, and the widest of them.
+    pub(super) fn more_rows(&self, m: usize) -> (usize, usize) {
+        match self {
+            MixerConfig::None | MixerConfig::Attention(_) => (0, 0),
+            MixerConfig::Mla(config) => config.more_rows(m),
         }
     }
 
@@ -52,13 +66,15 @@ impl MixerConfig {
         match self {
             MixerConfig::None => None,
             MixerConfig::Attention(config) => Some((config.rope?, config.head_dim_k)),
+            MixerConfig::Mla(config) => Some((config.attention.rope?, config.rotated)),
         }
     }
 
-    /// Its configuration where it is attention.
+    /// What it does with the keys and values of the cache, where it keeps some.
     pub fn attention(&self) -> Option<&AttentionConfig> {
         match self {
             MixerConfig::Attention(config) => Some(config),
+            MixerConfig::Mla(config) => Some(&config.attention),
             MixerConfig::None => None,
         }
     }
@@ -69,6 +85,7 @@ impl MixerConfig {
 pub(crate) enum Mixer {
     None,
     Attention(attention::Attention),
+    Mla(mla::Mla),
 }
 
 impl Mixer {
@@ -79,6 +96,7 @@ impl Mixer {
             MixerConfig::Attention(own) => {
                 attention::Attention::bind(binder, config, own, i).map(Mixer::Attention)
             }
+            MixerConfig::Mla(own) => mla::Mla::bind(binder, config, own, i).map(Mixer::Mla),
         }
     }
 
@@ -86,6 +104,7 @@ impl Mixer {
         match self {
             Mixer::None => Vec::new(),
             Mixer::Attention(attention) => attention.linears(),
+            Mixer::Mla(mla) => mla.linears(),
         }
     }
 
@@ -109,6 +128,9 @@ impl Mixer {
             (Mixer::Attention(attention), LayerCache::Kv(cache)) => {
                 attention.forward(run, x, rows, out, &mut buffers.attention, cache)
             }
+            (Mixer::Mla(mla), LayerCache::Kv(cache)) => {
+                mla.forward(run, x, rows, out, &mut buffers.mla, cache)
+            }
             _ => Err(Error::InvalidInput {
                 what: "a layer's mixer and its cache are of different kinds".into(),
             }),
@@ -120,6 +142,7 @@ impl Mixer {
 #[derive(Debug)]
 pub(super) struct MixerBuffers {
     attention: attention::AttentionBuffers,
+    mla: mla::MlaBuffers,
 }
 
 impl MixerBuffers {
@@ -129,9 +152,17 @@ impl MixerBuffers {
         workers: usize,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let attention = config.layers.iter().filter_map(|layer| layer.mixer.attention());
+        let attention = config.layers.iter().filter_map(|layer| match &layer.mixer {
+            MixerConfig::Attention(config) => Some(config),
+            _ => None,
+        });
+        let mla = config.layers.iter().filter_map(|layer| match &layer.mixer {
+            MixerConfig::Mla(config) => Some(config),
+            _ => None,
+        });
         Ok(MixerBuffers {
             attention: attention::AttentionBuffers::make(attention, sizes, workers, buffers)?,
+            mla: mla::MlaBuffers::make(mla, sizes, workers, buffers)?,
         })
     }
 }
