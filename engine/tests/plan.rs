@@ -37,8 +37,8 @@ fn beyond_the_plan(model: &Arc<Model>, team: &Team, options: &ContextOptions) ->
 #[test]
 fn a_context_allocates_what_was_planned() {
     let mut compared = 0;
-    // Full attention with grouped heads; windows beside full attention; longrope and fused tensors.
-    for name in ["llama-gqa", "gemma3", "gemma3-pattern", "phi3"] {
+    // Full attention with grouped heads; windows beside full attention; longrope and fused tensors; latent attention.
+    for name in ["llama-gqa", "gemma3", "gemma3-pattern", "phi3", "deepseek2"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/oracle/vectors/{name}.gguf"));
         let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
         let model = Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap());

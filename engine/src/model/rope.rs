@@ -130,13 +130,15 @@ impl Scaling {
             Some(v) => Err(keys.wrong(key, "a positive number", &v.to_string())),
         };
         const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+        /// Far beyond any model's.
+        const MOST_LOG_MULTIPLIER: f32 = 1000.0;
         let log_multiplier = match yarn_keys.log_multiplier {
             None => 0.0,
             Some(_) => keys.opt_f32(LOG_MULTIPLIER)?.unwrap_or(0.0),
         };
-        if !(log_multiplier.is_finite() && log_multiplier >= 0.0) {
-            let expected = "a number that is not negative";
-            return Err(keys.wrong(LOG_MULTIPLIER, expected, &log_multiplier.to_string()));
+        if !(0.0..=MOST_LOG_MULTIPLIER).contains(&log_multiplier) {
+            let expected = format!("0 to {MOST_LOG_MULTIPLIER}");
+            return Err(keys.wrong(LOG_MULTIPLIER, &expected, &log_multiplier.to_string()));
         }
         let (log_multiplier, multipliers) = match yarn_keys.log_multiplier {
             Some(LogMultiplier::Divides) if log_multiplier > 0.0 => {

@@ -61,6 +61,7 @@ impl MlaConfig {
         q_rank: Option<usize>,
         score_factor: f64,
     ) -> Result<Vec<Self>> {
+        const HEADS: &str = "attention.head_count";
         const KV_HEADS: &str = "attention.head_count_kv";
         const KEY: &str = "attention.key_length";
         const VALUE: &str = "attention.value_length";
@@ -83,6 +84,7 @@ impl MlaConfig {
                 None => (attention.n_heads, (cached_k, cached_v)),
             };
             let key_name = if absorbed.is_some() { OWN_KEY } else { KEY };
+            keys.in_range(HEADS, attention.n_heads, MAX_WIDTH as usize / (key + value))?;
             if key <= rotated {
                 let expected = format!("more than rope.dimension_count, {rotated}");
                 return Err(keys.wrong(key_name, &expected, &key.to_string()));
