@@ -2,15 +2,22 @@
 //! keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
 //!
 //! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some; `temperature` a
-//! factor of queries that some of them share.
+//! factor of queries that some of them share; `conv` the short convolution that several mixers begin with.
 
 mod attend;
 mod attention;
+mod conv;
+mod delta_net;
+mod mamba2;
 mod mla;
+mod short_conv;
 mod temperature;
 
 pub use attention::{AttentionConfig, QkNorm, Window};
+pub use delta_net::DeltaNetConfig;
+pub use mamba2::Mamba2Config;
 pub use mla::MlaConfig;
+pub use short_conv::ShortConvConfig;
 pub use temperature::Temperature;
 
 use std::ops::Range;
@@ -32,6 +39,18 @@ pub enum MixerConfig {
     Attention(AttentionConfig),
     /// The same over latent vectors, or over keys and values that are made of them.
     Mla(MlaConfig),
+    /// The gated delta rule.
+    DeltaNet(DeltaNetConfig),
+    /// A gated convolution over a few positions.
+    ShortConv(ShortConvConfig),
+    /// A selective state space.
+    Mamba2(Mamba2Config),
+}
+
+impl From<AttentionConfig> for MixerConfig {
+    fn from(config: AttentionConfig) -> Self {
+        MixerConfig::Attention(config)
+    }
 }
 
 impl MixerConfig {
@@ -41,6 +60,9 @@ impl MixerConfig {
             MixerConfig::None => CacheKind::None,
             MixerConfig::Attention(config) => config.cache_kind(),
             MixerConfig::Mla(config) => config.cache_kind(),
+            MixerConfig::DeltaNet(config) => config.cache_kind(),
+            MixerConfig::ShortConv(config) => config.cache_kind(),
+            MixerConfig::Mamba2(config) => config.cache_kind(),
         }
     }
 
@@ -50,23 +72,26 @@ impl MixerConfig {
             MixerConfig::None => 0,
             MixerConfig::Attention(config) => config.inner_width(),
             MixerConfig::Mla(config) => config.inner_width(),
+            MixerConfig::DeltaNet(config) => config.inner_width(),
+            MixerConfig::ShortConv(config) => config.inner_width(),
+            MixerConfig::Mamba2(config) => config.inner_width(),
         }
     }
 
     /// Where its matrices multiply with more rows than the `m` of a pass: how many, and the widest of them.
     pub(super) fn more_rows(&self, m: usize) -> (usize, usize) {
         match self {
-            MixerConfig::None | MixerConfig::Attention(_) => (0, 0),
             MixerConfig::Mla(config) => config.more_rows(m),
+            _ => (0, 0),
         }
     }
 
     /// The rotation that it names, by index, and the width of the heads that are rotated.
     pub(super) fn rotates(&self) -> Option<(usize, usize)> {
         match self {
-            MixerConfig::None => None,
             MixerConfig::Attention(config) => Some((config.rope?, config.head_dim_k)),
             MixerConfig::Mla(config) => Some((config.attention.rope?, config.rotated)),
+            _ => None,
         }
     }
 
@@ -75,7 +100,7 @@ impl MixerConfig {
         match self {
             MixerConfig::Attention(config) => Some(config),
             MixerConfig::Mla(config) => Some(&config.attention),
-            MixerConfig::None => None,
+            _ => None,
         }
     }
 }
@@ -86,6 +111,9 @@ pub(crate) enum Mixer {
     None,
     Attention(attention::Attention),
     Mla(mla::Mla),
+    DeltaNet(delta_net::DeltaNet),
+    ShortConv(short_conv::ShortConv),
+    Mamba2(mamba2::Mamba2),
 }
 
 impl Mixer {
@@ -97,6 +125,13 @@ impl Mixer {
                 attention::Attention::bind(binder, config, own, i).map(Mixer::Attention)
             }
             MixerConfig::Mla(own) => mla::Mla::bind(binder, config, own, i).map(Mixer::Mla),
+            MixerConfig::DeltaNet(own) => {
+                delta_net::DeltaNet::bind(binder, config, own, i).map(Mixer::DeltaNet)
+            }
+            MixerConfig::ShortConv(own) => {
+                short_conv::ShortConv::bind(binder, config, own, i).map(Mixer::ShortConv)
+            }
+            MixerConfig::Mamba2(own) => mamba2::Mamba2::bind(binder, config, own, i).map(Mixer::Mamba2),
         }
     }
 
@@ -105,6 +140,9 @@ impl Mixer {
             Mixer::None => Vec::new(),
             Mixer::Attention(attention) => attention.linears(),
             Mixer::Mla(mla) => mla.linears(),
+            Mixer::DeltaNet(net) => net.linears(),
+            Mixer::ShortConv(conv) => conv.linears(),
+            Mixer::Mamba2(mamba) => mamba.linears(),
         }
     }
 
@@ -131,6 +169,15 @@ impl Mixer {
             (Mixer::Mla(mla), LayerCache::Kv(cache)) => {
                 mla.forward(run, x, rows, out, &mut buffers.mla, cache)
             }
+            (Mixer::DeltaNet(net), LayerCache::State(cache)) => {
+                net.forward(run, x, rows, out, &mut buffers.delta_net, cache)
+            }
+            (Mixer::ShortConv(conv), LayerCache::State(cache)) => {
+                conv.forward(run, x, rows, out, &mut buffers.short_conv, cache)
+            }
+            (Mixer::Mamba2(mamba), LayerCache::State(cache)) => {
+                mamba.forward(run, x, rows, out, &mut buffers.mamba2, cache)
+            }
             _ => Err(Error::InvalidInput {
                 what: "a layer's mixer and its cache are of different kinds".into(),
             }),
@@ -143,6 +190,9 @@ impl Mixer {
 pub(super) struct MixerBuffers {
     attention: attention::AttentionBuffers,
     mla: mla::MlaBuffers,
+    delta_net: delta_net::DeltaNetBuffers,
+    short_conv: short_conv::ShortConvBuffers,
+    mamba2: mamba2::Mamba2Buffers,
 }
 
 impl MixerBuffers {
@@ -152,17 +202,20 @@ impl MixerBuffers {
         workers: usize,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let attention = config.layers.iter().filter_map(|layer| match &layer.mixer {
-            MixerConfig::Attention(config) => Some(config),
-            _ => None,
-        });
-        let mla = config.layers.iter().filter_map(|layer| match &layer.mixer {
-            MixerConfig::Mla(config) => Some(config),
-            _ => None,
-        });
+        macro_rules! layers {
+            ($kind:ident) => {
+                config.layers.iter().filter_map(|layer| match &layer.mixer {
+                    MixerConfig::$kind(config) => Some(config),
+                    _ => None,
+                })
+            };
+        }
         Ok(MixerBuffers {
-            attention: attention::AttentionBuffers::make(attention, sizes, workers, buffers)?,
-            mla: mla::MlaBuffers::make(mla, sizes, workers, buffers)?,
+            attention: attention::AttentionBuffers::make(layers!(Attention), sizes, workers, buffers)?,
+            mla: mla::MlaBuffers::make(layers!(Mla), sizes, workers, buffers)?,
+            delta_net: delta_net::DeltaNetBuffers::make(layers!(DeltaNet), sizes, buffers)?,
+            short_conv: short_conv::ShortConvBuffers::make(layers!(ShortConv), sizes, buffers)?,
+            mamba2: mamba2::Mamba2Buffers::make(layers!(Mamba2), sizes, buffers)?,
         })
     }
 }
