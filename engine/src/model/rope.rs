@@ -57,11 +57,11 @@ pub(crate) struct Scaling {
     yarn: bool,
     original_context: usize,
     attention_factor: f64,
-    /// Turns over the original context: pairs with as many as the first or more keep their frequency, those with as many as
-    /// the second or less are interpolated.
+    /// Turns over the original context: pairs with as many as the first or more keep their frequency, those with as
+    /// many as the second or less are interpolated.
     betas: (f64, f64),
-    /// YaRN's magnitude grows with the logarithm of the factor as the first of them says, and is divided by what it would be
-    /// with the second.
+    /// YaRN's magnitude grows with the logarithm of the factor as the first of them says, and is divided by what it
+    /// would be with the second.
     multipliers: (f64, f64),
     log_multiplier: f64,
 }
@@ -183,8 +183,8 @@ impl Scaling {
         1.0 + 0.1 * multiplier * math::ln(self.factor)
     }
 
-    /// What scores are multiplied with besides where [`LogMultiplier::OfScores`] holds: the square of how much the magnitude
-    /// would be and of how much the multiplier adds.
+    /// What scores are multiplied with besides where [`LogMultiplier::OfScores`] holds: the square of how much the
+    /// magnitude would be and of how much the multiplier adds.
     pub(crate) fn score_factor(&self) -> f64 {
         let magnitude = match self.yarn {
             true => self.magnitude(),
@@ -315,9 +315,10 @@ impl Rope {
         })
     }
 
-    /// The same for a text, where pairs are shared out between axes of positions (interleaved M-RoPE): of three axes, which are
-    /// equal in a text, each has every third pair as long as `rope.dimension_sections` has some for it; what is left goes to a
-    /// fourth axis, on which a text stands at 0, so that those pairs do not turn. The key is required.
+    /// The same for a text, where pairs are shared out between axes of positions (interleaved M-RoPE): of three axes,
+    /// which are equal in a text, each has every third pair as long as `rope.dimension_sections` has some for it; what
+    /// is left goes to a fourth axis, on which a text stands at 0, so that those pairs do not turn. The key is
+    /// required.
     pub(crate) fn in_sections(mut self, keys: &Keys<'_>) -> Result<Self> {
         const KEY: &str = "rope.dimension_sections";
         let name = format!("{}.{KEY}", keys.arch);
@@ -386,8 +387,8 @@ fn check_n_rot(keys: &Keys<'_>, n_rot: usize) -> Result<()> {
     Ok(())
 }
 
-/// YaRN's ramp in pair indices: up to the first a pair turns `fast` times or more over the original context, from the second
-/// on `slow` times or less.
+/// YaRN's ramp in pair indices: up to the first a pair turns `fast` times or more over the original context, from the
+/// second on `slow` times or less.
 fn correction_range(d: f64, base: f64, original_context: f64, (fast, slow): (f64, f64)) -> (f64, f64) {
     let pair = |turns: f64| {
         d * math::ln(original_context / (turns * 2.0 * std::f64::consts::PI)) / (2.0 * math::ln(base))

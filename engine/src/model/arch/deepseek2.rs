@@ -1,5 +1,6 @@
-//! deepseek2 (DeepSeek V2, V3 and R1, Kimi K2, GLM-4.7-Flash, Mistral Large 3): latent attention, some dense layers, then
-//! experts with a shared one. Older files keep the matrix that makes keys and values of latent vectors in one piece.
+//! deepseek2 (DeepSeek V2, V3 and R1, Kimi K2, GLM-4.7-Flash, Mistral Large 3): latent attention, some dense layers,
+//! then experts with a shared one. Older files keep the matrix that makes keys and values of latent vectors in one
+//! piece.
 //!
 //! Sources: DeepSeek-V2 and V3 technical reports (arXiv 2405.04434, 2412.19437), and llama.cpp for what the keys mean.
 
@@ -11,8 +12,8 @@ use crate::model::ffn::{ExpertsConfig, FfnConfig, GatedConfig, Gating, Presence,
 use crate::model::mixer::{MixerConfig, MlaConfig, Temperature};
 use crate::model::rope::{LogMultiplier, Rope, Scaling, YarnKeys};
 
-/// Models whose files say nothing of how their router works are known by depth and vocabulary: GLM-4.7-Flash, with and without
-/// the layer that predicts a token further ahead.
+/// Models whose files say nothing of how their router works are known by depth and vocabulary: GLM-4.7-Flash, with and
+/// without the layer that predicts a token further ahead.
 const SIGMOID: ([usize; 2], usize) = ([47, 48], 154_880);
 
 /// Models that make queries of the residual stream, whatever their files say, by depth: V2-Lite and others of its kind.

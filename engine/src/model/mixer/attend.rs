@@ -360,8 +360,8 @@ impl Attend<'_> {
         }
     }
 
-    /// Some rows of a sequence, their queries of a set of heads over the blocks of span `s`, added to `sum`. False if a query that
-    /// has to be quantized is not finite.
+    /// Some rows of a sequence, their queries of a set of heads over the blocks of span `s`, added to `sum`. False if a
+    /// query that has to be quantized is not finite.
     fn span(
         &self,
         cache: &KvCache,

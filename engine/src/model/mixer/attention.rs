@@ -192,8 +192,8 @@ impl AttentionConfig {
         self.n_heads / self.n_kv_heads
     }
 
-    /// Query heads that attention takes together: those of a kv head. Where there is but one for many, which would leave all
-    /// work to one worker, some of them.
+    /// Query heads that attention takes together: those of a kv head. Where there is but one for many, which would
+    /// leave all work to one worker, some of them.
     pub(super) fn together(&self) -> usize {
         const FEW: RangeInclusive<usize> = 4..=8;
         let group = self.group();

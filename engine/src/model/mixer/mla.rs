@@ -3,13 +3,14 @@
 //! ```text
 //!   kv        = Wkv_a x                     latent = [norm(kv, the first of it) | rotated(the rest)]
 //!   q         = Wq x, or Wq_b norm(Wq_a x)  per head [plain | rotated]
-//!   absorbed  q' = [Wk_b plain | rotated] of each head over the latent vectors, which all heads share: keys are whole ones,
-//!             values their first part; what comes of a head is Wv_b times that
-//!   expanded  Wkv_b makes of the latent vector each head's key (its rest is shared) and value, and attention is over those
+//!   absorbed  q' = [Wk_b plain | rotated] of each head over the latent vectors, which all heads share: keys are whole
+//!             ones, values their first part; what comes of a head is Wv_b times that
+//!   expanded  Wkv_b makes of the latent vector each head's key (its rest is shared) and value, and attention is over
+//!             those
 //! ```
 //!
-//! Which of the two a file has tensors for is its choice. The cache of the absorbed form is one latent vector per position; it
-//! holds the first part twice, as a key's and as a value, though the second is the beginning of the first.
+//! Which of the two a file has tensors for is its choice. The cache of the absorbed form is one latent vector per
+//! position; it holds the first part twice, as a key's and as a value, though the second is the beginning of the first.
 
 use std::ops::Range;
 
@@ -52,8 +53,8 @@ pub struct MlaConfig {
 }
 
 impl MlaConfig {
-    /// Every layer's, for a rotation of so many values; `q_rank` as in the configuration, `score_factor` of scores beside what
-    /// the width of a query asks for.
+    /// Every layer's, for a rotation of so many values; `q_rank` as in the configuration, `score_factor` of scores
+    /// beside what the width of a query asks for.
     pub(crate) fn read(
         keys: &Keys<'_>,
         config: &Config,
@@ -559,8 +560,8 @@ struct HeadBuffers {
 }
 
 impl HeadBuffers {
-    /// The first numbers of each head of some rows times the head's matrix: the first numbers of the same head of `to`. Beside
-    /// the rows stand the widths of a head.
+    /// The first numbers of each head of some rows times the head's matrix: the first numbers of the same head of `to`.
+    /// Beside the rows stand the widths of a head.
     fn multiply<P: Probe>(
         &mut self,
         run: &mut Run<'_, P>,
