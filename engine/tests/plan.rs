@@ -38,8 +38,19 @@ fn beyond_the_plan(model: &Arc<Model>, team: &Team, options: &ContextOptions) ->
 fn a_context_allocates_what_was_planned() {
     let mut compared = 0;
     // Full attention with grouped heads; windows beside full attention; longrope and fused tensors; shared keys and values,
-    // embeddings per layer, experts.
-    for name in ["llama-gqa", "gemma3", "gemma3-pattern", "phi3", "gemma4"] {
+    // embeddings per layer, experts; latent attention; states; sinks.
+    for name in [
+        "llama-gqa",
+        "gemma3",
+        "gemma3-pattern",
+        "phi3",
+        "gemma4",
+        "deepseek2",
+        "qwen35moe",
+        "granitehybrid",
+        "lfm2moe",
+        "gpt-oss",
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/oracle/vectors/{name}.gguf"));
         let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
         let model = Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap());
@@ -166,6 +177,7 @@ fn weights_take_what_was_planned() {
                         placement,
                         team: Some(team.clone()),
                         memory: Some(Arc::clone(&memory) as _),
+                        ..LoadOptions::default()
                     };
                     (options, memory)
                 };

@@ -233,10 +233,22 @@ fn a_pass_allocates_nothing() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let vectors = root.join("../tests/oracle/vectors");
     let reference = root.join("../../shared/reference/models");
-    let mut paths: Vec<_> = ["llama-gqa", "gemma3", "phi3", "qwen3", "gemma4"]
-        .iter()
-        .map(|name| vectors.join(format!("{name}.gguf")))
-        .collect();
+    let mut paths: Vec<_> = [
+        "llama-gqa",
+        "gemma3",
+        "phi3",
+        "qwen3",
+        "gemma4",
+        "deepseek2",
+        "qwen3moe",
+        "qwen35moe",
+        "granitehybrid",
+        "lfm2moe",
+        "gpt-oss",
+    ]
+    .iter()
+    .map(|name| vectors.join(format!("{name}.gguf")))
+    .collect();
     if reference.is_dir() {
         paths.extend(
             ["Q4_K", "NVFP4", "Q8_0", "F16"].map(|ty| reference.join(format!("synthetic/synth-{ty}.gguf"))),

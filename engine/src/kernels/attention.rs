@@ -12,8 +12,8 @@ pub const BLOCK: usize = 64;
 /// Attention blocks of a span, which is what split-KV (Flash-Decoding) hands out: blocks are merged into spans, then spans.
 pub const SPAN: usize = 16;
 
-/// Largest head dimension: bounds the scratch of attention.
-pub const MAX_HEAD_DIM: usize = 512;
+/// Largest head dimension, that of latent attention's keys: bounds the scratch of attention. A multiple of 32.
+pub const MAX_HEAD_DIM: usize = 576;
 
 /// The queries of a tile, rotated.
 #[derive(Debug, Clone, Copy)]

@@ -74,7 +74,9 @@ impl Workspace {
             .map(inner)
             .fold(n_embd.max(per_layer), usize::max);
         let mut multiplied = vec![(m, widest)];
-        multiplied.extend(config.layers.iter().map(|layer| layer.ffn.more_rows(config, m)));
+        for layer in &config.layers {
+            multiplied.extend([layer.mixer.more_rows(m), layer.ffn.more_rows(config, m)]);
+        }
         let mut angles = Vec::new();
         for rope in &config.ropes {
             let half = rope.n_rot() / 2;

@@ -57,11 +57,11 @@ pub(crate) struct Scaling {
     yarn: bool,
     original_context: usize,
     attention_factor: f64,
-    /// Turns over the original context: pairs with as many as the first or more keep their frequency, those with as many as
-    /// the second or less are interpolated.
+    /// Turns over the original context: pairs with as many as the first or more keep their frequency, those with as
+    /// many as the second or less are interpolated.
     betas: (f64, f64),
-    /// YaRN's magnitude grows with the logarithm of the factor as the first of them says, and is divided by what it would be
-    /// with the second.
+    /// YaRN's magnitude grows with the logarithm of the factor as the first of them says, and is divided by what it
+    /// would be with the second.
     multipliers: (f64, f64),
     log_multiplier: f64,
 }
@@ -130,13 +130,15 @@ impl Scaling {
             Some(v) => Err(keys.wrong(key, "a positive number", &v.to_string())),
         };
         const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+        /// Far beyond any model's.
+        const MOST_LOG_MULTIPLIER: f32 = 1000.0;
         let log_multiplier = match yarn_keys.log_multiplier {
             None => 0.0,
             Some(_) => keys.opt_f32(LOG_MULTIPLIER)?.unwrap_or(0.0),
         };
-        if !(log_multiplier.is_finite() && log_multiplier >= 0.0) {
-            let expected = "a number that is not negative";
-            return Err(keys.wrong(LOG_MULTIPLIER, expected, &log_multiplier.to_string()));
+        if !(0.0..=MOST_LOG_MULTIPLIER).contains(&log_multiplier) {
+            let expected = format!("0 to {MOST_LOG_MULTIPLIER}");
+            return Err(keys.wrong(LOG_MULTIPLIER, &expected, &log_multiplier.to_string()));
         }
         let (log_multiplier, multipliers) = match yarn_keys.log_multiplier {
             Some(LogMultiplier::Divides) if log_multiplier > 0.0 => {
@@ -181,8 +183,8 @@ impl Scaling {
         1.0 + 0.1 * multiplier * math::ln(self.factor)
     }
 
-    /// What scores are multiplied with besides where [`LogMultiplier::OfScores`] holds: the square of how much the magnitude
-    /// would be and of how much the multiplier adds.
+    /// What scores are multiplied with besides where [`LogMultiplier::OfScores`] holds: the square of how much the
+    /// magnitude would be and of how much the multiplier adds.
     pub(crate) fn score_factor(&self) -> f64 {
         let magnitude = match self.yarn {
             true => self.magnitude(),
@@ -313,9 +315,10 @@ impl Rope {
         })
     }
 
-    /// The same for a text, where pairs are shared out between axes of positions (interleaved M-RoPE): of three axes, which are
-    /// equal in a text, each has every third pair as long as `rope.dimension_sections` has some for it; what is left goes to a
-    /// fourth axis, on which a text stands at 0, so that those pairs do not turn. The key is required.
+    /// The same for a text, where pairs are shared out between axes of positions (interleaved M-RoPE): of three axes,
+    /// which are equal in a text, each has every third pair as long as `rope.dimension_sections` has some for it; what
+    /// is left goes to a fourth axis, on which a text stands at 0, so that those pairs do not turn. The key is
+    /// required.
     pub(crate) fn in_sections(mut self, keys: &Keys<'_>) -> Result<Self> {
         const KEY: &str = "rope.dimension_sections";
         let name = format!("{}.{KEY}", keys.arch);
@@ -384,8 +387,8 @@ fn check_n_rot(keys: &Keys<'_>, n_rot: usize) -> Result<()> {
     Ok(())
 }
 
-/// YaRN's ramp in pair indices: up to the first a pair turns `fast` times or more over the original context, from the second
-/// on `slow` times or less.
+/// YaRN's ramp in pair indices: up to the first a pair turns `fast` times or more over the original context, from the
+/// second on `slow` times or less.
 fn correction_range(d: f64, base: f64, original_context: f64, (fast, slow): (f64, f64)) -> (f64, f64) {
     let pair = |turns: f64| {
         d * math::ln(original_context / (turns * 2.0 * std::f64::consts::PI)) / (2.0 * math::ln(base))

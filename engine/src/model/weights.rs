@@ -471,9 +471,9 @@ impl Binder<'_> {
     ) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
         if !info.is_stack(count, n, k) {
-            let expected = match role {
-                Role::Dense | Role::Table => format!("[{k}, {n}]"),
-                Role::Experts => format!("[{k}, {n}, {count}]"),
+            let expected = match (role, count) {
+                (Role::Dense | Role::Table, 1) => format!("[{k}, {n}]"),
+                _ => format!("[{k}, {n}, {count}]"),
             };
             return Err(shape(name, &expected, info));
         }

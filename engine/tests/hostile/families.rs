@@ -26,7 +26,7 @@ fn no_factors() -> [Value; 5] {
 
 impl Small {
     /// The same model as one of another family: keys that begin with the family's name get the other's.
-    fn of_family(mut self, name: &str) -> Self {
+    pub(crate) fn of_family(mut self, name: &str) -> Self {
         let old = format!("{}.", self.metadata.str("general.architecture").unwrap());
         let mut renamed = Metadata::new();
         for (key, value) in self.metadata.iter() {

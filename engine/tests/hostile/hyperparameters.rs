@@ -125,12 +125,12 @@ fn out_of_range() {
         count += refused(&base, ".feed_forward_length", [u(0), u((1 << 20) + 1), MAX]);
         count += refused(&base, ".attention.head_count", [u(0), u((1 << 20) + 1), MAX]);
         count += refused(&base, ".attention.head_count_kv", [u(0), u(5), u(1 << 20), MAX]);
-        count += refused(&base, ".attention.key_length", [u(0), u(513), u(1 << 31), MAX]);
-        count += refused(&base, ".attention.value_length", [u(0), u(513), u(1 << 31), MAX]);
+        count += refused(&base, ".attention.key_length", [u(0), u(577), u(1 << 31), MAX]);
+        count += refused(&base, ".attention.value_length", [u(0), u(577), u(1 << 31), MAX]);
         count += refused(
             &base,
             ".rope.dimension_count",
-            [u(0), u(1), u(7), u(64), u(514), u(1 << 31), MAX],
+            [u(0), u(1), u(7), u(64), u(578), u(1 << 31), MAX],
         );
         count += refused(&base, ".attention.layer_norm_rms_epsilon", [f(1.0), f(1e30)]);
         count += refused(&base, ".rope.freq_base", [f(0.0), f(-10_000.0)]);

@@ -6,6 +6,7 @@
 mod contexts;
 mod families;
 mod hyperparameters;
+mod latent;
 #[path = "../support/load.rs"]
 mod load;
 #[path = "../support/memory.rs"]

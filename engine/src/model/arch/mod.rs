@@ -3,6 +3,7 @@
 //! A family reads its metadata into a [`Config`]; binding and the forward pass follow from that.
 
 mod command_r;
+mod deepseek2;
 mod exaone4;
 mod gemma2;
 mod gemma3;
@@ -88,6 +89,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "gemma4",
         configure: gemma4::configure,
+    },
+    Family {
+        name: "deepseek2",
+        configure: deepseek2::configure,
     },
     Family {
         name: "mistral3",

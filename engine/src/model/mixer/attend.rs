@@ -1,6 +1,7 @@
 //! Attention over the cache's pages: keys and values of a pass rounded and stored, then its queries over them.
 //!
-//! Work is split over (tile of rows of one sequence, kv head): see [`crate::kernels::Queries`]. Tiles that are much of a
+//! Work is split over (tile of rows of one sequence, set of query heads that share a kv head): see
+//! [`crate::kernels::Queries`]. A set is all of those, or some where one kv head serves many. Tiles that are much of a
 //! pass, as the one row of a long sequence is, are split over spans of blocks as well, whose softmax states are joined
 //! afterwards, left to right. Either way each query meets the same operations in the same order: blocks into spans, spans
 //! into one.
@@ -89,7 +90,7 @@ struct BlockScratch {
 pub(super) struct AttendBuffers {
     /// One per worker; never contended.
     workers: Vec<Mutex<Scratch>>,
-    /// States of spans that were split between workers: per tile, kv head, span, row and query of the group.
+    /// States of spans that were split between workers: per tile, set of heads, span, row and query of the set.
     spans: States,
     /// Tiles of the present layer's rows, and those of them whose spans have to be joined.
     tiles: Vec<RowTile>,
@@ -98,7 +99,7 @@ pub(super) struct AttendBuffers {
 
 /// Rows of a tile.
 fn tile_rows(layer: &AttentionConfig) -> usize {
-    (TILE / layer.group()).max(1)
+    (TILE / layer.together()).max(1)
 }
 
 impl AttendBuffers {
@@ -114,7 +115,7 @@ impl AttendBuffers {
         let (mut dim_k, mut dim_v) = (0, 0);
         for layer in layers {
             let tile = tile_rows(layer).min(m);
-            queries = queries.max(tile * layer.group());
+            queries = queries.max(tile * layer.together());
             rows = rows.max(tile);
             // Spans that a row can see, cut at either end; and one of each sequence, where many have a row.
             let reach = layer.window.map_or(n_ctx, |window| {
@@ -223,7 +224,7 @@ impl Attend<'_> {
         buffers: &mut AttendBuffers,
     ) -> Result<()> {
         let (layer, team) = (self.config, self.ops.team);
-        let (group, dim_v) = (layer.group(), layer.head_dim_v);
+        let (group, dim_v) = (layer.together(), layer.head_dim_v);
         let AttendBuffers {
             workers,
             spans,
@@ -242,7 +243,7 @@ impl Attend<'_> {
                 (&mut spans.o, group * dim_v),
             ],
         };
-        team.tiles(&mut tiled, tiles, |worker, tile, kv_head, piece| {
+        team.tiles(&mut tiled, tiles, |worker, tile, set, piece| {
             let scratch = &mut *workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
             let rows = tile.rows.clone();
             let queries = rows.len() * group;
@@ -251,7 +252,7 @@ impl Attend<'_> {
                 Piece::Part(part, m, l, o) => {
                     let mut span = Partials { m, l, o };
                     span.clear();
-                    let place = (kv_head, seen.start + part);
+                    let place = (set, seen.start + part);
                     self.span(cache, q, rows, place, &mut span, &mut scratch.block)
                 }
                 Piece::Cell(mut out) => {
@@ -261,17 +262,10 @@ impl Attend<'_> {
                     let mut whole = true;
                     for s in seen {
                         span.clear();
-                        whole &= self.span(
-                            cache,
-                            q,
-                            rows.clone(),
-                            (kv_head, s),
-                            &mut span,
-                            &mut scratch.block,
-                        );
+                        whole &= self.span(cache, q, rows.clone(), (set, s), &mut span, &mut scratch.block);
                         self.ops.backend.merge(&mut total, &span);
                     }
-                    self.sink(kv_head, &mut total, &mut span);
+                    self.sink(set, &mut total, &mut span);
                     for row in 0..rows.len() {
                         finish(&total.part(row * group..(row + 1) * group), out.row(row));
                     }
@@ -306,7 +300,7 @@ impl Attend<'_> {
             parts: [(&mut [], 0), (&mut [], 0), (&mut [], 0)],
         };
         let tiles = &*tiles;
-        (if small { &alone } else { team }).tiles(&mut tiled, joined, |worker, tile, kv_head, piece| {
+        (if small { &alone } else { team }).tiles(&mut tiled, joined, |worker, tile, set, piece| {
             let Piece::Cell(mut out) = piece else { return };
             let scratch = &mut *workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
             let rows = tile.rows.len();
@@ -320,14 +314,14 @@ impl Attend<'_> {
             total.clear();
             let mut span = scratch.span.part(queries, dim_v);
             for part in 0..cut.parts {
-                let first = cut.part_row(kv_head, part) * group;
+                let first = cut.part_row(set, part) * group;
                 span.m.copy_from_slice(&m[first..first + queries]);
                 span.l.copy_from_slice(&l[first..first + queries]);
                 span.o
                     .copy_from_slice(&o[first * dim_v..(first + queries) * dim_v]);
                 self.ops.backend.merge(&mut total, &span);
             }
-            self.sink(kv_head, &mut total, &mut span);
+            self.sink(set, &mut total, &mut span);
             for row in 0..rows {
                 finish(&total.part(row * group..(row + 1) * group), out.row(row));
             }
@@ -354,7 +348,7 @@ impl Attend<'_> {
         }
         let spans = |tile: &RowTile| self.spans(tile.rows.clone()).len();
         let cost = |tile: &RowTile, spans: usize| spans * (tile.rows.len() + 1);
-        let all = tiles.iter().map(|tile| cost(tile, spans(tile))).sum::<usize>() * layer.n_kv_heads;
+        let all = tiles.iter().map(|tile| cost(tile, spans(tile))).sum::<usize>() * layer.sets();
         let mut taken = 0;
         for tile in tiles {
             let spans = spans(tile);
@@ -366,19 +360,19 @@ impl Attend<'_> {
         }
     }
 
-    /// Some rows of a sequence, their queries of a kv head over the blocks of span `s`, added to `sum`. False if a query that
-    /// has to be quantized is not finite.
+    /// Some rows of a sequence, their queries of a set of heads over the blocks of span `s`, added to `sum`. False if a
+    /// query that has to be quantized is not finite.
     fn span(
         &self,
         cache: &KvCache,
         q: &[f32],
         rows: Range<usize>,
-        (kv_head, s): (usize, usize),
+        (set, s): (usize, usize),
         sum: &mut Partials<'_>,
         scratch: &mut BlockScratch,
     ) -> bool {
         let layer = self.config;
-        let (group, dim_k) = (layer.group(), self.config.head_dim_k);
+        let (group, dim_k) = (layer.together(), self.config.head_dim_k);
         let stride = layer.n_heads * dim_k;
         let BlockScratch {
             wide,
@@ -387,7 +381,7 @@ impl Attend<'_> {
             d,
             sums,
         } = scratch;
-        let q = &q[rows.start * stride + kv_head * group * dim_k..];
+        let q = &q[rows.start * stride + set * group * dim_k..];
         let rows = &self.rows[rows];
         if matches!(cache.k, Store::Q8(_)) {
             let (width, steps) = (group * dim_k, group * dim_k / 32);
@@ -413,6 +407,7 @@ impl Attend<'_> {
             softcap: layer.softcap,
             quantized: QuantizedQueries { q: int8, d, sums },
         };
+        let kv_head = set * group / layer.group();
         let sequence = self.pass.sequences.at(rows[0].slot);
         for b in s * SPAN..(s + 1) * SPAN {
             visible.clear();
@@ -430,11 +425,11 @@ impl Attend<'_> {
         true
     }
 
-    /// Joins the sinks of a kv head's queries to `total`, which covers all positions; `state` is overwritten.
-    fn sink(&self, kv_head: usize, total: &mut Partials<'_>, state: &mut Partials<'_>) {
+    /// Joins the sinks of a set of heads to `total`, which covers all positions; `state` is overwritten.
+    fn sink(&self, set: usize, total: &mut Partials<'_>, state: &mut Partials<'_>) {
         let Some(sinks) = self.sinks else { return };
-        let group = self.config.group();
-        let sinks = &sinks[kv_head * group..(kv_head + 1) * group];
+        let group = self.config.together();
+        let sinks = &sinks[set * group..(set + 1) * group];
         for m in state.m.chunks_exact_mut(group) {
             m.copy_from_slice(sinks);
         }

@@ -2,7 +2,7 @@
 //! does, rotated, and all that a position sees weighed by the softmax of its scores. Some families gate what comes of it, or
 //! have a sink in each head that takes a part of the weights.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::attend::{Attend, AttendBuffers};
 use super::temperature::Temperature;
@@ -202,6 +202,23 @@ impl AttentionConfig {
     /// Query heads of a key and value head.
     pub(super) fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
+    }
+
+    /// Query heads that attention takes together: those of a kv head. Where there is but one for many, which would
+    /// leave all work to one worker, some of them.
+    pub(super) fn together(&self) -> usize {
+        const FEW: RangeInclusive<usize> = 4..=8;
+        let group = self.group();
+        let few = FEW.rev().find(|n| group.is_multiple_of(*n));
+        match self.n_kv_heads {
+            1 if group > *FEW.end() => few.unwrap_or(group),
+            _ => group,
+        }
+    }
+
+    /// Into how many sets [`Self::together`] divides the query heads.
+    pub(super) fn sets(&self) -> usize {
+        self.n_heads / self.together()
     }
 
     /// Widths of q, k and v.

@@ -9,12 +9,14 @@ mod attention;
 mod conv;
 mod delta_net;
 mod mamba2;
+mod mla;
 mod short_conv;
 mod temperature;
 
 pub use attention::{AttentionConfig, QkNorm, Window};
 pub use delta_net::DeltaNetConfig;
 pub use mamba2::Mamba2Config;
+pub use mla::MlaConfig;
 pub use short_conv::ShortConvConfig;
 pub use temperature::Temperature;
 
@@ -35,6 +37,8 @@ pub enum MixerConfig {
     None,
     /// Softmax attention over keys and values of the positions before.
     Attention(AttentionConfig),
+    /// The same over latent vectors, or over keys and values that are made of them.
+    Mla(MlaConfig),
     /// The gated delta rule.
     DeltaNet(DeltaNetConfig),
     /// A gated convolution over a few positions.
@@ -55,6 +59,7 @@ impl MixerConfig {
         match self {
             MixerConfig::None => CacheKind::None,
             MixerConfig::Attention(config) => config.cache_kind(),
+            MixerConfig::Mla(config) => config.cache_kind(),
             MixerConfig::DeltaNet(config) => config.cache_kind(),
             MixerConfig::ShortConv(config) => config.cache_kind(),
             MixerConfig::Mamba2(config) => config.cache_kind(),
@@ -66,9 +71,18 @@ impl MixerConfig {
         match self {
             MixerConfig::None => 0,
             MixerConfig::Attention(config) => config.inner_width(),
+            MixerConfig::Mla(config) => config.inner_width(),
             MixerConfig::DeltaNet(config) => config.inner_width(),
             MixerConfig::ShortConv(config) => config.inner_width(),
             MixerConfig::Mamba2(config) => config.inner_width(),
+        }
+    }
+
+    /// Where its matrices multiply with more rows than the `m` of a pass: how many, and the widest of them.
+    pub(super) fn more_rows(&self, m: usize) -> (usize, usize) {
+        match self {
+            MixerConfig::Mla(config) => config.more_rows(m),
+            _ => (0, 0),
         }
     }
 
@@ -76,6 +90,7 @@ impl MixerConfig {
     pub(super) fn rotates(&self) -> Option<(usize, usize)> {
         match self {
             MixerConfig::Attention(config) => Some((config.rope?, config.head_dim_k)),
+            MixerConfig::Mla(config) => Some((config.attention.rope?, config.rotated)),
             _ => None,
         }
     }
@@ -85,14 +100,18 @@ impl MixerConfig {
         match self {
             MixerConfig::None => false,
             MixerConfig::Attention(config) => config.shares.is_none(),
-            MixerConfig::DeltaNet(_) | MixerConfig::ShortConv(_) | MixerConfig::Mamba2(_) => true,
+            MixerConfig::DeltaNet(_)
+            | MixerConfig::ShortConv(_)
+            | MixerConfig::Mamba2(_)
+            | MixerConfig::Mla(_) => true,
         }
     }
 
-    /// Its configuration where it is attention.
+    /// What it does with the keys and values of the cache, where it keeps some.
     pub fn attention(&self) -> Option<&AttentionConfig> {
         match self {
             MixerConfig::Attention(config) => Some(config),
+            MixerConfig::Mla(config) => Some(&config.attention),
             _ => None,
         }
     }
@@ -103,6 +122,7 @@ impl MixerConfig {
 pub(crate) enum Mixer {
     None,
     Attention(attention::Attention),
+    Mla(mla::Mla),
     DeltaNet(delta_net::DeltaNet),
     ShortConv(short_conv::ShortConv),
     Mamba2(mamba2::Mamba2),
@@ -116,6 +136,7 @@ impl Mixer {
             MixerConfig::Attention(own) => {
                 attention::Attention::bind(binder, config, own, i).map(Mixer::Attention)
             }
+            MixerConfig::Mla(own) => mla::Mla::bind(binder, config, own, i).map(Mixer::Mla),
             MixerConfig::DeltaNet(own) => {
                 delta_net::DeltaNet::bind(binder, config, own, i).map(Mixer::DeltaNet)
             }
@@ -130,6 +151,7 @@ impl Mixer {
         match self {
             Mixer::None => Vec::new(),
             Mixer::Attention(attention) => attention.linears(),
+            Mixer::Mla(mla) => mla.linears(),
             Mixer::DeltaNet(net) => net.linears(),
             Mixer::ShortConv(conv) => conv.linears(),
             Mixer::Mamba2(mamba) => mamba.linears(),
@@ -156,6 +178,9 @@ impl Mixer {
             (Mixer::Attention(attention), LayerCache::Kv(cache)) => {
                 attention.forward(run, x, rows, out, &mut buffers.attention, cache)
             }
+            (Mixer::Mla(mla), LayerCache::Kv(cache)) => {
+                mla.forward(run, x, rows, out, &mut buffers.mla, cache)
+            }
             (Mixer::DeltaNet(net), LayerCache::State(cache)) => {
                 net.forward(run, x, rows, out, &mut buffers.delta_net, cache)
             }
@@ -176,6 +201,7 @@ impl Mixer {
 #[derive(Debug)]
 pub(super) struct MixerBuffers {
     attention: attention::AttentionBuffers,
+    mla: mla::MlaBuffers,
     delta_net: delta_net::DeltaNetBuffers,
     short_conv: short_conv::ShortConvBuffers,
     mamba2: mamba2::Mamba2Buffers,
@@ -188,25 +214,20 @@ impl MixerBuffers {
         workers: usize,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let mixers = config.layers.iter().map(|layer| &layer.mixer);
-        let attention = mixers.clone().filter_map(MixerConfig::attention);
-        let delta_net = mixers.clone().filter_map(|mixer| match mixer {
-            MixerConfig::DeltaNet(config) => Some(config),
-            _ => None,
-        });
-        let short_conv = mixers.clone().filter_map(|mixer| match mixer {
-            MixerConfig::ShortConv(config) => Some(config),
-            _ => None,
-        });
-        let mamba2 = mixers.filter_map(|mixer| match mixer {
-            MixerConfig::Mamba2(config) => Some(config),
-            _ => None,
-        });
+        macro_rules! layers {
+            ($kind:ident) => {
+                config.layers.iter().filter_map(|layer| match &layer.mixer {
+                    MixerConfig::$kind(config) => Some(config),
+                    _ => None,
+                })
+            };
+        }
         Ok(MixerBuffers {
-            attention: attention::AttentionBuffers::make(attention, sizes, workers, buffers)?,
-            delta_net: delta_net::DeltaNetBuffers::make(delta_net, sizes, buffers)?,
-            short_conv: short_conv::ShortConvBuffers::make(short_conv, sizes, buffers)?,
-            mamba2: mamba2::Mamba2Buffers::make(mamba2, sizes, buffers)?,
+            attention: attention::AttentionBuffers::make(layers!(Attention), sizes, workers, buffers)?,
+            mla: mla::MlaBuffers::make(layers!(Mla), sizes, workers, buffers)?,
+            delta_net: delta_net::DeltaNetBuffers::make(layers!(DeltaNet), sizes, buffers)?,
+            short_conv: short_conv::ShortConvBuffers::make(layers!(ShortConv), sizes, buffers)?,
+            mamba2: mamba2::Mamba2Buffers::make(layers!(Mamba2), sizes, buffers)?,
         })
     }
 }
