@@ -485,10 +485,11 @@ impl Attention {
         }
         let grain = ops.grain(dim).next_multiple_of(n_heads);
         ops.team.rows(heads, dim, grain, |range, part| {
+            let mut scratch = [0.0f32; MAX_HEAD_DIM];
             for (index, head) in range.zip(part.chunks_exact_mut(dim)) {
-                let normed = |head: &mut [f32]| {
+                let mut normed = |head: &mut [f32]| {
                     if let Some(norm) = norm {
-                        norm_head(ops, norm, index % n_heads, head);
+                        norm_head(ops, norm, index % n_heads, head, &mut scratch[..dim]);
                     }
                 };
                 if kind != QkNorm::AfterRotation {
@@ -540,10 +541,8 @@ fn ones(dim: usize, eps: f32) -> Norm {
     }
 }
 
-/// A head normed in place; the weights are those of any head, or of all heads side by side.
-fn norm_head(ops: &Ops<'_>, norm: &Norm, index: usize, head: &mut [f32]) {
-    let mut normed = [0.0f32; MAX_HEAD_DIM];
-    let normed = &mut normed[..head.len()];
+/// A head normed in place, by way of `normed`; the weights are those of any head, or of all heads side by side.
+fn norm_head(ops: &Ops<'_>, norm: &Norm, index: usize, head: &mut [f32], normed: &mut [f32]) {
     let start = index * head.len() % norm.weight.len();
     let weight = &norm.weight[start..start + head.len()];
     match norm.kind {
