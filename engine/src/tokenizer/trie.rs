@@ -10,22 +10,40 @@ pub(super) const LONGEST_KEY: usize = 256;
 
 /// Prefix tree; each key has a value below `u32::MAX`.
 pub(super) struct Trie {
-    /// (node << 8 | byte) -> node; the root is 0.
-    edges: HashMap<u64, u32>,
-    /// Value of the key that ends at a node, else [`NO_VALUE`].
-    values: Vec<u32>,
+    /// The root is 0.
+    nodes: Vec<Node>,
+    /// (node << 8 | byte) -> node, for the children of a node after its first: most nodes have one or none.
+    more: HashMap<u64, u32>,
     /// Whether a key begins with the byte: spares most places of a text the lookup.
     first: [bool; 256],
 }
 
+#[derive(Clone, Copy)]
+struct Node {
+    /// Value of the key that ends here, else [`NO_VALUE`].
+    value: u32,
+    /// The first child, else 0, which is no child.
+    child: u32,
+    byte: u8,
+    /// Whether there are other children.
+    more: bool,
+}
+
 const NO_VALUE: u32 = u32::MAX;
+
+const NEW: Node = Node {
+    value: NO_VALUE,
+    child: 0,
+    byte: 0,
+    more: false,
+};
 
 impl Trie {
     /// An empty tree.
     pub(super) fn new() -> Self {
         Self {
-            edges: HashMap::new(),
-            values: vec![NO_VALUE],
+            nodes: vec![NEW],
+            more: HashMap::new(),
             first: [false; 256],
         }
     }
@@ -39,16 +57,39 @@ impl Trie {
         self.first[usize::from(first)] = true;
         let mut node = 0;
         for &byte in key {
-            let next = self.values.len() as u32;
-            node = *self.edges.entry(edge(node, byte)).or_insert(next);
-            if node == next {
-                self.values.push(NO_VALUE);
-            }
+            node = match self.child(node, byte) {
+                Some(child) => child,
+                None => self.add_child(node, byte),
+            };
         }
-        let slot = &mut self.values[node as usize];
+        let slot = &mut self.nodes[node as usize].value;
         if *slot == NO_VALUE {
             *slot = value;
         }
+    }
+
+    fn child(&self, node: u32, byte: u8) -> Option<u32> {
+        let found = self.nodes[node as usize];
+        if found.child != 0 && found.byte == byte {
+            return Some(found.child);
+        }
+        if !found.more {
+            return None;
+        }
+        self.more.get(&edge(node, byte)).copied()
+    }
+
+    fn add_child(&mut self, node: u32, byte: u8) -> u32 {
+        let child = self.nodes.len() as u32;
+        self.nodes.push(NEW);
+        let parent = &mut self.nodes[node as usize];
+        if parent.child == 0 {
+            (parent.child, parent.byte) = (child, byte);
+        } else {
+            parent.more = true;
+            self.more.insert(edge(node, byte), child);
+        }
+        child
     }
 
     /// Whether a key can begin with `byte`.
@@ -63,11 +104,11 @@ impl Trie {
         }
         let mut node = 0;
         for (i, &byte) in text.iter().enumerate() {
-            match self.edges.get(&edge(node, byte)) {
-                Some(&next) => node = next,
+            match self.child(node, byte) {
+                Some(next) => node = next,
                 None => return,
             }
-            let value = self.values[node as usize];
+            let value = self.nodes[node as usize].value;
             if value != NO_VALUE {
                 found(i + 1, value);
             }
@@ -93,13 +134,19 @@ mod tests {
     #[test]
     fn lists_prefixes() {
         let mut trie = Trie::new();
-        for (value, key) in ["ab", "abcd", "b", "ab", ""].iter().enumerate() {
+        for (value, key) in ["ab", "abcd", "b", "ab", "", "ac", "acd", "abx"]
+            .iter()
+            .enumerate()
+        {
             trie.insert(key.as_bytes(), value as u32);
         }
         let mut found = Vec::new();
         trie.prefixes(b"abcde", |length, value| found.push((length, value)));
         assert_eq!(found, [(2, 0), (4, 1)]);
         assert_eq!(trie.longest_prefix(b"abcx"), Some((2, 0)));
+        assert_eq!(trie.longest_prefix(b"abxx"), Some((3, 7)));
+        assert_eq!(trie.longest_prefix(b"acde"), Some((3, 6)));
+        assert_eq!(trie.longest_prefix(b"ad"), None);
         assert_eq!(trie.longest_prefix(b"ca"), None);
         assert_eq!(trie.longest_prefix(b""), None);
     }
