@@ -61,6 +61,12 @@ const MINICPM5: Cut = Cut::Regex(concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ));
+/// Words hold marks and the joiners U+200C and U+200D.
+const K2_HORIZON: Cut = Cut::Regex(concat!(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}\x{200C}\x{200D}]+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+));
 const SEED_CODER: Cut = Cut::Regex(concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}",
     r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -254,7 +260,9 @@ pub(super) const DEFINITIONS: &[(&[&str], Definition)] = &[
         ],
         ignore_merges_add_bos(&[LLAMA3]),
     ),
-    (&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], plain(&[LLAMA3])),
+    (&["dbrx", "smaug-bpe", "chatglm-bpe"], plain(&[LLAMA3])),
+    (&["glm4", "glm5"], ignore_merges(&[LLAMA3])),
+    (&["k2-horizon"], plain(&[K2_HORIZON])),
     (&["minicpm5"], ignore_merges(&[NUMBERS_OF_3, MINICPM5])),
     (&["jais-2"], plain(&[JAIS2])),
     (&["deepseek-llm"], plain(DEEPSEEK_LLM)),
