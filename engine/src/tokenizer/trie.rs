@@ -12,7 +12,7 @@ pub(super) const LONGEST_KEY: usize = 256;
 pub(super) struct Trie {
     /// The root is 0.
     nodes: Vec<Node>,
-    /// (node << 8 | byte) -> node, for the children of a node after its first: most nodes have one or none.
+    /// (node << 8 | byte) -> node, for the children of a node that has many: most have one or none.
     more: HashMap<u64, u32>,
     /// Whether a key begins with the byte: spares most places of a text the lookup.
     first: [bool; 256],
@@ -22,18 +22,25 @@ pub(super) struct Trie {
 struct Node {
     /// Value of the key that ends here, else [`NO_VALUE`].
     value: u32,
-    /// The first child, else 0, which is no child.
+    /// The child that was added last to the list, else 0, which is no child.
     child: u32,
+    /// The next one in the list of the parent's children, else 0.
+    sibling: u32,
+    /// What leads here.
     byte: u8,
-    /// Whether there are other children.
+    /// Whether there are children that are not in the list.
     more: bool,
 }
+
+/// Children of a node that are in its list.
+const LISTED: usize = 8;
 
 const NO_VALUE: u32 = u32::MAX;
 
 const NEW: Node = Node {
     value: NO_VALUE,
     child: 0,
+    sibling: 0,
     byte: 0,
     more: false,
 };
@@ -69,26 +76,37 @@ impl Trie {
     }
 
     fn child(&self, node: u32, byte: u8) -> Option<u32> {
-        let found = self.nodes[node as usize];
-        if found.child != 0 && found.byte == byte {
-            return Some(found.child);
+        let parent = &self.nodes[node as usize];
+        let mut at = parent.child;
+        while at != 0 {
+            let child = &self.nodes[at as usize];
+            if child.byte == byte {
+                return Some(at);
+            }
+            at = child.sibling;
         }
-        if !found.more {
-            return None;
+        if parent.more {
+            self.more.get(&edge(node, byte)).copied()
+        } else {
+            None
         }
-        self.more.get(&edge(node, byte)).copied()
     }
 
     fn add_child(&mut self, node: u32, byte: u8) -> u32 {
         let child = self.nodes.len() as u32;
-        self.nodes.push(NEW);
+        let first = self.nodes[node as usize].child;
+        let listed = std::iter::successors(Some(first), |&at| Some(self.nodes[at as usize].sibling))
+            .take_while(|&at| at != 0)
+            .count();
         let parent = &mut self.nodes[node as usize];
-        if parent.child == 0 {
-            (parent.child, parent.byte) = (child, byte);
+        let sibling = if listed < LISTED {
+            std::mem::replace(&mut parent.child, child)
         } else {
             parent.more = true;
             self.more.insert(edge(node, byte), child);
-        }
+            0
+        };
+        self.nodes.push(Node { sibling, byte, ..NEW });
         child
     }
 
@@ -148,6 +166,13 @@ mod tests {
         assert_eq!(trie.longest_prefix(b"acde"), Some((3, 6)));
         assert_eq!(trie.longest_prefix(b"ad"), None);
         assert_eq!(trie.longest_prefix(b"ca"), None);
+        for byte in 0..=255 {
+            trie.insert(&[b'a', byte, b'!'], 1000 + u32::from(byte));
+        }
+        for byte in 0..=255 {
+            let expected = Some((3, 1000 + u32::from(byte)));
+            assert_eq!(trie.longest_prefix(&[b'a', byte, b'!', b'?']), expected);
+        }
         assert_eq!(trie.longest_prefix(b""), None);
     }
 }
