@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use twinfer_engine::Error;
 use twinfer_engine::gguf::{Gguf, ModelFile, split};
 use twinfer_engine::memory::Bytes;
+use twinfer_engine::sample::Recommended;
 use twinfer_engine::tokenizer::Tokenizer;
 
 use crate::memory;
@@ -138,4 +139,16 @@ pub(crate) fn tokenizer(source: &ModelSource, file: &ModelFile, verbosity: Verbo
         verbosity.note(&format!("note: {text}"));
     }
     Ok(tokenizer)
+}
+
+/// What the file's author recommends for the sampler.
+pub(crate) fn recommended(file: &ModelFile, verbosity: Verbosity) -> Recommended {
+    let recommended = Recommended::read(file.metadata());
+    for text in recommended.notes() {
+        verbosity.note(&format!("note: {text}"));
+    }
+    if let Some(values) = recommended.describe() {
+        verbosity.detail(&format!("sampling defaults of the model: {values}"));
+    }
+    recommended
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
-use twinfer_engine::generation::Limits;
+use twinfer_engine::generation::{Limits, Sampling};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
 use twinfer_engine::record::{self, Record, Recording, Subject};
+use twinfer_engine::sample::Recommended;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use twinfer_template::{CivilTime, Inputs, Templates};
 use wasm_bindgen::prelude::*;
@@ -22,6 +23,8 @@ use crate::threads;
 /// What a model needs beside its weights.
 pub(crate) struct Parts {
     pub(crate) tokenizer: twinfer_engine::Result<Tokenizer>,
+    /// What the model's author recommends for the sampler.
+    pub(crate) recommended: Recommended,
     pub(crate) templates: Templates,
     pub(crate) ty: String,
     pub(crate) context: ContextOptions,
@@ -66,7 +69,13 @@ impl Engine {
             .tokenizer
             .iter()
             .flat_map(|tokenizer| tokenizer.notes());
-        self.model.notes().iter().chain(tokenizer).collect()
+        let recommended = self.parts.recommended.notes();
+        self.model
+            .notes()
+            .iter()
+            .chain(tokenizer)
+            .chain(recommended)
+            .collect()
     }
 
     fn prompt(&self, request: &Request, now: CivilTime) -> Result<Vec<u32>> {
@@ -155,7 +164,9 @@ impl Engine {
     /// Begins a generation; `now`, in seconds since 1970 by the clock on the wall, is what the template may print.
     /// JSON: the prompt's tokens, and how many of them the cache holds already.
     pub fn begin(&mut self, request: &str, now: f64) -> Result<String> {
-        let request = Request::parse(request)?;
+        let mut sampling = Sampling::default();
+        self.parts.recommended.apply(&mut sampling.params);
+        let request = Request::parse(request, &sampling)?;
         let prompt = self.prompt(&request, CivilTime::from_unix_seconds(now as i64))?;
         let n_ctx = self.parts.context.n_ctx;
         if prompt.is_empty() {

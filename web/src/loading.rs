@@ -6,6 +6,7 @@ use twinfer_engine::context::{ContextOptions, ContextPlan};
 use twinfer_engine::gguf::{Gguf, GgufSet, Limits, Metadata, Parser, Status, split};
 use twinfer_engine::model::LoadOptions;
 use twinfer_engine::model::loader::{Loader, Span};
+use twinfer_engine::sample::Recommended;
 use twinfer_engine::tokenizer::Tokenizer;
 use twinfer_template::Templates;
 use wasm_bindgen::prelude::*;
@@ -246,6 +247,7 @@ impl Loading {
         let parts = Parts {
             // The vocabulary lives in the tokenizer from here on; the headers go with the loader.
             tokenizer: Tokenizer::from_metadata(loader.set().metadata()),
+            recommended: Recommended::read(loader.set().metadata()),
             templates,
             ty: header.map(common_type).unwrap_or_default(),
             context: self.context,

@@ -33,7 +33,8 @@ pub struct Request {
 
 impl Request {
     /// Reads `{prompt | messages | tokens, tools, chat_template_name, max_tokens, stop, ignore_eos, seed, temp, top_k, ...}`.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// What is not said about sampling is as in `sampling`.
+    pub fn parse(text: &str, sampling: &Sampling) -> Result<Self> {
         let value: Value =
             serde_json::from_str(text).map_err(|error| wrong("the request", &error.to_string()))?;
         let Value::Object(fields) = value else {
@@ -46,7 +47,7 @@ impl Request {
             chat_template_name: None,
             max_tokens: None,
             stop: Vec::new(),
-            sampling: Sampling::default(),
+            sampling: sampling.clone(),
         };
         for (name, value) in &fields {
             if value.is_null() {
@@ -174,8 +175,11 @@ mod tests {
 
     #[test]
     fn names_are_llama_cpps() {
+        let mut defaults = Sampling::default();
+        (defaults.params.top_p, defaults.params.temp) = (0.5, 0.7);
         let request = Request::parse(
             r#"{"prompt": "Once", "max_tokens": 3, "temp": 0, "top_k": 5.0, "stop": ["a"], "seed": 7, "min_p": null}"#,
+            &defaults,
         )
         .expect("a request without faults");
         assert_eq!(request.prompt, Prompt::Text("Once".into()));
@@ -185,6 +189,9 @@ mod tests {
         );
         let sampling = request.sampling.params;
         assert_eq!((sampling.temp, sampling.top_k, sampling.seed), (0.0, 5, 7));
-        assert_eq!(sampling.min_p, Sampling::default().params.min_p);
+        assert_eq!(
+            (sampling.top_p, sampling.min_p),
+            (0.5, Sampling::default().params.min_p)
+        );
     }
 }

@@ -114,7 +114,7 @@ export interface Message {
   content: string;
 }
 
-/** Sampling parameters by llama.cpp's names, with its defaults. */
+/** Sampling parameters by llama.cpp's names, with its defaults unless the model's author recommends others. */
 export interface SamplingOptions {
   seed?: number;
   /** 0 always takes the most likely token. */

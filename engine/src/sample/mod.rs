@@ -13,6 +13,7 @@ mod chain;
 mod dry;
 mod history;
 mod params;
+mod recommended;
 mod rng;
 mod scratch;
 
@@ -20,6 +21,7 @@ pub use candidates::Candidate;
 pub use chain::{DEFAULT_CHAIN, SamplerKind, parse_samplers, parse_sampling_seq};
 pub use dry::dry_breakers;
 pub use params::{DEFAULT_DRY_BREAKERS, MAX_LAST_N, SamplerParams};
+pub use recommended::Recommended;
 pub use scratch::Scratch;
 
 use crate::{Error, Result};

@@ -109,17 +109,17 @@ impl Kind {
             Kind::Bpe { definition, .. } if definition == pre_patterns::GEMMA4 => true,
             Kind::Bpe { definition, .. } => stated.unwrap_or(definition.add_bos),
             Kind::Spm | Kind::Wpm => stated.unwrap_or(true),
-            Kind::Ugm => stated.unwrap_or(false),
-            Kind::Rwkv | Kind::Plamo2 => false,
+            Kind::Ugm | Kind::Plamo2 => stated.unwrap_or(false),
+            Kind::Rwkv => false,
         }
     }
 
     /// As [`Self::adds_bos`], for EOS after a text.
     pub(super) fn adds_eos(self, stated: Option<bool>) -> bool {
         match self {
-            Kind::Spm | Kind::Bpe { .. } | Kind::Wpm => stated.unwrap_or(false),
+            Kind::Spm | Kind::Bpe { .. } | Kind::Wpm | Kind::Plamo2 => stated.unwrap_or(false),
             Kind::Ugm => stated.unwrap_or(true),
-            Kind::Rwkv | Kind::Plamo2 => false,
+            Kind::Rwkv => false,
         }
     }
 }

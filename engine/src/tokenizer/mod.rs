@@ -20,7 +20,9 @@
 //! - Decoding does not "clean up" spaces before punctuation: what was encoded comes back.
 //! - [`Tokenizer::decode`] takes the space that SPM puts before a text from the first printing token even after a
 //!   BOS.
-//! - `t5` and `plamo2`: see ugm.rs and plamo2.rs.
+//! - `t5`, `rwkv` and `plamo2`: see ugm.rs, rwkv.rs and plamo2.rs.
+//! - The pre-tokenizer `tiny_aya` does not group the digits of a run that a letter follows: the model's own expression
+//!   does not either.
 //!
 //! For `bert` llama.cpp itself differs from Hugging Face's normaliser, and this follows llama.cpp: with
 //! strip_accents all marks are dropped (Hugging Face: non-spacing ones), of a decomposition only the first

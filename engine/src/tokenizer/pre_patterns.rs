@@ -3,7 +3,8 @@
 //! Names, expressions and flags are those of llama.cpp (src/llama-vocab.cpp, `llm_tokenizer_bpe` and
 //! `llama_vocab::impl::load`; the rules it writes by hand in src/unicode.cpp are stated as expressions here).
 //! Where llama.cpp simplifies a model's own expression (tekken, gpt-4o: upper and lower case of other scripts
-//! than Latin are not told apart), the simplified form is the one stated: it is what GGUF files are tried with.
+//! than Latin are not told apart; tiny_aya, youtu: no case at all), the simplified form is the one stated: it is
+//! what GGUF files are tried with.
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
@@ -61,6 +62,12 @@ const MINICPM5: Cut = Cut::Regex(concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ));
+/// Words hold marks and the joiners U+200C and U+200D.
+const K2_HORIZON: Cut = Cut::Regex(concat!(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}\x{200C}\x{200D}]+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+));
 const SEED_CODER: Cut = Cut::Regex(concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}",
     r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -96,11 +103,9 @@ const GRANITE_EMB_MULTI: Cut = Cut::Regex(concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ));
+/// Case is not told apart: llama.cpp takes `\p{Lu}` and the other kinds of letters for `\p{L}`.
 const TINY_AYA: Cut = Cut::Regex(concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
+    r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ));
 const YOUTU_SCRIPTS: Cut = Cut::Regex(concat!(
@@ -109,11 +114,9 @@ const YOUTU_SCRIPTS: Cut = Cut::Regex(concat!(
     r"\x{3001}-\x{303F}\x{FE30}-\x{FE4F}]+",
     r"|[\x{3105}-\x{312F}]+|[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+",
 ));
+/// As for [`TINY_AYA`], case is not told apart.
 const YOUTU: Cut = Cut::Regex(concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
+    r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ));
 /// llama.cpp's rule for Kimi K2: Han runs, then words without Han characters. Case is not told apart.
@@ -155,8 +158,9 @@ const DEEPSEEK_LLM_LETTERS: Cut = Cut::Regex(concat!(
     r"\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}",
     r"\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+",
 ));
+/// The model's own expression has U+3000 as well; in llama.cpp it is white space alone.
 const DEEPSEEK_LLM_SIGNS: Cut =
-    Cut::Regex(r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+");
+    Cut::Regex(r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3001}\x{3002}]+");
 
 const DEFAULT: &[Cut] = &[
     Cut::Regex(r"[\p{P}\$\+<=>\^~\|]+"),
@@ -254,7 +258,9 @@ pub(super) const DEFINITIONS: &[(&[&str], Definition)] = &[
         ],
         ignore_merges_add_bos(&[LLAMA3]),
     ),
-    (&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], plain(&[LLAMA3])),
+    (&["dbrx", "smaug-bpe", "chatglm-bpe"], plain(&[LLAMA3])),
+    (&["glm4", "glm5"], ignore_merges(&[LLAMA3])),
+    (&["k2-horizon"], plain(&[K2_HORIZON])),
     (&["minicpm5"], ignore_merges(&[NUMBERS_OF_3, MINICPM5])),
     (&["jais-2"], plain(&[JAIS2])),
     (&["deepseek-llm"], plain(DEEPSEEK_LLM)),

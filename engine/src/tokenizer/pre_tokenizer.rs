@@ -312,6 +312,8 @@ mod tests {
     fn case_and_scripts() {
         assert_eq!(pieces("tekken", "HelloWORLDagain"), ["Hello", "WORLDagain"]);
         assert_eq!(pieces("gpt-4o", "camelCase's"), ["camel", "Case's"]);
+        assert_eq!(pieces("tiny_aya", "camelCase's"), ["camelCase's"]);
+        assert_eq!(pieces("k2-horizon", "a\u{200d}b c"), ["a\u{200d}b", " c"]);
         assert_eq!(pieces("kimi-k2", "abc中文def"), ["abc", "中文", "def"]);
         assert_eq!(pieces("deepseek-llm", "中文abc 한"), ["中文", "abc", " ", "한"]);
         assert_eq!(pieces("gemma4", "a b\n\nc"), ["a b", "\n\n", "c"]);

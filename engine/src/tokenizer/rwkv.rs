@@ -1,10 +1,11 @@
 //! RWKV's "World" vocabulary (`tokenizer.ggml.model` = `rwkv`): from the left, always the longest token.
 //!
 //! Tokens are any bytes, written as Python writes them: `\n`, `\xe4`. A byte that begins no token is the unknown token.
+//! llama.cpp also writes control tokens where the text happens to spell them, which is not done here.
 
 use super::byte_text::unescape;
 use super::trie::Trie;
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Attributes, Vocabulary};
 
 /// The vocabulary as a prefix tree.
 pub(super) struct Rwkv {
@@ -16,6 +17,12 @@ impl Rwkv {
         let mut tokens = Trie::new();
         let mut bytes = Vec::new();
         for id in 0..vocabulary.len() as u32 {
+            if vocabulary
+                .attributes(id)
+                .any(Attributes::CONTROL | Attributes::UNKNOWN)
+            {
+                continue;
+            }
             bytes.clear();
             unescape(vocabulary.text(id).unwrap_or_default(), &mut bytes);
             tokens.insert(&bytes, id);

@@ -10,22 +10,47 @@ pub(super) const LONGEST_KEY: usize = 256;
 
 /// Prefix tree; each key has a value below `u32::MAX`.
 pub(super) struct Trie {
-    /// (node << 8 | byte) -> node; the root is 0.
-    edges: HashMap<u64, u32>,
-    /// Value of the key that ends at a node, else [`NO_VALUE`].
-    values: Vec<u32>,
+    /// The root is 0.
+    nodes: Vec<Node>,
+    /// (node << 8 | byte) -> node, for the children of a node that has many: most have one or none.
+    more: HashMap<u64, u32>,
     /// Whether a key begins with the byte: spares most places of a text the lookup.
     first: [bool; 256],
 }
 
+#[derive(Clone, Copy)]
+struct Node {
+    /// Value of the key that ends here, else [`NO_VALUE`].
+    value: u32,
+    /// The child that was added last to the list, else 0, which is no child.
+    child: u32,
+    /// The next one in the list of the parent's children, else 0.
+    sibling: u32,
+    /// What leads here.
+    byte: u8,
+    /// Whether there are children that are not in the list.
+    more: bool,
+}
+
+/// Children of a node that are in its list.
+const LISTED: usize = 8;
+
 const NO_VALUE: u32 = u32::MAX;
+
+const NEW: Node = Node {
+    value: NO_VALUE,
+    child: 0,
+    sibling: 0,
+    byte: 0,
+    more: false,
+};
 
 impl Trie {
     /// An empty tree.
     pub(super) fn new() -> Self {
         Self {
-            edges: HashMap::new(),
-            values: vec![NO_VALUE],
+            nodes: vec![NEW],
+            more: HashMap::new(),
             first: [false; 256],
         }
     }
@@ -39,16 +64,50 @@ impl Trie {
         self.first[usize::from(first)] = true;
         let mut node = 0;
         for &byte in key {
-            let next = self.values.len() as u32;
-            node = *self.edges.entry(edge(node, byte)).or_insert(next);
-            if node == next {
-                self.values.push(NO_VALUE);
-            }
+            node = match self.child(node, byte) {
+                Some(child) => child,
+                None => self.add_child(node, byte),
+            };
         }
-        let slot = &mut self.values[node as usize];
+        let slot = &mut self.nodes[node as usize].value;
         if *slot == NO_VALUE {
             *slot = value;
         }
+    }
+
+    fn child(&self, node: u32, byte: u8) -> Option<u32> {
+        let parent = &self.nodes[node as usize];
+        let mut at = parent.child;
+        while at != 0 {
+            let child = &self.nodes[at as usize];
+            if child.byte == byte {
+                return Some(at);
+            }
+            at = child.sibling;
+        }
+        if parent.more {
+            self.more.get(&edge(node, byte)).copied()
+        } else {
+            None
+        }
+    }
+
+    fn add_child(&mut self, node: u32, byte: u8) -> u32 {
+        let child = self.nodes.len() as u32;
+        let first = self.nodes[node as usize].child;
+        let listed = std::iter::successors(Some(first), |&at| Some(self.nodes[at as usize].sibling))
+            .take_while(|&at| at != 0)
+            .count();
+        let parent = &mut self.nodes[node as usize];
+        let sibling = if listed < LISTED {
+            std::mem::replace(&mut parent.child, child)
+        } else {
+            parent.more = true;
+            self.more.insert(edge(node, byte), child);
+            0
+        };
+        self.nodes.push(Node { sibling, byte, ..NEW });
+        child
     }
 
     /// Whether a key can begin with `byte`.
@@ -63,11 +122,11 @@ impl Trie {
         }
         let mut node = 0;
         for (i, &byte) in text.iter().enumerate() {
-            match self.edges.get(&edge(node, byte)) {
-                Some(&next) => node = next,
+            match self.child(node, byte) {
+                Some(next) => node = next,
                 None => return,
             }
-            let value = self.values[node as usize];
+            let value = self.nodes[node as usize].value;
             if value != NO_VALUE {
                 found(i + 1, value);
             }
@@ -93,14 +152,27 @@ mod tests {
     #[test]
     fn lists_prefixes() {
         let mut trie = Trie::new();
-        for (value, key) in ["ab", "abcd", "b", "ab", ""].iter().enumerate() {
+        for (value, key) in ["ab", "abcd", "b", "ab", "", "ac", "acd", "abx"]
+            .iter()
+            .enumerate()
+        {
             trie.insert(key.as_bytes(), value as u32);
         }
         let mut found = Vec::new();
         trie.prefixes(b"abcde", |length, value| found.push((length, value)));
         assert_eq!(found, [(2, 0), (4, 1)]);
         assert_eq!(trie.longest_prefix(b"abcx"), Some((2, 0)));
+        assert_eq!(trie.longest_prefix(b"abxx"), Some((3, 7)));
+        assert_eq!(trie.longest_prefix(b"acde"), Some((3, 6)));
+        assert_eq!(trie.longest_prefix(b"ad"), None);
         assert_eq!(trie.longest_prefix(b"ca"), None);
+        for byte in 0..=255 {
+            trie.insert(&[b'a', byte, b'!'], 1000 + u32::from(byte));
+        }
+        for byte in 0..=255 {
+            let expected = Some((3, 1000 + u32::from(byte)));
+            assert_eq!(trie.longest_prefix(&[b'a', byte, b'!', b'?']), expected);
+        }
         assert_eq!(trie.longest_prefix(b""), None);
     }
 }

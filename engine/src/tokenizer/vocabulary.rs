@@ -142,6 +142,7 @@ const FIM_PRE: &[&str] = &[
     "▁<PRE>",
     "<|code_prefix|>",
     "<|prefix|>",
+    "<|plamo:fim_prefix|>",
 ];
 const FIM_SUF: &[&str] = &[
     "<|fim_suffix|>",
@@ -152,6 +153,7 @@ const FIM_SUF: &[&str] = &[
     "▁<SUF>",
     "<|code_suffix|>",
     "<|suffix|>",
+    "<|plamo:fim_suffix|>",
 ];
 const FIM_MID: &[&str] = &[
     "<|fim_middle|>",
@@ -162,6 +164,7 @@ const FIM_MID: &[&str] = &[
     "▁<MID>",
     "<|code_middle|>",
     "<|middle|>",
+    "<|plamo:fim_middle|>",
 ];
 const FIM_PAD: &[&str] = &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"];
 const FIM_REP: &[&str] = &[
@@ -171,7 +174,7 @@ const FIM_REP: &[&str] = &[
     "<REPO>",
     "<reponame>",
 ];
-const FIM_SEP: &[&str] = &["<|file_sep|>"];
+const FIM_SEP: &[&str] = &["<|file_sep|>", "<|plamo:file_separator|>"];
 
 /// Texts that end a generation wherever they stand in a vocabulary.
 const END: &[&str] = &[
@@ -197,6 +200,7 @@ const END: &[&str] = &[
     "<|tool_response>",
     "<｜end▁of▁sentence｜>",
     "[e~[",
+    "<|ifm|im_end|>",
 ];
 
 /// Channel marks of gpt-oss: always shown, always parsed.
@@ -358,8 +362,9 @@ impl Vocabulary {
         let calls = has("<|call|>") || has("<|calls|>");
         let closes_only = calls && (has("<|return|>") || has("<|flush|>"));
         let message_end = listed(self, &end, "<|end|>").filter(|_| closes_only);
-        // gemma 4 and paddleocr: </s> is a piece of text there
-        let text_end = listed(self, &end, "</s>").filter(|_| has("<|tool_response>"));
+        // gemma 4, and models that call tools in RFL: </s> is a piece of text there
+        let in_text = has("<|tool_response>") || self.find(b"<rfl:parameter name=\"").is_some();
+        let text_end = listed(self, &end, "</s>").filter(|_| in_text);
         if let Some(id) = message_end {
             end.retain(|&e| e != id);
             self.mark(id, |a| *a = Attributes::USER_DEFINED);

@@ -1,8 +1,14 @@
 //! The reference vocabularies: every case, decoding, time.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use super::{PLAIN, is_lossless, streamed, vocabularies};
+use serde_json::Value as Json;
+use twinfer_engine::gguf::Gguf;
+use twinfer_engine::tokenizer::Tokenizer;
+
+use super::{PARSED, PLAIN, is_lossless, streamed, vocabularies};
 
 #[test]
 fn reference_cases() {
@@ -24,6 +30,50 @@ fn reference_cases() {
         all.len()
     );
     assert_eq!(passed, total);
+}
+
+/// More vocabularies than are kept here: `NAME.gguf` with `NAME.cases.json` in the folder that `TWINFER_VOCABULARIES`
+/// names.
+#[test]
+fn cases_of_ones_own() {
+    let Some(folder) = std::env::var_os("TWINFER_VOCABULARIES").map(PathBuf::from) else {
+        return;
+    };
+    let mut failed = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "gguf") {
+            continue;
+        }
+        let gguf = Gguf::parse(&fs::read(&path).unwrap()).unwrap();
+        let tokenizer = Tokenizer::from_metadata(gguf.metadata()).unwrap();
+        let cases = fs::read_to_string(path.with_extension("cases.json")).unwrap();
+        let cases: Json = serde_json::from_str(&cases).unwrap();
+        let (mut total, mut passed) = (0, 0);
+        for case in cases["cases"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let mut found = tokenizer.encode(text, PLAIN).unwrap();
+            let mut ids = ids;
+            // with BOS and the like, where the case says so
+            if let Ok(special) = serde_json::from_value::<Vec<u32>>(case["special"].clone()) {
+                ids.extend(special);
+                found.extend(tokenizer.encode(text, PARSED).unwrap());
+            }
+            total += 1;
+            if found == ids {
+                passed += 1;
+            } else {
+                println!(
+                    "{}: {text:?}\n  expected {ids:?}\n  found    {found:?}",
+                    path.display()
+                );
+            }
+        }
+        println!("{}: {passed} of {total} cases", path.display());
+        failed += total - passed;
+    }
+    assert_eq!(failed, 0);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! BOS and EOS, special tokens in a text, ends of a generation, spaces at the start, streaming.
 
+use twinfer_engine::generation::Sampling;
 use twinfer_engine::gguf::{Array, Metadata, Value};
+use twinfer_engine::sample::{SamplerParams, Scratch};
 use twinfer_engine::tokenizer::{EncodeOptions, StreamDecoder, TokenKind, Tokenizer};
 
-use super::{PARSED, PLAIN, strings, vocabulary};
+use super::{PARSED, PLAIN, small, strings, vocabulary, with};
 
 #[test]
 fn bos_and_eos_are_added_as_the_file_says() {
@@ -199,6 +201,28 @@ fn user_defined_tokens_are_found_longest_first() {
     assert_eq!(texts("abcabcde"), ["abc", "abc", "d", "e"]);
     assert_eq!(texts("yyyxyy"), ["yy", "y", "x", "yy"]);
     assert_eq!(texts("acdefx"), ["a", "cdef", "x"]);
+}
+
+#[test]
+fn suppressed_tokens_are_never_chosen() {
+    let m = with(
+        small("llama"),
+        "suppress_tokens",
+        Value::Array(Array::I32(vec![7, 3])),
+    );
+    let mut logits = vec![0.0; 265];
+    (logits[3], logits[7], logits[9]) = (4.0, 5.0, 1.0);
+    for (m, expected) in [(small("llama"), 7), (m, 9)] {
+        let tokenizer = Tokenizer::from_metadata(&m).unwrap();
+        let mut sampling = Sampling::from(SamplerParams::greedy());
+        // a bias of one's own does not bring them back
+        sampling.params.logit_bias = vec![(7, 2.0)];
+        let mut sampler = sampling.sampler(&tokenizer, 16).unwrap();
+        assert_eq!(
+            sampler.sample(&logits, &mut Scratch::default()).unwrap(),
+            expected
+        );
+    }
 }
 
 #[test]

@@ -176,6 +176,7 @@ fn rwkv_takes_the_longest_token() {
     );
     assert_eq!(tokenizer.encode("a", PARSED).unwrap(), [0]);
     assert_eq!(tokenizer.encode("a<|end|>", PARSED).unwrap(), [0, 7]);
+    assert_eq!(tokenizer.encode("a<|end|>", PLAIN).unwrap(), [0]);
     let m = with(m, "unknown_token_id", Value::U32(7));
     let tokenizer = Tokenizer::from_metadata(&m).unwrap();
     assert_eq!(tokenizer.encode("axa", PLAIN).unwrap(), [0, 7, 0]);
@@ -223,6 +224,10 @@ fn plamo_2_adds_up_scores() {
     // control tokens are not written by chance
     assert_eq!(encode(&t, "<s>").len(), 3);
     assert_eq!(t.encode("<s>a", PARSED).unwrap(), [1, a]);
+    // BOS and EOS only where the file says so
+    let m = with(small("plamo2"), "add_bos_token", Value::Bool(true));
+    let around = Tokenizer::from_metadata(&with(m, "add_eos_token", Value::Bool(true))).unwrap();
+    assert_eq!(around.encode("a", PARSED).unwrap(), [1, a, 2]);
     let tokens: Vec<&[u8]> = vec![b"a"; 4];
     let mut m = Metadata::new();
     m.insert("tokenizer.ggml.model", Value::String("plamo2".into()));

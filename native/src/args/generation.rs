@@ -1,4 +1,5 @@
-//! How tokens are chosen and when generation stops: shared by `run` and `chat`. llama.cpp's names and defaults.
+//! How tokens are chosen and when generation stops: shared by `run`, `chat` and `batch`. llama.cpp's names and defaults,
+//! before which the model's own go.
 
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use clap::{Args, ValueEnum};
 use twinfer_engine::Error;
 use twinfer_engine::generation::{MAX_DRAFT, Sampling, Speculation};
 use twinfer_engine::sample::{
-    DEFAULT_DRY_BREAKERS, SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq,
+    DEFAULT_DRY_BREAKERS, Recommended, SamplerKind, SamplerParams, parse_samplers, parse_sampling_seq,
 };
 
 #[derive(Debug, Args)]
@@ -18,21 +19,21 @@ pub(crate) struct GenerationArgs {
           value_parser = clap::value_parser!(i64).range(-2..))]
     predict: Option<i64>,
 
-    /// Temperature. 0: always the most likely token.
-    #[arg(long, alias = "temperature", value_name = "T", default_value_t = 0.8)]
-    temp: f32,
+    /// Temperature. 0: always the most likely token. Default: the model's, or 0.8.
+    #[arg(long, alias = "temperature", value_name = "T")]
+    temp: Option<f32>,
 
-    /// Keep the K most likely tokens. 0: all.
-    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
-    top_k: i32,
+    /// Keep the K most likely tokens. 0: all. Default: the model's, or 40.
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    top_k: Option<i32>,
 
-    /// Keep the most likely tokens up to this probability. 1: off.
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
-    top_p: f32,
+    /// Keep the most likely tokens up to this probability. 1: off. Default: the model's, or 0.95.
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
 
-    /// Drop tokens less likely than this times the most likely one. 0: off.
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
-    min_p: f32,
+    /// Drop tokens less likely than this times the most likely one. 0: off. Default: the model's, or 0.05.
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
 
     /// Locally typical sampling. 1: off.
     #[arg(long, alias = "typical-p", value_name = "P", default_value_t = 1.0)]
@@ -42,13 +43,13 @@ pub(crate) struct GenerationArgs {
     #[arg(long, alias = "top-n-sigma", value_name = "N", default_value_t = -1.0, allow_negative_numbers = true)]
     top_nsigma: f32,
 
-    /// Chance that XTC removes the top choices. 0: off.
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    xtc_probability: f32,
+    /// Chance that XTC removes the top choices. 0: off. Default: the model's, or 0.
+    #[arg(long, value_name = "P")]
+    xtc_probability: Option<f32>,
 
-    /// XTC removes tokens over this probability, but the least likely of them. Over 0.5: off.
-    #[arg(long, value_name = "P", default_value_t = 0.1)]
-    xtc_threshold: f32,
+    /// XTC removes tokens over this probability, but the least likely of them. Over 0.5: off. Default: the model's, or 0.1.
+    #[arg(long, value_name = "P")]
+    xtc_threshold: Option<f32>,
 
     /// The temperature follows the entropy, within this range around --temp. 0: off.
     #[arg(long, value_name = "R", default_value_t = 0.0)]
@@ -58,13 +59,13 @@ pub(crate) struct GenerationArgs {
     #[arg(long, alias = "dynatemp-exponent", value_name = "E", default_value_t = 1.0)]
     dynatemp_exp: f32,
 
-    /// Divide the logits of recent tokens by this. 1: off.
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    repeat_penalty: f32,
+    /// Divide the logits of recent tokens by this. 1: off. Default: the model's, or 1.
+    #[arg(long, value_name = "X")]
+    repeat_penalty: Option<f32>,
 
-    /// How many recent tokens are penalized. 0: off, -1: the whole context.
-    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
-    repeat_last_n: i32,
+    /// How many recent tokens are penalized. 0: off, -1: the whole context. Default: the model's, or 64.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    repeat_last_n: Option<i32>,
 
     /// Subtract this from the logits of recent tokens. 0: off.
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -95,17 +96,17 @@ pub(crate) struct GenerationArgs {
     #[arg(long, value_name = "TEXT")]
     dry_sequence_breaker: Vec<String>,
 
-    /// 2: Mirostat 2.0 in place of the samplers. 0: off.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    mirostat: i32,
+    /// 2: Mirostat 2.0 in place of the samplers. 0: off. Default: the model's, or 0.
+    #[arg(long, value_name = "N")]
+    mirostat: Option<i32>,
 
-    /// Mirostat's learning rate.
-    #[arg(long, value_name = "X", default_value_t = 0.1)]
-    mirostat_lr: f32,
+    /// Mirostat's learning rate. Default: the model's, or 0.1.
+    #[arg(long, value_name = "X")]
+    mirostat_lr: Option<f32>,
 
-    /// Mirostat's target entropy.
-    #[arg(long, value_name = "X", default_value_t = 5.0)]
-    mirostat_ent: f32,
+    /// Mirostat's target entropy. Default: the model's, or 5.
+    #[arg(long, value_name = "X")]
+    mirostat_ent: Option<f32>,
 
     /// Change a token's logit: its id, then the sign and the amount, as in 15043+1 or 15043-inf. May be repeated.
     #[arg(short, long, value_name = "ID(+|-)BIAS", value_parser = logit_bias)]
@@ -115,12 +116,12 @@ pub(crate) struct GenerationArgs {
     #[arg(long)]
     ignore_eos: bool,
 
-    /// Samplers in the order in which they run, separated by ';'.
-    #[arg(long, value_name = "NAMES", value_parser = samplers, conflicts_with = "sampling_seq",
-          default_value = "penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature")]
-    samplers: Samplers,
+    /// Samplers in the order in which they run, separated by ';'. Default: the model's, or
+    /// penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature.
+    #[arg(long, value_name = "NAMES", value_parser = samplers, conflicts_with = "sampling_seq")]
+    samplers: Option<Samplers>,
 
-    /// The same in letters: edskypmxt is the default.
+    /// The same in letters: edskypmxt is the program's default.
     #[arg(long, alias = "sampler-seq", value_name = "LETTERS", value_parser = sampling_seq)]
     sampling_seq: Option<Samplers>,
 
@@ -238,8 +239,13 @@ pub(crate) struct Generation {
 }
 
 impl GenerationArgs {
-    /// Resolves the options.
-    pub(crate) fn resolve(&self, seed: u32) -> Result<Generation, Usage> {
+    /// Whether the options can be meant, before a model is opened.
+    pub(crate) fn check(&self) -> Result<(), Usage> {
+        self.resolve(0, &Recommended::default()).map(drop)
+    }
+
+    /// Resolves the options: what is not given is as the model's author recommends.
+    pub(crate) fn resolve(&self, seed: u32, recommended: &Recommended) -> Result<Generation, Usage> {
         let given: Vec<&str> = self.dry_sequence_breaker.iter().map(String::as_str).collect();
         let breakers: &[&str] = match given.as_slice() {
             [] => &DEFAULT_DRY_BREAKERS,
@@ -249,7 +255,7 @@ impl GenerationArgs {
         Ok(Generation {
             predict: self.predict.and_then(|n| usize::try_from(n).ok()),
             sampling: Sampling {
-                params: self.sampler_params(seed)?,
+                params: self.sampler_params(seed, recommended)?,
                 dry_breakers: breakers.iter().map(|&text| text.into()).collect(),
                 ignore_eos: self.ignore_eos,
             },
@@ -258,33 +264,36 @@ impl GenerationArgs {
         })
     }
 
-    fn sampler_params(&self, seed: u32) -> Result<SamplerParams, Usage> {
+    fn sampler_params(&self, seed: u32, recommended: &Recommended) -> Result<SamplerParams, Usage> {
+        let mut unsaid = SamplerParams::default();
+        recommended.apply(&mut unsaid);
+        let samplers = self.sampling_seq.as_ref().or(self.samplers.as_ref());
         let params = SamplerParams {
             seed,
             min_keep: self.min_keep,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            xtc_probability: self.xtc_probability,
-            xtc_threshold: self.xtc_threshold,
+            top_k: self.top_k.unwrap_or(unsaid.top_k),
+            top_p: self.top_p.unwrap_or(unsaid.top_p),
+            min_p: self.min_p.unwrap_or(unsaid.min_p),
+            xtc_probability: self.xtc_probability.unwrap_or(unsaid.xtc_probability),
+            xtc_threshold: self.xtc_threshold.unwrap_or(unsaid.xtc_threshold),
             typ_p: self.typical,
-            temp: self.temp,
+            temp: self.temp.unwrap_or(unsaid.temp),
             dynatemp_range: self.dynatemp_range,
             dynatemp_exponent: self.dynatemp_exp,
-            penalty_last_n: self.repeat_last_n,
-            penalty_repeat: self.repeat_penalty,
+            penalty_last_n: self.repeat_last_n.unwrap_or(unsaid.penalty_last_n),
+            penalty_repeat: self.repeat_penalty.unwrap_or(unsaid.penalty_repeat),
             penalty_freq: self.frequency_penalty,
             penalty_present: self.presence_penalty,
             dry_multiplier: self.dry_multiplier,
             dry_base: self.dry_base,
             dry_allowed_length: self.dry_allowed_length,
             dry_penalty_last_n: self.dry_penalty_last_n,
-            mirostat: self.mirostat,
+            mirostat: self.mirostat.unwrap_or(unsaid.mirostat),
             top_n_sigma: self.top_nsigma,
-            mirostat_tau: self.mirostat_ent,
-            mirostat_eta: self.mirostat_lr,
+            mirostat_tau: self.mirostat_ent.unwrap_or(unsaid.mirostat_tau),
+            mirostat_eta: self.mirostat_lr.unwrap_or(unsaid.mirostat_eta),
             logit_bias: self.logit_bias.clone(),
-            samplers: self.sampling_seq.as_ref().unwrap_or(&self.samplers).0.clone(),
+            samplers: samplers.map_or(unsaid.samplers, |samplers| samplers.0.clone()),
             ..SamplerParams::default()
         };
         params.validate().map_err(by_flag)?;
@@ -323,4 +332,52 @@ fn by_flag(mut error: Error) -> Usage {
         *name = flag;
     }
     Usage(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use twinfer_engine::gguf::{Metadata, Value};
+
+    use super::*;
+    use crate::args::{Command, parse};
+
+    fn resolved(args: &[&str], recommended: &Recommended) -> SamplerParams {
+        let args = ["twinfer", "run", "x"].iter().chain(args);
+        let (cli, _) = parse(args.map(Into::into)).unwrap();
+        let Command::Run(args) = cli.command else {
+            panic!("not run");
+        };
+        args.generation.check().unwrap();
+        args.generation.resolve(5, recommended).unwrap().sampling.params
+    }
+
+    #[test]
+    fn an_option_goes_before_the_model_and_the_model_before_the_default() {
+        let nothing = Recommended::default();
+        let plain = SamplerParams {
+            seed: 5,
+            ..SamplerParams::default()
+        };
+        assert_eq!(resolved(&[], &nothing), plain);
+        let mut m = Metadata::new();
+        m.insert("general.sampling.temp", Value::F32(1.0));
+        m.insert("general.sampling.top_k", Value::I32(64));
+        m.insert("general.sampling.min_p", Value::F32(7.0));
+        m.insert(
+            "general.sampling.sequence",
+            Value::String("top_k;temperature".into()),
+        );
+        let model = Recommended::read(&m);
+        assert_eq!(model.notes().len(), 1);
+        let found = resolved(&[], &model);
+        let chain = vec![SamplerKind::TopK, SamplerKind::Temperature];
+        assert_eq!((found.temp, found.top_k, found.min_p), (1.0, 64, plain.min_p));
+        assert_eq!((found.seed, &found.samplers), (5, &chain));
+        let found = resolved(&["--temp", "0", "--sampling-seq", "p"], &model);
+        assert_eq!((found.temp, found.top_k), (0.0, 64));
+        assert_eq!(found.samplers, [SamplerKind::TopP]);
+        // also where the option says what is the default without a model
+        let found = resolved(&["--top-k", "40", "--samplers", ""], &model);
+        assert_eq!((found.temp, found.top_k, found.samplers.len()), (1.0, 40, 0));
+    }
 }

@@ -44,17 +44,22 @@ use schedule::{Scheduler, Stats};
 
 pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> Result<()> {
     let (source, verbosity) = (&settings.source, settings.verbosity);
-    // Wrong settings are reported before a large model is loaded. The seed here is replaced line by line.
-    let defaults = Defaults {
-        generation: args.generation.resolve(settings.seed.unwrap_or_default())?,
-        stop: args.stop.clone(),
-    };
+    // Wrong settings are reported before a large model is loaded.
+    args.generation.check()?;
     if output_file::same_file(&args.input, &args.output) && args.input != std::path::Path::new("-") {
         return Err(Usage("the input and the output are the same file".into()).into());
     }
     let now = template::now(&args.template)?;
     let file = source.open()?;
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
+    // The seed here is replaced line by line.
+    let defaults = Defaults {
+        generation: args.generation.resolve(
+            settings.seed.unwrap_or_default(),
+            &load::recommended(&file, verbosity),
+        )?,
+        stop: args.stop.clone(),
+    };
     let template = chat_template(source, &file, &args.template)?;
     let input = Input::open(&args.input)?;
     let all = digest_of_all(settings, &file, &defaults, args)?;

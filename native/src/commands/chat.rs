@@ -36,11 +36,13 @@ Alt-Enter, or a backslash at the end of the line, starts a new line. Ctrl-C stop
 
 pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Result<()> {
     let (source, verbosity) = (&settings.source, settings.verbosity);
-    let generation = args
-        .generation
-        .resolve(settings.seed.unwrap_or_else(generate::random_seed))?;
+    args.generation.check()?;
     let file = source.open()?;
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
+    let seed = settings.seed.unwrap_or_else(generate::random_seed);
+    let generation = args
+        .generation
+        .resolve(seed, &load::recommended(&file, verbosity))?;
     let template = template::load(source, &file, &args.template)?;
     let compute = Compute::start(settings, workers)?;
     let driver = generate::driver(&generation, &compute, &tokenizer)?;

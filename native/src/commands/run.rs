@@ -32,7 +32,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
         ))
         .into());
     }
-    let generation = args.generation.resolve(seed)?;
+    args.generation.check()?;
     let text = text(verbosity, args)?;
     let escaped = |text: &str| read(args, text);
     let stop: Vec<String> = args
@@ -44,6 +44,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
 
     let file = source.open()?;
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
+    let generation = args
+        .generation
+        .resolve(seed, &load::recommended(&file, verbosity))?;
     let ids = if args.chat {
         let template = template::load(source, &file, &args.template)?;
         let messages = template::messages(system.as_deref(), &text);

@@ -442,7 +442,7 @@ mod tests {
             panic!("another command");
         };
         Defaults {
-            generation: args.generation.resolve(0).unwrap(),
+            generation: args.generation.resolve(0, &Default::default()).unwrap(),
             stop: args.stop,
         }
     }
