@@ -81,10 +81,15 @@ pub enum Error {
         what: String,
     },
     /// The model's architecture is not one that this engine runs.
-    #[error("architecture `{found}` is not supported; supported: {supported}")]
+    #[error(
+        "architecture `{found}` is not supported{}; supported: {supported}",
+        .nearest.map_or(String::new(), |name| format!(" (the nearest that is: `{name}`)"))
+    )]
     UnsupportedArchitecture {
         /// `general.architecture` of the file.
         found: String,
+        /// The supported name that is most like it, if any is.
+        nearest: Option<&'static str>,
         /// The supported names, comma separated.
         supported: String,
     },

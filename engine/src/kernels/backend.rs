@@ -106,6 +106,9 @@ pub struct Packing<'a> {
     pub placement: Placement,
     /// The rows before these, and the rows of the whole matrix, where it comes in pieces.
     pub piece: Option<(usize, usize)>,
+    /// Rows that are multiplied with at a time: of each of the matrices that lie one after the other in a stack, 0 where they
+    /// are one matrix. Each node has a part of those.
+    pub matrix_rows: usize,
     /// By whom: its workers share the rows, and whoever writes to a page first places it.
     pub team: &'a Team,
     /// Into which memory.
@@ -119,6 +122,7 @@ impl<'a> Packing<'a> {
             storage,
             placement: Placement::Anywhere,
             piece: None,
+            matrix_rows: 0,
             team,
             memory: &Heap,
         }
@@ -142,8 +146,9 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
         Ok(None)
     }
 
-    /// The rows of a mapped shard in this kernel's own layout; `None` where it has none.
-    fn pack(&self, _mapped: &matrix::Shard, _packing: &Packing<'_>) -> Result<Option<Vec<matrix::Shard>>> {
+    /// The rows of mapped shards of one matrix in this kernel's own layout, a shard of each, in one piece of memory; `None` where
+    /// it has none.
+    fn pack(&self, _mapped: &[matrix::Shard], _packing: &Packing<'_>) -> Result<Option<Vec<matrix::Shard>>> {
         Ok(None)
     }
 

@@ -36,6 +36,7 @@ pub use attention::{
 pub(crate) use backend::MatmulKernel;
 pub use backend::{Activation, Backend, Packing, Placement, RopeKind, Storage};
 pub use matrix::PackedMatrix;
+pub(crate) use matrix::matrix_rows;
 
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
 pub const NUMERICS_VERSION: u32 = 2;

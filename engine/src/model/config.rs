@@ -1,7 +1,7 @@
 //! What a model is, in numbers: every hyperparameter checked, before any weight is touched.
 
 use super::arch;
-use super::ffn::{FfnConfig, GatedConfig};
+use super::ffn::FfnConfig;
 use super::mixer::{AttentionConfig, MixerConfig};
 use super::norm::NormKind;
 use super::rope::Rope;
@@ -148,11 +148,11 @@ impl LayerConfig {
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<GatedConfig>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), FfnConfig::Gated(ffn)))
+            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), ffn.into()))
             .collect()
     }
 }
@@ -184,7 +184,6 @@ impl Config {
     }
 
     /// As [`Self::common`], with layer norms over the residual stream.
-    #[allow(dead_code)]
     pub(crate) fn with_layer_norm(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
         let norm_eps = keys.epsilon("attention.layer_norm_epsilon")?;
         Self::with_norm(keys, file, NormKind::Layer, norm_eps)
@@ -349,7 +348,6 @@ impl Keys<'_> {
     }
 
     /// A factor, finite; 1 where the key is missing or 0.
-    #[allow(dead_code)]
     pub(crate) fn factor(&self, key: &str) -> Result<f32> {
         match self.opt_f32(key)?.unwrap_or(1.0) {
             0.0 => Ok(1.0),
@@ -359,7 +357,6 @@ impl Keys<'_> {
     }
 
     /// A size that may be 0 or missing, at most `most`.
-    #[allow(dead_code)]
     pub(crate) fn opt_size(&self, key: &str, most: u32) -> Result<usize> {
         match self.opt_u32(key)?.unwrap_or(0) {
             v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),

@@ -66,6 +66,8 @@ impl Workspace {
         let (m, n_embd) = (sizes.n_batch, config.n_embd);
         let inner = |layer: &LayerConfig| layer.mixer.inner_width().max(layer.ffn.inner_width());
         let widest = config.layers.iter().map(inner).fold(n_embd, usize::max);
+        let mut multiplied = vec![(m, widest)];
+        multiplied.extend(config.layers.iter().map(|layer| layer.ffn.more_rows(config, m)));
         let mut angles = Vec::new();
         for rope in &config.ropes {
             let half = rope.n_rot() / 2;
@@ -80,7 +82,7 @@ impl Workspace {
             delta: buffers.outputs("a part's output", m, n_embd)?,
             mixer: MixerBuffers::make(config, sizes, workers, buffers)?,
             ffn: FfnBuffers::make(config, sizes, buffers)?,
-            acts: ActBuffer::make(m, widest, formats, buffers)?,
+            acts: ActBuffer::make(&multiplied, formats, buffers)?,
             angles,
             logits: buffers.rows(
                 "logits of a pass",

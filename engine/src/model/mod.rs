@@ -18,6 +18,7 @@ pub mod plan;
 pub mod probe;
 mod product;
 pub mod rope;
+mod stack;
 mod unused;
 pub mod weights;
 
@@ -40,6 +41,8 @@ pub struct LoadOptions {
     pub backend: Option<String>,
     /// Where the weights lie.
     pub storage: Storage,
+    /// Where the weights of experts lie, of which a token needs a few; `None` for as all others.
+    pub experts: Option<Storage>,
     /// On which nodes packed weights lie, where the team is on several.
     pub placement: Placement,
     /// Who packs the weights; `None` for the calling thread alone.
@@ -51,6 +54,11 @@ pub struct LoadOptions {
 impl LoadOptions {
     pub(crate) fn team(&self) -> Team {
         self.team.clone().unwrap_or_else(Team::single)
+    }
+
+    /// Where matrices lie, and experts.
+    pub(crate) fn storages(&self) -> (Storage, Storage) {
+        (self.storage, self.experts.unwrap_or(self.storage))
     }
 
     pub(crate) fn memory(&self) -> Arc<dyn Memory> {
@@ -98,10 +106,12 @@ impl Model {
         let matrices = FromFile {
             file,
             backend,
+            storages: options.storages(),
             packing: Packing {
                 storage: options.storage,
                 placement: options.placement,
                 piece: None,
+                matrix_rows: 0,
                 team: &team,
                 memory: &*memory,
             },

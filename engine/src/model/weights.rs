@@ -9,7 +9,7 @@ use super::mixer::Mixer;
 use super::norm::{Norm, NormKind};
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
-use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing};
+use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Storage};
 use crate::{Error, Result, quant};
 
 /// A matrix with its optional scale and bias: y = W x, then * s in one product, then + b in one addition. The model
@@ -54,24 +54,61 @@ pub(crate) struct PartNorms {
     pub(crate) sum: Option<Norm>,
 }
 
+/// What a matrix is to the model: where it lies may depend on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Every token is multiplied with it.
+    Dense,
+    /// Those of experts, one after the other: a token is multiplied with a few of them.
+    Experts,
+}
+
 /// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
 pub(crate) trait Matrices {
     /// The matrix of a tensor of the file, all its rows.
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix>;
+    fn matrix(&self, info: &TensorInfo, role: Role) -> Result<PackedMatrix>;
+
+    /// Told of each vector that the model uses.
+    fn vector(&self, _name: &str) {}
 }
 
 /// Made from the file's bytes, one after the other.
 pub(crate) struct FromFile<'a> {
     pub(crate) file: &'a ModelFile,
     pub(crate) backend: &'a dyn Backend,
+    /// Where matrices lie, and experts.
+    pub(crate) storages: (Storage, Storage),
     pub(crate) packing: Packing<'a>,
 }
 
 impl Matrices for FromFile<'_> {
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+    fn matrix(&self, info: &TensorInfo, role: Role) -> Result<PackedMatrix> {
         let bytes = self.file.tensor_bytes(&info.name)?;
         let (n, k) = (info.n_rows(), info.row_len());
-        self.backend.pack(info.ty, n, k, bytes, &self.packing)
+        let packing = Packing {
+            storage: role.storage(self.storages),
+            matrix_rows: role.matrix_rows(info),
+            ..self.packing
+        };
+        self.backend.pack(info.ty, n, k, bytes, &packing)
+    }
+}
+
+impl Role {
+    /// Where it lies, of two places: for most matrices, and for experts.
+    pub(crate) fn storage(self, (dense, experts): (Storage, Storage)) -> Storage {
+        match self {
+            Role::Dense => dense,
+            Role::Experts => experts,
+        }
+    }
+
+    /// Rows of one matrix of the tensor.
+    pub(crate) fn matrix_rows(self, info: &TensorInfo) -> usize {
+        match self {
+            Role::Dense => info.n_rows(),
+            Role::Experts => info.shape.get(1).copied().unwrap_or(1),
+        }
     }
 }
 
@@ -265,6 +302,16 @@ impl Binder<'_> {
         })
     }
 
+    /// As [`Self::linear`] for families that add no bias though files have one ([`super::unused`] knows of it).
+    pub(super) fn linear_without_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), n, k)?;
+        Ok(Linear {
+            weight,
+            scale: self.scale(name)?,
+            bias: None,
+        })
+    }
+
     /// One tensor that holds several matrices, one after the other in rows: views of it.
     pub(super) fn fused<const N: usize>(
         &self,
@@ -307,38 +354,69 @@ impl Binder<'_> {
 
     /// `NAME.scale`, one number, where the file has it. `NAME.input_scale` beside it is what others need who round
     /// activations to four bits with a fixed scale; here a scale is computed for each step of a row.
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
+    pub(super) fn scale(&self, name: &str) -> Result<Option<f32>> {
+        Ok(self.scales(name, 1)?.map(|scales| scales[0]))
+    }
+
+    /// As [`Self::scale`], of `count` matrices.
+    pub(super) fn scales(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
         self.bound.borrow_mut().insert(format!("{name}.input_scale"));
         let name = format!("{name}.scale");
         if !self.has(&name) {
             return Ok(None);
         }
-        let scale = self.vector(&name, 1)?[0];
-        if !scale.is_finite() {
-            return Err(Error::Tensor {
-                tensor: name,
-                what: format!("expected a finite factor, found {scale}"),
-            });
+        self.finite(&name, count).map(Some)
+    }
+
+    /// A vector whose values are all finite.
+    pub(super) fn finite(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let values = self.vector(name, len)?;
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(value) => Err(Error::Tensor {
+                tensor: name.into(),
+                what: format!("expected finite factors, found {value}"),
+            }),
         }
-        Ok(Some(scale))
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let values = vector(self.file, name, len)?;
+        self.vectors(name, 1, len)
+    }
+
+    /// `count` vectors, one after the other.
+    pub(super) fn vectors(&self, name: &str, count: usize, len: usize) -> Result<Vec<f32>> {
+        let values = vectors(self.file, name, count, len)?;
         let bytes = size_of_val(values.as_slice()) as u64;
         self.vector_bytes
             .set(self.vector_bytes.get().saturating_add(bytes));
         self.bound.borrow_mut().insert(name.into());
+        self.matrices.vector(name);
         Ok(values)
     }
 
     fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        self.matrices(name, Role::Dense, (1, n, k))
+    }
+
+    /// The rows of `count` matrices of n x k.
+    pub(super) fn matrices(
+        &self,
+        name: &str,
+        role: Role,
+        (count, n, k): (usize, usize, usize),
+    ) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
-        if !info.is_matrix(n, k) {
-            return Err(shape(name, &format!("[{k}, {n}]"), info));
+        if !info.is_stack(count, n, k) {
+            let expected = match role {
+                Role::Dense => format!("[{k}, {n}]"),
+                Role::Experts => format!("[{k}, {n}, {count}]"),
+            };
+            return Err(shape(name, &expected, info));
         }
         self.bound.borrow_mut().insert(name.into());
-        let matrix = self.matrices.matrix(info).map_err(|e| in_tensor(name, e))?;
+        let matrix = self.matrices.matrix(info, role);
+        let matrix = matrix.map_err(|error| in_tensor(name, error))?;
         self.advance(info.bytes);
         Ok(matrix)
     }
@@ -346,6 +424,11 @@ impl Binder<'_> {
 
 /// A vector of `len` values as f32.
 pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
+    vectors(file, name, 1, len)
+}
+
+/// `count` vectors of `len` values, one after the other.
+fn vectors(file: &ModelFile, name: &str, count: usize, len: usize) -> Result<Vec<f32>> {
     let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
@@ -354,10 +437,14 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
             what,
         });
     }
-    if info.row_len() != len || info.n_rows() != 1 {
-        return Err(shape(name, &format!("[{len}]"), info));
+    if !info.is_matrix(count, len) {
+        let expected = match count {
+            1 => format!("[{len}]"),
+            _ => format!("[{len}, {count}]"),
+        };
+        return Err(shape(name, &expected, info));
     }
-    let mut out = vec![0.0; len];
+    let mut out = vec![0.0; info.n_elements()];
     quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }

@@ -109,8 +109,14 @@ impl Team {
         let each = chunk(end, grain, self.n);
         let run = |worker, range: Range<usize>| {
             let node = self.node_of(worker);
-            for out in outs {
+            // They stand in the order of the list: those that end before the range are passed over, at the first one behind it
+            // the piece is done. There may be hundreds.
+            let passed = outs.partition_point(|out| out.start[node] + out.on(node).len() <= range.start);
+            for out in &outs[passed..] {
                 let (own, start) = (out.on(node), out.start[node]);
+                if start >= range.end {
+                    break;
+                }
                 let first = range.start.max(start);
                 let last = range.end.min(start + own.len());
                 if first < last {
@@ -315,6 +321,15 @@ pub struct Columns<'a, P> {
     borrow: std::marker::PhantomData<&'a mut [f32]>,
 }
 
+impl<P: std::fmt::Debug> std::fmt::Debug for Columns<'_, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Columns")
+            .field("by", &self.by)
+            .field("n", &self.n)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'a, P> Columns<'a, P> {
     /// `out`, rows of `n`, in pieces that begin at a multiple of `grain`.
     pub fn of(out: &'a mut [f32], n: usize, grain: usize, by: P) -> Self {
@@ -377,6 +392,8 @@ impl<'a, P> Columns<'a, P> {
 struct Raw<T>(*mut T);
 // SAFETY: the pointer is only used to make disjoint slices, each for one thread, of elements that are Send.
 unsafe impl<T: Send> Sync for Raw<T> {}
+// SAFETY: it stands for an exclusive borrow of elements that are Send, which may go to another thread.
+unsafe impl<T: Send> Send for Raw<T> {}
 
 /// Some columns of a row-major output matrix, all its rows; the other columns belong to other workers.
 pub struct Tile<'a, T = f32> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod contexts;
+mod families;
 mod hyperparameters;
 #[path = "../support/load.rs"]
 mod load;

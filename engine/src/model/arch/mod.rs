@@ -2,10 +2,20 @@
 //!
 //! A family reads its metadata into a [`Config`]; binding and the forward pass follow from that.
 
+mod command_r;
+mod exaone4;
+mod gemma2;
 mod gemma3;
+mod glm4;
+mod granite;
 mod llama;
+mod mistral3;
+mod olmo2;
 mod phi3;
 mod qwen;
+mod seed_oss;
+mod smollm3;
+mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -31,12 +41,56 @@ const FAMILIES: &[Family] = &[
         configure: qwen::configure_qwen3,
     },
     Family {
+        name: "qwen3moe",
+        configure: qwen3moe::configure,
+    },
+    Family {
         name: "gemma3",
         configure: gemma3::configure,
     },
     Family {
+        name: "mistral3",
+        configure: mistral3::configure,
+    },
+    Family {
         name: "phi3",
         configure: phi3::configure,
+    },
+    Family {
+        name: "granite",
+        configure: granite::configure,
+    },
+    Family {
+        name: "smollm3",
+        configure: smollm3::configure,
+    },
+    Family {
+        name: "olmo2",
+        configure: olmo2::configure,
+    },
+    Family {
+        name: "exaone4",
+        configure: exaone4::configure,
+    },
+    Family {
+        name: "seed_oss",
+        configure: seed_oss::configure,
+    },
+    Family {
+        name: "command-r",
+        configure: command_r::configure_command_r,
+    },
+    Family {
+        name: "cohere2",
+        configure: command_r::configure_cohere2,
+    },
+    Family {
+        name: "glm4",
+        configure: glm4::configure,
+    },
+    Family {
+        name: "gemma2",
+        configure: gemma2::configure,
     },
 ];
 
@@ -51,6 +105,26 @@ pub(crate) fn find(name: &str) -> Result<&'static Family> {
         .find(|f| f.name == name)
         .ok_or_else(|| Error::UnsupportedArchitecture {
             found: name.chars().take(64).flat_map(char::escape_debug).collect(),
+            nearest: nearest(name),
             supported: names(),
         })
+}
+
+/// The supported name that is most like an unknown one, if any is.
+fn nearest(name: &str) -> Option<&'static str> {
+    let name: String = name.chars().take(64).collect();
+    // A sibling's name goes on where the family's ends: qwen3 and qwen3vl.
+    let begins = FAMILIES
+        .iter()
+        .map(|f| f.name)
+        .filter(|known| name.starts_with(known));
+    begins.max_by_key(|known| known.len()).or_else(|| {
+        let distances = FAMILIES
+            .iter()
+            .map(|f| (strsim::damerau_levenshtein(f.name, &name), f.name));
+        distances
+            .min()
+            .filter(|(distance, known)| *distance <= known.len() / 3)
+            .map(|(_, known)| known)
+    })
 }

@@ -1,9 +1,15 @@
 //! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its weights,
 //! its buffers and its forward pass; here each has one line per question that the model asks.
 
+mod experts;
 mod gated;
+mod plain;
+mod router;
 
+pub use experts::{ExpertsConfig, Presence, SharedConfig};
 pub use gated::GatedConfig;
+pub use plain::PlainConfig;
+pub use router::Gating;
 
 use super::config::Config;
 use super::ops::Run;
@@ -20,14 +26,46 @@ pub enum FfnConfig {
     None,
     /// A gate times an up projection, then down.
     Gated(GatedConfig),
+    /// An up projection, then down.
+    Plain(PlainConfig),
+    /// Some of many gated or plain ones, for each token others.
+    Experts(ExpertsConfig),
+}
+
+impl From<GatedConfig> for FfnConfig {
+    fn from(config: GatedConfig) -> Self {
+        FfnConfig::Gated(config)
+    }
+}
+
+impl From<PlainConfig> for FfnConfig {
+    fn from(config: PlainConfig) -> Self {
+        FfnConfig::Plain(config)
+    }
+}
+
+impl From<ExpertsConfig> for FfnConfig {
+    fn from(config: ExpertsConfig) -> Self {
+        FfnConfig::Experts(config)
+    }
 }
 
 impl FfnConfig {
-    /// The widest rows that its matrices multiply with, beside the residual stream's.
+    /// The widest rows of a pass that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
         match self {
             FfnConfig::None => 0,
             FfnConfig::Gated(config) => config.n_ff,
+            FfnConfig::Plain(config) => config.n_ff,
+            FfnConfig::Experts(config) => config.inner_width(),
+        }
+    }
+
+    /// Where its matrices multiply with more rows than the `m` of a pass: how many, and the widest of them.
+    pub(super) fn more_rows(&self, config: &Config, m: usize) -> (usize, usize) {
+        match self {
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => (0, 0),
+            FfnConfig::Experts(own) => own.more_rows(config.n_embd, m),
         }
     }
 }
@@ -37,6 +75,8 @@ impl FfnConfig {
 pub(crate) enum Ffn {
     None,
     Gated(gated::Gated),
+    Plain(plain::Plain),
+    Experts(experts::Experts),
 }
 
 impl Ffn {
@@ -45,6 +85,8 @@ impl Ffn {
         match &config.layers[i].ffn {
             FfnConfig::None => Ok(Ffn::None),
             FfnConfig::Gated(own) => gated::Gated::bind(binder, config, own, i).map(Ffn::Gated),
+            FfnConfig::Plain(own) => plain::Plain::bind(binder, config, own, i).map(Ffn::Plain),
+            FfnConfig::Experts(own) => experts::Experts::bind(binder, config, own, i).map(Ffn::Experts),
         }
     }
 
@@ -52,6 +94,8 @@ impl Ffn {
         match self {
             Ffn::None => Vec::new(),
             Ffn::Gated(gated) => gated.linears(),
+            Ffn::Plain(plain) => plain.linears(),
+            Ffn::Experts(experts) => experts.linears(),
         }
     }
 
@@ -71,6 +115,8 @@ impl Ffn {
         match self {
             Ffn::None => Ok(()),
             Ffn::Gated(gated) => gated.forward(run, h, out, &mut buffers.gated),
+            Ffn::Plain(plain) => plain.forward(run, h, out, &mut buffers.plain),
+            Ffn::Experts(experts) => experts.forward(run, h, out, &mut buffers.experts),
         }
     }
 }
@@ -79,16 +125,24 @@ impl Ffn {
 #[derive(Debug)]
 pub(super) struct FfnBuffers {
     gated: gated::GatedBuffers,
+    plain: plain::PlainBuffers,
+    experts: experts::ExpertsBuffers,
 }
 
 impl FfnBuffers {
     pub(super) fn make(config: &Config, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
-        let gated = config.layers.iter().filter_map(|layer| match &layer.ffn {
-            FfnConfig::Gated(config) => Some(config),
-            FfnConfig::None => None,
-        });
+        macro_rules! layers {
+            ($kind:ident) => {
+                config.layers.iter().filter_map(|layer| match &layer.ffn {
+                    FfnConfig::$kind(config) => Some(config),
+                    _ => None,
+                })
+            };
+        }
         Ok(FfnBuffers {
-            gated: gated::GatedBuffers::make(gated, sizes, buffers)?,
+            gated: gated::GatedBuffers::make(layers!(Gated), sizes, buffers)?,
+            plain: plain::PlainBuffers::make(layers!(Plain), sizes, buffers)?,
+            experts: experts::ExpertsBuffers::make(layers!(Experts), config.n_embd, sizes, buffers)?,
         })
     }
 }

@@ -1,18 +1,21 @@
 //! Softmax attention with grouped key and value heads: queries, keys and values from one norm, heads normed where the family
-//! does, rotated, and all that a position sees weighed by the softmax of its scores.
+//! does, rotated, and all that a position sees weighed by the softmax of its scores. Some families gate what comes of it, or
+//! have a sink in each head that takes a part of the weights.
 
 use std::ops::Range;
 
 use super::attend::{Attend, AttendBuffers};
-use crate::Result;
+use super::temperature::Temperature;
 use crate::cache::{CacheKind, KvCache, KvShape, Sizes};
-use crate::kernels::MAX_HEAD_DIM;
+use crate::kernels::{Activation, MAX_HEAD_DIM};
 use crate::memory::Buffers;
 use crate::model::config::{Config, Keys, MAX_WIDTH};
-use crate::model::ops::Run;
+use crate::model::norm::{Norm, NormKind};
+use crate::model::ops::{Ops, Run};
 use crate::model::probe::Probe;
 use crate::model::product::{product, product_from};
 use crate::model::weights::{Binder, Linear};
+use crate::{Error, Result};
 
 /// One layer's attention, in numbers.
 #[derive(Debug, Clone)]
@@ -35,6 +38,14 @@ pub struct AttentionConfig {
     pub softcap: Option<f32>,
     /// How q and k are normed.
     pub qk_norm: QkNorm,
+    /// Factor of queries by position.
+    pub temperature: Option<Temperature>,
+    /// Whether `attn_q` has a gate of each head behind its query: what comes of the head is multiplied with its sigmoid.
+    pub gate: bool,
+    /// Whether a number per head, `attn_sinks`, takes part in the softmax as one more score, of a value of zero.
+    pub sinks: bool,
+    /// Whether `attn_output.bias` counts where the file has it.
+    pub output_bias: bool,
 }
 
 /// What a position sees of the others.
@@ -42,13 +53,23 @@ pub struct AttentionConfig {
 pub enum Window {
     /// Itself and the `n - 1` before it.
     Sliding(usize),
+    /// Itself and those before it in its own block of `n`; blocks begin at multiples of `n`.
+    Chunk(usize),
 }
 
 impl Window {
     /// Positions that one sees at most, itself included.
     pub fn reach(self) -> usize {
         match self {
-            Window::Sliding(n) => n,
+            Window::Sliding(n) | Window::Chunk(n) => n,
+        }
+    }
+
+    /// The first position that one sees.
+    pub fn first(self, position: usize) -> usize {
+        match self {
+            Window::Sliding(n) => (position + 1).saturating_sub(n),
+            Window::Chunk(n) => position / n.max(1) * n.max(1),
         }
     }
 }
@@ -58,8 +79,14 @@ impl Window {
 pub enum QkNorm {
     /// Not at all.
     None,
-    /// Each head by itself, before it is rotated.
+    /// RMS norm of each head by itself, all with the same weights, before it is rotated.
     Heads,
+    /// Layer norm of each head by itself, each with its own weights and no bias, before it is rotated.
+    LayerHeads,
+    /// One RMS norm over all heads of q and one over all of k, before they are rotated.
+    Whole,
+    /// RMS norm of each head by itself, without weights, after it is rotated.
+    AfterRotation,
 }
 
 impl AttentionConfig {
@@ -110,6 +137,10 @@ impl AttentionConfig {
                 scale: 1.0 / (head_dim_k as f32).sqrt(),
                 softcap: None,
                 qk_norm: QkNorm::None,
+                temperature: None,
+                gate: false,
+                sinks: false,
+                output_bias: true,
             })
         };
         heads.iter().zip(&kv_heads).enumerate().map(layer).collect()
@@ -141,6 +172,21 @@ impl AttentionConfig {
             self.n_kv_heads * self.head_dim_v,
         ]
     }
+
+    /// Width of the gates of all heads.
+    fn width_gates(&self) -> usize {
+        if self.gate { self.inner_width() } else { 0 }
+    }
+
+    /// Width of what is computed beside q and k: queries with their gates, or what a norm over all heads is given.
+    fn width_raw(&self) -> usize {
+        let [q, k, _] = self.widths();
+        match (self.gate, self.qk_norm) {
+            (true, _) => q + self.width_gates(),
+            (false, QkNorm::Whole) => q.max(k),
+            (false, _) => 0,
+        }
+    }
 }
 
 /// Its weights.
@@ -150,7 +196,8 @@ pub(crate) struct Attention {
     q: Linear,
     k: Linear,
     v: Linear,
-    qk_norm: Option<[Vec<f32>; 2]>,
+    qk_norm: Option<[Norm; 2]>,
+    sinks: Option<Vec<f32>>,
     output: Linear,
 }
 
@@ -164,14 +211,16 @@ impl Attention {
     ) -> Result<Self> {
         let n_embd = config.n_embd;
         let name = |suffix: &str| format!("blk.{i}.{suffix}");
-        let widths = own.widths();
+        let [q, k, v] = own.widths();
+        let widths = [q + own.width_gates(), k, v];
         const PARTS: [&str; 3] = ["attn_q", "attn_k", "attn_v"];
         let [q, k, v] = if binder.has(&name("attn_qkv.weight")) {
             let mut parts = binder.fused(&name("attn_qkv"), widths, n_embd)?;
-            // The biases may be fused as well, or stand by themselves.
-            for (part, suffix) in parts.iter_mut().zip(PARTS) {
-                if let Some(bias) = binder.bias(&name(suffix), part.weight.n())? {
-                    part.bias = Some(bias);
+            // The biases may be fused as well, or all three stand by themselves.
+            let apart = |suffix| binder.has(&name(&format!("{suffix}.bias")));
+            if !binder.has(&name("attn_qkv.bias")) && PARTS.into_iter().all(apart) {
+                for (part, suffix) in parts.iter_mut().zip(PARTS) {
+                    part.bias = binder.bias(&name(suffix), part.weight.n())?;
                 }
             }
             parts
@@ -185,18 +234,21 @@ impl Attention {
                 binder.linear(&name("attn_v"), v, n_embd)?,
             ]
         };
-        let norm = |suffix: &str| binder.vector(&name(suffix), own.head_dim_k);
-        let qk_norm = match own.qk_norm {
-            QkNorm::None => None,
-            QkNorm::Heads => Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?]),
-        };
+        let output = name("attn_output");
         Ok(Attention {
             config: own.clone(),
             q,
             k,
             v,
-            qk_norm,
-            output: binder.linear(&name("attn_output"), n_embd, own.inner_width())?,
+            qk_norm: qk_norms(binder, config, own, i)?,
+            sinks: own
+                .sinks
+                .then(|| sinks(binder, &name("attn_sinks.weight"), own.n_heads))
+                .transpose()?,
+            output: match own.output_bias {
+                true => binder.linear(&output, n_embd, own.inner_width())?,
+                false => binder.linear_without_bias(&output, n_embd, own.inner_width())?,
+            },
         })
     }
 
@@ -216,24 +268,50 @@ impl Attention {
     ) -> Result<()> {
         let (config, m) = (&self.config, run.pass.rows.len());
         let [width_q, width_k, width_v] = config.widths();
+        let (inner, gated) = (config.inner_width(), width_q + config.width_gates());
         let q = &mut buffers.q[..rows.len() * width_q];
         let k = &mut buffers.k[..m * width_k];
         let v = &mut buffers.v[..m * width_v];
+        let gates = &mut buffers.gates[..rows.len() * config.width_gates()];
+        let raw = &mut buffers.raw[..];
+        let made = match config.gate {
+            true => &mut raw[..rows.len() * gated],
+            false => &mut *q,
+        };
         let products = &mut [
-            product_from(&self.q, rows.start, &mut *q),
+            product_from(&self.q, rows.start, made),
             product(&self.k, &mut *k),
             product(&self.v, &mut *v),
         ];
         run.products("attn_qkv", x, &mut products[usize::from(rows.is_empty())..])?;
+        if config.gate {
+            let raw = &raw[..rows.len() * gated];
+            self.pick(&run.ops, raw, (0, config.head_dim_k), q)?;
+            self.pick(&run.ops, raw, (config.head_dim_k, config.head_dim_v), gates)?;
+            run.look("attn_gate", inner, gates);
+        }
         run.look("q", width_q, q);
         run.look("k", width_k, k);
         run.look("v", width_v, v);
-        let (q_norm, k_norm) = match &self.qk_norm {
-            Some([q, k]) => (Some(&**q), Some(&**k)),
-            None => (None, None),
-        };
-        self.place(run, q, (config.n_heads, rows.start), q_norm)?;
-        self.place(run, k, (config.n_kv_heads, 0), k_norm)?;
+        if let (QkNorm::Whole, Some(norms)) = (config.qk_norm, &self.qk_norm) {
+            for (norm, heads) in norms.iter().zip([&mut *q, &mut *k]) {
+                let raw = &mut raw[..heads.len()];
+                raw.copy_from_slice(heads);
+                norm.apply(&run.ops, raw, heads)?;
+            }
+        }
+        let norms = self.qk_norm.as_ref().map(|[q, k]| (q, k)).unzip();
+        self.place(run, q, (config.n_heads, rows.start), norms.0)?;
+        self.place(run, k, (config.n_kv_heads, 0), norms.1)?;
+        if let Some(temperature) = config.temperature {
+            for (row, q) in run.pass.rows[rows.clone()]
+                .iter()
+                .zip(q.chunks_exact_mut(width_q))
+            {
+                let factor = temperature.factor(row.position);
+                q.iter_mut().for_each(|q| *q *= factor);
+            }
+        }
         run.look("q_rope", width_q, q);
         run.look("k_rope", width_k, k);
 
@@ -242,28 +320,55 @@ impl Attention {
             pass: run.pass,
             rows: &run.pass.rows[rows.clone()],
             config,
+            sinks: self.sinks.as_deref(),
         };
         attend.store(cache, k, v)?;
         if rows.is_empty() {
             return Ok(());
         }
-        let attended = &mut buffers.attended[..rows.len() * config.inner_width()];
+        let attended = &mut buffers.attended[..rows.len() * inner];
         attend.attend(cache, q, attended, &mut buffers.attend)?;
-        run.look("attention", config.inner_width(), attended);
-        run.products("attn_output", attended, &mut [product(&self.output, &mut *out)])?;
+        run.look("attention", inner, attended);
+        let mut made = &*attended;
+        if config.gate {
+            let ops = &run.ops;
+            ops.team.rows(gates, inner, ops.grain(inner), |rows, gates| {
+                let attended = &made[rows.start * inner..rows.end * inner];
+                ops.backend.gate(Activation::Sigmoid, gates, attended);
+            })?;
+            made = gates;
+            run.look("gated_attention", inner, made);
+        }
+        run.products("attn_output", made, &mut [product(&self.output, &mut *out)])?;
         run.look("attn_output", run.config.n_embd, out);
         Ok(())
     }
 
-    /// Norms heads where there is a weight for it, and rotates them to their positions: `n_heads` of each row, from row `first`.
+    /// `out` = a part of each head of some rows of queries with their gates: so many numbers from one on.
+    fn pick(&self, ops: &Ops<'_>, raw: &[f32], (first, len): (usize, usize), out: &mut [f32]) -> Result<()> {
+        let (n_heads, head) = (
+            self.config.n_heads,
+            self.config.head_dim_k + self.config.head_dim_v,
+        );
+        let width = n_heads * len;
+        ops.team.rows(out, width, ops.grain(width), |rows, out| {
+            let raw = &raw[rows.start * n_heads * head..rows.end * n_heads * head];
+            for (out, raw) in out.chunks_exact_mut(len).zip(raw.chunks_exact(head)) {
+                out.copy_from_slice(&raw[first..first + len]);
+            }
+        })
+    }
+
+    /// Norms heads where that is done head by head, and rotates them to their positions: `n_heads` of each row, from row `first`.
     fn place<P: Probe>(
         &self,
         run: &Run<'_, P>,
         heads: &mut [f32],
         (n_heads, first): (usize, usize),
-        norm: Option<&[f32]>,
+        norm: Option<&Norm>,
     ) -> Result<()> {
-        let (ops, dim) = (&run.ops, self.config.head_dim_k);
+        let (ops, dim, kind) = (&run.ops, self.config.head_dim_k, self.config.qk_norm);
+        let norm = norm.filter(|_| kind != QkNorm::Whole);
         let rotation = self.config.rope.map(|rope| {
             let (cos, sin) = &run.angles[rope];
             let rope = &run.config.ropes[rope];
@@ -274,21 +379,90 @@ impl Attention {
         }
         let grain = ops.grain(dim).next_multiple_of(n_heads);
         ops.team.rows(heads, dim, grain, |range, part| {
-            let mut normed = [0.0f32; MAX_HEAD_DIM];
             for (index, head) in range.zip(part.chunks_exact_mut(dim)) {
-                if let Some(weight) = norm {
-                    ops.backend
-                        .rms_norm(head, weight, run.config.norm_eps, &mut normed[..dim]);
-                    head.copy_from_slice(&normed[..dim]);
+                let normed = |head: &mut [f32]| {
+                    if let Some(norm) = norm {
+                        norm_head(ops, norm, index % n_heads, head);
+                    }
+                };
+                if kind != QkNorm::AfterRotation {
+                    normed(head);
                 }
                 if let Some((kind, half, cos, sin)) = rotation {
                     let row = first + index / n_heads;
                     let angles = row * half..(row + 1) * half;
                     ops.backend.rotate(kind, head, &cos[angles.clone()], &sin[angles]);
                 }
+                if kind == QkNorm::AfterRotation {
+                    normed(head);
+                }
             }
         })
     }
+}
+
+/// The norms of q and k.
+fn qk_norms(
+    binder: &Binder<'_>,
+    config: &Config,
+    own: &AttentionConfig,
+    i: usize,
+) -> Result<Option<[Norm; 2]>> {
+    let (dim, eps) = (own.head_dim_k, config.norm_eps);
+    let norms = |norm: &dyn Fn(&str, usize) -> Result<Norm>| {
+        let of = |suffix: &str, n_heads| norm(&format!("blk.{i}.{suffix}"), n_heads);
+        Ok(Some([
+            of("attn_q_norm", own.n_heads)?,
+            of("attn_k_norm", own.n_kv_heads)?,
+        ]))
+    };
+    match own.qk_norm {
+        QkNorm::None => Ok(None),
+        QkNorm::Heads => norms(&|name, _| binder.norm_of(name, dim, NormKind::Rms, eps)),
+        QkNorm::Whole => norms(&|name, n_heads| binder.norm_of(name, n_heads * dim, NormKind::Rms, eps)),
+        QkNorm::LayerHeads => norms(&|name, n_heads| {
+            Ok(Norm {
+                kind: NormKind::Layer,
+                weight: binder.vectors(&format!("{name}.weight"), n_heads, dim)?,
+                bias: None,
+                eps,
+            })
+        }),
+        QkNorm::AfterRotation => norms(&|_, _| {
+            Ok(Norm {
+                kind: NormKind::Rms,
+                weight: vec![1.0; dim],
+                bias: None,
+                eps,
+            })
+        }),
+    }
+}
+
+/// A head normed in place; the weights are those of any head, or of all heads side by side.
+fn norm_head(ops: &Ops<'_>, norm: &Norm, index: usize, head: &mut [f32]) {
+    let mut normed = [0.0f32; MAX_HEAD_DIM];
+    let normed = &mut normed[..head.len()];
+    let start = index * head.len() % norm.weight.len();
+    let weight = &norm.weight[start..start + head.len()];
+    match norm.kind {
+        NormKind::Rms => ops.backend.rms_norm(head, weight, norm.eps, normed),
+        NormKind::Layer => ops.backend.layer_norm(head, (weight, None), norm.eps, normed),
+    }
+    head.copy_from_slice(normed);
+}
+
+/// The sinks of all heads; zeros are +0.0, as the maximum of scores is.
+fn sinks(binder: &Binder<'_>, name: &str, n_heads: usize) -> Result<Vec<f32>> {
+    let mut sinks = binder.vector(name, n_heads)?;
+    if let Some(sink) = sinks.iter().find(|sink| !sink.is_finite()) {
+        return Err(Error::Tensor {
+            tensor: name.into(),
+            what: format!("expected finite numbers, found {sink}"),
+        });
+    }
+    sinks.iter_mut().for_each(|sink| *sink += 0.0);
+    Ok(sinks)
 }
 
 /// What it computes in.
@@ -297,6 +471,10 @@ pub(super) struct AttentionBuffers {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Queries with their gates as the product makes them, or what a norm over all heads is given.
+    raw: Vec<f32>,
+    /// Gates of the heads, side by side.
+    gates: Vec<f32>,
     /// Heads side by side.
     attended: Vec<f32>,
     attend: AttendBuffers,
@@ -316,6 +494,12 @@ impl AttentionBuffers {
             q: buffers.outputs("queries", m, widest(&|layer| layer.widths()[0]))?,
             k: buffers.outputs("keys of a pass", m, widest(&|layer| layer.widths()[1]))?,
             v: buffers.outputs("values of a pass", m, widest(&|layer| layer.widths()[2]))?,
+            raw: buffers.outputs(
+                "queries before norm or gate",
+                m,
+                widest(&|layer| layer.width_raw()),
+            )?,
+            gates: buffers.rows("gates of attention", m, widest(&|layer| layer.width_gates()))?,
             attended: buffers.outputs("attention's output", m, widest(&|layer| layer.inner_width()))?,
             attend: AttendBuffers::make(layers, sizes, workers, buffers)?,
         })

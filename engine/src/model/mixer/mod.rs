@@ -1,12 +1,15 @@
 //! Mixers: the part of a layer that looks at other positions. One file each, with its configuration, its weights, what it
 //! keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
 //!
-//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some.
+//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some; `temperature` a
+//! factor of queries that some of them share.
 
 mod attend;
 mod attention;
+mod temperature;
 
 pub use attention::{AttentionConfig, QkNorm, Window};
+pub use temperature::Temperature;
 
 use std::ops::Range;
 
