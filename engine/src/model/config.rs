@@ -225,6 +225,13 @@ impl Config {
         })
     }
 
+    /// Operations that a team of workers does for a token, each with a hand-over: those of the layers; the embedding, the
+    /// last norm and the output matrix.
+    pub fn operations(&self) -> usize {
+        let of_layer = |layer: &LayerConfig| layer.mixer.operations() + layer.ffn.operations();
+        self.layers.iter().map(of_layer).sum::<usize>() + 3
+    }
+
     /// What the layers keep of the positions before.
     pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> + Clone {
         self.layers.iter().map(|layer| layer.mixer.cache_kind())

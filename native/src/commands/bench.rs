@@ -304,7 +304,7 @@ fn measure_limits(compute: &Compute<'_>, model: &Model, progress: &mut Progress)
 fn allowed<'a>(settings: &Settings, model: &'a Model, file: &ModelFile) -> Allowed<'a> {
     Allowed {
         config: model.config(),
-        work: TokenWork::of(file, model.config().layers.len()),
+        work: TokenWork::of(file, model.config()),
         cache: settings.context.cache,
     }
 }

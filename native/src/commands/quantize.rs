@@ -32,9 +32,8 @@ pub(super) fn run(
     let mix = find_mix(&args.mix)?;
     let file = load::open(&args.input)?;
     let pool = workers.pool()?;
-    let tied_output = file.tensor("output.weight").is_none();
-    let model =
-        mix_model(file.metadata(), tied_output).with_context(|| format!("`{}`", args.input.display()))?;
+    let names = || file.tensors().map(|tensor| tensor.name.as_str());
+    let model = mix_model(file.metadata(), names).with_context(|| format!("`{}`", args.input.display()))?;
     let specs: Vec<TensorSpec> = file.tensors().map(|tensor| target(tensor, mix, &model)).collect();
     warn_of_quantized(verbosity, &file, &specs);
 

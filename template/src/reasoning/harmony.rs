@@ -70,8 +70,9 @@ impl Harmony {
             State::Header => {
                 let whole = |at: &usize| at + MESSAGE.len() <= LONGEST_HEADER;
                 if let Some(at) = self.held.find(MESSAGE).filter(whole) {
-                    if may_be_header(&self.held[..at]) {
-                        let header = self.held[..at].trim_start_matches(START);
+                    if may_be_header(&self.held[..at + MESSAGE.len()]) {
+                        let header = &self.held[..at];
+                        let header = header.strip_prefix(START).unwrap_or(header);
                         let header = header.strip_prefix(ROLE).unwrap_or(header).to_owned();
                         let kind = kind(&header);
                         self.held.drain(..at + MESSAGE.len());
@@ -185,15 +186,19 @@ impl Harmony {
 
 /// Whether a text may be a header, or the beginning of one: a role, a recipient, a channel, the type of the content.
 fn may_be_header(text: &str) -> bool {
+    let text = text.strip_prefix(START).unwrap_or(text);
+    if find_first(text, &ENDS).is_some() {
+        return false;
+    }
     let begins = |mark: &str| text.starts_with(mark) || mark.starts_with(text);
     if [START, CHANNEL, MESSAGE, CONSTRAIN, TO].into_iter().any(begins) {
         return true;
     }
     // The role may be followed by nothing but a recipient and marks.
-    let until_mark = text.find("<|").unwrap_or(text.len());
-    let words = text[..until_mark]
-        .strip_suffix('<')
-        .unwrap_or(&text[..until_mark]);
+    let words = match text.find("<|") {
+        Some(at) => &text[..at],
+        None => text.strip_suffix('<').unwrap_or(text),
+    };
     match words.strip_prefix(ROLE) {
         Some(rest) => rest.trim_end().is_empty() || rest.starts_with(TO) || TO.starts_with(rest),
         None => words.len() == text.len() && ROLE.starts_with(words),

@@ -13,9 +13,9 @@ mod mistral3;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen3moe;
 mod seed_oss;
 mod smollm3;
-mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;

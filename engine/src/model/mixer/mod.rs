@@ -55,6 +55,23 @@ impl MixerConfig {
         }
     }
 
+    /// Operations that a team of workers does for a token, each with a hand-over: lists of products, and what is as much
+    /// work as they are.
+    pub(super) fn operations(&self) -> usize {
+        match self {
+            MixerConfig::None => 0,
+            MixerConfig::Attention(_) => AttentionConfig::OPERATIONS,
+        }
+    }
+
+    /// Multiplications of f32 numbers beside those of matrices, for a token that sees `depth` positions.
+    pub fn multiplications(&self, depth: f64) -> f64 {
+        match self {
+            MixerConfig::None => 0.0,
+            MixerConfig::Attention(config) => config.multiplications(depth),
+        }
+    }
+
     /// Its configuration where it is attention.
     pub fn attention(&self) -> Option<&AttentionConfig> {
         match self {

@@ -7,7 +7,7 @@ use super::{PROMPT, plural};
 use crate::commands::bench::report::table;
 use crate::limits::Allowed;
 use crate::output::json_f64;
-use crate::prediction::{Description, Mode, Pass, operations};
+use crate::prediction::{Description, Mode, Pass};
 
 /// A model on a machine.
 pub(super) struct Predicted<'a> {
@@ -59,9 +59,9 @@ impl Predicted<'_> {
         out += &format!(
             "{}: {:.2} GB of weights and {:.2} G multiplications a token, {} operations a pass\n\n",
             self.model,
-            (every.bytes + asked.bytes) / 1e9,
-            (every.integer + every.float + asked.integer + asked.float) / 1e9,
-            operations(self.allowed.config),
+            (every.bytes(1.0) + asked.bytes(1.0)) / 1e9,
+            (every.multiplications() + asked.multiplications()) / 1e9,
+            self.allowed.config.operations(),
         );
         let deep = format!("tg @ d{}", self.depth);
         let prompt = format!("pp{PROMPT}");
@@ -126,7 +126,7 @@ impl Predicted<'_> {
             "machine": self.machine.name,
             "paper": self.machine.paper,
             "model": self.model,
-            "operations": operations(self.allowed.config),
+            "operations": self.allowed.config.operations(),
             "modes": modes,
         })
     }
