@@ -326,11 +326,17 @@ impl Allowed<'_> {
             n_batch: 1,
             n_sequences: 1,
             pool: Pool::Whole,
+            n_states: None,
             cache_type_k: self.cache.0,
             cache_type_v: self.cache.1,
         };
         let bytes = kv_bytes(self.config, &options).unwrap_or(0);
         bytes as f64 * depth as f64 / whole as f64
+    }
+
+    /// Bytes of states that a token reads and writes.
+    pub(crate) fn state_traffic(&self) -> f64 {
+        2.0 * self.config.state_bytes() as f64
     }
 
     /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions of each
@@ -339,7 +345,8 @@ impl Allowed<'_> {
         let (every, asked) = self.work;
         let n = sequences as f64;
         let weights = every.bytes(n) + asked.bytes(n);
-        let read = (weights + n * self.cache_bytes(depth)) / limits.read;
+        let own = self.cache_bytes(depth) + self.state_traffic();
+        let read = (weights + n * own) / limits.read;
         let compute = n * (every.compute(limits) + asked.compute(limits));
         n / if read < compute { compute } else { read }
     }

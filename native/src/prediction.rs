@@ -221,7 +221,8 @@ impl Description {
     /// The pass that makes a token with `depth` positions in the cache.
     pub(crate) fn decode(&self, allowed: &Allowed<'_>, depth: usize, mode: Mode) -> Pass {
         let (every, asked) = allowed.work;
-        let bytes = every.bytes(1.0) + asked.bytes(1.0) + allowed.cache_bytes(depth);
+        let kept = allowed.cache_bytes(depth) + allowed.state_traffic();
+        let bytes = every.bytes(1.0) + asked.bytes(1.0) + kept;
         let float = every.float + asked.float + beside_matrices(&allowed.config.layers, depth as f64);
         Pass {
             read: self.reading(bytes, mode),

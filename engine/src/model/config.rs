@@ -2,7 +2,7 @@
 
 use super::arch;
 use super::ffn::FfnConfig;
-use super::mixer::{AttentionConfig, MixerConfig};
+use super::mixer::MixerConfig;
 use super::norm::NormKind;
 use super::rope::Rope;
 use crate::cache::CacheKind;
@@ -148,11 +148,11 @@ impl LayerConfig {
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<impl Into<MixerConfig>>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), ffn.into()))
+            .map(|(mixer, ffn)| Self::new(mixer.into(), ffn.into()))
             .collect()
     }
 }
@@ -230,6 +230,20 @@ impl Config {
     pub fn operations(&self) -> usize {
         let of_layer = |layer: &LayerConfig| layer.mixer.operations() + layer.ffn.operations();
         self.layers.iter().map(of_layer).sum::<usize>() + 3
+    }
+
+    /// Bytes of the states that layers keep of a sequence; saturates.
+    pub fn state_bytes(&self) -> usize {
+        let bytes = |kind| match kind {
+            CacheKind::State(shape) => shape.bytes(),
+            CacheKind::None | CacheKind::Kv(_) => 0,
+        };
+        self.cache_kinds().map(bytes).fold(0, usize::saturating_add)
+    }
+
+    /// Whether layers keep a state, which cannot be taken back to any earlier position, as keys and values can.
+    pub fn has_state(&self) -> bool {
+        self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))
     }
 
     /// What the layers keep of the positions before.

@@ -16,6 +16,7 @@ mod seeds;
 mod small;
 #[path = "../support/special_ids.rs"]
 mod special_ids;
+mod states;
 mod tensors;
 mod vocabularies;
 mod weights;

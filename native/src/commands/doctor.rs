@@ -80,6 +80,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
         let predicted = Predicted {
             machine: &Description::read(path)?,
             model: &model.name,
+            size: limits::size(&model.file),
             allowed: model.allowed(settings),
             depth: args.depth,
         };
@@ -333,7 +334,7 @@ impl Report<'_> {
             t.line("", read_line(limits));
         }
         if let Some(estimate) = &self.estimate {
-            estimate.text(&mut t);
+            estimate.text(&mut t, found.memory);
         }
         t.0
     }
@@ -394,7 +395,7 @@ fn read_line(limits: &Limits) -> String {
 }
 
 impl Estimate<'_> {
-    fn text(&self, t: &mut Table) {
+    fn text(&self, t: &mut Table, memory: Option<(u64, u64)>) {
         let (layers, output) = self.allowed.work;
         t.line("model", self.name);
         t.line(
@@ -411,12 +412,25 @@ impl Estimate<'_> {
         t.line(
             "",
             format_args!(
-                "keys and values: {:.1} KiB a position, {:.2} GB at {} tokens",
+                "keys and values: {:.1} KiB a position, {:.2} GB at {} tokens{}",
                 self.allowed.cache_bytes(1) / 1024.0,
                 self.allowed.cache_bytes(self.depth) / 1e9,
-                self.depth
+                self.depth,
+                match self.allowed.config.state_bytes() {
+                    0 => String::new(),
+                    bytes => format!(
+                        "; states: {:.1} MiB a sequence",
+                        bytes as f64 / f64::from(1 << 20)
+                    ),
+                }
             ),
         );
+        if let Some((_, memory)) = memory.filter(|(_, memory)| self.size.1 > *memory as f64) {
+            t.line(
+                "",
+                format_args!("it is larger than this machine's memory of {}", gib(memory)),
+            );
+        }
         for (name, limits) in [("packed", &self.packed), ("mapped", &self.mapped)] {
             let Some(limits) = limits else { continue };
             t.line(
@@ -453,6 +467,7 @@ impl Estimate<'_> {
             "weight_bytes": json_f64(self.size.1),
             "weight_bytes_per_token": json_f64(layers.bytes(1.0) + output.bytes(1.0)),
             "multiplications_per_token": json_f64(layers.multiplications() + output.multiplications()),
+            "state_bytes_per_sequence": self.allowed.config.state_bytes(),
             "cache_bytes_per_position": json_f64(self.allowed.cache_bytes(1)),
             "depth": self.depth,
             "cache_bytes_at_depth": json_f64(self.allowed.cache_bytes(self.depth)),

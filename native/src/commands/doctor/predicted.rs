@@ -13,6 +13,8 @@ use crate::prediction::{Description, Mode, Pass};
 pub(super) struct Predicted<'a> {
     pub(super) machine: &'a Description,
     pub(super) model: &'a str,
+    /// Parameters, and bytes of the file's tensors.
+    pub(super) size: (f64, f64),
     pub(super) allowed: Allowed<'a>,
     pub(super) depth: usize,
 }
@@ -57,8 +59,11 @@ impl Predicted<'_> {
             m.f32_gmac_s,
         );
         out += &format!(
-            "{}: {:.2} GB of weights and {:.2} G multiplications a token, {} operations a pass\n\n",
+            "{}: {:.2} B parameters, {:.2} GB; {:.2} GB of weights and {:.2} G multiplications a token, {} operations a \
+             pass\n\n",
             self.model,
+            self.size.0 / 1e9,
+            self.size.1 / 1e9,
             (every.bytes(1.0) + asked.bytes(1.0)) / 1e9,
             (every.multiplications() + asked.multiplications()) / 1e9,
             self.allowed.config.operations(),
@@ -126,6 +131,8 @@ impl Predicted<'_> {
             "machine": self.machine.name,
             "paper": self.machine.paper,
             "model": self.model,
+            "parameters": json_f64(self.size.0),
+            "weight_bytes": json_f64(self.size.1),
             "operations": self.allowed.config.operations(),
             "modes": modes,
         })
