@@ -36,7 +36,7 @@ fn sizes_are_those_that_the_names_promise() {
         ("gemma-4-e4b", 7.5, None),
         ("gemma-4-26b-a4b", 25.2, Some(3.8)),
         ("lfm2-8b-a1b", 8.34, Some(1.5)),
-        ("granite-4-h-tiny", 6.94, Some(1.0)),
+        ("granite-4-h-tiny", 6.94, Some(1.47)),
         ("deepseek-v3", 671.0, Some(36.6)),
         ("bge-m3", 0.567, None),
         ("all-minilm", 0.0227, None),
