@@ -236,6 +236,7 @@ fn mixes_choose_as_llama_cpp_does() {
         n_experts: 0,
         gqa: 2,
         tied_output: false,
+        value_layers: Vec::new(),
     };
     let (mut files, mut tensors) = (0, 0);
     for &mix in Mix::ALL {

@@ -91,6 +91,7 @@ impl<'a> Compute<'a> {
         LoadOptions {
             backend: self.settings.weights.backend.clone(),
             storage,
+            experts: None,
             placement: self.workers.placement(),
             team: Some(self.team.clone()),
             memory: Some(Arc::clone(&self.pages) as _),

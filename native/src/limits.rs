@@ -15,7 +15,8 @@ use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
 use twinfer_engine::kernels::{Backend, select};
 use twinfer_engine::memory::{Bytes, Memory};
-use twinfer_engine::model::config::Config;
+use twinfer_engine::model::config::{Config, OutputMatrix};
+use twinfer_engine::model::ffn::ExpertsConfig;
 use twinfer_engine::team::Team;
 
 use crate::output::json_f64;
@@ -192,11 +193,14 @@ impl Limits {
     }
 }
 
-/// What a token costs at least.
+/// What a token costs at least. Bytes are those of the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct TokenWork {
-    /// Bytes of weights, as in the file.
-    pub(crate) bytes: f64,
+    /// Bytes of weights that every token is multiplied with.
+    pub(crate) dense: f64,
+    /// Bytes of experts, all of them, and as many as a token's have.
+    pub(crate) experts: f64,
+    pub(crate) used: f64,
     /// Multiplications by quantized weights.
     pub(crate) integer: f64,
     /// Multiplications by float weights.
@@ -204,9 +208,18 @@ pub(crate) struct TokenWork {
 }
 
 impl TokenWork {
-    fn add(&mut self, tensor: &TensorInfo) {
+    /// Adds a tensor of which a token reads this part, another one another part; `None` for all of it.
+    fn add(&mut self, tensor: &TensorInfo, used: Option<f64>) {
         let weights = tensor.shape.iter().map(|&n| n as f64).product::<f64>();
-        self.bytes += tensor.bytes as f64;
+        let bytes = tensor.bytes as f64;
+        match used {
+            None => self.dense += bytes,
+            Some(used) => {
+                self.experts += bytes;
+                self.used += bytes * used;
+            }
+        }
+        let weights = weights * used.unwrap_or(1.0);
         if tensor.ty.is_float() {
             self.float += weights;
         } else {
@@ -214,23 +227,62 @@ impl TokenWork {
         }
     }
 
-    /// Of the matrices that every token meets, and of those that only tokens meet whose logits are asked for: the output
-    /// matrix, and the last layer's but for keys and values. Attention and norms are not counted: what they cost depends on
-    /// the position, and little.
-    pub(crate) fn of(file: &ModelFile, n_layers: usize) -> (TokenWork, TokenWork) {
+    /// Bytes that a pass of so many rows reads, where experts are chosen as by chance.
+    pub(crate) fn bytes(&self, rows: f64) -> f64 {
+        if self.experts == 0.0 {
+            return self.dense;
+        }
+        let unused = (1.0 - self.used / self.experts).powf(rows);
+        self.dense + self.experts * (1.0 - unused)
+    }
+
+    /// Multiplications by weights.
+    pub(crate) fn multiplications(&self) -> f64 {
+        self.integer + self.float
+    }
+
+    /// Of the matrices that every token meets, and of those that only tokens meet whose outputs are asked for: the output
+    /// matrix, and the last layer's but for keys and values. Of experts a token meets some; of embeddings a row. Attention
+    /// and norms are not counted: what they cost depends on the position, and little.
+    pub(crate) fn of(file: &ModelFile, config: &Config) -> (TokenWork, TokenWork) {
         let (mut every, mut asked) = (TokenWork::default(), TokenWork::default());
-        let last = format!("blk.{}.", n_layers.saturating_sub(1));
+        let n_layers = config.layers.len();
         let of_all = ["attn_k.", "attn_v.", "attn_qkv."];
-        let name = ["output.weight", "token_embd.weight"]
-            .into_iter()
-            .find(|name| file.tensor(name).is_some());
-        for tensor in file.tensors().filter(|tensor| tensor.shape.len() == 2) {
-            let in_last = tensor.name.strip_prefix(&last);
-            let for_asked = in_last.is_some_and(|part| !of_all.iter().any(|name| part.starts_with(name)));
-            if for_asked || Some(tensor.name.as_str()) == name {
-                asked.add(tensor);
-            } else if tensor.name.starts_with("blk.") {
-                every.add(tensor);
+        let logits = match config.output.matrix {
+            OutputMatrix::Embedding => "token_embd.weight",
+            OutputMatrix::OwnOrEmbedding if file.tensor("output.weight").is_none() => "token_embd.weight",
+            OutputMatrix::Own | OutputMatrix::OwnOrEmbedding => "output.weight",
+        };
+        let by_row = |name: &str| {
+            matches!(
+                name,
+                "token_embd.weight"
+                    | "per_layer_token_embd.weight"
+                    | "position_embd.weight"
+                    | "token_types.weight"
+            )
+        };
+        let matrix = |tensor: &&TensorInfo| tensor.n_rows() > 1 && tensor.name.ends_with(".weight");
+        for tensor in file.tensors().filter(matrix) {
+            let place = tensor.name.strip_prefix("blk.").and_then(|rest| {
+                let (layer, part) = rest.split_once('.')?;
+                Some((layer.parse::<usize>().ok()?, part))
+            });
+            match place {
+                // Blocks behind the layers are not run.
+                Some((layer, _)) if layer >= n_layers => {}
+                Some((layer, part)) => {
+                    let experts = config.layers[layer].ffn.experts();
+                    let used = experts
+                        .filter(|_| part.contains("_exps."))
+                        .map(ExpertsConfig::used_share);
+                    let for_asked =
+                        layer + 1 == n_layers && !of_all.iter().any(|name| part.starts_with(name));
+                    if for_asked { &mut asked } else { &mut every }.add(tensor, used);
+                }
+                None if tensor.name == logits => asked.add(tensor, None),
+                None if by_row(&tensor.name) || tensor.name == "output.weight" => {}
+                None => every.add(tensor, None),
             }
         }
         (every, asked)
@@ -240,6 +292,16 @@ impl TokenWork {
     fn compute(&self, limits: &Limits) -> f64 {
         self.integer / limits.dot + self.float / limits.multiply_add
     }
+}
+
+/// Weights in a file's matrices, and bytes of all its tensors.
+pub(crate) fn size(file: &ModelFile) -> (f64, f64) {
+    let matrices = file.tensors().filter(|tensor| tensor.n_rows() > 1);
+    let weights = matrices.map(|tensor| tensor.shape.iter().map(|&n| n as f64).product::<f64>());
+    (
+        weights.sum(),
+        file.tensors().map(|tensor| tensor.bytes as f64).sum(),
+    )
 }
 
 /// What the limits allow a model.
@@ -272,21 +334,30 @@ impl Allowed<'_> {
         bytes as f64 * depth as f64 / whole as f64
     }
 
+    /// Bytes of states that a token reads and writes.
+    pub(crate) fn state_traffic(&self) -> f64 {
+        2.0 * self.config.state_bytes() as f64
+    }
+
     /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions of each
     /// in the cache: every weight is read once a pass and every cached key and value once a token.
     pub(crate) fn decode(&self, limits: &Limits, depth: usize, sequences: usize) -> f64 {
         let (every, asked) = self.work;
         let n = sequences as f64;
-        let read = (every.bytes + asked.bytes + n * self.cache_bytes(depth)) / limits.read;
+        let weights = every.bytes(n) + asked.bytes(n);
+        let own = self.cache_bytes(depth) + self.state_traffic();
+        let read = (weights + n * own) / limits.read;
         let compute = n * (every.compute(limits) + asked.compute(limits));
         n / if read < compute { compute } else { read }
     }
 
     /// Tokens per second at most while a prompt of `n` is read: every weight is multiplied once a token, but for those that
-    /// only the last one meets.
+    /// only the last one meets, and read once.
     pub(crate) fn prefill(&self, limits: &Limits, n: usize) -> f64 {
         let (every, asked) = self.work;
-        n as f64 / (every.compute(limits) * n as f64 + asked.compute(limits))
+        let compute = every.compute(limits) * n as f64 + asked.compute(limits);
+        let read = (every.bytes(n as f64) + asked.bytes(1.0)) / limits.read;
+        n as f64 / if read < compute { compute } else { read }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `twinfer` command: arguments in [`args`], one file per command in [`commands`], and the parts they share.
 
+mod answer;
 mod args;
 mod budget;
 mod commands;

@@ -21,6 +21,16 @@ pub(crate) fn generated(text: &str) -> Result<()> {
     }
 }
 
+/// As [`generated`], for what is less important. A terminal that knows how shows it dimmed.
+pub(crate) fn generated_dimmed(text: &str) -> Result<()> {
+    if io::stdout().is_terminal() && !terminal_is_unknown() {
+        // Each piece by itself: whatever ends the program, nothing stays dimmed.
+        to_stdout(&format!("\x1b[2m{}\x1b[22m", visible(text)))
+    } else {
+        generated(text)
+    }
+}
+
 /// Control characters as the pictures that Unicode has of them: ESC is `␛`. Those of 128 and over have none.
 fn visible(text: &str) -> String {
     let picture = |c: char| match c {

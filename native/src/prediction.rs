@@ -91,25 +91,12 @@ impl Pass {
     }
 }
 
-/// Operations of a pass: q+k+v, attention, its output, gate+up and down of each layer; the embedding, the last norm and
-/// the output matrix.
-pub(crate) fn operations(config: &Config) -> usize {
-    5 * config.layers.len() + 3
-}
-
-/// Multiplications of attention in some layers for a token that sees `depth` positions.
-fn attention(layers: &[LayerConfig], depth: f64) -> f64 {
-    let layers = layers
+/// Multiplications of f32 numbers beside those of matrices, in some layers, for a token that sees `depth` positions.
+fn beside_matrices(layers: &[LayerConfig], depth: f64) -> f64 {
+    layers
         .iter()
-        .filter_map(|layer| layer.mixer.attention())
-        .map(|a| {
-            let seen = match a.window {
-                Some(window) if (window.reach() as f64) < depth => window.reach() as f64,
-                _ => depth,
-            };
-            (a.n_heads * (a.head_dim_k + a.head_dim_v)) as f64 * seen
-        });
-    layers.sum()
+        .map(|layer| layer.mixer.multiplications(depth))
+        .sum()
 }
 
 impl Description {
@@ -228,14 +215,15 @@ impl Description {
             Some(us) if self.working(mode) > 1 => us,
             _ => self.same_node_us,
         };
-        operations(config) as f64 * (hand_over + self.between_us) / 1e6
+        config.operations() as f64 * (hand_over + self.between_us) / 1e6
     }
 
     /// The pass that makes a token with `depth` positions in the cache.
     pub(crate) fn decode(&self, allowed: &Allowed<'_>, depth: usize, mode: Mode) -> Pass {
         let (every, asked) = allowed.work;
-        let bytes = every.bytes + asked.bytes + allowed.cache_bytes(depth);
-        let float = every.float + asked.float + attention(&allowed.config.layers, depth as f64);
+        let kept = allowed.cache_bytes(depth) + allowed.state_traffic();
+        let bytes = every.bytes(1.0) + asked.bytes(1.0) + kept;
+        let float = every.float + asked.float + beside_matrices(&allowed.config.layers, depth as f64);
         Pass {
             read: self.reading(bytes, mode),
             compute: self.computing(every.integer + asked.integer, float, mode),
@@ -251,12 +239,12 @@ impl Description {
         let tokens = n as f64;
         // A token sees half of the prompt on average.
         let seen = match allowed.config.layers.split_last() {
-            Some((_, others)) => attention(others, tokens / 2.0),
+            Some((_, others)) => beside_matrices(others, tokens / 2.0),
             None => 0.0,
         };
         let float = tokens * (every.float + seen) + asked.float;
         Pass {
-            read: self.reading(passes * every.bytes + asked.bytes, mode),
+            read: self.reading(passes * every.bytes(tokens / passes) + asked.bytes(1.0), mode),
             compute: self.computing(tokens * every.integer + asked.integer, float, mode),
             hand_overs: passes * self.handing_over(allowed.config, mode),
         }
@@ -278,10 +266,10 @@ mod tests {
     fn on(run: impl FnOnce(&Allowed<'_>)) {
         let file = crate::load::ModelSource::BuiltIn.open().unwrap();
         let config = Config::from_file(&file).unwrap();
-        let work = |bytes, integer| TokenWork {
-            bytes,
+        let work = |dense, integer| TokenWork {
+            dense,
             integer,
-            float: 0.0,
+            ..TokenWork::default()
         };
         run(&Allowed {
             config: &config,
@@ -297,6 +285,7 @@ mod tests {
             assert_eq!(machine.modes(), [Mode::Off, Mode::Isolate, Mode::Distribute]);
             let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
             let operations = (5 * allowed.config.layers.len() + 3) as f64;
+            assert_eq!(allowed.config.operations() as f64, operations);
             // One node: 8 GB at 50 GB/s, of which 0.8 are reached.
             let one = machine.decode(allowed, 0, Mode::Isolate);
             close(one.read, 0.2);
@@ -317,10 +306,36 @@ mod tests {
             let prompt = machine.prefill(allowed, 600, Mode::Distribute);
             let integer = (600.0 * 15e9 + 1e9) / 100e9;
             let (_, others) = allowed.config.layers.split_last().unwrap();
-            let float = 600.0 * attention(others, 300.0) / 10e9;
+            let float = 600.0 * beside_matrices(others, 300.0) / 10e9;
             close(prompt.compute, (integer + float) / 32.0 / 0.5);
             close(prompt.read, 15e9 / 200e9 / 0.8);
             close(prompt.hand_overs, 2.0 * operations * 5e-6);
+        });
+    }
+
+    /// A token reads two of eight experts; many tokens read nearly all, once.
+    #[test]
+    fn experts_are_read_as_far_as_they_are_used() {
+        on(|allowed| {
+            let machine = Description::parse(TWO).unwrap();
+            let every = TokenWork {
+                dense: 1e9,
+                experts: 8e9,
+                used: 2e9,
+                integer: 3e9,
+                float: 0.0,
+            };
+            let asked = TokenWork::default();
+            let allowed = Allowed {
+                work: (every, asked),
+                ..*allowed
+            };
+            let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
+            close(machine.decode(&allowed, 0, Mode::Isolate).read, 3e9 / 50e9 / 0.8);
+            close(every.bytes(2.0), 1e9 + 8e9 * (1.0 - 0.75 * 0.75));
+            close(every.bytes(512.0), 9e9);
+            let prompt = machine.prefill(&allowed, 512, Mode::Isolate);
+            close(prompt.read, 9e9 / 50e9 / 0.8);
         });
     }
 

@@ -7,6 +7,7 @@ use jiff::civil::DateTime;
 use serde_json::{Value, json};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::tokenizer::Tokenizer;
+use twinfer_template::reasoning::Reasoning;
 use twinfer_template::{ChatTemplate, CivilTime, Inputs, Templates};
 
 use crate::args::TemplateArgs;
@@ -107,14 +108,26 @@ pub(crate) fn messages(system: Option<&str>, user: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The tokens that make the model answer a conversation.
-pub(crate) fn prompt_ids(template: &Template, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>> {
+/// What makes the model answer a conversation.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub(crate) ids: Vec<u32>,
+    /// How its thinking is told apart from the answer.
+    pub(crate) reasoning: Reasoning,
+}
+
+/// The prompt of a conversation.
+pub(crate) fn prompt(template: &Template, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Prompt> {
     let now = template.now.unwrap_or_else(local_time);
     let (bos, eos) = tokenizer.special_texts();
     let inputs = Inputs::chat(messages.into(), true, now)
         .with("bos_token", bos)
         .with("eos_token", eos);
-    Ok(tokenizer.encode_conversation(&template.template.render_conversation(&inputs)?)?)
+    let text = template.template.render_conversation(&inputs)?;
+    Ok(Prompt {
+        ids: tokenizer.encode_conversation(&text)?,
+        reasoning: Reasoning::of(template.template.source(), &text),
+    })
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ mod methods;
 mod operators;
 mod parser;
 mod predicates;
+pub mod reasoning;
 mod render;
 mod repr;
 mod strings;
@@ -71,6 +72,7 @@ pub const CHATML: &str = "{% for message in messages %}\
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     block: Arc<ast::Block>,
+    source: Arc<str>,
 }
 
 /// The variables of one rendering.
@@ -109,7 +111,13 @@ impl ChatTemplate {
     pub fn new(source: &str) -> Result<Self> {
         Ok(Self {
             block: Arc::new(parser::parse(source)?),
+            source: source.into(),
         })
+    }
+
+    /// The template as it was given.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Renders a conversation. Errors: [`Error::Template`] with the line for what Jinja or the template itself

@@ -194,6 +194,7 @@ impl Engine {
                 Prompt::Tokens(_) => false,
             },
             special: false,
+            shown: Vec::new(),
         };
         let tokenizer = self.parts.tokenizer.as_ref().map_err(|e| js(e.clone()))?;
         let cached = self

@@ -25,6 +25,15 @@ pub(crate) struct StateShape {
     pub(crate) memory: StatePart,
 }
 
+impl StateShape {
+    /// Bytes of a sequence; saturates.
+    pub(crate) fn bytes(&self) -> usize {
+        let numbers = |part: StatePart| part.items.saturating_mul(part.len);
+        let all = numbers(self.recent).saturating_add(numbers(self.memory));
+        all.saturating_mul(size_of::<f32>())
+    }
+}
+
 /// A part of a state, in pieces that workers compute by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct StatePart {

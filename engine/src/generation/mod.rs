@@ -64,6 +64,8 @@ pub struct Limits {
     pub stop: Vec<String>,
     /// Special tokens are printed, too.
     pub special: bool,
+    /// Texts of special tokens that are printed in any case. What is no token is passed over.
+    pub shown: Vec<String>,
     /// The text begins with the first token rather than going on after a prompt.
     pub at_start: bool,
 }
@@ -122,7 +124,10 @@ struct Text {
 
 impl Text {
     fn new(tokenizer: &Tokenizer, limits: &Limits) -> Self {
-        let mut decoder = tokenizer.stream_decoder(limits.special);
+        let shown = limits.shown.iter();
+        let mut decoder = tokenizer
+            .stream_decoder(limits.special)
+            .showing(shown.filter_map(|text| tokenizer.find_token(text.as_bytes())));
         if limits.at_start {
             decoder = decoder.at_start();
         }

@@ -232,6 +232,22 @@ impl Config {
         })
     }
 
+    /// Operations that a team of workers does for a token, each with a hand-over: those of the layers; the embedding, the
+    /// last norm and the output matrix.
+    pub fn operations(&self) -> usize {
+        let of_layer = |layer: &LayerConfig| layer.mixer.operations() + layer.ffn.operations();
+        self.layers.iter().map(of_layer).sum::<usize>() + 3
+    }
+
+    /// Bytes of the states that layers keep of a sequence; saturates.
+    pub fn state_bytes(&self) -> usize {
+        let bytes = |kind| match kind {
+            CacheKind::State(shape) => shape.bytes(),
+            CacheKind::None | CacheKind::Kv(_) => 0,
+        };
+        self.cache_kinds().map(bytes).fold(0, usize::saturating_add)
+    }
+
     /// Whether layers keep a state, which cannot be taken back to any earlier position, as keys and values can.
     pub fn has_state(&self) -> bool {
         self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))

@@ -38,7 +38,7 @@ pub enum Mix {
 }
 
 /// What the choice depends on beside the tensor itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MixModel {
     /// Layers (`block_count`).
     pub n_layers: usize,
@@ -48,6 +48,22 @@ pub struct MixModel {
     pub gqa: usize,
     /// Whether the file has no `output.weight`, so that the token embedding serves as the output.
     pub tied_output: bool,
+    /// The layers that have a matrix for values, ascending: see [`Self::value_layers`]. Empty: all of them.
+    pub value_layers: Vec<usize>,
+}
+
+/// The matrices of values, by themselves or with others.
+const VALUES: &[&str] = &["attn_v.weight", "attn_qkv.weight", "attn_kv_b.weight"];
+
+impl MixModel {
+    /// The layers that have a matrix for values among tensors of these names.
+    pub fn value_layers<'a>(names: impl Iterator<Item = &'a str>) -> Vec<usize> {
+        let of_values = |name: &&str| VALUES.iter().any(|values| name.contains(values));
+        let mut layers: Vec<usize> = names.filter(of_values).filter_map(layer_index).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        layers
+    }
 }
 
 impl Mix {
@@ -163,7 +179,13 @@ impl Mix {
             of: model.n_layers,
         };
         let eight_experts = model.n_experts == 8;
-        if name.contains("attn_v.weight") {
+        if VALUES.iter().any(|values| name.contains(values)) {
+            // Counted among the layers that have values.
+            let index = model.value_layers.iter().position(|&i| i == layer.index);
+            let layer = index.map_or(layer, |index| Layer {
+                index,
+                of: model.value_layers.len(),
+            });
             return if eight_experts {
                 GgmlType::Q8_0
             } else {
@@ -178,14 +200,6 @@ impl Mix {
         }
         if name.contains("attn_output.weight") {
             return self.attn_output(eight_experts);
-        }
-        if name.contains("attn_qkv.weight") {
-            return match self {
-                Mix::Q3_K_M | Mix::Q3_K_L => GgmlType::Q4_K,
-                Mix::Q4_K_M => GgmlType::Q5_K,
-                Mix::Q5_K_M => GgmlType::Q6_K,
-                _ => base,
-            };
         }
         base
     }
@@ -322,6 +336,7 @@ mod tests {
         n_experts: 0,
         gqa: 4,
         tied_output: false,
+        value_layers: Vec::new(),
     };
 
     fn count(mix: Mix, tensor: &str, ty: GgmlType) -> usize {
@@ -362,6 +377,26 @@ mod tests {
             ..LLAMA_8B
         };
         assert_eq!(embedding(tied), Some(GgmlType::Q6_K));
+    }
+
+    /// In models of mixed layers those with values are counted by themselves, fused matrices as well.
+    #[test]
+    fn values_are_counted_where_they_are() {
+        let names = [
+            "blk.0.attn_qkv.weight",
+            "blk.5.attn_v.weight",
+            "blk.3.attn_v.weight",
+            "blk.4.ffn_up.weight",
+        ];
+        let model = MixModel {
+            value_layers: MixModel::value_layers(names.into_iter()),
+            ..LLAMA_8B
+        };
+        assert_eq!(model.value_layers, [0, 3, 5]);
+        let ty = |name| Mix::Q4_K_M.tensor_type(name, &[4096, 1024], &model);
+        assert_eq!(ty(names[0]), Some(GgmlType::Q4_K));
+        assert_eq!(ty(names[2]), Some(GgmlType::Q4_K));
+        assert_eq!(ty(names[1]), Some(GgmlType::Q6_K));
     }
 
     #[test]

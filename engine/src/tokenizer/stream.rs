@@ -13,6 +13,8 @@ const ROOM: usize = 64;
 pub struct StreamDecoder {
     vocabulary: Arc<Vocabulary>,
     special: bool,
+    /// Special tokens that are printed all the same.
+    shown: Vec<u32>,
     /// Whether the tokenizer puts a space before a text.
     space_prefix: bool,
     /// Whether that space is still to be taken away.
@@ -27,6 +29,7 @@ impl StreamDecoder {
         Self {
             vocabulary: Arc::clone(&tokenizer.vocabulary),
             special,
+            shown: Vec::new(),
             space_prefix: tokenizer.puts_space_first(),
             trim_space: false,
             pending: Vec::with_capacity(ROOM),
@@ -42,13 +45,19 @@ impl StreamDecoder {
         self
     }
 
+    /// Special tokens that are printed even where special tokens are not.
+    #[must_use]
+    pub fn showing(mut self, tokens: impl IntoIterator<Item = u32>) -> Self {
+        self.shown.extend(tokens);
+        self
+    }
+
     /// Takes a token and gives the text that is complete now; empty while a character is not. A token outside
     /// the vocabulary prints nothing.
     pub fn push(&mut self, id: u32) -> &str {
         self.text.clear();
-        let bytes = self
-            .vocabulary
-            .printed_trimmed(id, self.special, &mut self.trim_space);
+        let special = self.special || self.shown.contains(&id);
+        let bytes = self.vocabulary.printed_trimmed(id, special, &mut self.trim_space);
         self.pending.extend_from_slice(bytes.unwrap_or_default());
         let mut done = 0;
         loop {

@@ -52,6 +52,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
+    /// With --chat: do not print what the model thinks before it answers.
+    #[arg(long, requires = "chat")]
+    pub(crate) hide_thinking: bool,
+
     /// Print the generated text alone, not the prompt before it.
     #[arg(long)]
     pub(crate) no_display_prompt: bool,
@@ -115,6 +119,10 @@ pub(crate) struct ChatArgs {
     /// The system message.
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
+
+    /// Do not print what the model thinks before it answers; else a terminal shows it dimmed.
+    #[arg(long)]
+    pub(crate) hide_thinking: bool,
 
     /// Do not read or write the history of typed lines.
     #[arg(long)]

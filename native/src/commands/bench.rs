@@ -229,8 +229,13 @@ fn random_model(settings: &Settings, wish: Wish<'_>, vocabulary: bool) -> Result
 }
 
 /// A well-known model's name and what it is, without weights: for estimates.
-pub(super) fn shape_of(shape: &str, layers: Option<usize>, mix: Option<&str>) -> Result<(String, ModelFile)> {
-    let model = Synthetic::new(Wish { shape, layers, mix }, 0, false)?;
+pub(super) fn shape_of(shape: &str, mix: Option<&str>) -> Result<(String, ModelFile)> {
+    let wish = Wish {
+        shape,
+        layers: None,
+        mix,
+    };
+    let model = Synthetic::new(wish, 0, false)?;
     let file = model.headers()?;
     Ok((model.name, file))
 }
@@ -304,7 +309,7 @@ fn measure_limits(compute: &Compute<'_>, model: &Model, progress: &mut Progress)
 fn allowed<'a>(settings: &Settings, model: &'a Model, file: &ModelFile) -> Allowed<'a> {
     Allowed {
         config: model.config(),
-        work: TokenWork::of(file, model.config().layers.len()),
+        work: TokenWork::of(file, model.config()),
         cache: settings.context.cache,
     }
 }

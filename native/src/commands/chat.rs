@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use twinfer_engine::generation::{End, Limits};
 
+use crate::answer::Answer;
 use crate::args::ChatArgs;
 use crate::compute::Compute;
 use crate::generate::{self, Session};
@@ -95,8 +96,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
         let answered = answer(
             &mut session,
             &mut conversation,
-            &mut |session, messages, print| {
-                let ids = template::prompt_ids(&template, &tokenizer, messages)?;
+            &mut |session, messages| {
+                let template::Prompt { ids, reasoning } = template::prompt(&template, &tokenizer, messages)?;
                 if ids.len() >= session.capacity() {
                     bail!(
                         "the conversation has {} tokens and the context has room for {}; /reset starts anew, a \
@@ -109,10 +110,15 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
                 sampler.clear_history();
                 let limits = Limits {
                     max_tokens: generation.predict,
+                    shown: reasoning.marks().into_iter().map(String::from).collect(),
                     at_start: true,
                     ..Limits::default()
                 };
-                session.generate(&tokenizer, &mut sampler, &ids, &limits, print)
+                let mut answer = Answer::new(&reasoning, args.hide_thinking);
+                let mut print = |text: &str| answer.push(text);
+                let outcome = session.generate(&tokenizer, &mut sampler, &ids, &limits, &mut print)?;
+                answer.finish()?;
+                Ok((outcome, answer))
             },
             verbosity,
         );
@@ -129,8 +135,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     Ok(())
 }
 
-type Generate<'a> = dyn FnMut(&mut Session, &[serde_json::Value], &mut dyn FnMut(&str) -> Result<()>) -> Result<generate::Outcome>
-    + 'a;
+type Generate<'a> = dyn FnMut(&mut Session, &[serde_json::Value]) -> Result<(generate::Outcome, Answer)> + 'a;
 
 /// Streams the answer and enters it into the conversation; what was said before Ctrl-C stays.
 fn answer(
@@ -139,14 +144,8 @@ fn answer(
     generate: &mut Generate<'_>,
     verbosity: Verbosity,
 ) -> Result<()> {
-    let mut said = String::new();
-    let mut print = |text: &str| {
-        said.push_str(text);
-        output::generated(text)
-    };
-    let outcome = generate(session, &conversation.messages(), &mut print)?;
-    output::to_stdout(if said.ends_with('\n') { "" } else { "\n" })?;
-    conversation.answer(&said);
+    let (outcome, answer) = generate(session, &conversation.messages())?;
+    conversation.answer(&answer.text, &answer.thinking);
     outcome.tell_speculation(verbosity);
     if matches!(outcome.end, End::Interrupted | End::ContextFull) {
         verbosity.note(&format!("[{}]", outcome.summary()));

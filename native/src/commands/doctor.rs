@@ -47,7 +47,7 @@ impl Subject {
         let source = &settings.source;
         let (name, file, with_data) = match (&args.shape, source.path()) {
             (Some(shape), _) => {
-                let (name, file) = bench::shape_of(shape, None, args.mix.as_deref())?;
+                let (name, file) = bench::shape_of(shape, args.mix.as_deref())?;
                 (name, file, false)
             }
             (None, Some(_)) => (source.to_string(), source.open()?, true),
@@ -65,7 +65,7 @@ impl Subject {
     fn allowed(&self, settings: &Settings) -> Allowed<'_> {
         Allowed {
             config: &self.config,
-            work: TokenWork::of(&self.file, self.config.layers.len()),
+            work: TokenWork::of(&self.file, &self.config),
             cache: settings.context.cache,
         }
     }
@@ -80,6 +80,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
         let predicted = Predicted {
             machine: &Description::read(path)?,
             model: &model.name,
+            size: limits::size(&model.file),
             allowed: model.allowed(settings),
             depth: args.depth,
         };
@@ -122,6 +123,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
     }
     let estimate = model.as_ref().map(|model| Estimate {
         name: &model.name,
+        size: limits::size(&model.file),
         allowed: model.allowed(settings),
         depth: args.depth,
         packed,
@@ -209,6 +211,8 @@ fn features() -> Vec<&'static str> {
 /// A model and what the limits allow it.
 struct Estimate<'a> {
     name: &'a str,
+    /// Parameters, and bytes of the file's tensors.
+    size: (f64, f64),
     allowed: Allowed<'a>,
     depth: usize,
     packed: Option<Limits>,
@@ -330,7 +334,7 @@ impl Report<'_> {
             t.line("", read_line(limits));
         }
         if let Some(estimate) = &self.estimate {
-            estimate.text(&mut t);
+            estimate.text(&mut t, found.memory);
         }
         t.0
     }
@@ -391,20 +395,42 @@ fn read_line(limits: &Limits) -> String {
 }
 
 impl Estimate<'_> {
-    fn text(&self, t: &mut Table) {
+    fn text(&self, t: &mut Table, memory: Option<(u64, u64)>) {
         let (layers, output) = self.allowed.work;
         t.line("model", self.name);
         t.line(
             "",
             format_args!(
-                "{}, {:.2} GB of weights and {:.2} G multiplications a token; {:.2} GB of keys and values at {} tokens",
+                "{}, {:.2} B parameters, {:.2} GB; a token reads {:.2} GB of them for {:.2} G multiplications",
                 self.allowed.config.arch,
-                (layers.bytes + output.bytes) / 1e9,
-                (layers.integer + layers.float + output.integer + output.float) / 1e9,
-                self.allowed.cache_bytes(self.depth) / 1e9,
-                self.depth
+                self.size.0 / 1e9,
+                self.size.1 / 1e9,
+                (layers.bytes(1.0) + output.bytes(1.0)) / 1e9,
+                (layers.multiplications() + output.multiplications()) / 1e9,
             ),
         );
+        t.line(
+            "",
+            format_args!(
+                "keys and values: {:.1} KiB a position, {:.2} GB at {} tokens{}",
+                self.allowed.cache_bytes(1) / 1024.0,
+                self.allowed.cache_bytes(self.depth) / 1e9,
+                self.depth,
+                match self.allowed.config.state_bytes() {
+                    0 => String::new(),
+                    bytes => format!(
+                        "; states: {:.1} MiB a sequence",
+                        bytes as f64 / f64::from(1 << 20)
+                    ),
+                }
+            ),
+        );
+        if let Some((_, memory)) = memory.filter(|(_, memory)| self.size.1 > *memory as f64) {
+            t.line(
+                "",
+                format_args!("it is larger than this machine's memory of {}", gib(memory)),
+            );
+        }
         for (name, limits) in [("packed", &self.packed), ("mapped", &self.mapped)] {
             let Some(limits) = limits else { continue };
             t.line(
@@ -437,8 +463,12 @@ impl Estimate<'_> {
         json!({
             "name": self.name,
             "arch": self.allowed.config.arch,
-            "weight_bytes_per_token": json_f64(layers.bytes + output.bytes),
-            "multiplications_per_token": json_f64(layers.integer + layers.float + output.integer + output.float),
+            "parameters": json_f64(self.size.0),
+            "weight_bytes": json_f64(self.size.1),
+            "weight_bytes_per_token": json_f64(layers.bytes(1.0) + output.bytes(1.0)),
+            "multiplications_per_token": json_f64(layers.multiplications() + output.multiplications()),
+            "state_bytes_per_sequence": self.allowed.config.state_bytes(),
+            "cache_bytes_per_position": json_f64(self.allowed.cache_bytes(1)),
             "depth": self.depth,
             "cache_bytes_at_depth": json_f64(self.allowed.cache_bytes(self.depth)),
             "packed": self.packed.as_ref().map(allowed),

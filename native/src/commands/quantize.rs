@@ -32,9 +32,8 @@ pub(super) fn run(
     let mix = find_mix(&args.mix)?;
     let file = load::open(&args.input)?;
     let pool = workers.pool()?;
-    let tied_output = file.tensor("output.weight").is_none();
-    let model =
-        mix_model(file.metadata(), tied_output).with_context(|| format!("`{}`", args.input.display()))?;
+    let names = || file.tensors().map(|tensor| tensor.name.as_str());
+    let model = mix_model(file.metadata(), names).with_context(|| format!("`{}`", args.input.display()))?;
     let specs: Vec<TensorSpec> = file.tensors().map(|tensor| target(tensor, mix, &model)).collect();
     warn_of_quantized(verbosity, &file, &specs);
 
@@ -88,8 +87,11 @@ pub(super) fn find_mix(name: &str) -> Result<Mix> {
     })
 }
 
-/// What the mix wants to know of the model; what the metadata do not say has no influence.
-pub(super) fn mix_model(metadata: &Metadata, tied_output: bool) -> Result<MixModel> {
+/// What the mix wants to know of the model with tensors of these names; what the metadata do not say has no influence.
+pub(super) fn mix_model<'a, I: Iterator<Item = &'a str>>(
+    metadata: &Metadata,
+    names: impl Fn() -> I,
+) -> Result<MixModel> {
     let arch = metadata.opt_str("general.architecture")?.unwrap_or_default();
     // Some architectures give one number per layer; the largest stands for all.
     let number = |key: &str| -> Option<usize> {
@@ -106,7 +108,8 @@ pub(super) fn mix_model(metadata: &Metadata, tied_output: bool) -> Result<MixMod
         n_layers: number("block_count").unwrap_or(0),
         n_experts: number("expert_count").unwrap_or(0),
         gqa: (heads / kv_heads.max(1)).max(1),
-        tied_output,
+        tied_output: !names().any(|name| name == "output.weight"),
+        value_layers: MixModel::value_layers(names()),
     })
 }
 

@@ -3,7 +3,9 @@
 use anyhow::{Result, bail};
 use twinfer_engine::generation::{End, Limits};
 use twinfer_engine::tokenizer::EncodeOptions;
+use twinfer_template::reasoning::Reasoning;
 
+use crate::answer::Answer;
 use crate::args::{RunArgs, Source};
 use crate::compute::Compute;
 use crate::failure::{Interrupted, Usage};
@@ -47,16 +49,17 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     let generation = args
         .generation
         .resolve(seed, &load::recommended(&file, verbosity))?;
-    let ids = if args.chat {
+    let (ids, reasoning) = if args.chat {
         let template = template::load(source, &file, &args.template)?;
         let messages = template::messages(system.as_deref(), &text);
-        template::prompt_ids(&template, &tokenizer, &messages)?
+        let prompt = template::prompt(&template, &tokenizer, &messages)?;
+        (prompt.ids, Some(prompt.reasoning))
     } else {
         let options = EncodeOptions {
             add_special: true,
             parse_special: true,
         };
-        prompt::tokens(verbosity, &tokenizer, &text, options)?
+        (prompt::tokens(verbosity, &tokenizer, &text, options)?, None)
     };
     if ids.is_empty() {
         bail!("the prompt is empty, and this model has no begin token to start from; write a prompt");
@@ -83,28 +86,43 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
         generation.sampling.params
     ));
 
-    let display_prompt = !args.no_display_prompt && !args.chat;
-    let mut ends_line = true;
-    let mut print = |text: &str| {
-        if let Some(last) = text.chars().last() {
-            ends_line = last == '\n';
-        }
-        output::generated(text)
-    };
-    if display_prompt {
-        print(&text)?;
-    }
+    let marks = reasoning.iter().flat_map(Reasoning::marks).map(String::from);
     let limits = Limits {
         max_tokens: generation.predict,
         stop,
         special: args.special,
+        shown: marks.collect(),
         at_start: args.chat || text.is_empty(),
     };
     let mut session = Session::new(context, driver, verbosity)?;
-    let outcome = session.generate(&tokenizer, &mut sampler, &ids, &limits, &mut print)?;
-    if !ends_line {
-        output::to_stdout("\n")?;
-    }
+    let mut generate = |print: &mut dyn FnMut(&str) -> Result<()>| {
+        session.generate(&tokenizer, &mut sampler, &ids, &limits, print)
+    };
+    let outcome = match &reasoning {
+        Some(reasoning) => {
+            let mut answer = Answer::new(reasoning, args.hide_thinking);
+            let outcome = generate(&mut |text| answer.push(text))?;
+            answer.finish()?;
+            outcome
+        }
+        None => {
+            let mut ends_line = true;
+            let mut print = |text: &str| {
+                if let Some(last) = text.chars().last() {
+                    ends_line = last == '\n';
+                }
+                output::generated(text)
+            };
+            if !args.no_display_prompt {
+                print(&text)?;
+            }
+            let outcome = generate(&mut print)?;
+            if !ends_line {
+                output::to_stdout("\n")?;
+            }
+            outcome
+        }
+    };
     outcome.tell_speculation(verbosity);
     let seed = if generation.sampling.params.temp > 0.0 {
         format!("; seed {seed}")

@@ -167,7 +167,7 @@ fn predictions_in_the_documentation_are_the_commands() {
             continue;
         }
         paper += 1;
-        for shape in ["llama-3.1-8b", "llama-3.3-70b"] {
+        for shape in ["llama-3.1-8b", "llama-3.3-70b", "qwen3-30b-a3b"] {
             let run = predict(shape, &[]).ok();
             let rows = run.text().lines().filter(|line| line.starts_with('|'));
             let rows = rows.skip(if table.is_empty() { 0 } else { 2 });

@@ -192,6 +192,24 @@ impl ExpertsConfig {
         }
     }
 
+    /// The part of its experts' weights that a token is multiplied with.
+    pub fn used_share(&self) -> f64 {
+        self.n_used as f64 / self.n_experts as f64
+    }
+
+    /// The router; gate and up; down, with the shared expert's where its row fits among the others.
+    pub(super) fn operations(&self) -> usize {
+        let apart = |shared: SharedConfig| {
+            if self.latent.is_some() || self.weigh_input {
+                2
+            } else {
+                usize::from(shared.n_ff != self.n_ff)
+            }
+        };
+        let latent = if self.latent.is_some() { 2 } else { 0 };
+        3 + latent + self.shared.map_or(0, apart)
+    }
+
     /// The widest rows of a pass that its matrices multiply with, beside the residual stream's and those of [`Self::more_rows`].
     pub(super) fn inner_width(&self) -> usize {
         let shared = self.shared.map_or(0, |shared| shared.n_ff);

@@ -72,6 +72,24 @@ impl FfnConfig {
         }
     }
 
+    /// Operations that a team of workers does for a token, each with a hand-over.
+    pub(super) fn operations(&self) -> usize {
+        match self {
+            FfnConfig::None => 0,
+            // Up, and the gate with it; down.
+            FfnConfig::Gated(_) | FfnConfig::Plain(_) => 2,
+            FfnConfig::Experts(config) => config.operations(),
+        }
+    }
+
+    /// Its experts, where it has some.
+    pub fn experts(&self) -> Option<&ExpertsConfig> {
+        match self {
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => None,
+            FfnConfig::Experts(config) => Some(config),
+        }
+    }
+
     /// Where its matrices multiply with more rows than the `m` of a pass: how many, and the widest of them.
     pub(super) fn more_rows(&self, config: &Config, m: usize) -> (usize, usize) {
         match self {

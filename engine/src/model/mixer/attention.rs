@@ -183,6 +183,18 @@ impl AttentionConfig {
         both().enumerate().map(layer).collect()
     }
 
+    /// q, k and v; attention; its output.
+    pub(super) const OPERATIONS: usize = 3;
+
+    /// Of scores and of the values that they weigh.
+    pub(super) fn multiplications(&self, depth: f64) -> f64 {
+        let seen = match self.window {
+            Some(window) if (window.reach() as f64) < depth => window.reach() as f64,
+            _ => depth,
+        };
+        (self.n_heads * (self.head_dim_k + self.head_dim_v)) as f64 * seen
+    }
+
     pub(super) fn cache_kind(&self) -> CacheKind {
         if let Some(layer) = self.shares {
             return CacheKind::SharedWith(layer);

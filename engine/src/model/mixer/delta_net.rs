@@ -64,6 +64,14 @@ impl DeltaNetConfig {
         })
     }
 
+    /// The products of the input; the states; the output.
+    pub(super) const OPERATIONS: usize = 3;
+
+    /// Of states: they decay, are asked for what they hold of the key, learn, and answer.
+    pub(super) fn multiplications(&self) -> f64 {
+        4.0 * (self.inner_width() * self.head_dim_k) as f64
+    }
+
     pub(super) fn cache_kind(&self) -> CacheKind {
         let columns = state_columns(self.head_dim_v);
         CacheKind::State(StateShape {

@@ -60,6 +60,14 @@ impl Mamba2Config {
         })
     }
 
+    /// The products of the input; the states; the output.
+    pub(super) const OPERATIONS: usize = 3;
+
+    /// Of states: they decay, take the input in, and answer.
+    pub(super) fn multiplications(&self) -> f64 {
+        3.0 * (self.inner_width() * self.n_state) as f64
+    }
+
     pub(super) fn cache_kind(&self) -> CacheKind {
         let columns = state_columns(self.head_dim);
         CacheKind::State(StateShape {

@@ -53,6 +53,14 @@ pub struct MlaConfig {
 }
 
 impl MlaConfig {
+    /// What reads the input, the query of its latent vector, the two matrices of heads, attention between them, the output.
+    pub(super) const OPERATIONS: usize = 6;
+
+    /// Of scores and of the values that they weigh.
+    pub(super) fn multiplications(&self, depth: f64) -> f64 {
+        self.attention.multiplications(depth)
+    }
+
     /// Every layer's, for a rotation of so many values; `q_rank` as in the configuration, `score_factor` of scores
     /// beside what the width of a query asks for.
     pub(crate) fn read(

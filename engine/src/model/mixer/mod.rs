@@ -107,6 +107,30 @@ impl MixerConfig {
         }
     }
 
+    /// Operations that a team of workers does for a token, each with a hand-over: lists of products, and what is as much
+    /// work as they are.
+    pub(super) fn operations(&self) -> usize {
+        match self {
+            MixerConfig::None => 0,
+            MixerConfig::Attention(_) => AttentionConfig::OPERATIONS,
+            MixerConfig::DeltaNet(_) => DeltaNetConfig::OPERATIONS,
+            MixerConfig::ShortConv(_) => ShortConvConfig::OPERATIONS,
+            MixerConfig::Mamba2(_) => Mamba2Config::OPERATIONS,
+            MixerConfig::Mla(_) => MlaConfig::OPERATIONS,
+        }
+    }
+
+    /// Multiplications of f32 numbers beside those of matrices, for a token that sees `depth` positions.
+    pub fn multiplications(&self, depth: f64) -> f64 {
+        match self {
+            MixerConfig::None | MixerConfig::ShortConv(_) => 0.0,
+            MixerConfig::Attention(config) => config.multiplications(depth),
+            MixerConfig::DeltaNet(config) => config.multiplications(),
+            MixerConfig::Mamba2(config) => config.multiplications(),
+            MixerConfig::Mla(config) => config.multiplications(depth),
+        }
+    }
+
     /// What it does with the keys and values of the cache, where it keeps some.
     pub fn attention(&self) -> Option<&AttentionConfig> {
         match self {

@@ -30,6 +30,9 @@ impl ShortConvConfig {
         })
     }
 
+    /// The products of the input; the output.
+    pub(super) const OPERATIONS: usize = 2;
+
     pub(super) fn cache_kind(&self) -> CacheKind {
         CacheKind::State(StateShape {
             recent: Conv::state(self.width, self.kernel),

@@ -147,6 +147,7 @@ impl Desk<'_> {
                 max_tokens: generation.predict,
                 stop,
                 special: false,
+                shown: Vec::new(),
                 at_start,
             },
             sampler: Some(sampler),

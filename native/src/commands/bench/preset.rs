@@ -162,7 +162,7 @@ pub(super) fn run(
     let backend = model.backend().name();
     let mean = |m: &Measured| statistics(&m.speeds()).0;
     let (layers, out) = allowed.work;
-    let bytes = layers.bytes + out.bytes + allowed.cache_bytes(preset.n_prompt + preset.n_gen / 2);
+    let bytes = layers.bytes(1.0) + out.bytes(1.0) + allowed.cache_bytes(preset.n_prompt + preset.n_gen / 2);
     let fractions: Vec<f64> = measured
         .iter()
         .map(|m| mean(m) / m.test.allowed(&allowed, &found))

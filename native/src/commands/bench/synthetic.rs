@@ -69,8 +69,7 @@ impl Synthetic {
             metadata.insert("tokenizer.ggml.model", Value::String("none".into()));
         }
         let all = model.tensors();
-        let tied_output = all.iter().all(|tensor| tensor.name != "output.weight");
-        let of_mix = mix_model(&metadata, tied_output)?;
+        let of_mix = mix_model(&metadata, || all.iter().map(|tensor| tensor.name.as_str()))?;
         let spec = |tensor: &super::shapes::Tensor| {
             let dims: Vec<u64> = tensor.shape.iter().map(|&d| d as u64).collect();
             let ty = mix.tensor_type(&tensor.name, &dims, &of_mix);

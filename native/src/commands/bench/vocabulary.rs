@@ -283,14 +283,18 @@ mod tests {
             "lfm2-8b-a1b",
             "granite-4-h-tiny",
             "deepseek-v3",
+            "bge-m3",
             "all-minilm",
         ] {
             let shape = shapes::find(name).unwrap().model(None).unwrap();
             let mut metadata = Metadata::new();
             metadata.insert("general.architecture", Value::String(shape.arch.into()));
-            insert(&mut metadata, shape.vocabulary, shape.n_vocab);
+            // Of each kind one as large as it is; making and reading them takes long.
+            let whole = ["llama-3.2-1b", "tinyllama-1.1b", "all-minilm"].contains(&name);
+            let n = if whole { shape.n_vocab } else { 20_000 };
+            insert(&mut metadata, shape.vocabulary, n);
             let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-            assert_eq!(tokenizer.n_vocab(), shape.n_vocab);
+            assert_eq!(tokenizer.n_vocab(), n);
             let text = "some words in a language";
             let ids = tokenizer.encode(text, EncodeOptions::default()).unwrap();
             assert!(ids.len() < text.len() * 2 / 3, "{name}: {ids:?}");
@@ -298,7 +302,7 @@ mod tests {
             let decoded = String::from_utf8(decoded).unwrap();
             assert_eq!(decoded.trim_start(), text, "{name}");
             if let Some(merges) = metadata.opt_strings("tokenizer.ggml.merges").unwrap() {
-                let per_token = merges.len() as f64 / shape.n_vocab as f64;
+                let per_token = merges.len() as f64 / n as f64;
                 assert!((0.9..4.0).contains(&per_token), "{name}: {per_token}");
             }
         }

@@ -3,11 +3,21 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+/// Where a saved conversation has what the model thought.
+const THINKING: &str = "reasoning_content";
+
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     system: Option<String>,
     /// (question, answer); only the last may be without an answer.
-    turns: Vec<(String, Option<String>)>,
+    turns: Vec<(String, Option<Answer>)>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    text: String,
+    /// What the model thought before it, which may be nothing.
+    thinking: String,
 }
 
 impl Conversation {
@@ -23,9 +33,12 @@ impl Conversation {
     }
 
     /// Answers the last question.
-    pub(super) fn answer(&mut self, answer: &str) {
+    pub(super) fn answer(&mut self, text: &str, thinking: &str) {
         if let Some(turn) = self.turns.last_mut() {
-            turn.1 = Some(answer.into());
+            turn.1 = Some(Answer {
+                text: text.into(),
+                thinking: thinking.into(),
+            });
         }
     }
 
@@ -52,29 +65,42 @@ impl Conversation {
         self.reset();
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let system = self.system.iter().map(|text| ("system", text.as_str()));
+    /// Role, text, and what was thought before it.
+    fn entries(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
+        let system = self.system.iter().map(|text| ("system", text.as_str(), ""));
         let turns = self.turns.iter().flat_map(|(question, answer)| {
-            let answer = answer.iter().map(|text| ("assistant", text.as_str()));
-            std::iter::once(("user", question.as_str())).chain(answer)
+            let answer = answer
+                .iter()
+                .map(|answer| ("assistant", answer.text.as_str(), answer.thinking.as_str()));
+            std::iter::once(("user", question.as_str(), "")).chain(answer)
         });
         system.chain(turns)
     }
 
-    /// As templates take them.
+    /// As templates take them: thinking stands in a field of its own, under each of the names that they know it by, and
+    /// a template decides what of it the model sees again.
     pub(super) fn messages(&self) -> Vec<Value> {
-        self.pairs()
-            .map(|(role, content)| json!({"role": role, "content": content}))
-            .collect()
+        self.with_thinking(&["reasoning_content", "thinking"])
+    }
+
+    fn with_thinking(&self, names: &[&str]) -> Vec<Value> {
+        let message = |(role, content, thinking): (&str, &str, &str)| {
+            let mut message = json!({"role": role, "content": content});
+            if !thinking.is_empty() {
+                names.iter().for_each(|name| message[*name] = thinking.into());
+            }
+            message
+        };
+        self.entries().map(message).collect()
     }
 
     pub(super) fn to_json(&self) -> Value {
-        json!({"messages": self.messages()})
+        json!({"messages": self.with_thinking(&[THINKING])})
     }
 
     pub(super) fn to_text(&self) -> String {
-        self.pairs()
-            .map(|(role, content)| format!("{role}: {}\n", content.trim_end()))
+        self.entries()
+            .map(|(role, content, _)| format!("{role}: {}\n", content.trim_end()))
             .collect()
     }
 
@@ -93,7 +119,10 @@ impl Conversation {
             match role {
                 "system" if i == 0 => conversation.system = Some(content.into()),
                 "user" if !open => conversation.ask(content),
-                "assistant" if open => conversation.answer(content),
+                "assistant" if open => {
+                    let thinking = message.get(THINKING).and_then(Value::as_str);
+                    conversation.answer(content, thinking.unwrap_or_default());
+                }
                 _ => bail!(
                     "message {}: role `{role}` is out of place; user and assistant must alternate",
                     i + 1
@@ -116,16 +145,25 @@ mod tests {
         let mut c = Conversation::new(Some("Be brief.".into()));
         assert!(!c.undo() && !c.forget_answer());
         c.ask("Hi");
-        c.answer("Hello.");
+        c.answer("Hello.", "Who is it?");
         c.ask("Why?");
         assert_eq!(c.messages().len(), 4);
-        c.answer("So.");
+        c.answer("So.", "");
         assert_eq!(
             c.to_text(),
             "system: Be brief.\nuser: Hi\nassistant: Hello.\nuser: Why?\nassistant: So.\n"
         );
         let again = Conversation::from_json(&c.to_json()).unwrap();
         assert_eq!(again.to_text(), c.to_text());
+        assert_eq!(again.to_json(), c.to_json());
+        let greeting = &again.messages()[2];
+        assert_eq!(greeting["content"], "Hello.");
+        assert_eq!(greeting["reasoning_content"], "Who is it?");
+        assert_eq!(greeting["thinking"], "Who is it?");
+        assert_eq!(
+            again.messages()[4],
+            json!({"role": "assistant", "content": "So."})
+        );
         assert!(c.forget_answer());
         assert_eq!(c.messages().len(), 4);
         assert!(c.undo());

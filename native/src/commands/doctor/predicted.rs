@@ -7,12 +7,14 @@ use super::{PROMPT, plural};
 use crate::commands::bench::report::table;
 use crate::limits::Allowed;
 use crate::output::json_f64;
-use crate::prediction::{Description, Mode, Pass, operations};
+use crate::prediction::{Description, Mode, Pass};
 
 /// A model on a machine.
 pub(super) struct Predicted<'a> {
     pub(super) machine: &'a Description,
     pub(super) model: &'a str,
+    /// Parameters, and bytes of the file's tensors.
+    pub(super) size: (f64, f64),
     pub(super) allowed: Allowed<'a>,
     pub(super) depth: usize,
 }
@@ -57,11 +59,14 @@ impl Predicted<'_> {
             m.f32_gmac_s,
         );
         out += &format!(
-            "{}: {:.2} GB of weights and {:.2} G multiplications a token, {} operations a pass\n\n",
+            "{}: {:.2} B parameters, {:.2} GB; {:.2} GB of weights and {:.2} G multiplications a token, {} operations a \
+             pass\n\n",
             self.model,
-            (every.bytes + asked.bytes) / 1e9,
-            (every.integer + every.float + asked.integer + asked.float) / 1e9,
-            operations(self.allowed.config),
+            self.size.0 / 1e9,
+            self.size.1 / 1e9,
+            (every.bytes(1.0) + asked.bytes(1.0)) / 1e9,
+            (every.multiplications() + asked.multiplications()) / 1e9,
+            self.allowed.config.operations(),
         );
         let deep = format!("tg @ d{}", self.depth);
         let prompt = format!("pp{PROMPT}");
@@ -126,7 +131,9 @@ impl Predicted<'_> {
             "machine": self.machine.name,
             "paper": self.machine.paper,
             "model": self.model,
-            "operations": operations(self.allowed.config),
+            "parameters": json_f64(self.size.0),
+            "weight_bytes": json_f64(self.size.1),
+            "operations": self.allowed.config.operations(),
             "modes": modes,
         })
     }

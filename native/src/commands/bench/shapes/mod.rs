@@ -96,11 +96,10 @@ impl Shape {
             .find(|&n| kinds(&whole.layers[..n]).len() == all.len())
             .unwrap_or(self.n_layers);
         if !(least..=self.n_layers).contains(&n) {
+            let (name, most) = (self.name, self.n_layers);
             bail!(
-                "--layers: {} has {} layers, and every kind of them among the first {least}; expected {least} to {0}, \
-                 found {n}",
-                self.name,
-                self.n_layers
+                "--layers: {name} has every kind of its {most} layers among the first {least}; expected {least} to \
+                 {most}, found {n}"
             );
         }
         Ok(build(n))

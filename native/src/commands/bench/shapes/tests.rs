@@ -31,12 +31,12 @@ fn sizes_are_those_that_the_names_promise() {
         ("phi-4", 14.66, None),
         ("qwen3-30b-a3b", 30.53, Some(3.04)),
         ("qwen3.6-35b-a3b", 34.66, Some(2.95)),
-        ("gpt-oss-20b", 20.9, Some(3.03)),
-        ("gpt-oss-120b", 116.8, Some(4.55)),
+        ("gpt-oss-20b", 20.9, Some(3.61)),
+        ("gpt-oss-120b", 116.8, Some(5.13)),
         ("gemma-4-e4b", 7.5, None),
         ("gemma-4-26b-a4b", 25.2, Some(3.8)),
         ("lfm2-8b-a1b", 8.34, Some(1.5)),
-        ("granite-4-h-tiny", 6.94, Some(1.0)),
+        ("granite-4-h-tiny", 6.94, Some(1.47)),
         ("deepseek-v3", 671.0, Some(36.6)),
         ("bge-m3", 0.567, None),
         ("all-minilm", 0.0227, None),
@@ -72,7 +72,8 @@ fn fewer_layers_are_a_model_as_well() {
                 assert_eq!(array.len(), least, "{}: {key}", shape.name);
             }
         }
-        if shape.name != "gemma-4-e4b" {
+        // Of Gemma's two kinds of attention one is enough.
+        if !shape.name.starts_with("gemma-4") {
             assert_eq!(kinds(&cut), kinds(&whole), "{}", shape.name);
         }
     }
@@ -186,8 +187,8 @@ fn mixes_are_those_of_quantized_reference_models() {
         ("gpt-oss-mxfp4_moe-a.gguf", Mix::MXFP4),
     ] {
         let Some(file) = reference(name) else { continue };
-        let tied = file.tensor("output.weight").is_none();
-        let model = mix_model(file.metadata(), tied).unwrap();
+        let names = || file.tensors().map(|tensor| tensor.name.as_str());
+        let model = mix_model(file.metadata(), names).unwrap();
         for tensor in file.tensors() {
             let dims: Vec<u64> = tensor.shape.iter().map(|&d| d as u64).collect();
             let chosen = mix.tensor_type(&tensor.name, &dims, &model);
