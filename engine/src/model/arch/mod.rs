@@ -3,19 +3,25 @@
 //! A family reads its metadata into a [`Config`]; binding and the forward pass follow from that.
 
 mod command_r;
+mod ernie;
 mod exaone4;
 mod gemma2;
 mod gemma3;
 mod glm4;
+mod glm4moe;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod llama;
+mod llama4;
+mod minimax;
 mod mistral3;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen3moe;
 mod seed_oss;
 mod smollm3;
-mod qwen3moe;
 
 use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
@@ -91,6 +97,30 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "gemma2",
         configure: gemma2::configure,
+    },
+    Family {
+        name: "granitemoe",
+        configure: granitemoe::configure,
+    },
+    Family {
+        name: "ernie4_5-moe",
+        configure: ernie::configure,
+    },
+    Family {
+        name: "minimax-m2",
+        configure: minimax::configure,
+    },
+    Family {
+        name: "glm4moe",
+        configure: glm4moe::configure,
+    },
+    Family {
+        name: "llama4",
+        configure: llama4::configure,
+    },
+    Family {
+        name: "gpt-oss",
+        configure: gpt_oss::configure,
     },
 ];
 
