@@ -2,7 +2,7 @@
 
 use super::arch;
 use super::ffn::FfnConfig;
-use super::mixer::{AttentionConfig, MixerConfig};
+use super::mixer::MixerConfig;
 use super::norm::NormKind;
 use super::rope::Rope;
 use crate::cache::CacheKind;
@@ -148,11 +148,11 @@ impl LayerConfig {
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<impl Into<MixerConfig>>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), ffn.into()))
+            .map(|(mixer, ffn)| Self::new(mixer.into(), ffn.into()))
             .collect()
     }
 }
@@ -174,6 +174,7 @@ impl Config {
         };
         let config = (family.configure)(&keys, file)?;
         config.check_ropes(&keys)?;
+        config.check_experts(&keys)?;
         Ok(config)
     }
 
@@ -225,9 +226,26 @@ impl Config {
         })
     }
 
+    /// Whether layers keep a state, which cannot be taken back to any earlier position, as keys and values can.
+    pub fn has_state(&self) -> bool {
+        self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))
+    }
+
     /// What the layers keep of the positions before.
     pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> + Clone {
         self.layers.iter().map(|layer| layer.mixer.cache_kind())
+    }
+
+    /// A file that says that it has experts is not run without them.
+    fn check_experts(&self, keys: &Keys<'_>) -> Result<()> {
+        const KEY: &str = "expert_count";
+        match keys.opt_u32(KEY)?.unwrap_or(0) {
+            count if count > 0 && !self.layers.iter().any(|layer| layer.ffn.has_experts()) => {
+                let expected = "0, as no layer of this architecture has experts";
+                Err(keys.wrong(KEY, expected, &count.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the rotations must hold to, once the family has read them.

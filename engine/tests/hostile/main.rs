@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod contexts;
+mod experts;
 mod families;
 mod hyperparameters;
 #[path = "../support/load.rs"]
@@ -16,6 +17,7 @@ mod seeds;
 mod small;
 #[path = "../support/special_ids.rs"]
 mod special_ids;
+mod states;
 mod tensors;
 mod vocabularies;
 mod weights;

@@ -65,6 +65,14 @@ impl FfnConfig {
         Ok(dense.into_iter().zip(experts).enumerate().map(layer).collect())
     }
 
+    /// Whether it has experts.
+    pub(super) fn has_experts(&self) -> bool {
+        match self {
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => false,
+            FfnConfig::Experts(_) => true,
+        }
+    }
+
     /// The widest rows of a pass that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
         match self {
