@@ -231,6 +231,11 @@ impl Config {
         self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))
     }
 
+    /// Whether a token needs some of the weights only.
+    pub fn has_experts(&self) -> bool {
+        self.layers.iter().any(|layer| layer.ffn.has_experts())
+    }
+
     /// What the layers keep of the positions before.
     pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> + Clone {
         self.layers.iter().map(|layer| layer.mixer.cache_kind())
@@ -240,7 +245,7 @@ impl Config {
     fn check_experts(&self, keys: &Keys<'_>) -> Result<()> {
         const KEY: &str = "expert_count";
         match keys.opt_u32(KEY)?.unwrap_or(0) {
-            count if count > 0 && !self.layers.iter().any(|layer| layer.ffn.has_experts()) => {
+            count if count > 0 && !self.has_experts() => {
                 let expected = "0, as no layer of this architecture has experts";
                 Err(keys.wrong(KEY, expected, &count.to_string()))
             }
