@@ -241,6 +241,7 @@ fn a_pass_allocates_nothing() {
         "qwen3moe",
         "gpt-oss",
         "llama4",
+        "gemma4",
     ]
     .iter()
     .map(|name| vectors.join(format!("{name}.gguf")))

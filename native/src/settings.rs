@@ -122,7 +122,7 @@ impl From<GlobalArgs> for Settings {
             weights: WeightSettings {
                 backend: args.backend,
                 storage: args.weights.into(),
-                experts: match args.experts.into() {
+                experts: match Storage::from(args.experts) {
                     Storage::Auto => None,
                     storage => Some(storage),
                 },

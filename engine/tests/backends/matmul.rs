@@ -329,7 +329,7 @@ fn stacks_are_divided_matrix_by_matrix() {
     let team = Team::placed(&places, |_, work| {
         std::thread::spawn(work);
     });
-    let scalar = select::scalar();
+    let scalar = select::choose(Some("scalar")).unwrap();
     for ty in [GgmlType::Q4_K, GgmlType::Q8_0, GgmlType::F16] {
         let bytes = matrix(ty, n * count, k, Content::Random, &mut Random(3));
         let x = activations(3, k, &mut Random(4));
@@ -341,7 +341,13 @@ fn stacks_are_divided_matrix_by_matrix() {
             out
         };
         let mapped = scalar
-            .pack(ty, n * count, k, bytes.clone(), &Packing::on_heap(Storage::Mapped, &team))
+            .pack(
+                ty,
+                n * count,
+                k,
+                bytes.clone(),
+                &Packing::on_heap(Storage::Mapped, &team),
+            )
             .unwrap();
         for backend in backends() {
             for matrix_rows in [0, n] {

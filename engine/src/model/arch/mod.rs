@@ -7,6 +7,7 @@ mod ernie;
 mod exaone4;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod glm4moe;
 mod gpt_oss;
@@ -89,6 +90,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "gemma3",
         configure: gemma3::configure,
+    },
+    Family {
+        name: "gemma4",
+        configure: gemma4::configure,
     },
     Family {
         name: "mistral3",
