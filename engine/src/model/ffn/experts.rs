@@ -229,7 +229,7 @@ impl ExpertsConfig {
 
     /// Tokens of a pass of `m` whose experts are computed at once.
     fn tokens_at_once(&self, m: usize) -> usize {
-        m.min((ROWS / self.n_used.max(1)).max(1))
+        (ROWS / self.n_used.max(1)).min(m).max(1)
     }
 
     fn rows_at_once(&self, m: usize) -> usize {
