@@ -80,6 +80,8 @@ fn a_streamed_model_is_the_model() {
         "tests/oracle/vectors/gemma4.gguf",
         "tests/oracle/vectors/phi3-long.gguf",
         "tests/oracle/vectors/qwen3.gguf",
+        "tests/oracle/vectors/qwen3moe.gguf",
+        "tests/oracle/vectors/gpt-oss.gguf",
     ] {
         let file = read(path);
         for backend in select::available() {

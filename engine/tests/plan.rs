@@ -44,6 +44,8 @@ fn a_context_allocates_what_was_planned() {
         "gemma3",
         "gemma3-pattern",
         "phi3",
+        "qwen3moe",
+        "llama4",
         "gemma4",
         "deepseek2",
         "qwen35moe",
@@ -149,13 +151,18 @@ fn weights_take_what_was_planned() {
         "tests/oracle/vectors/gemma3.gguf",
         "tests/oracle/vectors/gemma4.gguf",
         "tests/oracle/vectors/qwen3.gguf",
+        "tests/oracle/vectors/qwen3moe.gguf",
+        "tests/oracle/vectors/gpt-oss.gguf",
     ] {
         let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
         let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes.clone())]).unwrap();
         // Every vector of these files is a weight, but for factors of rotations.
-        let is_weight = |tensor: &&TensorInfo| tensor.shape.len() == 1 && tensor.name != "rope_freqs.weight";
+        let is_weight = |tensor: &&TensorInfo| {
+            let vector = tensor.shape.len() == 1 || tensor.name.ends_with(".bias");
+            vector && tensor.name != "rope_freqs.weight"
+        };
         let vectors = file.tensors().filter(is_weight);
-        let vectors: usize = vectors.map(|tensor| 4 * tensor.row_len()).sum();
+        let vectors: usize = vectors.map(|tensor| 4 * tensor.n_elements()).sum();
         let places = [0, 1, 1].map(|node| Place { node, cache: 0 });
         let team = Team::placed(&places, |_, work| {
             std::thread::spawn(work);
@@ -174,6 +181,7 @@ fn weights_take_what_was_planned() {
                     let options = LoadOptions {
                         backend: Some(backend.name().into()),
                         storage,
+                        experts: None,
                         placement,
                         team: Some(team.clone()),
                         memory: Some(Arc::clone(&memory) as _),

@@ -238,6 +238,7 @@ fn a_pass_allocates_nothing() {
         "gemma3",
         "phi3",
         "qwen3",
+        "llama4",
         "gemma4",
         "deepseek2",
         "qwen3moe",

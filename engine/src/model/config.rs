@@ -180,6 +180,7 @@ impl Config {
         };
         let config = (family.configure)(&keys, file)?;
         config.check_ropes(&keys)?;
+        config.check_experts(&keys)?;
         Ok(config)
     }
 
@@ -253,9 +254,26 @@ impl Config {
         self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))
     }
 
+    /// Whether a token needs some of the weights only.
+    pub fn has_experts(&self) -> bool {
+        self.layers.iter().any(|layer| layer.ffn.has_experts())
+    }
+
     /// What the layers keep of the positions before.
     pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> + Clone {
         self.layers.iter().map(|layer| layer.mixer.cache_kind())
+    }
+
+    /// A file that says that it has experts is not run without them.
+    fn check_experts(&self, keys: &Keys<'_>) -> Result<()> {
+        const KEY: &str = "expert_count";
+        match keys.opt_u32(KEY)?.unwrap_or(0) {
+            count if count > 0 && !self.has_experts() => {
+                let expected = "0, as no layer of this architecture has experts";
+                Err(keys.wrong(KEY, expected, &count.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the rotations must hold to, once the family has read them.

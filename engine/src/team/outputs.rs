@@ -9,6 +9,9 @@ use std::ops::Range;
 use super::{MAX_NODES, Shares, Team, chunk};
 use crate::{Error, Result};
 
+/// Into how many times as many pieces a list of products is cut whose outputs have different numbers of rows.
+const UNEVEN: usize = 4;
+
 impl Team {
     /// Splits `out`, rows of `row_len` elements, between the workers: `f(rows, part)` gets a range of row indices and
     /// exactly those rows.
@@ -106,7 +109,9 @@ impl Team {
         }
         let shares = Shares::at(starts[..nodes].iter().copied(), end);
         let outs = &*outs;
-        let each = chunk(end, grain, self.n);
+        // Columns of different lengths are different amounts of work: in smaller pieces, what is left at the end is little.
+        let even = outs.windows(2).all(|pair| pair[0].rows() == pair[1].rows());
+        let each = chunk(end, grain, if even { self.n } else { UNEVEN * self.n });
         let run = |worker, range: Range<usize>| {
             let node = self.node_of(worker);
             // They stand in the order of the list: those that end before the range are passed over, at the first one behind it
@@ -395,6 +400,10 @@ impl<'a, P> Columns<'a, P> {
         Columns { shares, ..self }
     }
 
+    fn rows(&self) -> usize {
+        self.len / self.n.max(1)
+    }
+
     fn on(&self, node: usize) -> Range<usize> {
         self.shares.map_or(0..self.n, |shares| shares.of(node))
     }
@@ -426,7 +435,7 @@ impl<'a, P> Columns<'a, P> {
         Tile {
             base: base.0,
             stride: self.n,
-            rows: self.len / self.n,
+            rows: self.rows(),
             columns: columns.clone(),
             borrow: std::marker::PhantomData,
         }

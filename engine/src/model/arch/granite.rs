@@ -28,7 +28,7 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     Ok(config)
 }
 
-const LOGITS: &str = "logit_scale";
+pub(super) const LOGITS: &str = "logit_scale";
 
 /// The factors of the embedding and of the logits.
 pub(super) fn scale(keys: &Keys<'_>, config: &mut Config) -> Result<()> {

@@ -1,11 +1,11 @@
 //! mistral3 (Ministral 3, Mistral Small and Medium 3.x): llama with YaRN, whose betas and multiplier the file states, and
 //! with queries that grow with the position.
 
+use super::llama;
 use crate::Result;
 use crate::gguf::ModelFile;
 use crate::kernels::RopeKind;
 use crate::model::config::{Config, Keys, LayerConfig};
-use crate::model::ffn::GatedConfig;
 use crate::model::mixer::{AttentionConfig, Temperature};
 use crate::model::rope::{LogMultiplier, Rope, Scaling, YarnKeys};
 
@@ -31,6 +31,6 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         dim,
         &scaling,
     )?];
-    config.layers = LayerConfig::of(attention, GatedConfig::read(keys)?);
+    config.layers = LayerConfig::of(attention, llama::ffns(keys)?);
     Ok(config)
 }

@@ -4,15 +4,21 @@
 
 mod command_r;
 mod deepseek2;
+mod ernie;
 mod exaone4;
 mod gemma2;
 mod gemma3;
 mod gemma4;
 mod glm4;
+mod glm4moe;
+mod gpt_oss;
 mod granite;
 mod granitehybrid;
+mod granitemoe;
 mod lfm2;
 mod llama;
+mod llama4;
+mod minimax;
 mod mistral3;
 mod nemotron_h;
 mod olmo2;
@@ -137,6 +143,30 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "gemma2",
         configure: gemma2::configure,
+    },
+    Family {
+        name: "granitemoe",
+        configure: granitemoe::configure,
+    },
+    Family {
+        name: "ernie4_5-moe",
+        configure: ernie::configure,
+    },
+    Family {
+        name: "minimax-m2",
+        configure: minimax::configure,
+    },
+    Family {
+        name: "glm4moe",
+        configure: glm4moe::configure,
+    },
+    Family {
+        name: "llama4",
+        configure: llama4::configure,
+    },
+    Family {
+        name: "gpt-oss",
+        configure: gpt_oss::configure,
     },
 ];
 

@@ -84,6 +84,13 @@ pub struct SharedConfig {
 }
 
 impl SharedConfig {
+    /// With a gate, of the width that `expert_shared_feed_forward_length` states; none where it is 0 or missing.
+    pub(crate) fn read(keys: &Keys<'_>) -> Result<Option<Self>> {
+        Ok(Self::gated(
+            keys.opt_size("expert_shared_feed_forward_length", MAX_WIDTH)?,
+        ))
+    }
+
     /// With a gate, and not weighed; none where the width is 0.
     pub(crate) fn gated(n_ff: usize) -> Option<Self> {
         (n_ff > 0).then_some(SharedConfig {
@@ -143,7 +150,19 @@ impl ExpertsConfig {
         Ok(Some((count, used)))
     }
 
-    /// The width of experts, every layer's: its own key, or `feed_forward_length` divided by how many are used.
+    /// The width of experts, every layer's: that of the other layers' parts, or of all.
+    pub(crate) fn dense_widths(keys: &Keys<'_>) -> Result<Vec<usize>> {
+        const KEY: &str = "feed_forward_length";
+        keys.per_layer(KEY)?.ok_or_else(|| keys.missing(KEY))
+    }
+
+    /// The width of experts, every layer's: their own key.
+    pub(crate) fn own_widths(keys: &Keys<'_>) -> Result<Vec<usize>> {
+        const KEY: &str = "expert_feed_forward_length";
+        keys.per_layer(KEY)?.ok_or_else(|| keys.missing(KEY))
+    }
+
+    /// The width of experts, every layer's: their own key, or `feed_forward_length` divided by how many are used.
     pub(crate) fn widths(keys: &Keys<'_>) -> Result<Vec<usize>> {
         const OWN: &str = "expert_feed_forward_length";
         const ALL: &str = "feed_forward_length";
@@ -228,7 +247,7 @@ impl ExpertsConfig {
 
     /// Tokens of a pass of `m` whose experts are computed at once.
     fn tokens_at_once(&self, m: usize) -> usize {
-        m.min((ROWS / self.n_used.max(1)).max(1))
+        (ROWS / self.n_used.max(1)).min(m).max(1)
     }
 
     fn rows_at_once(&self, m: usize) -> usize {

@@ -13,7 +13,7 @@ pub use gated::GatedConfig;
 pub use plain::PlainConfig;
 pub use router::Gating;
 
-use super::config::Config;
+use super::config::{Config, Keys};
 use super::ops::Run;
 use super::probe::Probe;
 use super::weights::{Binder, Linear};
@@ -61,6 +61,28 @@ impl From<DenseAndExpertsConfig> for FfnConfig {
 }
 
 impl FfnConfig {
+    /// Every layer's: experts in some of them, and in the others gated parts of `feed_forward_length`.
+    pub(crate) fn some_experts(
+        keys: &Keys<'_>,
+        experts: Vec<ExpertsConfig>,
+        has_experts: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Self>> {
+        let dense = GatedConfig::read(keys)?;
+        let layer = |(i, (dense, experts)): (usize, (GatedConfig, ExpertsConfig))| match has_experts(i) {
+            true => experts.into(),
+            false => dense.into(),
+        };
+        Ok(dense.into_iter().zip(experts).enumerate().map(layer).collect())
+    }
+
+    /// Whether it has experts.
+    pub(super) fn has_experts(&self) -> bool {
+        match self {
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => false,
+            FfnConfig::Experts(_) | FfnConfig::DenseAndExperts(_) => true,
+        }
+    }
+
     /// The widest rows of a pass that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
         match self {
