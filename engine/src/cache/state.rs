@@ -165,7 +165,7 @@ impl States {
         }
         let slot = self.at(len, from).filter(|_| len > 0);
         slot.into_iter().for_each(|slot| pool.share(slot));
-        for slot in std::mem::replace(&mut self.now, slot) {
+        if let Some(slot) = std::mem::replace(&mut self.now, slot) {
             pool.give(slot);
         }
         while let Some(last) = self.snapshots.pop_if(|last| last.len > len) {
@@ -205,7 +205,7 @@ impl States {
     /// The pass is over: the sequence has length `len`, of which so many positions are the pass's.
     pub(super) fn advance(&mut self, len: usize, rows: usize, pool: &PagePool) {
         let Some(next) = self.next.take() else { return };
-        for slot in self.now.replace(next) {
+        if let Some(slot) = self.now.replace(next) {
             pool.give(slot);
         }
         if let Some(kept) = self.kept.take() {
