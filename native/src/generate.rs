@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
-use twinfer_engine::generation::{Counts, DraftModel, Driver, End, Event, Generation, Limits};
+use twinfer_engine::generation::{Counts, DraftModel, Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::model::config::Config;
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::tokenizer::Tokenizer;
 
@@ -154,12 +155,20 @@ impl Session {
     }
 }
 
-/// What makes passes, with the draft model if there is one; before the model itself is loaded, which may take long.
+/// What makes passes of a model that is planned, with the draft model if there is one; before the model itself is loaded, which may
+/// take long.
 pub(crate) fn driver(
     settings: &args::Generation,
     compute: &Compute<'_>,
     tokenizer: &Tokenizer,
+    (config, verbosity): (&Config, Verbosity),
 ) -> Result<Driver> {
+    if config.has_state() {
+        if settings.draft_model.is_some() {
+            verbosity.note("note: the draft model is left out: layers of the model keep a state, which cannot take drafts back");
+        }
+        return Ok(Driver::new(Speculation::OFF, None));
+    }
     let load = |path: &Path| -> Result<DraftModel> {
         let file = load::open(path)?;
         let own = Tokenizer::from_metadata(file.metadata())?;

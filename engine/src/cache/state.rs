@@ -174,7 +174,7 @@ impl States {
         }
         let slot = self.at(len, from).filter(|_| len > 0);
         slot.into_iter().for_each(|slot| pool.share(slot));
-        for slot in std::mem::replace(&mut self.now, slot) {
+        if let Some(slot) = std::mem::replace(&mut self.now, slot) {
             pool.give(slot);
         }
         while let Some(last) = self.snapshots.pop_if(|last| last.len > len) {
@@ -214,7 +214,7 @@ impl States {
     /// The pass is over: the sequence has length `len`, of which so many positions are the pass's.
     pub(super) fn advance(&mut self, len: usize, rows: usize, pool: &PagePool) {
         let Some(next) = self.next.take() else { return };
-        for slot in self.now.replace(next) {
+        if let Some(slot) = self.now.replace(next) {
             pool.give(slot);
         }
         if let Some(kept) = self.kept.take() {
@@ -319,4 +319,72 @@ pub(super) fn slots(sizes: &Sizes) -> Result<u32> {
         found: sizes.n_states as u64,
         limit: u32::MAX.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lens(states: &States) -> Vec<usize> {
+        states.snapshots.iter().map(|snapshot| snapshot.len).collect()
+    }
+
+    #[test]
+    fn the_last_snapshot_and_the_last_of_whole_pages_stay() {
+        let pool = PagePool::new(40);
+        let mut states = States::default();
+        for len in (100..=2000).step_by(100) {
+            states.prepare(pool.take().unwrap());
+            states.advance(len, 100, &pool);
+        }
+        // Only 1600 is a whole number of pages; the others lie apart.
+        let kept = lens(&states);
+        assert_eq!((kept.len(), kept.last()), (MAX_SNAPSHOTS, Some(&2000)));
+        assert!(kept.contains(&1600), "{kept:?}");
+        assert!(kept.windows(2).all(|pair| pair[1] - pair[0] <= 800), "{kept:?}");
+        assert_eq!(pool.free(), 40 - MAX_SNAPSHOTS);
+        assert_eq!((states.nearest(1999), states.last_boundary(2000)), (kept[6], 1600));
+        assert_eq!(states.at(1600, 2000).is_some(), kept.contains(&1600));
+        for _ in 0..6 {
+            assert!(states.drop_one(false, &pool));
+        }
+        assert_eq!(lens(&states), [1600, 2000]);
+        assert!(states.drop_one(false, &pool));
+        // The last one is the sequence's own state as well.
+        assert!(!states.drop_one(false, &pool));
+        assert!(states.drop_one(true, &pool));
+        assert!(!states.drop_one(true, &pool));
+        assert_eq!(pool.free(), 39);
+        states.clear(&pool);
+        assert_eq!(pool.free(), 40);
+    }
+
+    #[test]
+    fn a_pass_that_is_given_up_gives_its_slots_back() {
+        let pool = PagePool::new(4);
+        let mut states = States::default();
+        states.prepare(pool.take().unwrap());
+        let slot = pool.take().unwrap();
+        states.prepare_snapshot(Snapshot { len: BLOCK, slot });
+        assert_eq!(pool.free(), 2);
+        states.drop_pass(&pool);
+        states.advance(100, 100, &pool);
+        assert_eq!((states.now(), states.snapshots(), pool.free()), (None, 0, 4));
+        states.prepare(pool.take().unwrap());
+        states.prepare_snapshot(Snapshot {
+            len: BLOCK,
+            slot: pool.take().unwrap(),
+        });
+        states.advance(100, 100, &pool);
+        assert_eq!(lens(&states), [BLOCK, 100]);
+        let mut copy = States::default();
+        copy.copy(&states, BLOCK, 100, &pool);
+        assert_eq!((lens(&copy), copy.now()), (vec![BLOCK], states.at(BLOCK, 100)));
+        states.cut(BLOCK, 100, &pool);
+        assert_eq!((lens(&states), states.now()), (vec![BLOCK], copy.now()));
+        states.clear(&pool);
+        assert_eq!(pool.free(), 3);
+        copy.cut(0, BLOCK, &pool);
+        assert_eq!(pool.free(), 4);
+    }
 }

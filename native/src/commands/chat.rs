@@ -46,8 +46,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
         .resolve(seed, &load::recommended(&file, verbosity))?;
     let template = template::load(source, &file, &args.template)?;
     let compute = Compute::start(settings, workers)?;
-    let driver = generate::driver(&generation, &compute, &tokenizer)?;
     let planned = compute.plan(&file)?;
+    let driver = generate::driver(&generation, &compute, &tokenizer, (planned.config(), verbosity))?;
     let n_ctx = compute.context_size(planned.config());
     let options = compute.one_sequence(n_ctx, N_BATCH);
     let model = compute.load(planned, &options)?;

@@ -66,8 +66,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     }
 
     let compute = Compute::start(settings, workers)?;
-    let driver = generate::driver(&generation, &compute, &tokenizer)?;
     let planned = compute.plan(&file)?;
+    let driver = generate::driver(&generation, &compute, &tokenizer, (planned.config(), verbosity))?;
     let n_ctx = compute.context_size(planned.config());
     if ids.len() >= n_ctx {
         bail!(

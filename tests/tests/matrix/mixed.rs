@@ -298,7 +298,8 @@ impl History<'_> {
         let usage = self.context.usage();
         assert_eq!(usage.free + usage.evictable, usage.pages);
         self.context.clear_prefixes();
-        assert_eq!(self.context.usage().free, usage.pages);
+        let usage = self.context.usage();
+        assert_eq!((usage.free, usage.free_states), (usage.pages, usage.states));
         self.played
     }
 }

@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(experts(&PLAIN, &[0.0, 1.0, 0.0, 1.0, 0.0], 5), [1, 3, 0, 2, 4]);
         // Against a full sort, with many ties.
         let mut seed = 1u32;
-        for round in 0..200 {
+        for round in 0..200usize {
             let n = 1 + round % 70;
             let logits: Vec<f32> = (0..n)
                 .map(|_| {
