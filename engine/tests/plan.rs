@@ -162,6 +162,7 @@ fn weights_take_what_was_planned() {
                     let options = LoadOptions {
                         backend: Some(backend.name().into()),
                         storage,
+                        experts: None,
                         placement,
                         team: Some(team.clone()),
                         memory: Some(Arc::clone(&memory) as _),

@@ -111,33 +111,33 @@ pub(crate) struct Sizes {
 pub(crate) enum LayerCache {
     None,
     Kv(KvCache),
-    /// What this layer keeps.
-    SharedWith(usize),
+    /// The memory is this layer's.
+    Reused(usize),
 }
 
 impl LayerCache {
-    /// The cache that layer `i` computes with: its own, or that of the layer whose it reads.
+    /// The memory of layer `i`.
     pub(crate) fn of(layers: &mut [LayerCache], i: usize) -> Result<&mut LayerCache> {
-        let at = match layers.get(i) {
-            Some(LayerCache::SharedWith(layer)) => *layer,
+        let of = match layers.get(i) {
+            Some(LayerCache::Reused(of)) => *of,
             _ => i,
         };
-        layers.get_mut(at).ok_or_else(|| Error::InvalidInput {
-            what: format!("layer {i} has no cache"),
+        layers.get_mut(of).ok_or_else(|| Error::InvalidInput {
+            what: format!("there is no memory for layer {i}"),
         })
     }
 
     fn kv(&self) -> Option<&KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None | LayerCache::SharedWith(_) => None,
+            LayerCache::None | LayerCache::Reused(_) => None,
         }
     }
 
     fn kv_mut(&mut self) -> Option<&mut KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None | LayerCache::SharedWith(_) => None,
+            LayerCache::None | LayerCache::Reused(_) => None,
         }
     }
 }
@@ -171,7 +171,7 @@ impl Cache {
         for kind in kinds {
             layers.push(match kind {
                 CacheKind::None => LayerCache::None,
-                CacheKind::SharedWith(layer) => LayerCache::SharedWith(layer),
+                CacheKind::SharedWith(layer) => LayerCache::Reused(layer),
                 CacheKind::Kv(shape) => {
                     let found = groups.iter().position(|(window, _)| *window == shape.window);
                     let group = found.unwrap_or(groups.len());

@@ -89,7 +89,8 @@ impl PerLayer {
         run.products("per_layer_proj", x, &mut [product(&self.projection, &mut *found)])?;
         run.ops
             .scale(found, 1.0 / (run.config.n_embd as f32).sqrt(), all)?;
-        run.norm("per_layer_proj_norm", found, &self.norm, made)?;
+        self.norm.apply(&run.ops, found, made)?;
+        run.look("per_layer_proj_norm", all, made);
         self.look_up(run, found)?;
         run.look("per_layer_token", all, found);
         let (factor, half) = ((width as f32).sqrt(), 1.0 / 2.0f32.sqrt());
