@@ -96,6 +96,7 @@ fn logits(model: &Arc<Model>, v: &Vector, n_batch: usize) -> Vec<f32> {
     let options = ContextOptions {
         n_ctx: v.n_ctx,
         n_batch,
+        n_states: None,
         cache_type_k: CacheType::F32,
         cache_type_v: CacheType::F32,
         n_sequences: 1,

@@ -52,6 +52,7 @@ fn a_context_allocates_what_was_planned() {
                 n_batch,
                 n_sequences,
                 pool: Pool::Whole,
+                n_states: None,
                 cache_type_k: cache,
                 cache_type_v: cache,
             };

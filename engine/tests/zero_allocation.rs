@@ -73,6 +73,7 @@ fn context(path: &Path, threads: usize, n_sequences: usize, pool: Pool, cache: C
         n_batch: 16,
         n_sequences,
         pool,
+        n_states: None,
         cache_type_k: cache,
         cache_type_v: cache,
     };

@@ -311,6 +311,7 @@ impl<'a> Compute<'a> {
             n_batch,
             n_sequences,
             pool,
+            n_states: None,
             cache_type_k,
             cache_type_v,
         }

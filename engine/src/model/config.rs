@@ -2,7 +2,7 @@
 
 use super::arch;
 use super::ffn::FfnConfig;
-use super::mixer::{AttentionConfig, MixerConfig};
+use super::mixer::MixerConfig;
 use super::norm::NormKind;
 use super::per_layer::PerLayerConfig;
 use super::rope::Rope;
@@ -154,11 +154,11 @@ impl LayerConfig {
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<impl Into<MixerConfig>>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), ffn.into()))
+            .map(|(mixer, ffn)| Self::new(mixer.into(), ffn.into()))
             .collect()
     }
 }
@@ -230,6 +230,11 @@ impl Config {
                 bias: false,
             },
         })
+    }
+
+    /// Whether layers keep a state, which cannot be taken back to any earlier position, as keys and values can.
+    pub fn has_state(&self) -> bool {
+        self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))
     }
 
     /// What the layers keep of the positions before.

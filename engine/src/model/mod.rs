@@ -136,6 +136,11 @@ impl Model {
         &self.config
     }
 
+    /// Whether layers of it keep a state, which cannot be taken back to any earlier position, as keys and values can.
+    pub fn has_state(&self) -> bool {
+        self.config.has_state()
+    }
+
     /// The backend that its weights were made ready for.
     pub fn backend(&self) -> &'static dyn Backend {
         self.backend

@@ -1,8 +1,9 @@
-//! Embeddings per layer: beside the row of the residual stream a token has a short row for each layer, which is added to what
-//! the layer made of it, through a gate of two small matrices.
+//! Embeddings per layer: beside the row of the residual stream a token has a short row for each layer, which is added
+//! to what the layer made of it, through a gate of two small matrices.
 //!
-//! Those of a pass are made once, before its first layer, from the rows of a table and from the embedded rows themselves. The
-//! table is larger than all matrices of the model; of it a pass reads a row per token, so it stays as it is in the file.
+//! Those of a pass are made once, before its first layer, from the rows of a table and from the embedded rows
+//! themselves. The table is larger than all matrices of the model; of it a pass reads a row per token, so it stays as
+//! it is in the file.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,8 +76,8 @@ impl PerLayer {
         &self.projection
     }
 
-    /// Makes the rows of a pass: `(norm(projection(x) / sqrt(n_embd)) + sqrt(width) * table's) / sqrt(2)`, of the embedded rows
-    /// `x`.
+    /// Makes the rows of a pass: `(norm(projection(x) / sqrt(n_embd)) + sqrt(width) * table's) / sqrt(2)`, of the
+    /// embedded rows `x`.
     pub(super) fn embed<P: Probe>(
         &self,
         run: &mut Run<'_, P>,

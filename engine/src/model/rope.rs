@@ -316,7 +316,6 @@ impl Rope {
     /// The same for a text, where pairs are shared out between axes of positions (interleaved M-RoPE): of three axes, which are
     /// equal in a text, each has every third pair as long as `rope.dimension_sections` has some for it; what is left goes to a
     /// fourth axis, on which a text stands at 0, so that those pairs do not turn. The key is required.
-    #[allow(dead_code)]
     pub(crate) fn in_sections(mut self, keys: &Keys<'_>) -> Result<Self> {
         const KEY: &str = "rope.dimension_sections";
         let name = format!("{}.{KEY}", keys.arch);

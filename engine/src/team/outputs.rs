@@ -172,6 +172,50 @@ impl Team {
         })
     }
 
+    /// Splits independent items between the workers: item i owns columns `i * columns..` of a row-major matrix of rows of `n` (the
+    /// last item may have fewer), all its rows, and the i-th of as many equal parts of `own`: what it keeps from one operation to
+    /// the next. `f(item, tile, part)`; pieces are of `grain` items at least.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; also if `own` is not a whole number of parts.
+    pub fn items<T: Send, S: Send>(
+        &self,
+        (out, n, columns): (&mut [T], usize, usize),
+        own: &mut [S],
+        grain: usize,
+        f: impl Fn(usize, Tile<'_, T>, &mut [S]) + Sync,
+    ) -> Result<()> {
+        let items = if columns == 0 { 0 } else { n.div_ceil(columns) };
+        if items == 0 || !out.len().is_multiple_of(n) || !own.len().is_multiple_of(items) {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "{} and {} elements cannot be cut into items of {columns} columns of {n}",
+                    out.len(),
+                    own.len()
+                ),
+            });
+        }
+        let (m, part_len) = (out.len() / n, own.len() / items);
+        let (base, own) = (Raw(out.as_mut_ptr()), Raw(own.as_mut_ptr()));
+        self.ranges(items, grain, |range| {
+            let (base, own) = (&base, &own);
+            for item in range {
+                let tile = Tile {
+                    base: base.0,
+                    stride: n,
+                    rows: m,
+                    columns: item * columns..n.min((item + 1) * columns),
+                    borrow: std::marker::PhantomData,
+                };
+                // SAFETY: `own` has `items` parts of this length, and each item is handed out once, so no two of these overlap;
+                // the same is true of the tiles' columns, which lie inside rows of n. Both slices stay borrowed until the
+                // operation is over. S: Send lets another thread have them.
+                let part = unsafe { std::slice::from_raw_parts_mut(own.0.add(item * part_len), part_len) };
+                f(item, tile, part);
+            }
+        })
+    }
+
     /// Hands out tiles of some rows of an output, each cut across into cells of some columns, and each cell whole or in parts:
     /// `f(worker, tile, block of columns, piece)`, with the worker's index below [`Team::workers`].
     /// Each piece is much work: they are handed out one by one, block by block of columns, in each the last tiles first: in
@@ -601,6 +645,37 @@ mod tests {
             .unwrap();
             assert!(out.iter().enumerate().all(|(i, v)| *v == (i + 1) as f32));
             assert!(team.cells(&mut out, 4, (3, 2), |_, _, _| ()).is_err());
+        }
+    }
+
+    #[test]
+    fn items_own_their_columns_and_their_parts() {
+        for team in teams() {
+            for (rows, grain) in [(0, 1), (1, 1), (5, 2)] {
+                let (mut out, mut own) = (vec![0.0; rows * 19], vec![0u32; 5 * 3]);
+                team.items((&mut out, 19, 4), &mut own, grain, |item, mut tile, part| {
+                    assert_eq!((tile.rows(), part.len()), (rows, 3));
+                    assert_eq!(tile.columns(), item * 4..19.min(item * 4 + 4));
+                    for row in 0..rows {
+                        let first = tile.columns().start;
+                        for (i, v) in tile.row(row).iter_mut().enumerate() {
+                            *v += (row * 19 + first + i) as f32;
+                        }
+                    }
+                    part.iter_mut().for_each(|p| *p += item as u32 + 1);
+                })
+                .unwrap();
+                assert!(out.iter().enumerate().all(|(i, v)| *v == i as f32));
+                assert!(own.iter().enumerate().all(|(i, p)| *p == i as u32 / 3 + 1));
+            }
+            let (mut out, mut own) = (vec![0.0; 8], vec![0u32; 5]);
+            assert!(team.items((&mut out, 4, 2), &mut own, 1, |_, _, _| ()).is_err());
+            assert!(
+                team.items((&mut out, 3, 1), &mut own[..3], 1, |_, _, _| ())
+                    .is_err()
+            );
+            assert!(team.items((&mut out, 4, 0), &mut own, 1, |_, _, _| ()).is_err());
+            assert!(team.items((&mut out, 0, 4), &mut own, 1, |_, _, _| ()).is_err());
         }
     }
 

@@ -17,6 +17,7 @@ mod shared_layers;
 mod small;
 #[path = "../support/special_ids.rs"]
 mod special_ids;
+mod states;
 mod tensors;
 mod vocabularies;
 mod weights;

@@ -165,7 +165,8 @@ fn tensors_of_other_shapes() {
     assert_ne!(optional.accepted("without the factor of a layer"), logits);
 }
 
-/// Every tensor is one that it needs, but for those that files may lack; and of none a value that is no number is passed over.
+/// Every tensor is one that it needs, but for those that files may lack; and of none a value that is no number is
+/// passed over.
 #[test]
 fn every_tensor_counts() {
     let base = base();

@@ -9,11 +9,15 @@ mod gemma3;
 mod gemma4;
 mod glm4;
 mod granite;
+mod granitehybrid;
+mod lfm2;
 mod llama;
 mod mistral3;
+mod nemotron_h;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen35;
 mod qwen3moe;
 mod seed_oss;
 mod smollm3;
@@ -29,6 +33,38 @@ pub(crate) struct Family {
 }
 
 const FAMILIES: &[Family] = &[
+    Family {
+        name: "qwen35",
+        configure: qwen35::configure,
+    },
+    Family {
+        name: "qwen35moe",
+        configure: qwen35::configure_moe,
+    },
+    Family {
+        name: "qwen3next",
+        configure: qwen35::configure_next,
+    },
+    Family {
+        name: "lfm2",
+        configure: lfm2::configure,
+    },
+    Family {
+        name: "lfm2moe",
+        configure: lfm2::configure_moe,
+    },
+    Family {
+        name: "granitehybrid",
+        configure: granitehybrid::configure,
+    },
+    Family {
+        name: "nemotron_h",
+        configure: nemotron_h::configure,
+    },
+    Family {
+        name: "nemotron_h_moe",
+        configure: nemotron_h::configure,
+    },
     Family {
         name: "llama",
         configure: llama::configure,

@@ -2,8 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use crate::kernels::functions::{exp, sigmoid, sum16};
-use crate::math;
+use crate::kernels::functions::{exp, sigmoid, softplus, sum16};
 
 /// What the router's logits become, and what the experts are chosen by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,18 +151,10 @@ fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x /= sum);
 }
 
-/// `ln(1 + exp(x))` in f64, rounded once; x itself above 20, where the two are equal.
-fn softplus(x: f32) -> f32 {
-    if x > 20.0 {
-        x
-    } else {
-        math::ln(1.0 + math::exp(f64::from(x))) as f32
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math;
 
     const PLAIN: Router<'_> = Router {
         gating: Gating::Softmax,

@@ -17,6 +17,9 @@ use crate::model::product::{product, product_from};
 use crate::model::weights::{Binder, Linear};
 use crate::{Error, Result};
 
+const HEADS: &str = "attention.head_count";
+const KV_HEADS: &str = "attention.head_count_kv";
+
 /// One layer's attention, in numbers.
 #[derive(Debug, Clone)]
 pub struct AttentionConfig {
@@ -98,26 +101,48 @@ pub enum QkNorm {
 impl AttentionConfig {
     /// Every layer's, as the keys that all families share state it; a family's file then changes what differs.
     pub(crate) fn read(keys: &Keys<'_>, config: &Config) -> Result<Vec<Self>> {
-        const HEADS: &str = "attention.head_count";
-        const KV_HEADS: &str = "attention.head_count_kv";
-        let n_embd = config.n_embd;
         let heads = keys.per_layer(HEADS)?.ok_or_else(|| keys.missing(HEADS))?;
         let kv_heads = keys.per_layer(KV_HEADS)?.unwrap_or_else(|| heads.clone());
+        let layers = Self::of_heads(keys, config, &heads, &kv_heads)?;
+        Ok(layers.into_iter().flatten().collect())
+    }
+
+    /// As [`Self::read`], where layers that have no key and value heads have something else than attention.
+    pub(crate) fn read_some(keys: &Keys<'_>, config: &Config) -> Result<Vec<Option<Self>>> {
+        let heads = keys.per_layer_or_none(HEADS)?;
+        let heads = heads.ok_or_else(|| keys.missing(HEADS))?;
+        let kv_heads = keys.per_layer_or_none(KV_HEADS)?;
+        Self::of_heads(keys, config, &heads, &kv_heads.unwrap_or_else(|| heads.clone()))
+    }
+
+    /// Those of layers with so many heads of both kinds; none where there are 0 for keys and values.
+    fn of_heads(
+        keys: &Keys<'_>,
+        config: &Config,
+        heads: &[usize],
+        kv_heads: &[usize],
+    ) -> Result<Vec<Option<Self>>> {
+        let n_embd = config.n_embd;
+        let both = || heads.iter().zip(kv_heads);
+        let Some((&first, _)) = both().find(|(_, kv_heads)| **kv_heads > 0) else {
+            return Ok(vec![None; heads.len()]);
+        };
+        keys.in_range(HEADS, first, MAX_WIDTH as usize)?;
         let head_dim = |key| {
             let dim = match keys.opt_u32(key)? {
                 Some(dim) => {
                     keys.in_range(key, dim as usize, MAX_HEAD_DIM)?;
                     dim as usize
                 }
-                None if n_embd.is_multiple_of(heads[0]) => n_embd / heads[0],
+                None if n_embd.is_multiple_of(first) => n_embd / first,
                 None => {
                     let expected = format!("a divisor of embedding_length, {n_embd}");
-                    return Err(keys.wrong(HEADS, &expected, &heads[0].to_string()));
+                    return Err(keys.wrong(HEADS, &expected, &first.to_string()));
                 }
             };
             if dim > MAX_HEAD_DIM {
                 let expected = format!("enough heads that a head is at most {MAX_HEAD_DIM} wide");
-                let found = format!("{} heads for a width of {n_embd}", heads[0]);
+                let found = format!("{first} heads for a width of {n_embd}");
                 return Err(keys.wrong(HEADS, &expected, &found));
             }
             Ok(dim)
@@ -127,13 +152,16 @@ impl AttentionConfig {
             head_dim("attention.value_length")?,
         );
         let layer = |(i, (&n_heads, &n_kv_heads)): (usize, (&usize, &usize))| {
+            if n_kv_heads == 0 {
+                return Ok(None);
+            }
             keys.in_range(HEADS, n_heads, MAX_WIDTH as usize / head_dim_k)?;
             keys.in_range(KV_HEADS, n_kv_heads, n_heads)?;
             if !n_heads.is_multiple_of(n_kv_heads) {
                 let found = format!("{n_kv_heads} of {n_heads} heads in layer {i}");
                 return Err(keys.wrong(KV_HEADS, "a divisor of attention.head_count", &found));
             }
-            Ok(AttentionConfig {
+            Ok(Some(AttentionConfig {
                 n_heads,
                 n_kv_heads,
                 head_dim_k,
@@ -150,9 +178,9 @@ impl AttentionConfig {
                 value_norm: false,
                 keys_as_values: false,
                 shares: None,
-            })
+            }))
         };
-        heads.iter().zip(&kv_heads).enumerate().map(layer).collect()
+        both().enumerate().map(layer).collect()
     }
 
     pub(super) fn cache_kind(&self) -> CacheKind {
@@ -218,8 +246,8 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// q, k and v are tensors of their own, or one. Of a layer that reads another one's keys and values the file may have what
-    /// would make them, which nobody computes with.
+    /// q, k and v are tensors of their own, or one. Of a layer that reads another one's keys and values the file may
+    /// have what would make them, which nobody computes with.
     pub(super) fn bind(
         binder: &Binder<'_>,
         config: &Config,
