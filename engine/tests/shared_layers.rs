@@ -1,5 +1,5 @@
-//! Layers that keep nothing of their own: of rows that nobody asks for they are not computed, and the rows that are asked for
-//! have the numbers that they have where all are.
+//! Layers that keep nothing of their own: of rows that nobody asks for they are not computed, and the rows that are
+//! asked for have the numbers that they have where all are.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -26,14 +26,16 @@ const TOKENS: [u32; 150] = {
     tokens
 };
 
-/// The last two of its five layers read the keys and values of others.
-fn parsed() -> ModelFile {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle/vectors/gemma4.gguf");
+/// Models whose last layers keep nothing: they read the keys and values of others, or have no mixer.
+const MODELS: [&str; 2] = ["gemma4", "nemotron-h-moe"];
+
+fn parsed(name: &str) -> ModelFile {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/oracle/vectors/{name}.gguf"));
     ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap()
 }
 
-fn context(threads: usize, n_sequences: usize) -> Context {
-    let model = Model::load(&parsed(), &LoadOptions::default(), &mut |_, _| {}).unwrap();
+fn context(name: &str, threads: usize, n_sequences: usize) -> Context {
+    let model = Model::load(&parsed(name), &LoadOptions::default(), &mut |_, _| {}).unwrap();
     let team = Team::new(threads, |_, work| {
         std::thread::spawn(work);
     });
@@ -42,6 +44,7 @@ fn context(threads: usize, n_sequences: usize) -> Context {
         n_batch: 64,
         n_sequences,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: CacheType::F32,
         cache_type_v: CacheType::F16,
     };
@@ -53,8 +56,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Logits of every position.
-fn all() -> Vec<Vec<u32>> {
-    let mut context = context(1, 1);
+fn all(name: &str) -> Vec<Vec<u32>> {
+    let mut context = context(name, 1, 1);
     let sequence = context.open().unwrap();
     let mut rows = Vec::new();
     context
@@ -66,7 +69,11 @@ fn all() -> Vec<Vec<u32>> {
 
 #[test]
 fn rows_that_are_asked_for_are_the_same_whatever_else_is() {
-    let expected = all();
+    MODELS.into_iter().for_each(compare);
+}
+
+fn compare(name: &str) {
+    let expected = all(name);
     assert!(
         expected.windows(2).all(|pair| pair[0] != pair[1]),
         "positions differ"
@@ -80,7 +87,7 @@ fn rows_that_are_asked_for_are_the_same_whatever_else_is() {
     ];
     for (what, asked) in asks {
         for (threads, pass) in [(1, 64), (3, 50), (2, 5), (1, 1)] {
-            let mut context = context(threads, 2);
+            let mut context = context(name, threads, 2);
             let sequence = context.open().unwrap();
             let other = context.open().unwrap();
             let mut given = 0;
@@ -111,7 +118,7 @@ fn rows_that_are_asked_for_are_the_same_whatever_else_is() {
                     assert_eq!(row, place, "{what}");
                     assert_eq!(
                         logits, expected[i],
-                        "{what}, position {i}, {threads} threads, {pass} rows"
+                        "{name}, {what}, position {i}, {threads} threads, {pass} rows"
                     );
                     given += 1;
                 }
@@ -124,16 +131,16 @@ fn rows_that_are_asked_for_are_the_same_whatever_else_is() {
 /// An embedding has the row of token 0 in the layers: that token's own embedding gives its logits.
 #[test]
 fn an_embedding_stands_for_padding_in_the_layers() {
-    let expected = all();
+    let expected = all("gemma4");
     let at = TOKENS.iter().position(|token| *token == 0).unwrap();
-    let bytes = parsed().tensor_bytes("token_embd.weight").unwrap();
+    let bytes = parsed("gemma4").tensor_bytes("token_embd.weight").unwrap();
     let floats = bytes
         .as_chunks::<4>()
         .0
         .iter()
         .map(|bytes| f32::from_le_bytes(*bytes));
     let row: Vec<f32> = floats.take(32).map(|x| x * 32.0f32.sqrt()).collect();
-    let mut context = context(1, 1);
+    let mut context = context("gemma4", 1, 1);
     let sequence = context.open().unwrap();
     let mut batch = Batch::new();
     for token in &TOKENS[..at] {
@@ -150,7 +157,7 @@ fn an_embedding_stands_for_padding_in_the_layers() {
 /// The table of embeddings per layer is as it is in the file, whatever the other weights are.
 #[test]
 fn the_table_of_embeddings_stays_mapped() {
-    let file = parsed();
+    let file = parsed("gemma4");
     let table = file.tensor("per_layer_token_embd.weight").unwrap().bytes;
     for backend in select::available() {
         for storage in [Storage::Auto, Storage::Packed] {

@@ -54,10 +54,10 @@ pub(crate) enum CacheKind {
     None,
     /// Keys and values of every position that its window reaches.
     Kv(KvShape),
-    /// A state of a fixed size per sequence.
-    State(StateShape),
     /// Nothing: it reads what this layer keeps.
     SharedWith(usize),
+    /// A state of a fixed size per sequence.
+    State(StateShape),
 }
 
 /// Keys and values of a layer.
@@ -128,34 +128,34 @@ pub(crate) struct Sizes {
 pub(crate) enum LayerCache {
     None,
     Kv(KvCache),
+    /// The memory is this layer's.
+    Reused(usize),
     State(StateCache),
-    /// What this layer keeps.
-    SharedWith(usize),
 }
 
 impl LayerCache {
-    /// The cache that layer `i` computes with: its own, or that of the layer whose it reads.
+    /// The memory of layer `i`.
     pub(crate) fn of(layers: &mut [LayerCache], i: usize) -> Result<&mut LayerCache> {
-        let at = match layers.get(i) {
-            Some(LayerCache::SharedWith(layer)) => *layer,
+        let of = match layers.get(i) {
+            Some(LayerCache::Reused(of)) => *of,
             _ => i,
         };
-        layers.get_mut(at).ok_or_else(|| Error::InvalidInput {
-            what: format!("layer {i} has no cache"),
+        layers.get_mut(of).ok_or_else(|| Error::InvalidInput {
+            what: format!("there is no memory for layer {i}"),
         })
     }
 
     fn kv(&self) -> Option<&KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None | LayerCache::State(_) | LayerCache::SharedWith(_) => None,
+            LayerCache::None | LayerCache::State(_) | LayerCache::Reused(_) => None,
         }
     }
 
     fn kv_mut(&mut self) -> Option<&mut KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None | LayerCache::State(_) | LayerCache::SharedWith(_) => None,
+            LayerCache::None | LayerCache::State(_) | LayerCache::Reused(_) => None,
         }
     }
 }
@@ -192,8 +192,8 @@ impl Cache {
         for kind in kinds {
             layers.push(match kind {
                 CacheKind::None => LayerCache::None,
+                CacheKind::SharedWith(layer) => LayerCache::Reused(layer),
                 CacheKind::State(shape) => LayerCache::State(StateCache::make(shape, sizes, buffers)?),
-                CacheKind::SharedWith(layer) => LayerCache::SharedWith(layer),
                 CacheKind::Kv(shape) => {
                     let found = groups.iter().position(|(window, _)| *window == shape.window);
                     let group = found.unwrap_or(groups.len());
@@ -234,7 +234,7 @@ impl Cache {
     /// Places the memory of keys and values on the nodes of those who will read it: heads are split between nodes.
     pub(crate) fn place(&mut self, team: &Team) -> Result<()> {
         self.layers.iter_mut().try_for_each(|layer| match layer {
-            LayerCache::None | LayerCache::SharedWith(_) => Ok(()),
+            LayerCache::None | LayerCache::Reused(_) => Ok(()),
             LayerCache::Kv(cache) => cache.place(team),
             LayerCache::State(cache) => cache.place(team),
         })

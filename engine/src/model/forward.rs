@@ -158,9 +158,9 @@ impl Model {
         if let Some(per_layer) = &self.weights.per_layer {
             per_layer.embed(&mut run, x, &mut ws.per_layer)?;
         }
-        // What nobody asks for is not computed where no later layer needs it: from the last layer on that keeps something of all
-        // rows only from the first row that is asked for to the last; from the last layer's mixer on, and in the head, those
-        // rows alone that are asked for.
+        // What nobody asks for is not computed where no later layer needs it: from the last layer on that keeps
+        // something of all rows only from the first row that is asked for to the last; from the last layer's mixer on,
+        // and in the head, those rows alone that are asked for.
         let wanted = |row: &Row| row.output != Output::None;
         let asked = pass.rows.iter().position(wanted).map_or(m..m, |first| {
             first..pass.rows.iter().rposition(wanted).map_or(m, |last| last + 1)

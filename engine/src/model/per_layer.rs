@@ -1,8 +1,9 @@
-//! Embeddings per layer: beside the row of the residual stream a token has a short row for each layer, which is added to what
-//! the layer made of it, through a gate of two small matrices.
+//! Embeddings per layer: beside the row of the residual stream a token has a short row for each layer, which is added
+//! to what the layer made of it, through a gate of two small matrices.
 //!
-//! Those of a pass are made once, before its first layer, from the rows of a table and from the embedded rows themselves. The
-//! table is larger than all matrices of the model; of it a pass reads a row per token, so it stays as it is in the file.
+//! Those of a pass are made once, before its first layer, from the rows of a table and from the embedded rows
+//! themselves. The table is larger than all matrices of the model; of it a pass reads a row per token, so it stays as
+//! it is in the file.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,8 +76,8 @@ impl PerLayer {
         &self.projection
     }
 
-    /// Makes the rows of a pass: `(norm(projection(x) / sqrt(n_embd)) + sqrt(width) * table's) / sqrt(2)`, of the embedded rows
-    /// `x`.
+    /// Makes the rows of a pass: `(norm(projection(x) / sqrt(n_embd)) + sqrt(width) * table's) / sqrt(2)`, of the
+    /// embedded rows `x`.
     pub(super) fn embed<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
@@ -89,7 +90,8 @@ impl PerLayer {
         run.products("per_layer_proj", x, &mut [product(&self.projection, &mut *found)])?;
         run.ops
             .scale(found, 1.0 / (run.config.n_embd as f32).sqrt(), all)?;
-        run.norm("per_layer_proj_norm", found, &self.norm, made)?;
+        self.norm.apply(&run.ops, found, made)?;
+        run.look("per_layer_proj_norm", all, made);
         self.look_up(run, found)?;
         run.look("per_layer_token", all, found);
         let (factor, half) = ((width as f32).sqrt(), 1.0 / 2.0f32.sqrt());

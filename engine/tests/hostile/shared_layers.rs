@@ -164,3 +164,35 @@ fn tensors_of_other_shapes() {
     let optional = base().without_tensor("blk.1.layer_output_scale.weight");
     assert_ne!(optional.accepted("without the factor of a layer"), logits);
 }
+
+/// Every tensor is one that it needs, but for those that files may lack; and of none a value that is no number is
+/// passed over.
+#[test]
+fn every_tensor_counts() {
+    let base = base();
+    let all = base.accepted("gemma4");
+    let (mut needed, mut optional) = (0, 0);
+    for (spec, _) in &base.tensors {
+        let name = &spec.name;
+        let without = base.clone().without_tensor(name);
+        let may_lack = [
+            "layer_output_scale.weight",
+            "attn_v.weight",
+            "ffn_down_exps.scale",
+        ];
+        if may_lack.iter().any(|end| name.ends_with(end)) {
+            assert_ne!(without.accepted(&format!("without {name}")), all, "{name}");
+            optional += 1;
+        } else {
+            // The others of its part are named where they have no use without it.
+            without.refused(&format!("without {name}"), "tensor `");
+            needed += 1;
+        }
+        let what = format!("{name}, not a number");
+        assert!(
+            base.clone().change(name, |_, _| f32::NAN).run(&what).is_err(),
+            "{what}"
+        );
+    }
+    println!("hostile: {needed} tensors of gemma4 are needed, {optional} optional; each counts");
+}

@@ -1,5 +1,5 @@
-//! Gemma 4: local and full layers with heads of their own sizes and rotations, normed values, last layers that read the keys
-//! and values of others, embeddings per layer, experts beside a dense part.
+//! Gemma 4: local and full layers with heads of their own sizes and rotations, normed values, last layers that read the
+//! keys and values of others, embeddings per layer, experts beside a dense part.
 
 use crate::gguf::ModelFile;
 use crate::kernels::{Activation, MAX_HEAD_DIM, RopeKind};
@@ -155,8 +155,8 @@ fn ropes(
     ])
 }
 
-/// The last layers read the keys and values of the last two that make some: local ones of the first of these, full ones of
-/// the second.
+/// The last layers read the keys and values of the last two that make some: local ones of the first of these, full ones
+/// of the second.
 fn share(keys: &Keys<'_>, attention: &mut [AttentionConfig], local: &[bool]) -> Result<()> {
     const KEY: &str = "attention.shared_kv_layers";
     let n_layers = attention.len();

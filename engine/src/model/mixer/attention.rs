@@ -275,8 +275,8 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// q, k and v are tensors of their own, or one. Of a layer that reads another one's keys and values the file may have what
-    /// would make them, which nobody computes with.
+    /// q, k and v are tensors of their own, or one. Of a layer that reads another one's keys and values the file may
+    /// have what would make them, which nobody computes with.
     pub(super) fn bind(
         binder: &Binder<'_>,
         config: &Config,

@@ -95,7 +95,8 @@ impl MixerConfig {
         }
     }
 
-    /// Whether it needs all rows of a pass, because it keeps or mixes them; else `x` are those rows alone that it is asked for.
+    /// Whether it needs all rows of a pass, because it keeps or mixes them; else `x` are those rows alone that it is
+    /// asked for.
     pub(super) fn needs_all_rows(&self) -> bool {
         match self {
             MixerConfig::None => false,
@@ -187,8 +188,9 @@ impl Mixer {
         matches!(self, Mixer::None)
     }
 
-    /// `out` = what it makes of `rows` of the pass. `x` are all rows of the normed residual stream; the cache is given what it
-    /// keeps of all of them. Where it does not need all rows ([`MixerConfig::needs_all_rows`]), `x` are `rows` alone.
+    /// `out` = what it makes of `rows` of the pass. `x` are all rows of the normed residual stream; the cache is given
+    /// what it keeps of all of them. Where it does not need all rows ([`MixerConfig::needs_all_rows`]), `x` are `rows`
+    /// alone.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
