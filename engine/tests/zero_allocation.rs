@@ -233,7 +233,7 @@ fn a_pass_allocates_nothing() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let vectors = root.join("../tests/oracle/vectors");
     let reference = root.join("../../shared/reference/models");
-    let mut paths: Vec<_> = ["llama-gqa", "gemma3", "phi3", "qwen3"]
+    let mut paths: Vec<_> = ["llama-gqa", "gemma3", "phi3", "qwen3", "gemma4"]
         .iter()
         .map(|name| vectors.join(format!("{name}.gguf")))
         .collect();

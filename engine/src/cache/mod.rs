@@ -56,6 +56,8 @@ pub(crate) enum CacheKind {
     Kv(KvShape),
     /// A state of a fixed size per sequence.
     State(StateShape),
+    /// Nothing: it reads what this layer keeps.
+    SharedWith(usize),
 }
 
 /// Keys and values of a layer.
@@ -127,20 +129,33 @@ pub(crate) enum LayerCache {
     None,
     Kv(KvCache),
     State(StateCache),
+    /// What this layer keeps.
+    SharedWith(usize),
 }
 
 impl LayerCache {
+    /// The cache that layer `i` computes with: its own, or that of the layer whose it reads.
+    pub(crate) fn of(layers: &mut [LayerCache], i: usize) -> Result<&mut LayerCache> {
+        let at = match layers.get(i) {
+            Some(LayerCache::SharedWith(layer)) => *layer,
+            _ => i,
+        };
+        layers.get_mut(at).ok_or_else(|| Error::InvalidInput {
+            what: format!("layer {i} has no cache"),
+        })
+    }
+
     fn kv(&self) -> Option<&KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None | LayerCache::State(_) => None,
+            LayerCache::None | LayerCache::State(_) | LayerCache::SharedWith(_) => None,
         }
     }
 
     fn kv_mut(&mut self) -> Option<&mut KvCache> {
         match self {
             LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None | LayerCache::State(_) => None,
+            LayerCache::None | LayerCache::State(_) | LayerCache::SharedWith(_) => None,
         }
     }
 }
@@ -169,7 +184,7 @@ impl Cache {
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
         let page_bytes = kinds.clone().fold(0u64, |sum, kind| match kind {
-            CacheKind::None | CacheKind::State(_) => sum,
+            CacheKind::None | CacheKind::State(_) | CacheKind::SharedWith(_) => sum,
             CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
         });
         let has_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
@@ -178,6 +193,7 @@ impl Cache {
             layers.push(match kind {
                 CacheKind::None => LayerCache::None,
                 CacheKind::State(shape) => LayerCache::State(StateCache::make(shape, sizes, buffers)?),
+                CacheKind::SharedWith(layer) => LayerCache::SharedWith(layer),
                 CacheKind::Kv(shape) => {
                     let found = groups.iter().position(|(window, _)| *window == shape.window);
                     let group = found.unwrap_or(groups.len());
@@ -218,7 +234,7 @@ impl Cache {
     /// Places the memory of keys and values on the nodes of those who will read it: heads are split between nodes.
     pub(crate) fn place(&mut self, team: &Team) -> Result<()> {
         self.layers.iter_mut().try_for_each(|layer| match layer {
-            LayerCache::None => Ok(()),
+            LayerCache::None | LayerCache::SharedWith(_) => Ok(()),
             LayerCache::Kv(cache) => cache.place(team),
             LayerCache::State(cache) => cache.place(team),
         })

@@ -4,6 +4,7 @@ use super::arch;
 use super::ffn::FfnConfig;
 use super::mixer::MixerConfig;
 use super::norm::NormKind;
+use super::per_layer::PerLayerConfig;
 use super::rope::Rope;
 use crate::cache::CacheKind;
 use crate::gguf::{Metadata, ModelFile};
@@ -40,6 +41,8 @@ pub struct Config {
     pub ropes: Vec<Rope>,
     /// Per layer.
     pub layers: Vec<LayerConfig>,
+    /// Embeddings that each layer is given of a token.
+    pub per_layer: Option<PerLayerConfig>,
     /// Blocks in the file: the layers, and behind them those that predict tokens further ahead, which are not run.
     pub n_blocks: usize,
     /// What makes logits of the residual stream.
@@ -83,6 +86,8 @@ pub struct LayerConfig {
     pub residual_scale: f32,
     /// Whether the feed-forward part reads what the mixer read, and not what the mixer left.
     pub parallel: bool,
+    /// Whether the file may have a factor of what the layer leaves, `layer_output_scale`.
+    pub output_scale: bool,
 }
 
 /// The norms around a part, by the names of their tensors, without `.weight`.
@@ -144,6 +149,7 @@ impl LayerConfig {
             ffn_norms: PartNorms::before("ffn_norm"),
             residual_scale: 1.0,
             parallel: false,
+            output_scale: false,
         }
     }
 
@@ -216,6 +222,7 @@ impl Config {
             logit_softcap: None,
             ropes: Vec::new(),
             layers: Vec::new(),
+            per_layer: None,
             n_blocks: keys.n_blocks()?,
             output: OutputConfig {
                 norm: "output_norm",
@@ -226,17 +233,18 @@ impl Config {
     }
 
     /// Operations that a team of workers does for a token, each with a hand-over: those of the layers; the embedding, the
-    /// last norm and the output matrix.
+    /// last norm and the output matrix. An embedding for each layer is one more, and two in each layer.
     pub fn operations(&self) -> usize {
         let of_layer = |layer: &LayerConfig| layer.mixer.operations() + layer.ffn.operations();
-        self.layers.iter().map(of_layer).sum::<usize>() + 3
+        let of_embeddings = self.per_layer.as_ref().map_or(0, |_| 1 + 2 * self.layers.len());
+        self.layers.iter().map(of_layer).sum::<usize>() + of_embeddings + 3
     }
 
     /// Bytes of the states that layers keep of a sequence; saturates.
     pub fn state_bytes(&self) -> usize {
         let bytes = |kind| match kind {
             CacheKind::State(shape) => shape.bytes(),
-            CacheKind::None | CacheKind::Kv(_) => 0,
+            CacheKind::None | CacheKind::Kv(_) | CacheKind::SharedWith(_) => 0,
         };
         self.cache_kinds().map(bytes).fold(0, usize::saturating_add)
     }
@@ -323,6 +331,10 @@ pub(crate) struct Keys<'a> {
 impl Keys<'_> {
     fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.arch)
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.metadata.get(&self.key(key)).is_some()
     }
 
     pub(crate) fn wrong(&self, key: &str, expected: &str, found: &str) -> Error {

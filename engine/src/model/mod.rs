@@ -14,6 +14,7 @@ pub mod loader;
 pub mod mixer;
 pub mod norm;
 mod ops;
+pub mod per_layer;
 pub mod plan;
 pub mod probe;
 mod product;

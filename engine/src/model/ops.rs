@@ -28,6 +28,13 @@ impl Ops<'_> {
         })
     }
 
+    /// x *= factor, rows of n.
+    pub(super) fn scale(&self, x: &mut [f32], factor: f32, n: usize) -> Result<()> {
+        self.team.rows(x, n, self.grain(n), |_, rows| {
+            rows.iter_mut().for_each(|x| *x *= factor);
+        })
+    }
+
     /// Rows of `width` numbers that one worker takes at least.
     pub(super) fn grain(&self, width: usize) -> usize {
         (SMALL / width.max(1)).max(1)
@@ -64,6 +71,13 @@ pub(super) const FFN: JoinNames = JoinNames {
     after: "post_ffn_norm",
     residual: "ffn_residual",
     sum: "ffn_sum_norm",
+};
+
+/// Of the embeddings per layer.
+pub(super) const PER_LAYER: JoinNames = JoinNames {
+    after: "per_layer_norm",
+    residual: "per_layer_residual",
+    sum: "per_layer_sum_norm",
 };
 
 /// A pass under way: what its parts share.
@@ -121,11 +135,7 @@ impl<P: Probe> Run<'_, P> {
             None => delta,
         };
         if scale != 1.0 {
-            self.ops
-                .team
-                .rows(delta, n_embd, self.ops.grain(n_embd), |_, rows| {
-                    rows.iter_mut().for_each(|y| *y *= scale);
-                })?;
+            self.ops.scale(delta, scale, n_embd)?;
         }
         self.ops.add(x, delta, n_embd)?;
         self.look(names.residual, n_embd, x);
@@ -163,6 +173,8 @@ impl<P: Probe> Run<'_, P> {
 
     /// Shows the probe what an operation made.
     pub(super) fn look(&mut self, op: &'static str, width: usize, values: &[f32]) {
-        self.probe.op(self.ops.layer, op, width, values);
+        if !values.is_empty() {
+            self.probe.op(self.ops.layer, op, width, values);
+        }
     }
 }

@@ -398,7 +398,8 @@ fn correction_range(d: f64, base: f64, original_context: f64, (fast, slow): (f64
     )
 }
 
-fn factors(file: &ModelFile, name: &str, n_rot: usize) -> Result<Option<Vec<f32>>> {
+/// Factors of `n_rot / 2` frequencies, where the file has the tensor.
+pub(crate) fn factors(file: &ModelFile, name: &str, n_rot: usize) -> Result<Option<Vec<f32>>> {
     if file.tensor(name).is_none() {
         return Ok(None);
     }

@@ -7,6 +7,7 @@ use super::config::{self, Config, OutputMatrix};
 use super::ffn::Ffn;
 use super::mixer::Mixer;
 use super::norm::{Norm, NormKind};
+use super::per_layer::{LayerPart, PerLayer};
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Storage};
@@ -26,6 +27,7 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: PackedMatrix,
+    pub(crate) per_layer: Option<PerLayer>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Norm,
     pub(crate) output: Linear,
@@ -44,6 +46,17 @@ pub(crate) struct Layer {
     pub(crate) mixer: Mixer,
     pub(crate) ffn_norms: PartNorms,
     pub(crate) ffn: Ffn,
+    pub(crate) per_layer: Option<LayerPart>,
+    /// Factor of what the layer leaves.
+    pub(crate) output_scale: Option<f32>,
+}
+
+impl Layer {
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let (mixer, ffn) = (self.mixer.linears(), self.ffn.linears());
+        let per_layer = self.per_layer.iter().flat_map(LayerPart::linears);
+        mixer.into_iter().chain(ffn).chain(per_layer)
+    }
 }
 
 /// The norms around a part, where it has them.
@@ -61,6 +74,8 @@ pub(crate) enum Role {
     Dense,
     /// Those of experts, one after the other: a token is multiplied with a few of them.
     Experts,
+    /// Rows of it are looked up, and nothing is multiplied.
+    Table,
 }
 
 /// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
@@ -100,13 +115,15 @@ impl Role {
         match self {
             Role::Dense => dense,
             Role::Experts => experts,
+            // It may be larger than all others, and a token reads one row.
+            Role::Table => Storage::Mapped,
         }
     }
 
     /// Rows of one matrix of the tensor.
     pub(crate) fn matrix_rows(self, info: &TensorInfo) -> usize {
         match self {
-            Role::Dense => info.n_rows(),
+            Role::Dense | Role::Table => info.n_rows(),
             Role::Experts => info.shape.get(1).copied().unwrap_or(1),
         }
     }
@@ -163,6 +180,11 @@ impl Weights {
                 },
             }
         };
+        let per_layer = config
+            .per_layer
+            .as_ref()
+            .map(|own| PerLayer::bind(&binder, config, own))
+            .transpose()?;
         let mut layers = Vec::new();
         for i in 0..n_layers {
             layers.push(binder.layer(config, i)?);
@@ -172,6 +194,7 @@ impl Weights {
         binder.advance(u64::MAX);
         Ok(Weights {
             embedding,
+            per_layer,
             layers,
             output_norm,
             output,
@@ -181,13 +204,19 @@ impl Weights {
         })
     }
 
+    /// All matrices.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        let layers = self
-            .layers
-            .iter()
-            .flat_map(|layer| layer.mixer.linears().into_iter().chain(layer.ffn.linears()));
+        let tables = self.per_layer.iter().map(PerLayer::table);
+        self.multiplied().chain(tables)
+    }
+
+    /// All but those of which only rows are looked up.
+    fn multiplied(&self) -> impl Iterator<Item = &PackedMatrix> {
+        let layers = self.layers.iter().flat_map(Layer::linears);
         let output = if self.tied { None } else { Some(&self.output) };
-        std::iter::once(&self.embedding).chain(layers.chain(output).map(|linear| &linear.weight))
+        let per_layer = self.per_layer.iter().map(PerLayer::linear);
+        std::iter::once(&self.embedding)
+            .chain(per_layer.chain(layers).chain(output).map(|linear| &linear.weight))
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -197,7 +226,7 @@ impl Weights {
     /// The forms of activations that its matrices multiply with.
     pub(crate) fn formats(&self) -> Vec<ActFormat> {
         let mut formats: Vec<ActFormat> = Vec::new();
-        for matrix in self.matrices() {
+        for matrix in self.multiplied() {
             if !formats.contains(&matrix.format()) {
                 formats.push(matrix.format());
             }
@@ -240,23 +269,38 @@ impl Binder<'_> {
                 ),
             });
         }
-        let norm = |name: Option<&str>| {
-            name.map(|name| self.norm(&format!("{prefix}{name}"), config))
-                .transpose()
-        };
-        let norms = |names: &config::PartNorms| {
-            Ok(PartNorms {
-                before: norm(names.before)?,
-                after: norm(names.after)?,
-                sum: norm(names.sum)?,
-            })
-        };
         let layer = &config.layers[i];
         Ok(Layer {
             mixer: Mixer::bind(self, config, i)?,
             ffn: Ffn::bind(self, config, i)?,
-            mixer_norms: norms(&layer.mixer_norms)?,
-            ffn_norms: norms(&layer.ffn_norms)?,
+            mixer_norms: self.norms(&prefix, &layer.mixer_norms, config)?,
+            ffn_norms: self.norms(&prefix, &layer.ffn_norms, config)?,
+            per_layer: match &config.per_layer {
+                Some(own) => Some(LayerPart::bind(self, config, own, i)?),
+                None => None,
+            },
+            output_scale: match layer.output_scale {
+                true => self.factor(&format!("{prefix}layer_output_scale.weight"))?,
+                false => None,
+            },
+        })
+    }
+
+    /// The norms around a part, by their names behind `prefix`.
+    pub(super) fn norms(
+        &self,
+        prefix: &str,
+        names: &config::PartNorms,
+        config: &Config,
+    ) -> Result<PartNorms> {
+        let norm = |name: Option<&str>| {
+            name.map(|name| self.norm(&format!("{prefix}{name}"), config))
+                .transpose()
+        };
+        Ok(PartNorms {
+            before: norm(names.before)?,
+            after: norm(names.after)?,
+            sum: norm(names.sum)?,
         })
     }
 
@@ -361,11 +405,25 @@ impl Binder<'_> {
     /// As [`Self::scale`], of `count` matrices.
     pub(super) fn scales(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
         self.bound.borrow_mut().insert(format!("{name}.input_scale"));
-        let name = format!("{name}.scale");
-        if !self.has(&name) {
+        self.factors(&format!("{name}.scale"), count)
+    }
+
+    /// Some numbers, all finite, where the file has them.
+    fn factors(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
+        if !self.has(name) {
             return Ok(None);
         }
-        self.finite(&name, count).map(Some)
+        self.finite(name, count).map(Some)
+    }
+
+    /// One number, finite, where the file has it.
+    fn factor(&self, name: &str) -> Result<Option<f32>> {
+        Ok(self.factors(name, 1)?.map(|factors| factors[0]))
+    }
+
+    /// A tensor that the file may have and that no logit depends on.
+    pub(super) fn pass_over(&self, name: &str) {
+        self.bound.borrow_mut().insert(name.into());
     }
 
     /// A vector whose values are all finite.
@@ -399,6 +457,11 @@ impl Binder<'_> {
         self.matrices(name, Role::Dense, (1, n, k))
     }
 
+    /// A matrix of which rows are looked up and nothing is multiplied.
+    pub(super) fn table(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        self.matrices(name, Role::Table, (1, n, k))
+    }
+
     /// The rows of `count` matrices of n x k.
     pub(super) fn matrices(
         &self,
@@ -409,7 +472,7 @@ impl Binder<'_> {
         let info = find(self.file, name)?;
         if !info.is_stack(count, n, k) {
             let expected = match role {
-                Role::Dense => format!("[{k}, {n}]"),
+                Role::Dense | Role::Table => format!("[{k}, {n}]"),
                 Role::Experts => format!("[{k}, {n}, {count}]"),
             };
             return Err(shape(name, &expected, info));

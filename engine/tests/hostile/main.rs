@@ -13,6 +13,7 @@ mod memory;
 mod random;
 mod reference;
 mod seeds;
+mod shared_layers;
 mod small;
 #[path = "../support/special_ids.rs"]
 mod special_ids;

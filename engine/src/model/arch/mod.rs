@@ -6,6 +6,7 @@ mod command_r;
 mod exaone4;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod granite;
 mod granitehybrid;
@@ -83,6 +84,10 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "gemma3",
         configure: gemma3::configure,
+    },
+    Family {
+        name: "gemma4",
+        configure: gemma4::configure,
     },
     Family {
         name: "mistral3",

@@ -1,11 +1,13 @@
 //! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its weights,
 //! its buffers and its forward pass; here each has one line per question that the model asks.
 
+mod dense_and_experts;
 mod experts;
 mod gated;
 mod plain;
 mod router;
 
+pub use dense_and_experts::DenseAndExpertsConfig;
 pub use experts::{ExpertsConfig, Presence, SharedConfig};
 pub use gated::GatedConfig;
 pub use plain::PlainConfig;
@@ -30,6 +32,8 @@ pub enum FfnConfig {
     Plain(PlainConfig),
     /// Some of many gated or plain ones, for each token others.
     Experts(ExpertsConfig),
+    /// A gated one and experts beside it.
+    DenseAndExperts(DenseAndExpertsConfig),
 }
 
 impl From<GatedConfig> for FfnConfig {
@@ -50,6 +54,12 @@ impl From<ExpertsConfig> for FfnConfig {
     }
 }
 
+impl From<DenseAndExpertsConfig> for FfnConfig {
+    fn from(config: DenseAndExpertsConfig) -> Self {
+        FfnConfig::DenseAndExperts(config)
+    }
+}
+
 impl FfnConfig {
     /// The widest rows of a pass that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
@@ -58,6 +68,7 @@ impl FfnConfig {
             FfnConfig::Gated(config) => config.n_ff,
             FfnConfig::Plain(config) => config.n_ff,
             FfnConfig::Experts(config) => config.inner_width(),
+            FfnConfig::DenseAndExperts(config) => config.dense.n_ff.max(config.experts.inner_width()),
         }
     }
 
@@ -68,14 +79,7 @@ impl FfnConfig {
             // Up, and the gate with it; down.
             FfnConfig::Gated(_) | FfnConfig::Plain(_) => 2,
             FfnConfig::Experts(config) => config.operations(),
-        }
-    }
-
-    /// Its experts, where it has some.
-    pub fn experts(&self) -> Option<&ExpertsConfig> {
-        match self {
-            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => None,
-            FfnConfig::Experts(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => 2 + config.experts.operations(),
         }
     }
 
@@ -84,6 +88,25 @@ impl FfnConfig {
         match self {
             FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => (0, 0),
             FfnConfig::Experts(own) => own.more_rows(config.n_embd, m),
+            FfnConfig::DenseAndExperts(own) => own.experts.more_rows(config.n_embd, m),
+        }
+    }
+
+    /// What of it is gated.
+    fn gated(&self) -> Option<&GatedConfig> {
+        match self {
+            FfnConfig::Gated(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => Some(&config.dense),
+            FfnConfig::None | FfnConfig::Plain(_) | FfnConfig::Experts(_) => None,
+        }
+    }
+
+    /// What of it is experts.
+    pub fn experts(&self) -> Option<&ExpertsConfig> {
+        match self {
+            FfnConfig::Experts(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => Some(&config.experts),
+            FfnConfig::None | FfnConfig::Plain(_) | FfnConfig::Gated(_) => None,
         }
     }
 }
@@ -95,6 +118,7 @@ pub(crate) enum Ffn {
     Gated(gated::Gated),
     Plain(plain::Plain),
     Experts(experts::Experts),
+    DenseAndExperts(Box<dense_and_experts::DenseAndExperts>),
 }
 
 impl Ffn {
@@ -105,6 +129,10 @@ impl Ffn {
             FfnConfig::Gated(own) => gated::Gated::bind(binder, config, own, i).map(Ffn::Gated),
             FfnConfig::Plain(own) => plain::Plain::bind(binder, config, own, i).map(Ffn::Plain),
             FfnConfig::Experts(own) => experts::Experts::bind(binder, config, own, i).map(Ffn::Experts),
+            FfnConfig::DenseAndExperts(own) => {
+                let part = dense_and_experts::DenseAndExperts::bind(binder, config, own, i)?;
+                Ok(Ffn::DenseAndExperts(Box::new(part)))
+            }
         }
     }
 
@@ -114,6 +142,7 @@ impl Ffn {
             Ffn::Gated(gated) => gated.linears(),
             Ffn::Plain(plain) => plain.linears(),
             Ffn::Experts(experts) => experts.linears(),
+            Ffn::DenseAndExperts(part) => part.linears(),
         }
     }
 
@@ -126,7 +155,7 @@ impl Ffn {
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
-        (_x, h): (&[f32], &[f32]),
+        (x, h): (&[f32], &[f32]),
         out: &mut [f32],
         buffers: &mut FfnBuffers,
     ) -> Result<()> {
@@ -135,6 +164,13 @@ impl Ffn {
             Ffn::Gated(gated) => gated.forward(run, h, out, &mut buffers.gated),
             Ffn::Plain(plain) => plain.forward(run, h, out, &mut buffers.plain),
             Ffn::Experts(experts) => experts.forward(run, h, out, &mut buffers.experts),
+            Ffn::DenseAndExperts(part) => part.forward(
+                run,
+                (x, h),
+                out,
+                (&mut buffers.gated, &mut buffers.experts),
+                &mut buffers.dense_and_experts,
+            ),
         }
     }
 }
@@ -145,22 +181,28 @@ pub(super) struct FfnBuffers {
     gated: gated::GatedBuffers,
     plain: plain::PlainBuffers,
     experts: experts::ExpertsBuffers,
+    dense_and_experts: dense_and_experts::DenseAndExpertsBuffers,
 }
 
 impl FfnBuffers {
     pub(super) fn make(config: &Config, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
-        macro_rules! layers {
-            ($kind:ident) => {
-                config.layers.iter().filter_map(|layer| match &layer.ffn {
-                    FfnConfig::$kind(config) => Some(config),
-                    _ => None,
-                })
-            };
-        }
+        let layers = || config.layers.iter().map(|layer| &layer.ffn);
+        let plain = layers().filter_map(|ffn| match ffn {
+            FfnConfig::Plain(config) => Some(config),
+            _ => None,
+        });
+        let both = layers().any(|ffn| matches!(ffn, FfnConfig::DenseAndExperts(_)));
+        let experts = layers().filter_map(FfnConfig::experts);
         Ok(FfnBuffers {
-            gated: gated::GatedBuffers::make(layers!(Gated), sizes, buffers)?,
-            plain: plain::PlainBuffers::make(layers!(Plain), sizes, buffers)?,
-            experts: experts::ExpertsBuffers::make(layers!(Experts), config.n_embd, sizes, buffers)?,
+            gated: gated::GatedBuffers::make(layers().filter_map(FfnConfig::gated), sizes, buffers)?,
+            plain: plain::PlainBuffers::make(plain, sizes, buffers)?,
+            experts: experts::ExpertsBuffers::make(experts, config.n_embd, sizes, buffers)?,
+            dense_and_experts: dense_and_experts::DenseAndExpertsBuffers::make(
+                both,
+                config.n_embd,
+                sizes,
+                buffers,
+            )?,
         })
     }
 }

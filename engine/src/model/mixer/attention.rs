@@ -49,6 +49,12 @@ pub struct AttentionConfig {
     pub sinks: bool,
     /// Whether `attn_output.bias` counts where the file has it.
     pub output_bias: bool,
+    /// Whether each value head is normed by itself, without weights.
+    pub value_norm: bool,
+    /// Whether values are made by the keys' matrix where the file has no `attn_v`: the keys before they are normed.
+    pub keys_as_values: bool,
+    /// The layer before it whose keys and values it reads; `None` where it makes its own.
+    pub shares: Option<usize>,
 }
 
 /// What a position sees of the others.
@@ -169,6 +175,9 @@ impl AttentionConfig {
                 gate: false,
                 sinks: false,
                 output_bias: true,
+                value_norm: false,
+                keys_as_values: false,
+                shares: None,
             }))
         };
         both().enumerate().map(layer).collect()
@@ -187,6 +196,9 @@ impl AttentionConfig {
     }
 
     pub(super) fn cache_kind(&self) -> CacheKind {
+        if let Some(layer) = self.shares {
+            return CacheKind::SharedWith(layer);
+        }
         CacheKind::Kv(KvShape {
             n_heads: self.n_kv_heads,
             dim_k: self.head_dim_k,
@@ -234,15 +246,20 @@ impl AttentionConfig {
 pub(crate) struct Attention {
     config: AttentionConfig,
     q: Linear,
-    k: Linear,
-    v: Linear,
-    qk_norm: Option<[Norm; 2]>,
+    /// `None` where it reads another layer's keys and values.
+    k: Option<Linear>,
+    /// `None` there as well, and where the keys' matrix makes values too.
+    v: Option<Linear>,
+    q_norm: Option<Norm>,
+    k_norm: Option<Norm>,
+    v_norm: Option<Norm>,
     sinks: Option<Vec<f32>>,
     output: Linear,
 }
 
 impl Attention {
-    /// q, k and v are tensors of their own, or one.
+    /// q, k and v are tensors of their own, or one. Of a layer that reads another one's keys and values the file may have what
+    /// would make them, which nobody computes with.
     pub(super) fn bind(
         binder: &Binder<'_>,
         config: &Config,
@@ -254,7 +271,13 @@ impl Attention {
         let [q, k, v] = own.widths();
         let widths = [q + own.width_gates(), k, v];
         const PARTS: [&str; 3] = ["attn_q", "attn_k", "attn_v"];
-        let [q, k, v] = if binder.has(&name("attn_qkv.weight")) {
+        let shares = own.shares.is_some();
+        let (q, k, v) = if shares {
+            for tensor in ["attn_k.weight", "attn_v.weight", "attn_k_norm.weight"] {
+                binder.pass_over(&name(tensor));
+            }
+            (binder.linear(&name("attn_q"), widths[0], n_embd)?, None, None)
+        } else if binder.has(&name("attn_qkv.weight")) {
             let mut parts = binder.fused(&name("attn_qkv"), widths, n_embd)?;
             // The biases may be fused as well, or all three stand by themselves.
             let apart = |suffix| binder.has(&name(&format!("{suffix}.bias")));
@@ -263,24 +286,35 @@ impl Attention {
                     part.bias = binder.bias(&name(suffix), part.weight.n())?;
                 }
             }
-            parts
+            let [q, k, v] = parts;
+            (q, Some(k), Some(v))
         } else if !binder.has(&name("attn_q.weight")) {
             return Err(binder.neither(&name("attn_q.weight"), &name("attn_qkv.weight")));
         } else {
             let [q, k, v] = widths;
-            [
+            let by_keys = own.keys_as_values && k == v && !binder.has(&name("attn_v.weight"));
+            (
                 binder.linear(&name("attn_q"), q, n_embd)?,
-                binder.linear(&name("attn_k"), k, n_embd)?,
-                binder.linear(&name("attn_v"), v, n_embd)?,
-            ]
+                Some(binder.linear(&name("attn_k"), k, n_embd)?),
+                match by_keys {
+                    true => None,
+                    false => Some(binder.linear(&name("attn_v"), v, n_embd)?),
+                },
+            )
         };
+        let norm = |suffix: &str, n_heads| qk_norm(binder, config, own, &name(suffix), n_heads);
         let output = name("attn_output");
         Ok(Attention {
             config: own.clone(),
             q,
             k,
             v,
-            qk_norm: qk_norms(binder, config, own, i)?,
+            q_norm: norm("attn_q_norm", own.n_heads)?,
+            k_norm: match shares {
+                true => None,
+                false => norm("attn_k_norm", own.n_kv_heads)?,
+            },
+            v_norm: own.value_norm.then(|| ones(own.head_dim_v, config.norm_eps)),
             sinks: own
                 .sinks
                 .then(|| sinks(binder, &name("attn_sinks.weight"), own.n_heads))
@@ -293,10 +327,13 @@ impl Attention {
     }
 
     pub(super) fn linears(&self) -> Vec<&Linear> {
-        vec![&self.q, &self.k, &self.v, &self.output]
+        let own = [&self.k, &self.v].into_iter().flatten();
+        let all = std::iter::once(&self.q).chain(own);
+        all.chain([&self.output]).collect()
     }
 
-    /// `out` = Wo attention(x) of some rows of the pass; keys and values of all of them go to the cache.
+    /// `out` = Wo attention(x) of some rows of the pass; keys and values of all of them go to the cache. Where that is another
+    /// layer's, `x` is these rows alone.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
@@ -310,6 +347,11 @@ impl Attention {
         let [width_q, width_k, width_v] = config.widths();
         let (inner, gated) = (config.inner_width(), width_q + config.width_gates());
         let q = &mut buffers.q[..rows.len() * width_q];
+        // Rows that it makes keys and values of, and the first row of `x` that it makes queries of.
+        let (m, first) = match self.config.shares {
+            None => (m, rows.start),
+            Some(_) => (0, 0),
+        };
         let k = &mut buffers.k[..m * width_k];
         let v = &mut buffers.v[..m * width_v];
         let gates = &mut buffers.gates[..rows.len() * config.width_gates()];
@@ -318,12 +360,19 @@ impl Attention {
             true => &mut raw[..rows.len() * gated],
             false => &mut *q,
         };
-        let products = &mut [
-            product_from(&self.q, rows.start, made),
-            product(&self.k, &mut *k),
-            product(&self.v, &mut *v),
-        ];
-        run.products("attn_qkv", x, &mut products[usize::from(rows.is_empty())..])?;
+        let (to_q, left_out) = (product_from(&self.q, first, made), usize::from(rows.is_empty()));
+        match (&self.k, &self.v) {
+            (Some(to_k), Some(to_v)) => {
+                let products = &mut [to_q, product(to_k, &mut *k), product(to_v, &mut *v)];
+                run.products("attn_qkv", x, &mut products[left_out..])?;
+            }
+            (Some(to_k), None) => {
+                let products = &mut [to_q, product(to_k, &mut *k)];
+                run.products("attn_qkv", x, &mut products[left_out..])?;
+                v.copy_from_slice(k);
+            }
+            (None, _) => run.products("attn_qkv", x, &mut [to_q][left_out..])?,
+        }
         if config.gate {
             let raw = &raw[..rows.len() * gated];
             self.pick(&run.ops, raw, (0, config.head_dim_k), q)?;
@@ -333,16 +382,26 @@ impl Attention {
         run.look("q", width_q, q);
         run.look("k", width_k, k);
         run.look("v", width_v, v);
-        if let (QkNorm::Whole, Some(norms)) = (config.qk_norm, &self.qk_norm) {
-            for (norm, heads) in norms.iter().zip([&mut *q, &mut *k]) {
-                let raw = &mut raw[..heads.len()];
-                raw.copy_from_slice(heads);
-                norm.apply(&run.ops, raw, heads)?;
+        if config.qk_norm == QkNorm::Whole {
+            for (norm, heads) in [(&self.q_norm, &mut *q), (&self.k_norm, &mut *k)] {
+                if let Some(norm) = norm {
+                    let raw = &mut raw[..heads.len()];
+                    raw.copy_from_slice(heads);
+                    norm.apply(&run.ops, raw, heads)?;
+                }
             }
         }
-        let norms = self.qk_norm.as_ref().map(|[q, k]| (q, k)).unzip();
-        self.place(run, q, (config.n_heads, rows.start), norms.0)?;
-        self.place(run, k, (config.n_kv_heads, 0), norms.1)?;
+        self.place(run, q, (config.n_heads, rows.start), self.q_norm.as_ref())?;
+        self.place(run, k, (config.n_kv_heads, 0), self.k_norm.as_ref())?;
+        if let Some(norm) = &self.v_norm {
+            let (ops, dim) = (&run.ops, config.head_dim_v);
+            ops.team.rows(v, dim, ops.grain(dim), |_, heads| {
+                heads
+                    .chunks_exact_mut(dim)
+                    .for_each(|head| norm_head(ops, norm, 0, head));
+            })?;
+            run.look("v_norm", width_v, v);
+        }
         if let Some(temperature) = config.temperature {
             for (row, q) in run.pass.rows[rows.clone()]
                 .iter()
@@ -362,7 +421,9 @@ impl Attention {
             config,
             sinks: self.sinks.as_deref(),
         };
-        attend.store(cache, k, v)?;
+        if config.shares.is_none() {
+            attend.store(cache, k, v)?;
+        }
         if rows.is_empty() {
             return Ok(());
         }
@@ -441,41 +502,36 @@ impl Attention {
     }
 }
 
-/// The norms of q and k.
-fn qk_norms(
+/// The norm of q or of k, of so many heads.
+fn qk_norm(
     binder: &Binder<'_>,
     config: &Config,
     own: &AttentionConfig,
-    i: usize,
-) -> Result<Option<[Norm; 2]>> {
+    name: &str,
+    n_heads: usize,
+) -> Result<Option<Norm>> {
     let (dim, eps) = (own.head_dim_k, config.norm_eps);
-    let norms = |norm: &dyn Fn(&str, usize) -> Result<Norm>| {
-        let of = |suffix: &str, n_heads| norm(&format!("blk.{i}.{suffix}"), n_heads);
-        Ok(Some([
-            of("attn_q_norm", own.n_heads)?,
-            of("attn_k_norm", own.n_kv_heads)?,
-        ]))
-    };
-    match own.qk_norm {
-        QkNorm::None => Ok(None),
-        QkNorm::Heads => norms(&|name, _| binder.norm_of(name, dim, NormKind::Rms, eps)),
-        QkNorm::Whole => norms(&|name, n_heads| binder.norm_of(name, n_heads * dim, NormKind::Rms, eps)),
-        QkNorm::LayerHeads => norms(&|name, n_heads| {
-            Ok(Norm {
-                kind: NormKind::Layer,
-                weight: binder.vectors(&format!("{name}.weight"), n_heads, dim)?,
-                bias: None,
-                eps,
-            })
-        }),
-        QkNorm::AfterRotation => norms(&|_, _| {
-            Ok(Norm {
-                kind: NormKind::Rms,
-                weight: vec![1.0; dim],
-                bias: None,
-                eps,
-            })
-        }),
+    Ok(Some(match own.qk_norm {
+        QkNorm::None => return Ok(None),
+        QkNorm::Heads => binder.norm_of(name, dim, NormKind::Rms, eps)?,
+        QkNorm::Whole => binder.norm_of(name, n_heads * dim, NormKind::Rms, eps)?,
+        QkNorm::LayerHeads => Norm {
+            kind: NormKind::Layer,
+            weight: binder.vectors(&format!("{name}.weight"), n_heads, dim)?,
+            bias: None,
+            eps,
+        },
+        QkNorm::AfterRotation => ones(dim, eps),
+    }))
+}
+
+/// A norm without weights of its own.
+fn ones(dim: usize, eps: f32) -> Norm {
+    Norm {
+        kind: NormKind::Rms,
+        weight: vec![1.0; dim],
+        bias: None,
+        eps,
     }
 }
 

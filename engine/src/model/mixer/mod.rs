@@ -102,6 +102,15 @@ impl MixerConfig {
         }
     }
 
+    /// Whether it needs all rows of a pass, because it keeps or mixes them; else `x` are those rows alone that it is asked for.
+    pub(super) fn needs_all_rows(&self) -> bool {
+        match self {
+            MixerConfig::None => false,
+            MixerConfig::Attention(config) => config.shares.is_none(),
+            MixerConfig::DeltaNet(_) | MixerConfig::ShortConv(_) | MixerConfig::Mamba2(_) => true,
+        }
+    }
+
     /// Its configuration where it is attention.
     pub fn attention(&self) -> Option<&AttentionConfig> {
         match self {
@@ -155,7 +164,7 @@ impl Mixer {
     }
 
     /// `out` = what it makes of `rows` of the pass. `x` are all rows of the normed residual stream; the cache is given what it
-    /// keeps of all of them.
+    /// keeps of all of them. Where it does not need all rows ([`MixerConfig::needs_all_rows`]), `x` are `rows` alone.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
