@@ -343,7 +343,10 @@ mod tests {
         assert!(kept.contains(&1600), "{kept:?}");
         assert!(kept.windows(2).all(|pair| pair[1] - pair[0] <= 800), "{kept:?}");
         assert_eq!(pool.free(), 40 - MAX_SNAPSHOTS);
-        assert_eq!((states.nearest(1999), states.last_boundary(2000)), (kept[6], 1600));
+        assert_eq!(
+            (states.nearest(1999), states.last_boundary(2000)),
+            (kept[6], 1600)
+        );
         assert_eq!(states.at(1600, 2000).is_some(), kept.contains(&1600));
         for _ in 0..6 {
             assert!(states.drop_one(false, &pool));

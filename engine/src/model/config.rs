@@ -234,17 +234,18 @@ impl Config {
     }
 
     /// Operations that a team of workers does for a token, each with a hand-over: those of the layers; the embedding, the
-    /// last norm and the output matrix.
+    /// last norm and the output matrix. An embedding for each layer is one more, and two in each layer.
     pub fn operations(&self) -> usize {
         let of_layer = |layer: &LayerConfig| layer.mixer.operations() + layer.ffn.operations();
-        self.layers.iter().map(of_layer).sum::<usize>() + 3
+        let of_embeddings = self.per_layer.as_ref().map_or(0, |_| 1 + 2 * self.layers.len());
+        self.layers.iter().map(of_layer).sum::<usize>() + of_embeddings + 3
     }
 
     /// Bytes of the states that layers keep of a sequence; saturates.
     pub fn state_bytes(&self) -> usize {
         let bytes = |kind| match kind {
             CacheKind::State(shape) => shape.bytes(),
-            CacheKind::None | CacheKind::Kv(_) => 0,
+            CacheKind::None | CacheKind::Kv(_) | CacheKind::SharedWith(_) => 0,
         };
         self.cache_kinds().map(bytes).fold(0, usize::saturating_add)
     }

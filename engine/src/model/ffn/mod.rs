@@ -101,14 +101,7 @@ impl FfnConfig {
             // Up, and the gate with it; down.
             FfnConfig::Gated(_) | FfnConfig::Plain(_) => 2,
             FfnConfig::Experts(config) => config.operations(),
-        }
-    }
-
-    /// Its experts, where it has some.
-    pub fn experts(&self) -> Option<&ExpertsConfig> {
-        match self {
-            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => None,
-            FfnConfig::Experts(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => 2 + config.experts.operations(),
         }
     }
 
@@ -131,7 +124,7 @@ impl FfnConfig {
     }
 
     /// What of it is experts.
-    fn experts(&self) -> Option<&ExpertsConfig> {
+    pub fn experts(&self) -> Option<&ExpertsConfig> {
         match self {
             FfnConfig::Experts(config) => Some(config),
             FfnConfig::DenseAndExperts(config) => Some(&config.experts),

@@ -413,9 +413,10 @@ impl Attention {
         if let Some(norm) = &self.v_norm {
             let (ops, dim) = (&run.ops, config.head_dim_v);
             ops.team.rows(v, dim, ops.grain(dim), |_, heads| {
+                let mut scratch = [0.0f32; MAX_HEAD_DIM];
                 heads
                     .chunks_exact_mut(dim)
-                    .for_each(|head| norm_head(ops, norm, 0, head));
+                    .for_each(|head| norm_head(ops, norm, 0, head, &mut scratch[..dim]));
             })?;
             run.look("v_norm", width_v, v);
         }
