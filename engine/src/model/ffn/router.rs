@@ -184,7 +184,7 @@ mod tests {
         // Against a full sort, with many ties.
         let mut seed = 1u32;
         for round in 0..200 {
-            let n = 1 + round % 70;
+            let n: usize = 1 + round % 70;
             let logits: Vec<f32> = (0..n)
                 .map(|_| {
                     seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
