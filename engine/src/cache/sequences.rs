@@ -39,7 +39,7 @@ pub(crate) struct Held {
     pub(super) tables: Vec<Table>,
     /// The last pass that has rows of it; of that pass, the position after its last row.
     pass: u64,
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 /// Pages of one group, by block.
@@ -74,7 +74,7 @@ impl Table {
 
     /// Blocks at its beginning that a sequence of `len` positions no longer needs, a rollback included.
     pub(super) fn passed(&self, len: usize, group: &Group) -> usize {
-        let Some(window) = group.window else { return 0 };
+        let Some(window) = group.window() else { return 0 };
         let oldest = (len + 1).saturating_sub(window.saturating_add(ROLLBACK)) / BLOCK;
         oldest.saturating_sub(self.first).min(self.pages.len())
     }
@@ -123,7 +123,7 @@ impl Held {
             });
         }
         for (table, group) in self.tables.iter().zip(groups) {
-            let oldest = group.window.map_or(0, |window| (len + 1).saturating_sub(window));
+            let oldest = group.window().map_or(0, |window| (len + 1).saturating_sub(window));
             if len > 0 && table.first * BLOCK > oldest {
                 return Err(Error::WindowPassed { len, oldest });
             }

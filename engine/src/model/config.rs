@@ -1,9 +1,11 @@
 //! What a model is, in numbers: every hyperparameter checked, before any weight is touched.
 
 use super::arch;
-use super::ffn::{FfnConfig, GatedConfig};
+use super::encoder::EncoderConfig;
+use super::ffn::FfnConfig;
 use super::mixer::{AttentionConfig, MixerConfig};
 use super::norm::NormKind;
+use super::pooling::PoolingConfig;
 use super::rope::Rope;
 use crate::cache::CacheKind;
 use crate::gguf::{Metadata, ModelFile};
@@ -42,6 +44,10 @@ pub struct Config {
     pub layers: Vec<LayerConfig>,
     /// Blocks in the file: the layers, and behind them those that predict tokens further ahead, which are not run.
     pub n_blocks: usize,
+    /// What is before the layers of an encoder.
+    pub encoder: Option<EncoderConfig>,
+    /// What makes vectors of hidden states.
+    pub pooling: PoolingConfig,
     /// What makes logits of the residual stream.
     pub output: OutputConfig,
 }
@@ -49,8 +55,8 @@ pub struct Config {
 /// The output head, in numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct OutputConfig {
-    /// The tensor of the norm before it, without `.weight`.
-    pub norm: &'static str,
+    /// The tensor of the norm before it, without `.weight`; without it hidden states are what the last layer left.
+    pub norm: Option<&'static str>,
     /// Where its matrix comes from.
     pub matrix: OutputMatrix,
     /// Whether the matrix may have a bias.
@@ -66,6 +72,8 @@ pub enum OutputMatrix {
     Own,
     /// The token embedding.
     Embedding,
+    /// There is none: the model makes no logits.
+    None,
 }
 
 /// One layer: two parts, each of which adds to the residual stream.
@@ -94,6 +102,8 @@ pub struct PartNorms {
     pub after: Option<&'static str>,
     /// Of the residual stream once that is added.
     pub sum: Option<&'static str>,
+    /// Of that, once what was there before the part is added to it another time.
+    pub sum_again: Option<&'static str>,
 }
 
 impl PartNorms {
@@ -103,6 +113,7 @@ impl PartNorms {
             before: Some(name),
             after: None,
             sum: None,
+            sum_again: None,
         }
     }
 
@@ -112,6 +123,7 @@ impl PartNorms {
             before: None,
             after: Some(name),
             sum: None,
+            sum_again: None,
         }
     }
 
@@ -121,6 +133,7 @@ impl PartNorms {
             before: Some(before),
             after: Some(after),
             sum: None,
+            sum_again: None,
         }
     }
 
@@ -130,6 +143,7 @@ impl PartNorms {
             before: None,
             after: None,
             sum: Some(name),
+            sum_again: None,
         }
     }
 }
@@ -148,11 +162,11 @@ impl LayerConfig {
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<GatedConfig>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), FfnConfig::Gated(ffn)))
+            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), ffn.into()))
             .collect()
     }
 }
@@ -184,7 +198,6 @@ impl Config {
     }
 
     /// As [`Self::common`], with layer norms over the residual stream.
-    #[allow(dead_code)]
     pub(crate) fn with_layer_norm(keys: &Keys<'_>, file: &ModelFile) -> Result<Self> {
         let norm_eps = keys.epsilon("attention.layer_norm_epsilon")?;
         Self::with_norm(keys, file, NormKind::Layer, norm_eps)
@@ -218,12 +231,33 @@ impl Config {
             ropes: Vec::new(),
             layers: Vec::new(),
             n_blocks: keys.n_blocks()?,
+            encoder: None,
+            pooling: PoolingConfig::read(keys, n_embd)?,
             output: OutputConfig {
-                norm: "output_norm",
+                norm: Some("output_norm"),
                 matrix: OutputMatrix::OwnOrEmbedding,
                 bias: false,
             },
         })
+    }
+
+    /// Whether it writes text: it makes logits, and no position sees those behind it.
+    pub fn writes_text(&self) -> bool {
+        self.output.matrix != OutputMatrix::None && self.is_causal()
+    }
+
+    /// Whether no position sees those behind it. Where some do, a text is whole in one pass.
+    pub fn is_causal(&self) -> bool {
+        let mut attention = self.layers.iter().filter_map(|layer| layer.mixer.attention());
+        attention.all(|layer| layer.causal)
+    }
+
+    /// Positions that a sequence of a context of `n_ctx` can have.
+    pub fn max_positions(&self, n_ctx: usize) -> usize {
+        match &self.encoder {
+            Some(encoder) if encoder.positions => n_ctx.min(self.n_ctx_train),
+            _ => n_ctx,
+        }
     }
 
     /// What the layers keep of the positions before.
@@ -365,6 +399,12 @@ impl Keys<'_> {
             v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),
             v => Ok(v as usize),
         }
+    }
+
+    /// The length of an array of texts.
+    pub(crate) fn opt_len(&self, key: &str) -> Result<Option<usize>> {
+        let texts = self.metadata.opt_strings(&self.key(key))?;
+        Ok(texts.map(|texts| texts.len()))
     }
 
     pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {

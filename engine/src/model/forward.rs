@@ -1,18 +1,19 @@
-//! The forward pass of every decoder family, whole. A pass is some rows (tokens of one or more sequences); it reads and
-//! extends the cache and gives the wanted rows' logits.
+//! The forward pass of every family, whole. A pass is some rows (tokens of one or more sequences); it reads and extends the
+//! cache and gives what is wanted of some rows: logits, hidden states, or vectors of whole texts ([`super::pooling`]).
 //!
 //! Read [`Model::forward`] from top to bottom: embedding, layers, output head. A layer is two parts ([`super::mixer`],
 //! [`super::ffn`]), each with a norm before it; what a family does not have (norms after a part, caps) its configuration
 //! leaves out.
 
 use super::Model;
-use super::config::{Config, LayerConfig};
+use super::config::{Config, LayerConfig, OutputMatrix};
 use super::ffn::FfnBuffers;
 use super::mixer::MixerBuffers;
+use super::pooling::{self, HeadBuffers};
 use super::ops::{FFN, MIXER, Ops, Run};
 use super::probe::Probe;
 use super::product::product;
-use crate::Result;
+use crate::{Error, Result};
 use crate::batch::{Input, Output, Row};
 use crate::cache::{LayerCache, Sizes, Slots};
 use crate::kernels::functions::tanh;
@@ -48,6 +49,7 @@ pub(crate) struct Workspace {
     acts: ActBuffer,
     /// Per kind of rotation: cosines and sines, one row per token.
     angles: Vec<(Vec<f32>, Vec<f32>)>,
+    heads: HeadBuffers,
     logits: Vec<f32>,
 }
 
@@ -66,6 +68,7 @@ impl Workspace {
         let (m, n_embd) = (sizes.n_batch, config.n_embd);
         let inner = |layer: &LayerConfig| layer.mixer.inner_width().max(layer.ffn.inner_width());
         let widest = config.layers.iter().map(inner).fold(n_embd, usize::max);
+        let widest = widest.max(config.pooling.widest());
         let mut angles = Vec::new();
         for rope in &config.ropes {
             let half = rope.n_rot() / 2;
@@ -82,17 +85,22 @@ impl Workspace {
             ffn: FfnBuffers::make(config, sizes, buffers)?,
             acts: ActBuffer::make(m, widest, formats, buffers)?,
             angles,
+            heads: HeadBuffers::make(config, sizes, buffers)?,
             logits: buffers.rows(
                 "logits of a pass",
                 sizes.n_sequences.clamp(HEAD_ROWS.0, HEAD_ROWS.1).min(m),
-                config.n_vocab,
+                match config.output.matrix {
+                    OutputMatrix::None => 0,
+                    _ => config.n_vocab,
+                },
             )?,
         })
     }
 }
 
 impl Model {
-    /// One pass. `sink(row, logits)` gets those of each row that wants them, in order.
+    /// One pass. `sink(row, values)` gets what is wanted of each row that wants something, in order; of a text, once, with the
+    /// first such row.
     pub(crate) fn forward<P: Probe>(
         &self,
         pass: &Pass<'_>,
@@ -108,6 +116,11 @@ impl Model {
         let h = &mut ws.h[..m * n_embd];
         let delta = &mut ws.delta[..m * n_embd];
 
+        let ops = Ops {
+            backend: self.backend,
+            team,
+            layer: 0,
+        };
         // Embedding: decoded rows of the token matrix, scaled where the family does.
         for (row, x) in pass.rows.iter().zip(x.chunks_exact_mut(n_embd)) {
             match row.input {
@@ -122,6 +135,9 @@ impl Model {
                 }
             }
         }
+        if let Some(encoder) = &self.weights.encoder {
+            encoder.embed(&ops, pass.rows, x, h)?;
+        }
         probe.op(0, "embedding", n_embd, x);
         for (rope, (cos, sin)) in config.ropes.iter().zip(&mut ws.angles) {
             let half = rope.n_rot() / 2;
@@ -132,11 +148,7 @@ impl Model {
         }
 
         let mut run = Run {
-            ops: Ops {
-                backend: self.backend,
-                team,
-                layer: 0,
-            },
+            ops,
             config,
             pass,
             angles: &ws.angles,
@@ -149,7 +161,7 @@ impl Model {
             first..pass.rows.iter().rposition(wanted).map_or(m, |last| last + 1)
         });
         let n_wanted = pass.rows.iter().filter(|row| wanted(row)).count();
-        for (i, (layer, cache)) in self.weights.layers.iter().zip(cache).enumerate() {
+        for (i, layer) in self.weights.layers.iter().enumerate() {
             run.ops.layer = i;
             let last = i + 1 == config.layers.len();
             let rows = if last { asked.clone() } else { 0..m };
@@ -159,6 +171,7 @@ impl Model {
             if !layer.mixer.is_none() {
                 run.read("attn_norm", x, layer.mixer_norms.before.as_ref(), h)?;
                 let out = &mut delta[..part.len()];
+                let cache = LayerCache::of(cache, i)?;
                 layer
                     .mixer
                     .forward(&mut run, h, rows, out, &mut ws.mixer, cache)?;
@@ -193,14 +206,24 @@ impl Model {
             }
         }
 
-        // Output head: only of the rows that want one, some at a time.
         run.ops.layer = config.layers.len();
+        let (x, h) = (&mut x[..n_wanted * n_embd], &mut h[..n_wanted * n_embd]);
+        let output = pooling::wanted(pass.rows)?;
+        if output != Output::Logits {
+            run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;
+            return pooling::give(&mut run, &self.weights.heads, (output, h), &mut ws.heads, sink);
+        }
+
+        // Output head: only of the rows that want one, some at a time.
+        let Some(output) = &self.weights.output else {
+            return Err(no_logits());
+        };
         let mut rows = (0..m).filter(|row| wanted(&pass.rows[*row]));
-        for x in x[..n_wanted * n_embd].chunks(ws.logits.len() / config.n_vocab * n_embd) {
+        for x in x.chunks(ws.logits.len() / config.n_vocab * n_embd) {
             let h = &mut h[..x.len()];
-            run.norm("output_norm", x, &self.weights.output_norm, h)?;
+            run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;
             let logits = &mut ws.logits[..x.len() / n_embd * config.n_vocab];
-            run.products("output", h, &mut [product(&self.weights.output, &mut *logits)])?;
+            run.products("output", h, &mut [product(output, &mut *logits)])?;
             // Before the cap, which would make a finite number of an infinite one.
             let finite = logits.iter().chain(&*h).all(|value| value.is_finite());
             run.ops.check(finite, "output")?;
@@ -216,6 +239,13 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+/// The error where a model makes no logits.
+pub(crate) fn no_logits() -> Error {
+    Error::InvalidInput {
+        what: "the model makes no logits: it is an encoder, which makes vectors of texts".into(),
     }
 }
 

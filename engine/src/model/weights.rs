@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use super::config::{self, Config, OutputMatrix};
+use super::encoder::Encoder;
 use super::ffn::Ffn;
 use super::mixer::Mixer;
 use super::norm::{Norm, NormKind};
+use super::pooling::Heads;
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing};
@@ -26,9 +28,14 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: PackedMatrix,
+    /// What is before the layers of an encoder.
+    pub(crate) encoder: Option<Encoder>,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) output_norm: Norm,
-    pub(crate) output: Linear,
+    pub(crate) output_norm: Option<Norm>,
+    /// What makes logits.
+    pub(crate) output: Option<Linear>,
+    /// What is behind pooled hidden states.
+    pub(crate) heads: Heads,
     /// The output matrix is the embedding.
     tied: bool,
     /// Bytes of all vectors: norms, biases, scales.
@@ -52,6 +59,7 @@ pub(crate) struct PartNorms {
     pub(crate) before: Option<Norm>,
     pub(crate) after: Option<Norm>,
     pub(crate) sum: Option<Norm>,
+    pub(crate) sum_again: Option<Norm>,
 }
 
 /// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
@@ -106,38 +114,48 @@ impl Weights {
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
         let embedding = binder.matrix(EMBEDDING, config.n_vocab, n_embd)?;
         let tied = match config.output.matrix {
-            OutputMatrix::Own => false,
+            OutputMatrix::Own | OutputMatrix::None => false,
             OutputMatrix::Embedding => true,
             OutputMatrix::OwnOrEmbedding => file.tensor("output.weight").is_none(),
         };
-        let output = if tied {
-            Linear {
+        let output = if config.output.matrix == OutputMatrix::None {
+            None
+        } else if tied {
+            Some(Linear {
                 weight: embedding.clone(),
                 scale: None,
                 bias: None,
-            }
+            })
         } else {
-            Linear {
+            Some(Linear {
                 weight: binder.matrix("output.weight", config.n_vocab, n_embd)?,
                 scale: binder.scale("output")?,
                 bias: match config.output.bias {
                     true => binder.bias("output", config.n_vocab)?,
                     false => None,
                 },
-            }
+            })
         };
+        let encoder = config.encoder.as_ref();
+        let encoder = encoder
+            .map(|own| Encoder::bind(&binder, config, own))
+            .transpose()?;
         let mut layers = Vec::new();
         for i in 0..n_layers {
             layers.push(binder.layer(config, i)?);
         }
-        let output_norm = binder.norm(config.output.norm, config)?;
+        let output_norm = config.output.norm;
+        let output_norm = output_norm.map(|name| binder.norm(name, config)).transpose()?;
+        let heads = Heads::bind(&binder, config)?;
         let notes = unused::account(file, config, &binder.bound.take())?;
         binder.advance(u64::MAX);
         Ok(Weights {
             embedding,
+            encoder,
             layers,
             output_norm,
             output,
+            heads,
             tied,
             vector_bytes: binder.vector_bytes.get(),
             notes,
@@ -149,8 +167,12 @@ impl Weights {
             .layers
             .iter()
             .flat_map(|layer| layer.mixer.linears().into_iter().chain(layer.ffn.linears()));
-        let output = if self.tied { None } else { Some(&self.output) };
-        std::iter::once(&self.embedding).chain(layers.chain(output).map(|linear| &linear.weight))
+        let output = self.output.iter().filter(|_| !self.tied);
+        let linears = layers.chain(output).chain(self.heads.linears());
+        let before = self.encoder.iter().flat_map(Encoder::matrices);
+        std::iter::once(&self.embedding)
+            .chain(before)
+            .chain(linears.map(|linear| &linear.weight))
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -212,6 +234,7 @@ impl Binder<'_> {
                 before: norm(names.before)?,
                 after: norm(names.after)?,
                 sum: norm(names.sum)?,
+                sum_again: norm(names.sum_again)?,
             })
         };
         let layer = &config.layers[i];
@@ -332,7 +355,8 @@ impl Binder<'_> {
         Ok(values)
     }
 
-    fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+    /// A matrix that only gives out rows, or that [`Self::linear`] multiplies with.
+    pub(super) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
         if !info.is_matrix(n, k) {
             return Err(shape(name, &format!("[{k}, {n}]"), info));

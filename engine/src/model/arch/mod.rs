@@ -2,8 +2,11 @@
 //!
 //! A family reads its metadata into a [`Config`]; binding and the forward pass follow from that.
 
+mod bert;
 mod gemma3;
+mod gemma_embedding;
 mod llama;
+mod modern_bert;
 mod phi3;
 mod qwen;
 
@@ -37,6 +40,30 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "phi3",
         configure: phi3::configure,
+    },
+    Family {
+        name: "bert",
+        configure: bert::configure_bert,
+    },
+    Family {
+        name: "nomic-bert",
+        configure: bert::configure_nomic,
+    },
+    Family {
+        name: "jina-bert-v2",
+        configure: bert::configure_jina_v2,
+    },
+    Family {
+        name: "jina-bert-v3",
+        configure: bert::configure_jina_v3,
+    },
+    Family {
+        name: "modern-bert",
+        configure: modern_bert::configure,
+    },
+    Family {
+        name: "gemma-embedding",
+        configure: gemma_embedding::configure,
     },
 ];
 

@@ -2,8 +2,10 @@
 //! its buffers and its forward pass; here each has one line per question that the model asks.
 
 mod gated;
+mod plain;
 
 pub use gated::GatedConfig;
+pub use plain::PlainConfig;
 
 use super::config::Config;
 use super::ops::Run;
@@ -20,6 +22,20 @@ pub enum FfnConfig {
     None,
     /// A gate times an up projection, then down.
     Gated(GatedConfig),
+    /// An up projection, then down.
+    Plain(PlainConfig),
+}
+
+impl From<GatedConfig> for FfnConfig {
+    fn from(config: GatedConfig) -> Self {
+        FfnConfig::Gated(config)
+    }
+}
+
+impl From<PlainConfig> for FfnConfig {
+    fn from(config: PlainConfig) -> Self {
+        FfnConfig::Plain(config)
+    }
 }
 
 impl FfnConfig {
@@ -28,6 +44,7 @@ impl FfnConfig {
         match self {
             FfnConfig::None => 0,
             FfnConfig::Gated(config) => config.n_ff,
+            FfnConfig::Plain(config) => config.n_ff,
         }
     }
 }
@@ -37,6 +54,7 @@ impl FfnConfig {
 pub(crate) enum Ffn {
     None,
     Gated(gated::Gated),
+    Plain(plain::Plain),
 }
 
 impl Ffn {
@@ -45,6 +63,7 @@ impl Ffn {
         match &config.layers[i].ffn {
             FfnConfig::None => Ok(Ffn::None),
             FfnConfig::Gated(own) => gated::Gated::bind(binder, config, own, i).map(Ffn::Gated),
+            FfnConfig::Plain(own) => plain::Plain::bind(binder, config, own, i).map(Ffn::Plain),
         }
     }
 
@@ -52,6 +71,7 @@ impl Ffn {
         match self {
             Ffn::None => Vec::new(),
             Ffn::Gated(gated) => gated.linears(),
+            Ffn::Plain(plain) => plain.linears(),
         }
     }
 
@@ -71,6 +91,7 @@ impl Ffn {
         match self {
             Ffn::None => Ok(()),
             Ffn::Gated(gated) => gated.forward(run, h, out, &mut buffers.gated),
+            Ffn::Plain(plain) => plain.forward(run, h, out, &mut buffers.plain),
         }
     }
 }
@@ -79,16 +100,22 @@ impl Ffn {
 #[derive(Debug)]
 pub(super) struct FfnBuffers {
     gated: gated::GatedBuffers,
+    plain: plain::PlainBuffers,
 }
 
 impl FfnBuffers {
     pub(super) fn make(config: &Config, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
-        let gated = config.layers.iter().filter_map(|layer| match &layer.ffn {
-            FfnConfig::Gated(config) => Some(config),
-            FfnConfig::None => None,
-        });
+        macro_rules! layers {
+            ($kind:ident) => {
+                config.layers.iter().filter_map(|layer| match &layer.ffn {
+                    FfnConfig::$kind(config) => Some(config),
+                    _ => None,
+                })
+            };
+        }
         Ok(FfnBuffers {
-            gated: gated::GatedBuffers::make(gated, sizes, buffers)?,
+            gated: gated::GatedBuffers::make(layers!(Gated), sizes, buffers)?,
+            plain: plain::PlainBuffers::make(layers!(Plain), sizes, buffers)?,
         })
     }
 }

@@ -9,6 +9,7 @@ use crate::cache::{CacheKind, KvCache, KvShape, Sizes};
 use crate::kernels::MAX_HEAD_DIM;
 use crate::memory::Buffers;
 use crate::model::config::{Config, Keys, MAX_WIDTH};
+use crate::model::norm::{Norm, NormKind};
 use crate::model::ops::Run;
 use crate::model::probe::Probe;
 use crate::model::product::{product, product_from};
@@ -25,7 +26,9 @@ pub struct AttentionConfig {
     pub head_dim_k: usize,
     /// Width of a value head.
     pub head_dim_v: usize,
-    /// What a position sees of those before it; `None` for all.
+    /// Whether a position sees those before it alone, and not those behind it.
+    pub causal: bool,
+    /// What a position sees of the others that it may see; `None` for all.
     pub window: Option<Window>,
     /// Index into [`Config::ropes`]; `None` where nothing is rotated.
     pub rope: Option<usize>,
@@ -33,6 +36,8 @@ pub struct AttentionConfig {
     pub scale: f32,
     /// Soft cap of a score.
     pub softcap: Option<f32>,
+    /// Per query head what each position of distance takes off a score (ALiBi); empty where distance does nothing.
+    pub slopes: Vec<f32>,
     /// How q and k are normed.
     pub qk_norm: QkNorm,
 }
@@ -42,6 +47,8 @@ pub struct AttentionConfig {
 pub enum Window {
     /// Itself and the `n - 1` before it.
     Sliding(usize),
+    /// Itself and `n / 2` on either side.
+    Symmetric(usize),
 }
 
 impl Window {
@@ -49,6 +56,7 @@ impl Window {
     pub fn reach(self) -> usize {
         match self {
             Window::Sliding(n) => n,
+            Window::Symmetric(n) => n / 2 * 2 + 1,
         }
     }
 }
@@ -60,6 +68,8 @@ pub enum QkNorm {
     None,
     /// Each head by itself, before it is rotated.
     Heads,
+    /// All heads of a row as one, by a layer norm, before they are rotated.
+    LayerOfRow,
 }
 
 impl AttentionConfig {
@@ -93,6 +103,7 @@ impl AttentionConfig {
             head_dim("attention.key_length")?,
             head_dim("attention.value_length")?,
         );
+        let causal = keys.opt_bool("attention.causal")?.unwrap_or(true);
         let layer = |(i, (&n_heads, &n_kv_heads)): (usize, (&usize, &usize))| {
             keys.in_range(HEADS, n_heads, MAX_WIDTH as usize / head_dim_k)?;
             keys.in_range(KV_HEADS, n_kv_heads, n_heads)?;
@@ -105,10 +116,12 @@ impl AttentionConfig {
                 n_kv_heads,
                 head_dim_k,
                 head_dim_v,
+                causal,
                 window: None,
                 rope: Some(0),
                 scale: 1.0 / (head_dim_k as f32).sqrt(),
                 softcap: None,
+                slopes: Vec::new(),
                 qk_norm: QkNorm::None,
             })
         };
@@ -116,12 +129,17 @@ impl AttentionConfig {
     }
 
     pub(super) fn cache_kind(&self) -> CacheKind {
-        CacheKind::Kv(KvShape {
+        let shape = KvShape {
             n_heads: self.n_kv_heads,
             dim_k: self.head_dim_k,
             dim_v: self.head_dim_v,
-            window: self.window.map(Window::reach),
-        })
+            window: self.window.filter(|_| self.causal).map(Window::reach),
+        };
+        if self.causal {
+            CacheKind::Kv(shape)
+        } else {
+            CacheKind::Pass(shape)
+        }
     }
 
     pub(super) fn inner_width(&self) -> usize {
@@ -151,6 +169,8 @@ pub(crate) struct Attention {
     k: Linear,
     v: Linear,
     qk_norm: Option<[Vec<f32>; 2]>,
+    /// Of all heads of a row.
+    row_norm: Option<[Norm; 2]>,
     output: Linear,
 }
 
@@ -187,8 +207,18 @@ impl Attention {
         };
         let norm = |suffix: &str| binder.vector(&name(suffix), own.head_dim_k);
         let qk_norm = match own.qk_norm {
-            QkNorm::None => None,
+            QkNorm::None | QkNorm::LayerOfRow => None,
             QkNorm::Heads => Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?]),
+        };
+        let row_norm = |suffix: &str, width| {
+            binder.norm_of(&name(suffix), width, NormKind::Layer, config.norm_eps)
+        };
+        let row_norm = match own.qk_norm {
+            QkNorm::LayerOfRow => Some([
+                row_norm("attn_q_norm", widths[0])?,
+                row_norm("attn_k_norm", widths[1])?,
+            ]),
+            QkNorm::None | QkNorm::Heads => None,
         };
         Ok(Attention {
             config: own.clone(),
@@ -196,6 +226,7 @@ impl Attention {
             k,
             v,
             qk_norm,
+            row_norm,
             output: binder.linear(&name("attn_output"), n_embd, own.inner_width())?,
         })
     }
@@ -228,6 +259,10 @@ impl Attention {
         run.look("q", width_q, q);
         run.look("k", width_k, k);
         run.look("v", width_v, v);
+        if let Some([q_norm, k_norm]) = &self.row_norm {
+            q_norm.apply_in_place(&run.ops, q, &mut buffers.normed)?;
+            k_norm.apply_in_place(&run.ops, k, &mut buffers.normed)?;
+        }
         let (q_norm, k_norm) = match &self.qk_norm {
             Some([q, k]) => (Some(&**q), Some(&**k)),
             None => (None, None),
@@ -297,6 +332,8 @@ pub(super) struct AttentionBuffers {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Rows of heads that are normed as one.
+    normed: Vec<f32>,
     /// Heads side by side.
     attended: Vec<f32>,
     attend: AttendBuffers,
@@ -316,6 +353,14 @@ impl AttentionBuffers {
             q: buffers.outputs("queries", m, widest(&|layer| layer.widths()[0]))?,
             k: buffers.outputs("keys of a pass", m, widest(&|layer| layer.widths()[1]))?,
             v: buffers.outputs("values of a pass", m, widest(&|layer| layer.widths()[2]))?,
+            normed: buffers.outputs(
+                "normed heads",
+                m,
+                widest(&|layer| match layer.qk_norm {
+                    QkNorm::LayerOfRow => layer.widths()[0],
+                    QkNorm::None | QkNorm::Heads => 0,
+                }),
+            )?,
             attended: buffers.outputs("attention's output", m, widest(&|layer| layer.inner_width()))?,
             attend: AttendBuffers::make(layers, sizes, workers, buffers)?,
         })
