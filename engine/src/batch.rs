@@ -21,7 +21,7 @@ pub enum Output {
     None,
     /// Logits over the vocabulary.
     Logits,
-    /// Its hidden state after the last layer (and the norm there, where the model has one).
+    /// Its hidden state after the last layer (and the norm there, where the model has one), and what the model has behind that.
     Hidden,
     /// Its part in the vector of its text: the mean of the hidden states of all rows that say so, and what the model has
     /// behind that. Rows of a text stand side by side.

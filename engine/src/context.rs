@@ -15,8 +15,8 @@ use crate::memory::{Buffers, Memory, Planned};
 use crate::model::config::{Config, OutputMatrix};
 use crate::model::loader::Loader;
 use crate::model::plan::ModelPlan;
-use crate::model::probe::Probe;
 use crate::model::pooling::{Pooling, no_scores, wanted};
+use crate::model::probe::Probe;
 use crate::model::{Model, Pass, Workspace, no_logits};
 use crate::team::Team;
 use crate::{Error, Result};
@@ -432,8 +432,11 @@ impl Context {
                 what: format!("embeddings must have {} values each", config.n_embd),
             });
         }
-        self.cache
-            .prepare(&mut batch.rows, config.n_vocab, config.max_positions(self.options.n_ctx))?;
+        self.cache.prepare(
+            &mut batch.rows,
+            config.n_vocab,
+            config.max_positions(self.options.n_ctx),
+        )?;
         let pass = Pass {
             rows: &batch.rows,
             embeddings: &batch.embeddings,
@@ -616,7 +619,9 @@ impl Context {
                 });
                 break;
             }
-            if !open.is_empty() && (open.len() == self.options.n_sequences || ends.last().copied().unwrap_or(0) + n > n_batch) {
+            if !open.is_empty()
+                && (open.len() == self.options.n_sequences || ends.last().copied().unwrap_or(0) + n > n_batch)
+            {
                 break;
             }
             let id = match self.open() {
@@ -638,7 +643,11 @@ impl Context {
                 (text, done) = (rest, done + n_batch);
             }
             for (row, token) in text.iter().enumerate() {
-                let output = if counts(done + row, n) { output } else { Output::None };
+                let output = if counts(done + row, n) {
+                    output
+                } else {
+                    Output::None
+                };
                 batch.push(id, *token, output);
             }
             ends.push(batch.len());

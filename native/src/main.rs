@@ -32,6 +32,7 @@ mod template;
 mod terminal;
 mod topology;
 mod usage;
+mod vectors;
 mod workers;
 
 use std::process::ExitCode;

@@ -243,11 +243,7 @@ fn encoders_compute_what_llama_cpp_computes() {
         }
         for (i, (prompt, about)) in prompts.iter().enumerate() {
             let number = |key: &str| about[key].as_f64().unwrap();
-            let file = |key: &str| {
-                about[key]
-                    .as_str()
-                    .map(|file| floats(&folder.join(file)))
-            };
+            let file = |key: &str| about[key].as_str().map(|file| floats(&folder.join(file)));
             let bound = (3.0 * number("rms_to_ideal")).max(TOLERANCE);
             let distance = rms(&ours[i], &file("file").unwrap());
             let of_tokens = rms(&tokens[i], &file("tokens_file").unwrap());

@@ -123,7 +123,9 @@ impl Held {
             });
         }
         for (table, group) in self.tables.iter().zip(groups) {
-            let oldest = group.window().map_or(0, |window| (len + 1).saturating_sub(window));
+            let oldest = group
+                .window()
+                .map_or(0, |window| (len + 1).saturating_sub(window));
             if len > 0 && table.first * BLOCK > oldest {
                 return Err(Error::WindowPassed { len, oldest });
             }

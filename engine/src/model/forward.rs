@@ -9,17 +9,17 @@ use super::Model;
 use super::config::{Config, LayerConfig, OutputMatrix};
 use super::ffn::FfnBuffers;
 use super::mixer::MixerBuffers;
-use super::pooling::{self, HeadBuffers};
 use super::ops::{FFN, MIXER, Ops, Run};
+use super::pooling::{self, HeadBuffers};
 use super::probe::Probe;
 use super::product::product;
-use crate::{Error, Result};
 use crate::batch::{Input, Output, Row};
 use crate::cache::{LayerCache, Sizes, Slots};
 use crate::kernels::functions::tanh;
 use crate::kernels::{ActBuffer, ActFormat};
 use crate::memory::Buffers;
 use crate::team::Team;
+use crate::{Error, Result};
 
 /// Rows of logits that are computed at once: as many as there are sequences, within these bounds. The weights are read once
 /// for all of them; beyond the upper one arithmetic takes longer than that, and logits of a large vocabulary are much memory.

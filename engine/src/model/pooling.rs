@@ -65,7 +65,7 @@ impl Pooling {
 pub struct PoolingConfig {
     /// What the file asks for.
     pub kind: Option<Pooling>,
-    /// Widths of the dense layers behind a text's vector, `dense_2` and on.
+    /// Widths of the dense layers behind a text's or token's vector, `dense_2` and on.
     pub dense: Vec<usize>,
     /// The head of a reranker, where the file asks for one.
     pub rank: Option<RankConfig>,
@@ -153,7 +153,6 @@ impl Config {
     /// Values of what a pooling gives: of a text, or with [`Pooling::None`] of a token.
     pub fn vector_len(&self, pooling: Pooling) -> usize {
         match (pooling, &self.pooling.rank) {
-            (Pooling::None, _) => self.n_embd,
             (Pooling::Rank, Some(rank)) => rank.labels,
             _ => self.pooling.dense.last().copied().unwrap_or(self.n_embd),
         }
@@ -217,7 +216,7 @@ impl Heads {
     }
 }
 
-/// What the heads compute in: one row of each for every text.
+/// What the heads compute in: a row of each for every text; for every token where each may go through dense layers.
 #[derive(Debug)]
 pub(super) struct HeadBuffers {
     x: Vec<f32>,
@@ -226,7 +225,11 @@ pub(super) struct HeadBuffers {
 
 impl HeadBuffers {
     pub(super) fn make(config: &Config, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
-        let (texts, width) = (sizes.n_sequences.min(sizes.n_batch), config.pooling.widest());
+        let width = config.pooling.widest();
+        let texts = match config.pooling.dense.is_empty() {
+            true => sizes.n_sequences.min(sizes.n_batch),
+            false => sizes.n_batch,
+        };
         Ok(HeadBuffers {
             x: buffers.rows("heads behind pooled vectors", texts, width)?,
             y: buffers.rows("heads behind pooled vectors", texts, width)?,
@@ -263,8 +266,10 @@ pub(super) fn give<P: Probe>(
         rows.filter(|(_, row)| row.output != Output::None)
     };
     if output == Output::Hidden {
-        for (h, (row, _)) in h.chunks_exact(n_embd).zip(wanting()) {
-            sink(row, h);
+        let (x, width) = dense(run, heads, h, (&mut buffers.x, &mut buffers.y))?;
+        run.ops.check(x.iter().all(|value| value.is_finite()), "dense")?;
+        for (x, (row, _)) in x.chunks_exact(width).zip(wanting()) {
+            sink(row, x);
         }
         return Ok(());
     }
@@ -295,8 +300,7 @@ pub(super) fn give<P: Probe>(
         (Output::Scores, ..) => return Err(no_scores()),
         _ => dense(run, heads, pooled, (&mut buffers.x, &mut buffers.y))?,
     };
-    run.ops
-        .check(x.iter().all(|value| value.is_finite()), "pooled")?;
+    run.ops.check(x.iter().all(|value| value.is_finite()), "pooled")?;
     run.look("vectors", width, x);
     let mut slot = None;
     let firsts = wanting().filter(|(_, row)| slot.replace(row.slot) != Some(row.slot));
@@ -343,10 +347,7 @@ fn dense<'a, P: Probe>(
         (free, other) = (other, free);
         taken = true;
     }
-    Ok((
-        if taken { &other[..texts * width] } else { pooled },
-        width,
-    ))
+    Ok((if taken { &other[..texts * width] } else { pooled }, width))
 }
 
 /// Vectors through the head of a reranker, and how many scores each has.
@@ -385,7 +386,9 @@ fn scores<'a, P: Probe>(
 
 /// `exp(x - max) / sum`, the sum sequential.
 fn softmax(x: &mut [f32]) {
-    let max = x.iter().fold(f32::NEG_INFINITY, |m, x| if m < *x { *x } else { m });
+    let max = x
+        .iter()
+        .fold(f32::NEG_INFINITY, |m, x| if m < *x { *x } else { m });
     x.iter_mut().for_each(|x| *x = exp(*x - max));
     let sum: f32 = x.iter().fold(0.0, |sum, x| sum + x);
     x.iter_mut().for_each(|x| *x /= sum);

@@ -29,6 +29,7 @@ mod byte_text;
 mod conversation;
 mod merge;
 mod merge_queue;
+mod pair;
 mod partition;
 mod pre_patterns;
 mod pre_tokenizer;
@@ -98,6 +99,10 @@ pub struct Tokenizer {
     pre_name: Arc<str>,
     add_bos: bool,
     add_eos: bool,
+    /// The file asks for an EOS, which it may have none of.
+    asks_for_eos: bool,
+    /// A SEP stands between two texts.
+    add_sep: bool,
     add_space_prefix: bool,
     newline: Option<u32>,
 }
@@ -194,8 +199,9 @@ impl Tokenizer {
                 _ if is_gemma4 => true,
                 stated => stated.unwrap_or(bos_by_kind),
             };
-        let add_eos =
-            m.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false) && vocabulary.special.eos.is_some();
+        let asks_for_eos = m.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+        let add_eos = asks_for_eos && vocabulary.special.eos.is_some();
+        let add_sep = m.opt_bool("tokenizer.ggml.add_sep_token")?.unwrap_or(false);
         let add_space_prefix = m
             .opt_bool("tokenizer.ggml.add_space_prefix")?
             .unwrap_or(bpe.is_none() && !bert);
@@ -208,6 +214,8 @@ impl Tokenizer {
             pre_name: pre.unwrap_or("default").into(),
             add_bos,
             add_eos,
+            asks_for_eos,
+            add_sep,
             add_space_prefix,
             newline: None,
         };

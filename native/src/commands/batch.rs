@@ -92,6 +92,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
     let compute = Compute::start(settings, workers)?;
     let driver = generate::driver(&defaults.generation, &compute, &tokenizer)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let n_ctx = compute.context_size(planned.config());
     let (options, parallel) = room::sizes(&compute, &planned, n_ctx, args)?;
     let model = compute.load(planned, &options)?;

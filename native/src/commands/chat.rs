@@ -45,6 +45,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     let compute = Compute::start(settings, workers)?;
     let driver = generate::driver(&generation, &compute, &tokenizer)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let n_ctx = compute.context_size(planned.config());
     let options = compute.one_sequence(n_ctx, N_BATCH);
     let model = compute.load(planned, &options)?;

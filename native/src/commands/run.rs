@@ -62,6 +62,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     let compute = Compute::start(settings, workers)?;
     let driver = generate::driver(&generation, &compute, &tokenizer)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let n_ctx = compute.context_size(planned.config());
     if ids.len() >= n_ctx {
         bail!(

@@ -20,9 +20,7 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     for layer in &mut config.layers {
         if let MixerConfig::Attention(attention) = &mut layer.mixer {
             attention.causal = false;
-            attention.window = attention
-                .window
-                .map(|window| Window::Symmetric(window.reach()));
+            attention.window = attention.window.map(|window| Window::Symmetric(window.reach()));
         }
     }
     Ok(config)

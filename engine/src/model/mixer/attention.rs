@@ -210,9 +210,8 @@ impl Attention {
             QkNorm::None | QkNorm::LayerOfRow => None,
             QkNorm::Heads => Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?]),
         };
-        let row_norm = |suffix: &str, width| {
-            binder.norm_of(&name(suffix), width, NormKind::Layer, config.norm_eps)
-        };
+        let row_norm =
+            |suffix: &str, width| binder.norm_of(&name(suffix), width, NormKind::Layer, config.norm_eps);
         let row_norm = match own.qk_norm {
             QkNorm::LayerOfRow => Some([
                 row_norm("attn_q_norm", widths[0])?,
