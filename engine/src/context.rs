@@ -32,6 +32,10 @@ pub struct ContextOptions {
     pub n_sequences: usize,
     /// How much all sequences and the prefix index can hold together.
     pub pool: Pool,
+    /// States of sequences that can be held at a time, by models with layers that keep one; at least 2. A sequence holds one, one
+    /// more during a pass, and some of earlier lengths to which it can be cut; a checkpoint holds one. `None`: two for each
+    /// sequence, and 6.
+    pub n_states: Option<usize>,
     /// Format of cached keys.
     pub cache_type_k: CacheType,
     /// Format of cached values.
@@ -45,6 +49,7 @@ impl Default for ContextOptions {
             n_batch: 512,
             n_sequences: 1,
             pool: Pool::Whole,
+            n_states: None,
             cache_type_k: CacheType::default(),
             cache_type_v: CacheType::default(),
         }
@@ -65,11 +70,22 @@ impl ContextOptions {
                 });
             }
         }
+        const MORE_STATES: usize = 6;
+        let n_states = match self.n_states {
+            None => self.n_sequences.saturating_mul(2).saturating_add(MORE_STATES),
+            Some(n @ 2..) => n,
+            Some(n) => {
+                return Err(Error::InvalidInput {
+                    what: format!("n_states must be at least 2; it is {n}"),
+                });
+            }
+        };
         Ok(Sizes {
             n_ctx: self.n_ctx,
             n_batch: self.n_batch.min(self.n_ctx.saturating_mul(self.n_sequences)),
             n_sequences: self.n_sequences,
             pool: self.pool,
+            n_states,
             type_k: self.cache_type_k,
             type_v: self.cache_type_v,
         })
@@ -288,22 +304,28 @@ impl Context {
     ///
     /// # Errors
     /// A handle that is not of an open sequence; a `len` beyond the sequence, or so far back that a sliding window's pages are
-    /// gone (`WindowPassed`). The sequence is unchanged then.
+    /// gone (`WindowPassed`), or one of which a layer that keeps a state has none (`StatePassed`): there is one of the sequence's
+    /// own length, of 0, and of some ends of passes and of pages. The sequence is unchanged then.
     pub fn truncate(&mut self, id: SeqId, len: usize) -> Result<()> {
         self.cache.truncate(id, len)
     }
 
     /// Makes a sequence begin with what it has in common with `tokens` and forgets the rest; how much stays. Where a sliding
-    /// window has passed that place, nothing stays.
+    /// window has passed that place, nothing stays; where layers keep states, as much as there is a state of.
     ///
     /// # Errors
     /// A handle that is not of an open sequence.
     pub fn reuse(&mut self, id: SeqId, tokens: &[u32]) -> Result<usize> {
         let held = self.cache.tokens(id)?;
         let common = held.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        match self.cache.truncate(id, common) {
-            Err(Error::WindowPassed { .. }) => self.cache.truncate(id, 0).map(|()| 0),
-            other => other.map(|()| common),
+        let mut len = common;
+        loop {
+            len = match self.cache.truncate(id, len) {
+                Ok(()) => return Ok(len),
+                Err(Error::WindowPassed { .. }) => 0,
+                Err(Error::StatePassed { nearest, .. }) => nearest,
+                Err(error) => return Err(error),
+            };
         }
     }
 
@@ -403,8 +425,9 @@ impl Context {
     ///
     /// # Errors
     /// Rows that want different things, or what the model does not make; a text that is not whole in the pass where positions
-    /// see those behind them; handles that are not of open sequences, token ids outside the vocabulary, more rows than `n_batch`, a sequence longer
-    /// than `n_ctx`, more pages than can be had (`CacheFull`), values that are not finite.
+    /// see those behind them; handles that are not of open sequences, token ids outside the vocabulary, more rows than
+    /// `n_batch`, a sequence longer than `n_ctx`, more pages or states than can be had (`CacheFull`, `StatesFull`), values that
+    /// are not finite.
     pub fn forward<P: Probe>(
         &mut self,
         batch: &mut Batch,

@@ -81,10 +81,15 @@ pub enum Error {
         what: String,
     },
     /// The model's architecture is not one that this engine runs.
-    #[error("architecture `{found}` is not supported; supported: {supported}")]
+    #[error(
+        "architecture `{found}` is not supported{}; supported: {supported}",
+        .nearest.map_or(String::new(), |name| format!(" (the nearest that is: `{name}`)"))
+    )]
     UnsupportedArchitecture {
         /// `general.architecture` of the file.
         found: String,
+        /// The supported name that is most like it, if any is.
+        nearest: Option<&'static str>,
         /// The supported names, comma separated.
         supported: String,
     },
@@ -163,6 +168,17 @@ pub enum Error {
         /// Pages that only the prefix index holds.
         evictable: usize,
     },
+    /// Other sequences and checkpoints hold the slots that states lie in: there is room again when one of them ends.
+    #[error(
+        "the cache is full: {needed} states are needed, {free} can be had; end a sequence or let go of a checkpoint, or make a \
+         cache with more states"
+    )]
+    StatesFull {
+        /// States that a pass needs.
+        needed: usize,
+        /// Slots that nobody needs.
+        free: usize,
+    },
     /// As many sequences are open as the context can have.
     #[error("{limit} sequences are open, and the context can have no more; close one")]
     TooManySequences {
@@ -192,6 +208,17 @@ pub enum Error {
         /// The oldest position that it needs.
         oldest: usize,
     },
+    /// A sequence cannot be cut to this length: layers of the model keep a state, which cannot be taken back, and there is none of
+    /// that length. The sequence is unchanged.
+    #[error(
+        "a sequence cannot be cut to {len}: its state is kept of its whole length, and before that of {nearest}"
+    )]
+    StatePassed {
+        /// The length that was asked for.
+        len: usize,
+        /// The greatest length below that it can be cut to.
+        nearest: usize,
+    },
     /// A thread's floating-point mode would change numbers.
     #[error("the thread's floating-point mode flushes denormals or does not round to nearest; reset it")]
     FloatMode,
@@ -212,9 +239,12 @@ impl Error {
             | Error::Parameter { .. }
             | Error::TokenOutOfRange { .. }
             | Error::WindowPassed { .. }
+            | Error::StatePassed { .. }
             | Error::UnknownSequence { .. } => Class::Request,
             Error::Limit { .. } | Error::ContextFull { .. } => Class::TooLarge,
-            Error::CacheFull { .. } | Error::TooManySequences { .. } => Class::Full,
+            Error::CacheFull { .. } | Error::StatesFull { .. } | Error::TooManySequences { .. } => {
+                Class::Full
+            }
             Error::Format { .. }
             | Error::MissingKey { .. }
             | Error::Metadata { .. }

@@ -77,8 +77,11 @@ fn a_streamed_model_is_the_model() {
         "tests/oracle/vectors/llama-rope-freqs.gguf",
         "tests/oracle/vectors/llama-fused-qkv.gguf",
         "tests/oracle/vectors/gemma3.gguf",
+        "tests/oracle/vectors/gemma4.gguf",
         "tests/oracle/vectors/phi3-long.gguf",
         "tests/oracle/vectors/qwen3.gguf",
+        "tests/oracle/vectors/qwen3moe.gguf",
+        "tests/oracle/vectors/gpt-oss.gguf",
     ] {
         let file = read(path);
         for backend in select::available() {

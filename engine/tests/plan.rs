@@ -16,7 +16,7 @@ use memory::measure;
 use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::error::Class;
-use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::{Placement, Storage, select};
 use twinfer_engine::memory::{Buffer, Bytes, Heap, Memory};
 use twinfer_engine::model::loader::Loader;
@@ -37,8 +37,17 @@ fn beyond_the_plan(model: &Arc<Model>, team: &Team, options: &ContextOptions) ->
 #[test]
 fn a_context_allocates_what_was_planned() {
     let mut compared = 0;
-    // Full attention with grouped heads; windows beside full attention; longrope and fused tensors.
-    for name in ["llama-gqa", "gemma3", "gemma3-pattern", "phi3"] {
+    // Full attention with grouped heads; windows beside full attention; longrope and fused tensors; experts, without and with a
+    // shared one; shared keys and values, embeddings per layer, experts beside a dense part.
+    for name in [
+        "llama-gqa",
+        "gemma3",
+        "gemma3-pattern",
+        "phi3",
+        "qwen3moe",
+        "llama4",
+        "gemma4",
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/oracle/vectors/{name}.gguf"));
         let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
         let model = Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap());
@@ -51,6 +60,7 @@ fn a_context_allocates_what_was_planned() {
                 n_batch,
                 n_sequences,
                 pool: Pool::Whole,
+                n_states: None,
                 cache_type_k: cache,
                 cache_type_v: cache,
             };
@@ -134,13 +144,20 @@ fn weights_take_what_was_planned() {
         "tests/oracle/vectors/llama-gqa.gguf",
         "tests/oracle/vectors/llama-fused-qkv.gguf",
         "tests/oracle/vectors/gemma3.gguf",
+        "tests/oracle/vectors/gemma4.gguf",
         "tests/oracle/vectors/qwen3.gguf",
+        "tests/oracle/vectors/qwen3moe.gguf",
+        "tests/oracle/vectors/gpt-oss.gguf",
     ] {
         let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
         let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes.clone())]).unwrap();
-        // Every vector of these files is a weight.
-        let vectors = file.tensors().filter(|tensor| tensor.shape.len() == 1);
-        let vectors: usize = vectors.map(|tensor| 4 * tensor.row_len()).sum();
+        // Every vector of these files is a weight, but for factors of rotations.
+        let is_weight = |tensor: &&TensorInfo| {
+            let vector = tensor.shape.len() == 1 || tensor.name.ends_with(".bias");
+            vector && tensor.name != "rope_freqs.weight"
+        };
+        let vectors = file.tensors().filter(is_weight);
+        let vectors: usize = vectors.map(|tensor| 4 * tensor.n_elements()).sum();
         let places = [0, 1, 1].map(|node| Place { node, cache: 0 });
         let team = Team::placed(&places, |_, work| {
             std::thread::spawn(work);
@@ -159,6 +176,7 @@ fn weights_take_what_was_planned() {
                     let options = LoadOptions {
                         backend: Some(backend.name().into()),
                         storage,
+                        experts: None,
                         placement,
                         team: Some(team.clone()),
                         memory: Some(Arc::clone(&memory) as _),

@@ -73,6 +73,7 @@ fn context(path: &Path, threads: usize, n_sequences: usize, pool: Pool, cache: C
         n_batch: 16,
         n_sequences,
         pool,
+        n_states: None,
         cache_type_k: cache,
         cache_type_v: cache,
     };
@@ -232,10 +233,19 @@ fn a_pass_allocates_nothing() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let vectors = root.join("../tests/oracle/vectors");
     let reference = root.join("../../shared/reference/models");
-    let mut paths: Vec<_> = ["llama-gqa", "gemma3", "phi3", "qwen3"]
-        .iter()
-        .map(|name| vectors.join(format!("{name}.gguf")))
-        .collect();
+    let mut paths: Vec<_> = [
+        "llama-gqa",
+        "gemma3",
+        "phi3",
+        "qwen3",
+        "qwen3moe",
+        "gpt-oss",
+        "llama4",
+        "gemma4",
+    ]
+    .iter()
+    .map(|name| vectors.join(format!("{name}.gguf")))
+    .collect();
     if reference.is_dir() {
         paths.extend(
             ["Q4_K", "NVFP4", "Q8_0", "F16"].map(|ty| reference.join(format!("synthetic/synth-{ty}.gguf"))),

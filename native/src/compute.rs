@@ -87,10 +87,11 @@ impl<'a> Compute<'a> {
         }
     }
 
-    fn load_options(&self, storage: Storage) -> LoadOptions {
+    fn load_options(&self, storage: Storage, experts: Option<Storage>) -> LoadOptions {
         LoadOptions {
             backend: self.settings.weights.backend.clone(),
             storage,
+            experts,
             placement: self.workers.placement(),
             team: Some(self.team.clone()),
             memory: Some(Arc::clone(&self.pages) as _),
@@ -100,8 +101,8 @@ impl<'a> Compute<'a> {
     /// What loading a model will take.
     pub(crate) fn plan<'f>(&self, file: &'f ModelFile) -> Result<PlannedModel<'f>> {
         let weights = &self.settings.weights;
-        let model =
-            ModelPlan::of(file, &self.load_options(weights.storage)).with_context(|| self.name_of(file))?;
+        let experts = weights.experts;
+        let model = self.model_plan(file, experts)?;
         let direct = match weights.direct_io.then(|| direct_io::open(file)) {
             Some(Ok(sources)) => Some(sources),
             Some(Err(error)) => {
@@ -111,7 +112,52 @@ impl<'a> Compute<'a> {
             }
             None => None,
         };
-        Ok(PlannedModel { file, model, direct })
+        Ok(PlannedModel {
+            file,
+            model,
+            experts,
+            direct,
+        })
+    }
+
+    fn model_plan(&self, file: &ModelFile, experts: Option<Storage>) -> Result<ModelPlan> {
+        let options = self.load_options(self.settings.weights.storage, experts);
+        ModelPlan::of(file, &options).with_context(|| self.name_of(file))
+    }
+
+    /// The same, but for experts that stay mapped where all weights do not fit into memory with a context and the others do,
+    /// unless it was said where they are to lie.
+    pub(crate) fn settle_experts<'f>(
+        &self,
+        planned: PlannedModel<'f>,
+        context: &ContextOptions,
+    ) -> Result<PlannedModel<'f>> {
+        let open = planned.experts.is_none() && self.settings.weights.storage != Storage::Mapped;
+        if !open || !planned.config().has_experts() {
+            return Ok(planned);
+        }
+        let rooms = self.rooms();
+        let fits = |model: &ModelPlan| {
+            let budget = self.budget_of(&planned, model, context)?;
+            let nodes = budget::nodes(Path::new("/"), &budget);
+            anyhow::Ok(budget::too_small(&budget, &rooms, &nodes).is_none())
+        };
+        if fits(&planned.model)? {
+            return Ok(planned);
+        }
+        let experts = Some(Storage::Mapped);
+        let model = self.model_plan(planned.file, experts)?;
+        if !fits(&model)? {
+            return Ok(planned);
+        }
+        self.settings.verbosity.note(
+            "note: there is too little memory to pack all weights: those of experts stay mapped (--experts packed insists)",
+        );
+        Ok(PlannedModel {
+            model,
+            experts,
+            ..planned
+        })
     }
 
     /// Memory that a model and a context of it will take.
@@ -158,7 +204,7 @@ impl<'a> Compute<'a> {
         let storage = self.settings.weights.storage;
         let mapped = match storage {
             Storage::Mapped => None,
-            _ => ModelPlan::of(planned.file, &self.load_options(Storage::Mapped)).ok(),
+            _ => ModelPlan::of(planned.file, &self.load_options(Storage::Mapped, None)).ok(),
         };
         let fits = |choice: &Choice| {
             let model = match choice.storage {
@@ -216,9 +262,15 @@ impl<'a> Compute<'a> {
             weights,
             ..
         } = self.settings;
+        let planned = self.settle_experts(planned, context)?;
         self.check(&planned, context)?;
-        let PlannedModel { file, direct, .. } = planned;
-        let options = self.load_options(weights.storage);
+        let PlannedModel {
+            file,
+            experts,
+            direct,
+            ..
+        } = planned;
+        let options = self.load_options(weights.storage, experts);
         let start = Instant::now();
         let mut progress = Progress::new("loading", 1, *verbosity);
         let mut on_progress = |done, total| progress.set(done, total);
@@ -311,6 +363,7 @@ impl<'a> Compute<'a> {
             n_batch,
             n_sequences,
             pool,
+            n_states: None,
             cache_type_k,
             cache_type_v,
         }
@@ -360,6 +413,8 @@ fn countable(options: &ContextOptions) -> ContextOptions {
 pub(crate) struct PlannedModel<'f> {
     file: &'f ModelFile,
     model: ModelPlan,
+    /// Where experts are to lie, where that is not as for all other weights.
+    experts: Option<Storage>,
     /// The files, where they are read past the system's cache.
     direct: Option<Vec<direct_io::Source>>,
 }

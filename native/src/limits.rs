@@ -264,6 +264,7 @@ impl Allowed<'_> {
             n_batch: 1,
             n_sequences: 1,
             pool: Pool::Whole,
+            n_states: None,
             cache_type_k: self.cache.0,
             cache_type_v: self.cache.1,
         };

@@ -62,6 +62,8 @@ pub(crate) struct WeightSettings {
     /// `None`: the fastest one.
     pub(crate) backend: Option<String>,
     pub(crate) storage: Storage,
+    /// Of experts; `None`: as all others, or mapped where the memory is too small for that.
+    pub(crate) experts: Option<Storage>,
     pub(crate) populate: bool,
     pub(crate) mlock: bool,
     pub(crate) direct_io: bool,
@@ -120,6 +122,10 @@ impl From<GlobalArgs> for Settings {
             weights: WeightSettings {
                 backend: args.backend,
                 storage: args.weights.into(),
+                experts: match Storage::from(args.experts) {
+                    Storage::Auto => None,
+                    storage => Some(storage),
+                },
                 populate: args.populate,
                 mlock: args.mlock,
                 direct_io: args.direct_io,

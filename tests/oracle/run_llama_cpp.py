@@ -22,7 +22,9 @@ import sys
 import numpy as np
 import xllamacpp
 
+import families
 import ideal
+import make_families
 import make_models
 
 # The wheel exports llama.cpp's C functions. The two structures below are those of this version's llama.h.
@@ -243,26 +245,55 @@ def sensitivity(model, config, weights, tokens, reference):
     return out
 
 
+def disturbed(arch, keys, weights, tokens, reference):
+    """How far the logits move when a kind of tensors is off by about a third."""
+    out = {}
+    for kind in sorted({name.split(".", 2)[2] if name.startswith("blk.") else name for name in weights}):
+        rng = np.random.default_rng(7)
+        w = dict(weights)
+        for name in weights:
+            if name == kind or (name.startswith("blk.") and name.split(".", 2)[2] == kind):
+                w[name] = weights[name] * (1.0 + 0.3 * rng.standard_normal(weights[name].shape))
+        out[kind] = float(np.abs(families.forward(arch, keys, w, tokens) - reference).max())
+    return out
+
+
+def compute(lib, path, name):
+    """Of a model: what it is, llama.cpp's logits, the ideal ones, those with llama.cpp's GELU, and what moves them."""
+    if name in make_families.MODELS:
+        arch, about, _, _ = make_families.MODELS[name]
+        n_ctx, tokens = make_families.N_CTX, prompt(make_families.N_TOKENS)
+        loaded = families.load(path)
+        exact = families.forward(*loaded, tokens)
+        with_gelu = families.forward(*loaded, tokens, gelu_in_f16)
+        moves = disturbed(*loaded, tokens, exact)
+    else:
+        model = {**make_models.DEFAULTS, **make_models.MODELS[name]}
+        n_ctx, tokens, about = model["n_ctx"], prompt(model["n_tokens"]), model["about"]
+        config, weights = ideal.load(path)
+        arch = config.arch
+        exact = ideal.forward(config, weights, tokens, n_ctx)
+        with_gelu = ideal.forward(config, weights, tokens, n_ctx, gelu_in_f16)
+        moves = sensitivity(model, config, weights, tokens, exact)
+    return arch, about, n_ctx, tokens, llama_cpp_logits(lib, path, tokens, n_ctx), exact, with_gelu, moves
+
+
 def main():
     folder = pathlib.Path(__file__).parent / "vectors"
     lib = library()
     print("| model | rms logit | rms llama.cpp to ideal | max | the same, GELU in F16 | least sensitive switch |")
     print("|---|---|---|---|---|---|")
-    for name in sys.argv[1:] or make_models.MODELS:
-        model = {**make_models.DEFAULTS, **make_models.MODELS[name]}
-        path, n_ctx, tokens = folder / f"{name}.gguf", model["n_ctx"], prompt(model["n_tokens"])
-        theirs = llama_cpp_logits(lib, path, tokens, n_ctx)
-        config, weights = ideal.load(path)
-        exact = ideal.forward(config, weights, tokens, n_ctx)
+    for name in sys.argv[1:] or [*make_models.MODELS, *make_families.MODELS]:
+        path = folder / f"{name}.gguf"
+        arch, about, n_ctx, tokens, theirs, exact, with_gelu, moves = compute(lib, path, name)
         difference = theirs.astype(np.float64) - exact
-        as_theirs = theirs - ideal.forward(config, weights, tokens, n_ctx, gelu_in_f16)
-        moves = sensitivity(model, config, weights, tokens, exact)
+        as_theirs = theirs - with_gelu
         theirs.astype("<f4").tofile(folder / f"{name}.llama_cpp.f32")
         exact.astype("<f4").tofile(folder / f"{name}.ideal.f32")
         record = {
             "model": f"{name}.gguf",
-            "arch": config.arch,
-            "about": model["about"],
+            "arch": arch,
+            "about": about,
             "engine": f"llama.cpp of xllamacpp {XLLAMACPP_VERSION}: CPU, 1 thread, flash attention off, KV cache F32",
             "n_ctx": n_ctx,
             "n_vocab": make_models.N_VOCAB,

@@ -166,6 +166,30 @@ impl Backend for Faulty {
         self.flip(Op::Rotate, head);
     }
 
+    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        self.inner.conv_step(recent, x, taps, bias, out);
+    }
+
+    fn delta_step(
+        &self,
+        state: &mut [f32],
+        qkv: (&[f32], &[f32], &[f32]),
+        gates: (f32, f32),
+        out: &mut [f32],
+    ) {
+        self.inner.delta_step(state, qkv, gates, out);
+    }
+
+    fn scan_step(
+        &self,
+        state: &mut [f32],
+        bcx: (&[f32], &[f32], &[f32]),
+        gates: (f32, f32, f32),
+        out: &mut [f32],
+    ) {
+        self.inner.scan_step(state, bcx, gates, out);
+    }
+
     fn attend(
         &self,
         queries: &Queries<'_>,

@@ -211,6 +211,7 @@ fn context(file: &ModelFile, backend: &'static dyn Backend) -> Result<Context> {
         n_batch: 1,
         n_sequences: 1,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: CacheType::F16,
         cache_type_v: CacheType::F16,
     };

@@ -83,6 +83,7 @@ fn logits(model: &Arc<Model>, ids: &[u32], pieces: &[usize], threads: usize) -> 
         n_batch: pieces.iter().copied().max().unwrap().min(512),
         n_sequences: 1,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: CacheType::F32,
         cache_type_v: CacheType::F32,
     };

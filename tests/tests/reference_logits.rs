@@ -45,6 +45,7 @@ fn context(model: &Arc<Model>, threads: usize, n_batch: usize, cache: CacheType)
         n_batch,
         n_sequences: 1,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: cache,
         cache_type_v: cache,
     };

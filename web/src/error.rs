@@ -42,9 +42,10 @@ fn code(error: &Error) -> &'static str {
         Error::InvalidInput { .. }
         | Error::Parameter { .. }
         | Error::TokenOutOfRange { .. }
-        | Error::WindowPassed { .. } => "input",
+        | Error::WindowPassed { .. }
+        | Error::StatePassed { .. } => "input",
         Error::NonFinite { .. } | Error::NonFiniteLogit { .. } => "not-finite",
-        Error::ContextFull { .. } | Error::CacheFull { .. } => "context-full",
+        Error::ContextFull { .. } | Error::CacheFull { .. } | Error::StatesFull { .. } => "context-full",
         Error::Worker { .. } | Error::FloatMode => "worker",
         _ => "engine",
     }

@@ -7,6 +7,7 @@
 
 use super::pages::Group;
 use super::sequences::{Held, NO_TOKEN};
+use super::state::{Pools, Snapshot};
 use crate::kernels::BLOCK;
 
 /// What a prefix index was asked and what it gave.
@@ -42,6 +43,8 @@ pub(super) struct PrefixIndex {
     nodes: Vec<Node>,
     /// Per node, one of each group; `NONE` where it has gone.
     pages: Vec<u32>,
+    /// Per node, the slot of the state after its last position; `NONE` where there is none.
+    states: Vec<u32>,
     unused: Vec<u32>,
     n_groups: usize,
     first_child: u32,
@@ -57,6 +60,7 @@ impl PrefixIndex {
         PrefixIndex {
             nodes: Vec::new(),
             pages: Vec::new(),
+            states: Vec::new(),
             unused: Vec::new(),
             n_groups,
             first_child: NONE,
@@ -68,15 +72,15 @@ impl PrefixIndex {
     }
 
     /// Makes an empty sequence hold the longest prefix of `tokens` that is here; its length.
-    pub(super) fn take(&mut self, tokens: &[u32], held: &mut Held, groups: &[Group]) -> usize {
+    pub(super) fn take(&mut self, tokens: &[u32], held: &mut Held, pools: &Pools) -> usize {
         self.stats.lookups += 1;
-        let len = self.find(tokens, groups);
+        let len = self.find(tokens, pools);
         if len > 0 {
             self.stats.hits += 1;
             self.stats.tokens_reused += len as u64;
         }
         let blocks = len.div_ceil(BLOCK);
-        for (g, (table, group)) in held.tables.iter_mut().zip(groups).enumerate() {
+        for (g, (table, group)) in held.tables.iter_mut().zip(&pools.groups).enumerate() {
             table.first = oldest_block(len, group);
             for node in &self.path[table.first..blocks] {
                 let page = self.pages[*node as usize * self.n_groups + g];
@@ -84,13 +88,18 @@ impl PrefixIndex {
                 table.pages.push_back(page);
             }
         }
+        if let (Some(pool), Some(last)) = (&pools.states, self.path[..blocks].last()) {
+            let slot = self.states[*last as usize];
+            held.states.begin(Snapshot { len, slot }, pool);
+        }
         held.tokens.extend_from_slice(&tokens[..len]);
         self.touch_path(blocks);
         len
     }
 
-    /// Length of the longest prefix of `tokens` whose pages are all here that its next token sees; its nodes are `path`.
-    fn find(&mut self, tokens: &[u32], groups: &[Group]) -> usize {
+    /// Length of the longest prefix of `tokens` whose pages are all here that its next token sees, and its state where there are
+    /// states; its nodes are `path`.
+    fn find(&mut self, tokens: &[u32], pools: &Pools) -> usize {
         self.path.clear();
         let (mut len, mut children) = (0, self.first_child);
         while len < tokens.len() {
@@ -105,7 +114,7 @@ impl PrefixIndex {
             }
             children = self.nodes[node as usize].first_child;
         }
-        while len > 0 && !self.is_whole(len, groups) {
+        while len > 0 && !self.is_whole(len, pools) {
             len = (len - 1) / BLOCK * BLOCK;
         }
         self.path.truncate(len.div_ceil(BLOCK));
@@ -136,9 +145,15 @@ impl PrefixIndex {
         best
     }
 
-    /// Whether each group has the pages that a sequence of `len` positions along the path needs.
-    fn is_whole(&self, len: usize, groups: &[Group]) -> bool {
-        groups.iter().enumerate().all(|(g, group)| {
+    /// Whether each group has the pages that a sequence of `len` positions along the path needs, and there is its state.
+    fn is_whole(&self, len: usize, pools: &Pools) -> bool {
+        if pools.states.is_some() {
+            let last = self.path[len.div_ceil(BLOCK) - 1];
+            if !len.is_multiple_of(BLOCK) || self.states[last as usize] == NONE {
+                return false;
+            }
+        }
+        pools.groups.iter().enumerate().all(|(g, group)| {
             self.path[oldest_block(len, group)..len.div_ceil(BLOCK)]
                 .iter()
                 .all(|node| self.pages[*node as usize * self.n_groups + g] != NONE)
@@ -147,10 +162,16 @@ impl PrefixIndex {
 
     /// Takes in the whole pages of a sequence. Where a page of the same tokens is here already, the sequence goes on with that
     /// one, so that no page is kept twice.
-    pub(super) fn insert(&mut self, held: &mut Held, groups: &[Group]) {
+    pub(super) fn insert(&mut self, held: &mut Held, pools: &Pools) {
         self.path.clear();
         let mut parent = NONE;
-        for block in 0..held.len() / BLOCK {
+        let len = held.len();
+        // Behind the last state nothing could be gone on from.
+        let end = match &pools.states {
+            Some(_) => held.states.last_boundary(len),
+            None => len,
+        };
+        for block in 0..end / BLOCK {
             let mut tokens = [0; BLOCK];
             tokens.copy_from_slice(&held.tokens[block * BLOCK..(block + 1) * BLOCK]);
             if tokens.contains(&NO_TOKEN) {
@@ -164,7 +185,7 @@ impl PrefixIndex {
                 Some((node, BLOCK)) => node,
                 _ => self.add(parent, tokens),
             };
-            for (g, (table, group)) in held.tables.iter_mut().zip(groups).enumerate() {
+            for (g, (table, group)) in held.tables.iter_mut().zip(&pools.groups).enumerate() {
                 let here = &mut self.pages[node as usize * self.n_groups + g];
                 // A window may have passed it; a prefix that ends further on does not need it.
                 let Some(own) = block
@@ -180,6 +201,13 @@ impl PrefixIndex {
                     group.pool.share(*here);
                     group.pool.give(std::mem::replace(own, *here));
                 }
+            }
+            let state = &mut self.states[node as usize];
+            if let (Some(pool), NONE) = (&pools.states, *state)
+                && let Some(slot) = held.states.at((block + 1) * BLOCK, len)
+            {
+                pool.share(slot);
+                *state = slot;
             }
             self.path.push(node);
             parent = node;
@@ -205,6 +233,7 @@ impl PrefixIndex {
             None => {
                 self.nodes.push(made);
                 self.pages.resize(self.nodes.len() * self.n_groups, NONE);
+                self.states.push(NONE);
                 // Removing allocates nothing.
                 self.unused.reserve(self.nodes.len());
             }
@@ -262,22 +291,22 @@ impl PrefixIndex {
     }
 
     /// Gives back a page of a group that nobody else holds; false if there is none. Allocates nothing.
-    pub(super) fn evict(&mut self, g: usize, groups: &[Group]) -> bool {
+    pub(super) fn evict(&mut self, g: usize, pools: &Pools) -> bool {
         let mut node = self.oldest;
         while node != NONE {
             let found = &self.nodes[node as usize];
             let (newer, leaf) = (found.newer, found.first_child == NONE);
             let page = &mut self.pages[node as usize * self.n_groups + g];
-            if *page != NONE && !groups[g].pool.is_shared(*page) {
-                if groups[g].window().is_some() {
+            if *page != NONE && !pools.groups[g].pool.is_shared(*page) {
+                if pools.groups[g].window().is_some() {
                     // What follows may still be of use: to a prefix so much longer that its window does not reach here.
-                    groups[g].pool.give(std::mem::replace(page, NONE));
+                    pools.groups[g].pool.give(std::mem::replace(page, NONE));
                     self.stats.evictions += 1;
-                    self.remove_empty(node, groups);
+                    self.remove_empty(node, pools);
                     return true;
                 }
                 if leaf {
-                    self.remove(node, groups);
+                    self.remove(node, pools);
                     return true;
                 }
             }
@@ -286,31 +315,53 @@ impl PrefixIndex {
         false
     }
 
-    /// Removes a leaf that has no page, and its ancestors for which the same becomes true.
-    fn remove_empty(&mut self, mut node: u32, groups: &[Group]) {
+    /// Gives back the slot of a state that nobody else holds; false if there is none. Allocates nothing.
+    pub(super) fn evict_state(&mut self, pools: &Pools) -> bool {
+        let Some(pool) = &pools.states else { return false };
+        let mut node = self.oldest;
+        while node != NONE {
+            let state = &mut self.states[node as usize];
+            if *state != NONE && !pool.is_shared(*state) {
+                pool.give(std::mem::replace(state, NONE));
+                self.stats.evictions += 1;
+                self.remove_empty(node, pools);
+                return true;
+            }
+            node = self.nodes[node as usize].newer;
+        }
+        false
+    }
+
+    /// Removes a leaf that has no page and no state, and its ancestors for which the same becomes true.
+    fn remove_empty(&mut self, mut node: u32, pools: &Pools) {
         while node != NONE {
             let found = &self.nodes[node as usize];
             let at = node as usize * self.n_groups;
             let empty = self.pages[at..at + self.n_groups]
                 .iter()
-                .all(|page| *page == NONE);
+                .all(|page| *page == NONE)
+                && self.states[node as usize] == NONE;
             if !empty || found.first_child != NONE {
                 return;
             }
             let parent = found.parent;
-            self.remove(node, groups);
+            self.remove(node, pools);
             node = parent;
         }
     }
 
     /// Removes a leaf.
-    fn remove(&mut self, node: u32, groups: &[Group]) {
-        for (g, group) in groups.iter().enumerate() {
+    fn remove(&mut self, node: u32, pools: &Pools) {
+        for (g, group) in pools.groups.iter().enumerate() {
             let page = std::mem::replace(&mut self.pages[node as usize * self.n_groups + g], NONE);
             if page != NONE {
                 group.pool.give(page);
                 self.stats.evictions += 1;
             }
+        }
+        let state = std::mem::replace(&mut self.states[node as usize], NONE);
+        if let (Some(pool), true) = (&pools.states, state != NONE) {
+            pool.give(state);
         }
         self.unlink(node);
         let Node {
@@ -329,14 +380,14 @@ impl PrefixIndex {
     }
 
     /// Forgets all.
-    pub(super) fn clear(&mut self, groups: &[Group]) {
+    pub(super) fn clear(&mut self, pools: &Pools) {
         while self.oldest != NONE {
             // Of those that are left, the oldest has no child that is older; but a younger one may hang on it.
             let mut leaf = self.oldest;
             while self.nodes[leaf as usize].first_child != NONE {
                 leaf = self.nodes[leaf as usize].first_child;
             }
-            self.remove(leaf, groups);
+            self.remove(leaf, pools);
         }
     }
 }

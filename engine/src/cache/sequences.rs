@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::pages::{Group, ROLLBACK};
+use super::state::{Pools, States, Step};
 use crate::kernels::BLOCK;
 use crate::{Error, Result};
 
@@ -37,9 +38,13 @@ pub(crate) struct Held {
     pub(super) tokens: Vec<u32>,
     /// Per group.
     pub(super) tables: Vec<Table>,
+    /// Of the layers that keep states.
+    pub(super) states: States,
     /// The last pass that has rows of it; of that pass, the position after its last row.
     pass: u64,
     pub(crate) end: usize,
+    /// How many they are.
+    pub(super) rows: usize,
 }
 
 /// Pages of one group, by block.
@@ -91,8 +96,10 @@ impl Held {
         if first {
             self.pass = pass;
             self.end = self.tokens.len();
+            self.rows = 0;
         }
         self.end += 1;
+        self.rows += 1;
         (self.end - 1, first)
     }
 
@@ -116,13 +123,13 @@ impl Held {
     }
 
     /// Whether it can be cut to `len`: what the positions before see must still be there.
-    pub(super) fn check_cut(&self, len: usize, groups: &[Group]) -> Result<()> {
+    pub(super) fn check_cut(&self, len: usize, pools: &Pools) -> Result<()> {
         if len > self.len() {
             return Err(Error::InvalidInput {
                 what: format!("a sequence of {} cannot be cut to {len}", self.len()),
             });
         }
-        for (table, group) in self.tables.iter().zip(groups) {
+        for (table, group) in self.tables.iter().zip(&pools.groups) {
             let oldest = group
                 .window()
                 .map_or(0, |window| (len + 1).saturating_sub(window));
@@ -130,12 +137,16 @@ impl Held {
                 return Err(Error::WindowPassed { len, oldest });
             }
         }
+        if pools.states.is_some() && len > 0 && self.states.at(len, self.len()).is_none() {
+            let nearest = self.states.nearest(len);
+            return Err(Error::StatePassed { len, nearest });
+        }
         Ok(())
     }
 
     /// Forgets the tokens from `len` on, which [`Self::check_cut`] has allowed.
-    pub(super) fn cut(&mut self, len: usize, groups: &[Group]) {
-        for (table, group) in self.tables.iter_mut().zip(groups) {
+    pub(super) fn cut(&mut self, len: usize, pools: &Pools) {
+        for (table, group) in self.tables.iter_mut().zip(&pools.groups) {
             while table.end() > len.div_ceil(BLOCK) && !table.pages.is_empty() {
                 table
                     .pages
@@ -147,26 +158,40 @@ impl Held {
                 table.first = 0;
             }
         }
+        if let Some(pool) = &pools.states {
+            self.states.cut(len, self.tokens.len(), pool);
+        }
         self.tokens.truncate(len);
     }
 
     /// Holds the first `len` positions of another one, which may be cut so far.
-    pub(super) fn copy(&mut self, other: &Held, len: usize, groups: &[Group]) {
-        for ((table, from), group) in self.tables.iter_mut().zip(&other.tables).zip(groups) {
+    pub(super) fn copy(&mut self, other: &Held, len: usize, pools: &Pools) {
+        for ((table, from), group) in self.tables.iter_mut().zip(&other.tables).zip(&pools.groups) {
             table.copy(from, len.div_ceil(BLOCK), group);
+        }
+        if let Some(pool) = &pools.states {
+            self.states.copy(&other.states, len, other.len(), pool);
         }
         self.tokens.clear();
         self.tokens.extend_from_slice(&other.tokens[..len]);
     }
 
     /// Room for `positions` in its lists, so that no pass up to there allocates.
-    pub(super) fn make_room(&mut self, positions: usize, groups: &[Group]) {
+    pub(super) fn make_room(&mut self, positions: usize, pools: &Pools) {
         let more = |held: usize, wanted: usize| wanted.saturating_sub(held);
         self.tokens.reserve(more(self.tokens.len(), positions));
-        for (table, group) in self.tables.iter_mut().zip(groups) {
+        if pools.states.is_some() {
+            self.states.make_room();
+        }
+        for (table, group) in self.tables.iter_mut().zip(&pools.groups) {
             let pages = positions.div_ceil(BLOCK).min(group.pool.pages());
             table.pages.reserve(more(table.pages.len(), pages));
         }
+    }
+
+    /// What the pass does to its state at a position.
+    pub(crate) fn step(&self, position: usize) -> Step {
+        self.states.step(position, self.len())
     }
 
     /// The page of a block; the block is one that the window reaches.
@@ -223,13 +248,13 @@ impl Slots {
     }
 
     /// An empty slot; its tables hold nothing.
-    fn open(&mut self, groups: &[Group]) -> Result<Handle> {
+    fn open(&mut self, pools: &Pools) -> Result<Handle> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() < self.limit.min(u32::MAX as usize) => {
                 let mut held = Held::default();
-                held.tables.resize_with(groups.len(), Table::default);
-                held.make_room(FIRST_ROOM, groups);
+                held.tables.resize_with(pools.groups.len(), Table::default);
+                held.make_room(FIRST_ROOM, pools);
                 self.slots.push(Slot {
                     generation: 0,
                     used: false,
@@ -251,10 +276,10 @@ impl Slots {
         })
     }
 
-    fn close(&mut self, handle: Handle, groups: &[Group]) -> Result<()> {
+    fn close(&mut self, handle: Handle, pools: &Pools) -> Result<()> {
         let slot = self.slot(handle)?;
         let found = &mut self.slots[slot];
-        found.held.cut(0, groups);
+        found.held.cut(0, pools);
         found.used = false;
         // A slot that has been used so often is not used again, so that no handle is valid twice.
         if let Some(next) = found.generation.checked_add(1) {
@@ -276,14 +301,23 @@ impl Slots {
     }
 
     /// One sequence becomes the first `len` positions of another one.
-    pub(super) fn copy_within(&mut self, from: usize, to: usize, len: usize, groups: &[Group]) {
+    pub(super) fn copy_within(&mut self, from: usize, to: usize, len: usize, pools: &Pools) {
         let held = std::mem::take(&mut self.slots[from].held);
-        self.slots[to].held.copy(&held, len, groups);
+        self.slots[to].held.copy(&held, len, pools);
         self.slots[from].held = held;
     }
 
     pub(crate) fn at(&self, slot: usize) -> &Held {
         &self.slots[slot].held
+    }
+
+    /// What all of them hold, with those that are not used, which hold nothing.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Held> {
+        self.slots.iter().map(|slot| &slot.held)
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.slots.iter_mut().map(|slot| &mut slot.held)
     }
 
     pub(super) fn at_mut(&mut self, slot: usize) -> &mut Held {
@@ -295,12 +329,12 @@ impl Slots {
 macro_rules! typed {
     ($id:ident, $open:ident, $close:ident, $slot:ident) => {
         impl Slots {
-            pub(super) fn $open(&mut self, groups: &[Group]) -> Result<$id> {
-                self.open(groups).map($id)
+            pub(super) fn $open(&mut self, pools: &Pools) -> Result<$id> {
+                self.open(pools).map($id)
             }
 
-            pub(super) fn $close(&mut self, id: $id, groups: &[Group]) -> Result<()> {
-                self.close(id.0, groups)
+            pub(super) fn $close(&mut self, id: $id, pools: &Pools) -> Result<()> {
+                self.close(id.0, pools)
             }
 
             pub(super) fn $slot(&self, id: $id) -> Result<usize> {

@@ -8,7 +8,8 @@ use crate::{Error, Result};
 /// Drafts of one pass at most: fewer than a sliding window can take back.
 pub const MAX_DRAFT: usize = 48;
 
-/// How speculation is done. It never changes a text.
+/// How speculation is done. It never changes a text. There is none for a model whose layers keep a state
+/// ([`Model::has_state`](crate::model::Model::has_state)): it cannot take drafts back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speculation {
     /// Drafts are looked up in the prompt and the text so far.
@@ -175,14 +176,36 @@ impl DraftModel {
         let id = self.take(sequence)?;
         let held = self.context.reuse(id, &tokens[..before_last])?;
         let mut best = best(self.context.prefill(id, &tokens[held..])?);
+        // Layers that keep a state cannot go back to here by themselves.
+        let here = match self.context.model().has_state() {
+            true => Some(self.context.checkpoint(id)?),
+            false => None,
+        };
+        let drafted = self.draft_on(id, &mut best, n, p_min, drafts);
+        if let Some(here) = here {
+            self.context.restore(id, here)?;
+            self.context.forget(here)?;
+        }
+        drafted
+    }
+
+    /// Goes on from its best token.
+    fn draft_on(
+        &mut self,
+        id: SeqId,
+        best: &mut (u32, f32),
+        n: usize,
+        p_min: f32,
+        drafts: &mut Vec<u32>,
+    ) -> Result<()> {
         for left in (0..n).rev() {
-            let (token, p) = best;
+            let (token, p) = *best;
             if p < p_min {
                 break;
             }
             drafts.push(token);
             if left > 0 {
-                best = self::best(self.context.decode(id, token)?);
+                *best = self::best(self.context.decode(id, token)?);
             }
         }
         Ok(())

@@ -102,7 +102,13 @@ impl Driver {
         generations: &mut [G],
         tap: Tap<'_>,
     ) -> Result<usize> {
-        self.draft(generations, context.options().n_batch);
+        // What drafts that are not taken have done to a state could not be undone.
+        let most = if context.model().has_state() {
+            0
+        } else {
+            self.speculation.draft_max
+        };
+        self.draft(generations, context.options().n_batch, most);
         let result = self.forward(context, generations, tap);
         if !matches!(result, Err(Error::CacheFull { .. })) {
             return result;
@@ -148,7 +154,9 @@ impl Driver {
             self.made = Made::default();
             return Err(error);
         }
-        self.follow(generations);
+        if !context.model().has_state() {
+            self.follow(generations);
+        }
         Ok(self.batch.len())
     }
 
@@ -191,14 +199,14 @@ impl Driver {
         }
     }
 
-    /// Makes drafts for the next pass.
-    fn draft<G: AsMut<Generation>>(&mut self, generations: &mut [G], n_batch: usize) {
+    /// Makes drafts for the next pass, at most so many of each.
+    fn draft<G: AsMut<Generation>>(&mut self, generations: &mut [G], n_batch: usize, draft_max: usize) {
         let Speculation {
             lookup,
             always,
-            draft_max,
             draft_min,
             p_min,
+            ..
         } = self.speculation;
         let (mut decoding, mut reading) = (0, false);
         for generation in generations.iter_mut() {

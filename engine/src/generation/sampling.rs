@@ -32,13 +32,16 @@ impl From<SamplerParams> for Sampling {
 }
 
 impl Sampling {
-    /// A sampler for the model of this tokenizer in a context of `n_ctx` positions.
+    /// A sampler for the model of this tokenizer in a context of `n_ctx` positions. It never chooses the tokens that the
+    /// model's author suppressed ([`Tokenizer::suppressed`]).
     ///
     /// # Errors
     /// As [`Sampler::new`].
     pub fn sampler(&self, tokenizer: &Tokenizer, n_ctx: usize) -> Result<Sampler> {
         let mut params = self.params.clone();
         params.n_ctx = n_ctx.min(MAX_LAST_N);
+        let never = tokenizer.suppressed().iter();
+        params.logit_bias.extend(never.map(|&id| (id, f32::NEG_INFINITY)));
         if self.ignore_eos {
             let end = tokenizer.end_tokens().iter();
             params.logit_bias.extend(end.map(|&id| (id, f32::NEG_INFINITY)));

@@ -108,6 +108,12 @@ impl TensorInfo {
         dimension(0) == k && dimension(1) == n && self.shape.iter().skip(2).all(|&d| d == 1)
     }
 
+    /// Whether it is `count` matrices of `n` rows of `k`, one after the other.
+    pub fn is_stack(&self, count: usize, n: usize, k: usize) -> bool {
+        let dimension = |i: usize| self.shape.get(i).copied().unwrap_or(1);
+        [dimension(0), dimension(1), dimension(2), dimension(3)] == [k, n, count, 1]
+    }
+
     /// Number of weights.
     pub fn n_elements(&self) -> usize {
         self.shape.iter().product()

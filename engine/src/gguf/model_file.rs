@@ -54,7 +54,7 @@ impl ModelFile {
     }
 
     /// Headers with the data of some tensors: what a stream kept of a model. The others are as if not there to read.
-    pub(crate) fn from_tensors(set: GgufSet, tensors: HashMap<String, Bytes>) -> Self {
+    pub fn from_tensors(set: GgufSet, tensors: HashMap<String, Bytes>) -> Self {
         ModelFile {
             set,
             data: Data::Tensors(tensors),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Array, Gguf, Limits, Metadata, Parser, Value};
+use super::{Array, Gguf, Limits, Metadata, Parser, TensorInfo, Value};
 use crate::quant::GgmlType;
 use crate::{Error, Result};
 
@@ -38,7 +38,7 @@ pub fn header(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<(Vec<u8>, G
     let mut offset = 0u64;
     for spec in tensors {
         let dims: Vec<u64> = spec.shape.iter().map(|&d| d as u64).collect();
-        let info = super::TensorInfo::new(spec.name.clone(), spec.ty.id(), &dims)?;
+        let info = TensorInfo::new(spec.name.clone(), spec.ty.id(), &dims)?;
         put_string(&mut out, spec.name.as_bytes());
         out.extend_from_slice(&(dims.len() as u32).to_le_bytes());
         for dim in dims {
@@ -76,6 +76,8 @@ pub struct Writer<W> {
     out: W,
     gguf: Gguf,
     next: usize,
+    /// Bytes of the next tensor that are written.
+    part: u64,
     written: u64,
 }
 
@@ -88,6 +90,7 @@ impl<W: Write> Writer<W> {
             out,
             gguf,
             next: 0,
+            part: 0,
             written: bytes.len() as u64,
         })
     }
@@ -99,43 +102,61 @@ impl<W: Write> Writer<W> {
 
     /// Writes the next tensor's data. `name` says which one is meant, since a mistake in the order would be silent.
     pub fn write_tensor(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
-        let fail = |what: String| {
-            invalid(Error::Tensor {
-                tensor: name.into(),
-                what,
-            })
-        };
-        let Some(tensor) = self.gguf.tensors().get(self.next) else {
-            return Err(fail("all tensors of the header are written".into()));
-        };
-        if tensor.name != name {
-            return Err(fail(format!(
-                "expected the data of tensor `{}` next",
-                tensor.name
+        let bytes = self.next_tensor(name)?.bytes;
+        if self.part > 0 || bytes != data.len() as u64 {
+            let found = self.part + data.len() as u64;
+            return Err(invalid(wrong(
+                name,
+                format!("expected {bytes} bytes of data, found {found}"),
             )));
         }
-        if tensor.bytes != data.len() as u64 {
-            return Err(fail(format!(
-                "expected {} bytes of data, found {}",
-                tensor.bytes,
-                data.len()
+        self.write_part(name, data)
+    }
+
+    /// Writes some of the next tensor's data, which goes on where the part before ended: for tensors that need not be in
+    /// memory as a whole.
+    pub fn write_part(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
+        let tensor = self.next_tensor(name)?;
+        let (start, bytes) = (tensor.offset, tensor.bytes);
+        let part = self.part + data.len() as u64;
+        if part > bytes {
+            return Err(invalid(wrong(
+                name,
+                format!("expected {bytes} bytes of data, found {part} or more"),
             )));
         }
-        let start = tensor.offset;
-        self.pad_to(start)?;
+        if self.part == 0 {
+            self.pad_to(start)?;
+        }
         self.out.write_all(data)?;
         self.written += data.len() as u64;
-        self.next += 1;
+        self.part = part;
+        if part == bytes {
+            self.next += 1;
+            self.part = 0;
+        }
         Ok(())
+    }
+
+    /// The tensor whose data comes next, which has to be the one of this name.
+    fn next_tensor(&self, name: &str) -> io::Result<&TensorInfo> {
+        match self.gguf.tensors().get(self.next) {
+            Some(tensor) if tensor.name == name => Ok(tensor),
+            Some(tensor) => Err(invalid(wrong(
+                name,
+                format!("expected the data of tensor `{}` next", tensor.name),
+            ))),
+            None => Err(invalid(wrong(
+                name,
+                "all tensors of the header are written".into(),
+            ))),
+        }
     }
 
     /// Pads the end as readers expect it, flushes, and gives the output back. An error where a tensor was not written.
     pub fn finish(mut self) -> io::Result<W> {
         if let Some(tensor) = self.gguf.tensors().get(self.next) {
-            return Err(invalid(Error::Tensor {
-                tensor: tensor.name.clone(),
-                what: "its data was not written".into(),
-            }));
+            return Err(invalid(wrong(&tensor.name, "its data was not written".into())));
         }
         let end = self.written.next_multiple_of(self.gguf.alignment());
         self.pad_to(end)?;
@@ -151,6 +172,13 @@ impl<W: Write> Writer<W> {
             self.written += n as u64;
         }
         Ok(())
+    }
+}
+
+fn wrong(tensor: &str, what: String) -> Error {
+    Error::Tensor {
+        tensor: tensor.into(),
+        what,
     }
 }
 

@@ -110,24 +110,30 @@ struct Quantized {
     blocks: Vec<QuantizedBlock>,
 }
 
-/// The buffers behind [`Activations`]: made once, for at most `m` rows of `k`.
+/// The buffers behind [`Activations`]: made once, for the largest rows.
 #[derive(Debug)]
 pub(crate) struct ActBuffer {
     quantized: [Quantized; 3],
 }
 
 impl ActBuffer {
-    /// Room for `m` rows of `k` in each of the formats named.
+    /// Room for each of these numbers of rows of some width, one at a time, in each of the formats named.
     ///
     /// # Errors
     /// If there is no memory for them.
-    pub(crate) fn make(m: usize, k: usize, formats: &[ActFormat], buffers: &mut Buffers<'_>) -> Result<Self> {
+    pub(crate) fn make(
+        sizes: &[(usize, usize)],
+        formats: &[ActFormat],
+        buffers: &mut Buffers<'_>,
+    ) -> Result<Self> {
         let mut quantized: [Quantized; 3] = Default::default();
+        let blocks = |(m, k): &(usize, usize)| m.saturating_mul(k.div_ceil(QuantizedBlock::LEN));
+        let blocks = sizes.iter().map(blocks).max().unwrap_or(0);
         for format in formats {
             if let Some(slot) = format.slot() {
                 quantized[slot] = Quantized {
                     valid: false,
-                    blocks: buffers.rows("quantized activations", m, k.div_ceil(QuantizedBlock::LEN))?,
+                    blocks: buffers.rows("quantized activations", blocks, 1)?,
                 };
             }
         }
@@ -297,7 +303,7 @@ impl Operand {
             });
         }
         let mut buffers = Buffers::made("an operand", &Heap);
-        let mut buffer = ActBuffer::make(x.len() / k, k, &[weight.format()], &mut buffers)?;
+        let mut buffer = ActBuffer::make(&[(x.len() / k, k)], &[weight.format()], &mut buffers)?;
         buffer.prepare(weight.format(), backend, team, &x, k, (0, "operand"))?;
         Ok(Operand { x, k, buffer })
     }

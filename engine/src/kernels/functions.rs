@@ -98,6 +98,14 @@ pub fn sigmoid<L: Lanes>(x: L) -> L {
     one.div(one.add(exp(L::splat(0.0).sub(x))))
 }
 
+/// ln(1 + e^x) in f64, rounded once; x itself above 20, where the difference is less than half a unit of the last place.
+pub fn softplus(x: f32) -> f32 {
+    if x > 20.0 {
+        return x;
+    }
+    crate::math::ln(1.0 + crate::math::exp(f64::from(x))) as f32
+}
+
 /// x * x where x is positive, 0 elsewhere; a NaN stays one.
 #[inline(always)]
 pub fn squared_relu<L: Lanes>(x: L) -> L {

@@ -120,18 +120,20 @@ impl PackedMatrix {
         for copy in 0..copies {
             let mut shards = Vec::new();
             for shard in &self.shards {
-                let parts = match placement {
-                    Placement::Anywhere => vec![shard.clone()],
+                // What goes into one piece of memory.
+                let pieces = match placement {
+                    Placement::Anywhere => vec![vec![shard.clone()]],
                     Placement::Distribute => self.cut(shard, packing)?,
-                    Placement::Mirror => vec![shard.part(shard.rows.clone(), copy)?],
+                    Placement::Mirror => vec![vec![shard.part(shard.rows.clone(), copy)?]],
                 };
-                for part in &parts {
-                    match self.kernel.pack(part, packing)? {
+                for parts in &pieces {
+                    match self.kernel.pack(parts, packing)? {
                         Some(mut packed) => shards.append(&mut packed),
                         None => return Ok(self),
                     }
                 }
             }
+            shards.sort_by_key(|shard| shard.rows.start);
             packed.push(shards);
         }
         let mut packed = packed.into_iter();
@@ -140,20 +142,33 @@ impl PackedMatrix {
         Ok(self)
     }
 
-    /// A shard's rows, node by node: each node's as many as its workers are.
-    fn cut(&self, shard: &Shard, packing: &Packing<'_>) -> Result<Vec<Shard>> {
+    /// A shard's rows, node by node: each node's as many as its workers are, of every matrix of a stack.
+    fn cut(&self, shard: &Shard, packing: &Packing<'_>) -> Result<Vec<Vec<Shard>>> {
         let (before, all) = packing.piece.unwrap_or((0, self.n()));
-        let shares = packing.team.shares(all, self.grain());
-        let mut parts = Vec::new();
+        let each = matrix_rows(packing.matrix_rows, all, self.grain());
+        let shares = packing.team.shares(each, self.grain());
+        let mut pieces = Vec::new();
         for node in 0..packing.team.nodes() {
             let share = shares.of(node);
-            let own = share.start.saturating_sub(before)..share.end.saturating_sub(before);
-            let rows = overlap(&shard.rows, &own);
-            if !rows.is_empty() {
-                parts.push(shard.part(rows, node)?);
+            let mut parts = Vec::new();
+            for matrix in (before / each..)
+                .map(|i| i * each)
+                .take_while(|first| *first < all)
+            {
+                let own = (matrix + share.start).saturating_sub(before)
+                    ..(matrix + share.end).saturating_sub(before);
+                let rows = overlap(&shard.rows, &own);
+                if !rows.is_empty() {
+                    parts.push(shard.part(rows, node)?);
+                } else if own.start >= shard.rows.end {
+                    break;
+                }
+            }
+            if !parts.is_empty() {
+                pieces.push(parts);
             }
         }
-        Ok(parts)
+        Ok(pieces)
     }
 
     /// Matrices of one backend, type and depth as one: their rows one after the other. What a stream delivers in pieces.
@@ -353,6 +368,16 @@ impl PackedMatrix {
                 self.kernel.matmul(shard, part.start, x, &mut tile);
             }
         }
+    }
+}
+
+/// Rows of one matrix of a stack of `all` rows, of which each node has a part. Where they do not go into units of work the stack
+/// is divided as if it were one matrix.
+pub(crate) fn matrix_rows(asked: usize, all: usize, grain: usize) -> usize {
+    if asked > 0 && asked < all && asked.is_multiple_of(grain) {
+        asked
+    } else {
+        all.max(1)
     }
 }
 

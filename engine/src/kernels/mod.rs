@@ -36,6 +36,15 @@ pub use attention::{
 pub(crate) use backend::MatmulKernel;
 pub use backend::{Activation, Backend, Packing, Placement, RopeKind, Storage};
 pub use matrix::PackedMatrix;
+pub(crate) use matrix::matrix_rows;
+
+/// Channels of a convolution that are computed together.
+pub const CONV_WIDTH: usize = 64;
+
+/// Columns that the state of a head is cut into, where it has `width`.
+pub fn state_columns(width: usize) -> usize {
+    scalar::recurrent::block_width(width)
+}
 
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
 pub const NUMERICS_VERSION: u32 = 2;

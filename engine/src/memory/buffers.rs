@@ -96,6 +96,10 @@ impl<'a> Buffers<'a> {
         let bytes = (rows as u64)
             .saturating_mul(width as u64)
             .saturating_mul(size_of::<T>() as u64);
+        if bytes == 0 {
+            // What this model has no use for.
+            return;
+        }
         match self.planned.iter_mut().find(|planned| planned.name == name) {
             Some(planned) => planned.bytes = planned.bytes.saturating_add(bytes),
             None => self.planned.push(Planned { name, bytes }),

@@ -3,8 +3,9 @@
 use super::arch;
 use super::encoder::EncoderConfig;
 use super::ffn::FfnConfig;
-use super::mixer::{AttentionConfig, MixerConfig};
+use super::mixer::MixerConfig;
 use super::norm::NormKind;
+use super::per_layer::PerLayerConfig;
 use super::pooling::PoolingConfig;
 use super::rope::Rope;
 use crate::cache::CacheKind;
@@ -42,6 +43,8 @@ pub struct Config {
     pub ropes: Vec<Rope>,
     /// Per layer.
     pub layers: Vec<LayerConfig>,
+    /// Embeddings that each layer is given of a token.
+    pub per_layer: Option<PerLayerConfig>,
     /// Blocks in the file: the layers, and behind them those that predict tokens further ahead, which are not run.
     pub n_blocks: usize,
     /// What is before the layers of an encoder.
@@ -91,6 +94,8 @@ pub struct LayerConfig {
     pub residual_scale: f32,
     /// Whether the feed-forward part reads what the mixer read, and not what the mixer left.
     pub parallel: bool,
+    /// Whether the file may have a factor of what the layer leaves, `layer_output_scale`.
+    pub output_scale: bool,
 }
 
 /// The norms around a part, by the names of their tensors, without `.weight`.
@@ -158,15 +163,16 @@ impl LayerConfig {
             ffn_norms: PartNorms::before("ffn_norm"),
             residual_scale: 1.0,
             parallel: false,
+            output_scale: false,
         }
     }
 
     /// Layers of these parts.
-    pub(crate) fn of(mixers: Vec<AttentionConfig>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
+    pub(crate) fn of(mixers: Vec<impl Into<MixerConfig>>, ffns: Vec<impl Into<FfnConfig>>) -> Vec<Self> {
         mixers
             .into_iter()
             .zip(ffns)
-            .map(|(mixer, ffn)| Self::new(MixerConfig::Attention(mixer), ffn.into()))
+            .map(|(mixer, ffn)| Self::new(mixer.into(), ffn.into()))
             .collect()
     }
 }
@@ -188,6 +194,7 @@ impl Config {
         };
         let config = (family.configure)(&keys, file)?;
         config.check_ropes(&keys)?;
+        config.check_experts(&keys)?;
         Ok(config)
     }
 
@@ -230,6 +237,7 @@ impl Config {
             logit_softcap: None,
             ropes: Vec::new(),
             layers: Vec::new(),
+            per_layer: None,
             n_blocks: keys.n_blocks()?,
             encoder: None,
             pooling: PoolingConfig::read(keys, n_embd)?,
@@ -260,9 +268,31 @@ impl Config {
         }
     }
 
+    /// Whether layers keep a state, which cannot be taken back to any earlier position, as keys and values can.
+    pub fn has_state(&self) -> bool {
+        self.cache_kinds().any(|kind| matches!(kind, CacheKind::State(_)))
+    }
+
+    /// Whether a token needs some of the weights only.
+    pub fn has_experts(&self) -> bool {
+        self.layers.iter().any(|layer| layer.ffn.has_experts())
+    }
+
     /// What the layers keep of the positions before.
     pub(crate) fn cache_kinds(&self) -> impl Iterator<Item = CacheKind> + Clone {
         self.layers.iter().map(|layer| layer.mixer.cache_kind())
+    }
+
+    /// A file that says that it has experts is not run without them.
+    fn check_experts(&self, keys: &Keys<'_>) -> Result<()> {
+        const KEY: &str = "expert_count";
+        match keys.opt_u32(KEY)?.unwrap_or(0) {
+            count if count > 0 && !self.has_experts() => {
+                let expected = "0, as no layer of this architecture has experts";
+                Err(keys.wrong(KEY, expected, &count.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the rotations must hold to, once the family has read them.
@@ -339,6 +369,10 @@ impl Keys<'_> {
         format!("{}.{key}", self.arch)
     }
 
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.metadata.get(&self.key(key)).is_some()
+    }
+
     pub(crate) fn wrong(&self, key: &str, expected: &str, found: &str) -> Error {
         Error::Metadata {
             key: self.key(key),
@@ -383,7 +417,6 @@ impl Keys<'_> {
     }
 
     /// A factor, finite; 1 where the key is missing or 0.
-    #[allow(dead_code)]
     pub(crate) fn factor(&self, key: &str) -> Result<f32> {
         match self.opt_f32(key)?.unwrap_or(1.0) {
             0.0 => Ok(1.0),
@@ -393,7 +426,6 @@ impl Keys<'_> {
     }
 
     /// A size that may be 0 or missing, at most `most`.
-    #[allow(dead_code)]
     pub(crate) fn opt_size(&self, key: &str, most: u32) -> Result<usize> {
         match self.opt_u32(key)?.unwrap_or(0) {
             v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),

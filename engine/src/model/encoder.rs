@@ -40,7 +40,7 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(super) fn bind(binder: &Binder<'_>, config: &Config, own: &EncoderConfig) -> Result<Self> {
-        let table = |name: &str, n: usize| (n > 0).then(|| binder.matrix(name, n, config.n_embd)).transpose();
+        let table = |name: &str, n: usize| (n > 0).then(|| binder.table(name, n, config.n_embd)).transpose();
         let n_positions = if own.positions { config.n_ctx_train } else { 0 };
         Ok(Encoder {
             positions: table("position_embd.weight", n_positions)?,

@@ -9,7 +9,8 @@ use super::Model;
 use super::config::{Config, LayerConfig, OutputMatrix};
 use super::ffn::FfnBuffers;
 use super::mixer::MixerBuffers;
-use super::ops::{FFN, MIXER, Ops, Run};
+use super::ops::{FFN, MIXER, Ops, PER_LAYER, Run};
+use super::per_layer::PerLayerBuffers;
 use super::pooling::{self, HeadBuffers};
 use super::probe::Probe;
 use super::product::product;
@@ -46,6 +47,7 @@ pub(crate) struct Workspace {
     delta: Vec<f32>,
     mixer: MixerBuffers,
     ffn: FfnBuffers,
+    per_layer: PerLayerBuffers,
     acts: ActBuffer,
     /// Per kind of rotation: cosines and sines, one row per token.
     angles: Vec<(Vec<f32>, Vec<f32>)>,
@@ -67,8 +69,15 @@ impl Workspace {
     ) -> Result<Self> {
         let (m, n_embd) = (sizes.n_batch, config.n_embd);
         let inner = |layer: &LayerConfig| layer.mixer.inner_width().max(layer.ffn.inner_width());
-        let widest = config.layers.iter().map(inner).fold(n_embd, usize::max);
+        let per_layer = config.per_layer.map_or(0, |own| own.width);
+        let widest = config
+            .layers
+            .iter()
+            .map(inner)
+            .fold(n_embd.max(per_layer), usize::max);
         let widest = widest.max(config.pooling.widest());
+        let mut multiplied = vec![(m, widest)];
+        multiplied.extend(config.layers.iter().map(|layer| layer.ffn.more_rows(config, m)));
         let mut angles = Vec::new();
         for rope in &config.ropes {
             let half = rope.n_rot() / 2;
@@ -83,7 +92,8 @@ impl Workspace {
             delta: buffers.outputs("a part's output", m, n_embd)?,
             mixer: MixerBuffers::make(config, sizes, workers, buffers)?,
             ffn: FfnBuffers::make(config, sizes, buffers)?,
-            acts: ActBuffer::make(m, widest, formats, buffers)?,
+            per_layer: PerLayerBuffers::make(config, m, buffers)?,
+            acts: ActBuffer::make(&multiplied, formats, buffers)?,
             angles,
             heads: HeadBuffers::make(config, sizes, buffers)?,
             logits: buffers.rows(
@@ -155,17 +165,34 @@ impl Model {
             acts: &mut ws.acts,
             probe,
         };
-        // What nobody asks for is not computed where no later layer needs it: the last layer's part of it, and the head.
+        if let Some(per_layer) = &self.weights.per_layer {
+            per_layer.embed(&mut run, x, &mut ws.per_layer)?;
+        }
+        // What nobody asks for is not computed where no later layer needs it: from the last layer on that keeps something of all
+        // rows only from the first row that is asked for to the last; from the last layer's mixer on, and in the head, those
+        // rows alone that are asked for.
         let wanted = |row: &Row| row.output != Output::None;
         let asked = pass.rows.iter().position(wanted).map_or(m..m, |first| {
             first..pass.rows.iter().rposition(wanted).map_or(m, |last| last + 1)
         });
         let n_wanted = pass.rows.iter().filter(|row| wanted(row)).count();
+        let keeper = config
+            .layers
+            .iter()
+            .rposition(|layer| layer.mixer.needs_all_rows());
+        // The rows of the pass that x has.
+        let mut live = 0..m;
         for (i, layer) in self.weights.layers.iter().enumerate() {
             run.ops.layer = i;
             let last = i + 1 == config.layers.len();
-            let rows = if last { asked.clone() } else { 0..m };
-            let part = rows.start * n_embd..rows.end * n_embd;
+            let rows = if Some(i) == keeper {
+                asked.clone()
+            } else {
+                live.clone()
+            };
+            let part = (rows.start - live.start) * n_embd..(rows.end - live.start) * n_embd;
+            let (x, h) = (&mut x[..live.len() * n_embd], &mut h[..live.len() * n_embd]);
+            let per_layer = config.per_layer.map_or(0, |own| own.all);
             let config = &config.layers[i];
             // x += mixer(norm(x))
             if !layer.mixer.is_none() {
@@ -174,7 +201,7 @@ impl Model {
                 let cache = LayerCache::of(cache, i)?;
                 layer
                     .mixer
-                    .forward(&mut run, h, rows, out, &mut ws.mixer, cache)?;
+                    .forward(&mut run, h, rows.clone(), out, &mut ws.mixer, cache)?;
                 run.join(
                     &MIXER,
                     &layer.mixer_norms,
@@ -184,14 +211,16 @@ impl Model {
                     &mut h[part],
                 )?;
             }
-            let mut len = m * n_embd;
-            if last {
-                keep(pass.rows.iter().map(wanted), n_embd, x);
+            if last || rows.len() < live.len() {
+                let kept = |row: usize| rows.contains(&row) && (!last || wanted(&pass.rows[row]));
+                keep(live.clone().map(kept), n_embd, x);
                 if config.parallel {
-                    keep(pass.rows.iter().map(wanted), n_embd, h);
+                    keep(live.clone().map(kept), n_embd, h);
                 }
-                len = n_wanted * n_embd;
+                keep(live.clone().map(kept), per_layer, &mut ws.per_layer.made);
             }
+            live = rows;
+            let len = if last { n_wanted } else { live.len() } * n_embd;
             if len == 0 {
                 break;
             }
@@ -204,10 +233,22 @@ impl Model {
                 layer.ffn.forward(&mut run, (x, h), delta, &mut ws.ffn)?;
                 run.join(&FFN, &layer.ffn_norms, config.residual_scale, x, delta, h)?;
             }
+            // x += per_layer(x)
+            if let Some(part) = &layer.per_layer {
+                part.forward(&mut run, x, delta, &mut ws.per_layer)?;
+                run.join(&PER_LAYER, &part.norms, 1.0, x, delta, h)?;
+            }
+            if let Some(factor) = layer.output_scale {
+                run.ops.scale(x, factor, n_embd)?;
+                run.look("layer_scale", n_embd, x);
+            }
         }
 
         run.ops.layer = config.layers.len();
         let (x, h) = (&mut x[..n_wanted * n_embd], &mut h[..n_wanted * n_embd]);
+        if n_wanted == 0 {
+            return Ok(());
+        }
         let output = pooling::wanted(pass.rows)?;
         if output != Output::Logits {
             run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;

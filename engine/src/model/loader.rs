@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::plan::ModelPlan;
-use super::weights::{Matrices, Weights, in_tensor};
+use super::weights::{Matrices, Role, Weights, in_tensor};
 use super::{LoadOptions, Model};
 use crate::gguf::{GgufSet, ModelFile, TensorInfo};
 use crate::kernels::{Backend, PackedMatrix, Packing, Placement, Storage, select};
@@ -45,14 +45,15 @@ pub struct Span {
 struct Wanted {
     part: usize,
     info: TensorInfo,
-    matrix: bool,
+    /// What matrix it is, if it is one.
+    matrix: Option<Role>,
     row_bytes: usize,
     /// Rows of a piece; the last one may have fewer.
     piece_rows: usize,
 }
 
 impl Wanted {
-    fn new(part: usize, info: &TensorInfo, matrix: bool) -> Result<Self> {
+    fn new(part: usize, info: &TensorInfo, matrix: Option<Role>) -> Result<Self> {
         let too_large = || Error::Tensor {
             tensor: info.name.clone(),
             what: "it is too large for this platform".into(),
@@ -85,7 +86,8 @@ impl Wanted {
 #[derive(Debug)]
 pub struct Loader {
     backend: &'static dyn Backend,
-    storage: Storage,
+    /// Where matrices lie, and experts.
+    storages: (Storage, Storage),
     placement: Placement,
     team: Team,
     memory: Arc<dyn Memory>,
@@ -119,18 +121,18 @@ impl Loader {
         let file = ModelFile::from_tensors(set, HashMap::new());
         let stand_ins = stand_ins(&file);
         let file = ModelFile::from_tensors(file.into_set(), stand_ins);
-        let (plan, matrices) = ModelPlan::with_matrices(&file, backend, options)?;
+        let (plan, used) = ModelPlan::with_matrices(&file, backend, options)?;
         let mut wanted = Vec::new();
         for (part, info) in file.set().tensors() {
-            let matrix = matrices.contains(&info.name);
-            if matrix || is_vector(info) {
+            let matrix = used.matrices.get(&info.name).copied();
+            if matrix.is_some() || is_vector(info) || used.vectors.contains(&info.name) {
                 wanted.push(Wanted::new(part, info, matrix)?);
             }
         }
         wanted.sort_by_key(|w| (w.part, w.info.offset));
         let mut loader = Loader {
             backend,
-            storage: options.storage,
+            storages: options.storages(),
             placement: options.placement,
             team: options.team(),
             memory: options.memory(),
@@ -302,13 +304,14 @@ impl Loader {
         self.filled = 0;
         self.rows_done += rows;
         let whole = self.rows_done == wanted.info.n_rows();
-        if wanted.matrix {
+        if let Some(role) = wanted.matrix {
             let (ty, k) = (wanted.info.ty, wanted.info.row_len());
             let before = self.rows_done - rows;
             let packing = Packing {
-                storage: self.storage,
+                storage: role.storage(self.storages),
                 placement: self.placement,
                 piece: Some((before, wanted.info.n_rows())),
+                matrix_rows: role.matrix_rows(&wanted.info),
                 team: &self.team,
                 memory: &*self.memory,
             };
@@ -340,7 +343,8 @@ impl Loader {
     }
 }
 
-/// The largest vector that a model may have, in elements: the bound on every width.
+/// The largest vector that a model may have, in elements: the bound on every width. Of several in one tensor, such as the
+/// biases of experts, all of them together.
 const MAX_VECTOR: usize = 1 << 20;
 
 /// Norms, biases and factors of rotations; they are few and small, so all of them are kept.
@@ -348,14 +352,19 @@ fn is_vector(info: &TensorInfo) -> bool {
     info.n_rows() == 1 && info.row_len() <= MAX_VECTOR && info.ty.is_float()
 }
 
+/// What may be several vectors: binding says whether it is.
+fn may_be_vectors(info: &TensorInfo) -> bool {
+    is_vector(info) || info.shape.len() == 2 && info.n_elements() <= MAX_VECTOR && info.ty.is_float()
+}
+
 /// Ones in place of every vector's data, so that shapes can be checked before it is there.
 fn stand_ins(file: &ModelFile) -> HashMap<String, Bytes> {
     let mut ones: HashMap<GgmlType, Bytes> = HashMap::new();
     let mut out = HashMap::new();
-    for info in file.tensors().filter(|info| is_vector(info)) {
+    for info in file.tensors().filter(|info| may_be_vectors(info)) {
         let ones = ones.entry(info.ty).or_insert_with(|| {
-            let same_type = |other: &&TensorInfo| is_vector(other) && other.ty == info.ty;
-            let n = file.tensors().filter(same_type).map(TensorInfo::row_len).max();
+            let same_type = |other: &&TensorInfo| may_be_vectors(other) && other.ty == info.ty;
+            let n = file.tensors().filter(same_type).map(TensorInfo::n_elements).max();
             Bytes::from_vec(one(info.ty).repeat(n.unwrap_or(0)))
         });
         if let Ok(bytes) = ones.slice(0..usize::try_from(info.bytes).unwrap_or(usize::MAX)) {
@@ -378,7 +387,7 @@ fn one(ty: GgmlType) -> Vec<u8> {
 struct Ready<'a>(&'a HashMap<String, PackedMatrix>);
 
 impl Matrices for Ready<'_> {
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+    fn matrix(&self, info: &TensorInfo, _: Role) -> Result<PackedMatrix> {
         self.0.get(&info.name).cloned().ok_or_else(|| Error::Tensor {
             tensor: info.name.clone(),
             what: "its data was not kept".into(),

@@ -15,11 +15,13 @@ pub mod loader;
 pub mod mixer;
 pub mod norm;
 mod ops;
+pub mod per_layer;
 pub mod plan;
 pub mod pooling;
 pub mod probe;
 mod product;
 pub mod rope;
+mod stack;
 mod unused;
 pub mod weights;
 
@@ -42,6 +44,8 @@ pub struct LoadOptions {
     pub backend: Option<String>,
     /// Where the weights lie.
     pub storage: Storage,
+    /// Where the weights of experts lie, of which a token needs a few; `None` for as all others.
+    pub experts: Option<Storage>,
     /// On which nodes packed weights lie, where the team is on several.
     pub placement: Placement,
     /// Who packs the weights; `None` for the calling thread alone.
@@ -53,6 +57,11 @@ pub struct LoadOptions {
 impl LoadOptions {
     pub(crate) fn team(&self) -> Team {
         self.team.clone().unwrap_or_else(Team::single)
+    }
+
+    /// Where matrices lie, and experts.
+    pub(crate) fn storages(&self) -> (Storage, Storage) {
+        (self.storage, self.experts.unwrap_or(self.storage))
     }
 
     pub(crate) fn memory(&self) -> Arc<dyn Memory> {
@@ -100,10 +109,12 @@ impl Model {
         let matrices = FromFile {
             file,
             backend,
+            storages: options.storages(),
             packing: Packing {
                 storage: options.storage,
                 placement: options.placement,
                 piece: None,
+                matrix_rows: 0,
                 team: &team,
                 memory: &*memory,
             },
@@ -125,6 +136,11 @@ impl Model {
     /// What the model is.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether layers of it keep a state, which cannot be taken back to any earlier position, as keys and values can.
+    pub fn has_state(&self) -> bool {
+        self.config.has_state()
     }
 
     /// The backend that its weights were made ready for.

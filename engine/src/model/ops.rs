@@ -28,6 +28,13 @@ impl Ops<'_> {
         })
     }
 
+    /// x *= factor, rows of n.
+    pub(super) fn scale(&self, x: &mut [f32], factor: f32, n: usize) -> Result<()> {
+        self.team.rows(x, n, self.grain(n), |_, rows| {
+            rows.iter_mut().for_each(|x| *x *= factor);
+        })
+    }
+
     /// Rows of `width` numbers that one worker takes at least.
     pub(super) fn grain(&self, width: usize) -> usize {
         (SMALL / width.max(1)).max(1)
@@ -67,6 +74,14 @@ pub(super) const FFN: JoinNames = JoinNames {
     residual: "ffn_residual",
     sum: "ffn_sum_norm",
     sum_again: "ffn_sum_norm_2",
+};
+
+/// Of the embeddings per layer.
+pub(super) const PER_LAYER: JoinNames = JoinNames {
+    after: "per_layer_norm",
+    residual: "per_layer_residual",
+    sum: "per_layer_sum_norm",
+    sum_again: "per_layer_sum_norm_2",
 };
 
 /// A pass under way: what its parts share.
@@ -124,11 +139,7 @@ impl<P: Probe> Run<'_, P> {
             None => (delta, normed),
         };
         if scale != 1.0 {
-            self.ops
-                .team
-                .rows(delta, n_embd, self.ops.grain(n_embd), |_, rows| {
-                    rows.iter_mut().for_each(|y| *y *= scale);
-                })?;
+            self.ops.scale(delta, scale, n_embd)?;
         }
         let Some(norm) = &norms.sum else {
             self.ops.add(x, delta, n_embd)?;
@@ -175,6 +186,8 @@ impl<P: Probe> Run<'_, P> {
 
     /// Shows the probe what an operation made.
     pub(super) fn look(&mut self, op: &'static str, width: usize, values: &[f32]) {
-        self.probe.op(self.ops.layer, op, width, values);
+        if !values.is_empty() {
+            self.probe.op(self.ops.layer, op, width, values);
+        }
     }
 }

@@ -5,14 +5,14 @@
 //! loading allocates.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::LoadOptions;
 use super::config::Config;
-use super::weights::{Matrices, Weights};
+use super::weights::{Matrices, Role, Weights};
 use crate::Result;
 use crate::gguf::{ModelFile, TensorInfo};
-use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Placement, Storage, select};
+use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Placement, Storage, matrix_rows, select};
 use crate::memory::Bytes;
 use crate::team::Team;
 
@@ -26,6 +26,13 @@ pub struct WeightBytes {
     pub mapped: u64,
     /// Norms, biases and scales, as f32.
     pub vectors: u64,
+}
+
+/// The tensors that a model uses, by name.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    pub(super) matrices: HashMap<String, Role>,
+    pub(super) vectors: HashSet<String>,
 }
 
 /// See the module.
@@ -46,12 +53,12 @@ impl ModelPlan {
         Ok(Self::with_matrices(file, backend, options)?.0)
     }
 
-    /// The plan, and the names of the tensors that are matrices of the model.
+    /// The plan, and the tensors that the model uses.
     pub(super) fn with_matrices(
         file: &ModelFile,
         backend: &'static dyn Backend,
         options: &LoadOptions,
-    ) -> Result<(Self, HashSet<String>)> {
+    ) -> Result<(Self, Used)> {
         let config = Config::from_file(file)?;
         let team = options.team();
         let nodes = match options.placement {
@@ -111,22 +118,32 @@ struct Shapes<'a> {
     backend: &'static dyn Backend,
     options: &'a LoadOptions,
     team: Team,
-    used: RefCell<HashSet<String>>,
+    used: RefCell<Used>,
     nodes: RefCell<Vec<WeightBytes>>,
 }
 
 impl Matrices for Shapes<'_> {
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+    fn matrix(&self, info: &TensorInfo, role: Role) -> Result<PackedMatrix> {
         let empty = Bytes::from_static(&[]);
         let team = Team::single();
-        let packing = Packing::on_heap(self.options.storage, &team);
+        let packing = Packing::on_heap(role.storage(self.options.storages()), &team);
         let none = self.backend.pack(info.ty, 0, info.row_len(), empty, &packing)?;
-        if self.used.borrow_mut().insert(info.name.clone()) {
+        if self
+            .used
+            .borrow_mut()
+            .matrices
+            .insert(info.name.clone(), role)
+            .is_none()
+        {
             let n = info.n_rows();
-            let shares = self.team.shares(n, none.grain());
+            let each = matrix_rows(role.matrix_rows(info), n, none.grain());
+            let shares = self.team.shares(each, none.grain());
             for (node, sum) in self.nodes.borrow_mut().iter_mut().enumerate() {
                 let rows = match (none.is_packed(), self.options.placement) {
-                    (true, Placement::Distribute) if self.team.nodes() > 1 => shares.of(node).len(),
+                    // A stack is divided matrix by matrix, each of whole units of work.
+                    (true, Placement::Distribute) if self.team.nodes() > 1 => {
+                        shares.of(node).len() * (n / each)
+                    }
                     (true, Placement::Mirror) => n,
                     _ if node == 0 => n,
                     _ => 0,
@@ -140,5 +157,9 @@ impl Matrices for Shapes<'_> {
             }
         }
         Ok(none.shape_only(info.n_rows()))
+    }
+
+    fn vector(&self, name: &str) {
+        self.used.borrow_mut().vectors.insert(name.into());
     }
 }

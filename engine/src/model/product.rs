@@ -7,24 +7,45 @@
 use std::ops::Range;
 
 use super::weights::Linear;
+use crate::Result;
 use crate::kernels::{Activation, Activations, Backend};
+use crate::memory::Buffers;
 use crate::team::{Columns, Tile};
 
 /// One product of a list, with where its outputs go.
 pub(super) type Product<'a> = Columns<'a, Task<'a>>;
 
 /// What a product computes.
+#[derive(Debug)]
 pub(super) struct Task<'a> {
     linear: &'a Linear,
     /// Of the activations.
     rows: Range<usize>,
-    gate: Option<Gate<'a>>,
+    then: Then<'a>,
 }
 
-/// The matrix whose outputs a gate is multiplied with, in place.
-struct Gate<'a> {
-    up: &'a Linear,
-    activation: Activation,
+/// What is done with a piece of outputs, in place.
+#[derive(Debug)]
+enum Then<'a> {
+    Nothing,
+    /// A function of them.
+    Activate(Activation),
+    /// A function of them times the outputs of another matrix.
+    Gate {
+        up: &'a Linear,
+        activation: Activation,
+    },
+}
+
+impl<'a> Task<'a> {
+    /// Of as many rows from the first one as an output of `len` numbers has.
+    fn new(linear: &'a Linear, first: usize, len: usize, then: Then<'a>) -> Self {
+        Task {
+            linear,
+            rows: first..first + len / linear.weight.n(),
+            then,
+        }
+    }
 }
 
 /// `out` = x times a matrix: as many rows from the first one as `out` has.
@@ -34,29 +55,43 @@ pub(super) fn product<'a>(linear: &'a Linear, out: &'a mut [f32]) -> Product<'a>
 
 /// `out` = x times a matrix: as many rows from row `first` as `out` has.
 pub(super) fn product_from<'a>(linear: &'a Linear, first: usize, out: &'a mut [f32]) -> Product<'a> {
-    let n = linear.weight.n();
-    let task = Task {
-        linear,
-        rows: first..first + out.len() / n,
-        gate: None,
-    };
-    Columns::of(out, n, linear.weight.grain(), task).placed(linear.weight.shares())
+    with(linear, first, out, Then::Nothing)
+}
+
+/// `out` = f(x times a matrix), from row `first`.
+pub(super) fn activated<'a>(
+    linear: &'a Linear,
+    first: usize,
+    out: &'a mut [f32],
+    activation: Activation,
+) -> Product<'a> {
+    with(linear, first, out, Then::Activate(activation))
+}
+
+fn with<'a>(linear: &'a Linear, first: usize, out: &'a mut [f32], then: Then<'a>) -> Product<'a> {
+    let task = Task::new(linear, first, out.len(), then);
+    Columns::of(out, linear.weight.n(), linear.weight.grain(), task).placed(linear.weight.shares())
 }
 
 /// `gate` = f(x times its matrix) * `up`, and `up` = x times its own. The matrices have one shape.
 pub(super) fn gated<'a>(
-    (linear, gate): (&'a Linear, &'a mut [f32]),
-    (up, up_out): (&'a Linear, &'a mut [f32]),
+    gate: (&'a Linear, &'a mut [f32]),
+    up: (&'a Linear, &'a mut [f32]),
     activation: Activation,
 ) -> Product<'a> {
-    let n = linear.weight.n();
-    let task = Task {
-        linear,
-        rows: 0..gate.len() / n,
-        gate: Some(Gate { up, activation }),
-    };
+    gated_from(gate, up, 0, activation)
+}
+
+/// As [`gated`], from row `first` of x.
+pub(super) fn gated_from<'a>(
+    (linear, gate): (&'a Linear, &'a mut [f32]),
+    (up, up_out): (&'a Linear, &'a mut [f32]),
+    first: usize,
+    activation: Activation,
+) -> Product<'a> {
+    let task = Task::new(linear, first, gate.len(), Then::Gate { up, activation });
     let grain = linear.weight.grain().max(up.weight.grain());
-    Columns::of(gate, n, grain, task)
+    Columns::of(gate, linear.weight.n(), grain, task)
         .with(up_out)
         .placed(linear.weight.shares())
 }
@@ -64,7 +99,11 @@ pub(super) fn gated<'a>(
 impl Task<'_> {
     /// The matrices that it reads.
     pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
-        std::iter::once(self.linear).chain(self.gate.as_ref().map(|gate| gate.up))
+        let up = match &self.then {
+            Then::Gate { up, .. } => Some(*up),
+            Then::Nothing | Then::Activate(_) => None,
+        };
+        std::iter::once(self.linear).chain(up)
     }
 
     /// A piece, by a worker of a node: of the rows `x` its own, some columns of the outputs, and of the second outputs where
@@ -79,12 +118,42 @@ impl Task<'_> {
     ) {
         let x = x.rows(self.rows.clone());
         self.linear.apply(&x, node, &mut out);
-        if let (Some(gate), Some(mut ups)) = (&self.gate, second) {
-            gate.up.apply(&x, node, &mut ups);
-            for row in 0..out.rows() {
-                backend.gate(gate.activation, out.row(row), ups.row(row));
+        match (&self.then, second) {
+            (Then::Gate { up, activation }, Some(mut ups)) => {
+                up.apply(&x, node, &mut ups);
+                for row in 0..out.rows() {
+                    backend.gate(*activation, out.row(row), ups.row(row));
+                }
             }
+            (Then::Activate(activation), _) => {
+                for row in 0..out.rows() {
+                    backend.activate(*activation, out.row(row));
+                }
+            }
+            _ => {}
         }
+    }
+}
+
+/// The memory of a list of products, for those who make a long one in each pass: a pass allocates nothing.
+#[derive(Debug)]
+pub(super) struct ListMemory(Vec<Product<'static>>);
+
+impl ListMemory {
+    /// Room for `n` products.
+    pub(super) fn make(n: usize, buffers: &mut Buffers<'_>) -> Result<Self> {
+        buffers.room("lists of products", n).map(ListMemory)
+    }
+
+    /// An empty list.
+    pub(super) fn take<'a>(&mut self) -> Vec<Product<'a>> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Gives a list's memory back, which a vector made of another one's items in place keeps.
+    pub(super) fn put_back(&mut self, mut list: Vec<Product<'_>>) {
+        list.clear();
+        self.0 = list.into_iter().filter_map(|_| None).collect();
     }
 }
 

@@ -8,6 +8,10 @@ use crate::gguf::ModelFile;
 use crate::kernels::RopeKind;
 use crate::{Error, Result, math};
 
+/// The key of the base, and what stands for it where it is missing.
+const BASE: &str = "rope.freq_base";
+const DEFAULT_BASE: f32 = 10_000.0;
+
 /// One kind of rotation: pairs of a head's first `n_rot` values turn by `position * frequency`.
 #[derive(Debug, Clone)]
 pub struct Rope {
@@ -27,6 +31,24 @@ struct Long {
     frequencies: Vec<f64>,
 }
 
+/// Which of YaRN's keys an architecture reads. Those that it does not read change nothing, whatever a file says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct YarnKeys {
+    /// `rope.scaling.yarn_beta_fast` and `rope.scaling.yarn_beta_slow`, which are 32 and 1 elsewhere.
+    pub(crate) betas: bool,
+    /// `rope.scaling.yarn_log_multiplier`.
+    pub(crate) log_multiplier: Option<LogMultiplier>,
+}
+
+/// How an architecture understands `rope.scaling.yarn_log_multiplier`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogMultiplier {
+    /// As it stands: what the magnitude would grow by is divided by what it would grow by with the multiplier.
+    Divides,
+    /// The file has a tenth of it, and the magnitude does not grow at all: scores do ([`Scaling::score_factor`]).
+    OfScores,
+}
+
 /// What the metadata says of scaling.
 #[derive(Debug, Clone)]
 pub(crate) struct Scaling {
@@ -35,6 +57,13 @@ pub(crate) struct Scaling {
     yarn: bool,
     original_context: usize,
     attention_factor: f64,
+    /// Turns over the original context: pairs with as many as the first or more keep their frequency, those with as many as
+    /// the second or less are interpolated.
+    betas: (f64, f64),
+    /// YaRN's magnitude grows with the logarithm of the factor as the first of them says, and is divided by what it would be
+    /// with the second.
+    multipliers: (f64, f64),
+    log_multiplier: f64,
 }
 
 impl Scaling {
@@ -47,8 +76,21 @@ impl Scaling {
         }
     }
 
-    /// From `rope.scaling.*`.
+    /// None: frequencies and magnitude as without the keys.
+    pub(crate) fn none(&self) -> Self {
+        Scaling {
+            attention_factor: 1.0,
+            ..self.unscaled()
+        }
+    }
+
+    /// From `rope.scaling.*`, without the keys that only some architectures read.
     pub(crate) fn read(keys: &Keys<'_>) -> Result<Self> {
+        Self::read_with(keys, YarnKeys::default())
+    }
+
+    /// From `rope.scaling.*`.
+    pub(crate) fn read_with(keys: &Keys<'_>, yarn_keys: YarnKeys) -> Result<Self> {
         let factor = match keys.opt_f32("rope.scaling.factor")? {
             Some(v) => Some(v),
             None => keys.opt_f32("rope.scale_linear")?,
@@ -82,12 +124,72 @@ impl Scaling {
                 ));
             }
         };
+        let beta = |key: &str, default: f32| match keys.opt_f32(key)?.filter(|_| yarn_keys.betas) {
+            None => Ok(f64::from(default)),
+            Some(v) if v > 0.0 && v.is_finite() => Ok(f64::from(v)),
+            Some(v) => Err(keys.wrong(key, "a positive number", &v.to_string())),
+        };
+        const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+        let log_multiplier = match yarn_keys.log_multiplier {
+            None => 0.0,
+            Some(_) => keys.opt_f32(LOG_MULTIPLIER)?.unwrap_or(0.0),
+        };
+        if !(log_multiplier.is_finite() && log_multiplier >= 0.0) {
+            let expected = "a number that is not negative";
+            return Err(keys.wrong(LOG_MULTIPLIER, expected, &log_multiplier.to_string()));
+        }
+        let (log_multiplier, multipliers) = match yarn_keys.log_multiplier {
+            Some(LogMultiplier::Divides) if log_multiplier > 0.0 => {
+                (f64::from(log_multiplier), (1.0, f64::from(log_multiplier)))
+            }
+            // The division is of f32, so that a tenth is a multiplier of 1.
+            Some(LogMultiplier::OfScores) if log_multiplier > 0.0 => {
+                (f64::from(log_multiplier / 0.1), (0.0, 0.0))
+            }
+            _ => (0.0, (1.0, 0.0)),
+        };
         Ok(Scaling {
             factor,
             yarn,
             original_context,
             attention_factor,
+            betas: (
+                beta("rope.scaling.yarn_beta_fast", 32.0)?,
+                beta("rope.scaling.yarn_beta_slow", 1.0)?,
+            ),
+            multipliers,
+            log_multiplier,
         })
+    }
+
+    /// The context's length that the model was trained for at first: `rope.scaling.original_context_length`, or
+    /// `context_length` without it.
+    pub(crate) fn original_context(&self) -> usize {
+        self.original_context
+    }
+
+    /// Factor of cosine and sine.
+    fn magnitude(&self) -> f64 {
+        if !self.yarn || self.factor <= 1.0 {
+            return self.attention_factor;
+        }
+        let (grows, divides) = self.multipliers;
+        self.attention_factor * (self.growth(grows) / self.growth(divides))
+    }
+
+    fn growth(&self, multiplier: f64) -> f64 {
+        1.0 + 0.1 * multiplier * math::ln(self.factor)
+    }
+
+    /// What scores are multiplied with besides where [`LogMultiplier::OfScores`] holds: the square of how much the magnitude
+    /// would be and of how much the multiplier adds.
+    pub(crate) fn score_factor(&self) -> f64 {
+        let magnitude = match self.yarn {
+            true => self.magnitude(),
+            false => self.attention_factor * self.growth(1.0),
+        };
+        let factor = magnitude * self.growth(self.log_multiplier);
+        factor * factor
     }
 }
 
@@ -95,9 +197,46 @@ impl Rope {
     /// The rotation of an architecture: base, dimensions and scaling from the metadata, factors from the tensors
     /// `rope_freqs.weight` (Llama 3) or `rope_factors_short/long.weight` (longrope).
     pub(crate) fn read(keys: &Keys<'_>, file: &ModelFile, kind: RopeKind, head_dim: usize) -> Result<Self> {
-        const BASE: &str = "rope.freq_base";
-        let base = keys.opt_f32(BASE)?.unwrap_or(10_000.0);
-        let scaling = Scaling::read(keys)?;
+        Self::read_scaled(keys, file, kind, head_dim, &Scaling::read(keys)?)
+    }
+
+    /// As [`Self::read`], with a scaling that the architecture reads in its own way.
+    pub(crate) fn read_scaled(
+        keys: &Keys<'_>,
+        file: &ModelFile,
+        kind: RopeKind,
+        head_dim: usize,
+        scaling: &Scaling,
+    ) -> Result<Self> {
+        let base = (BASE, keys.opt_f32(BASE)?.unwrap_or(DEFAULT_BASE));
+        Self::read_base(keys, file, kind, head_dim, base, scaling)
+    }
+
+    /// The rotation of local layers where they differ from the others in nothing but the base: `rope.freq_base_swa`, or
+    /// `rope.freq_base` without it. Scaling and factors are those of the others.
+    #[allow(dead_code)]
+    pub(crate) fn read_local(
+        keys: &Keys<'_>,
+        file: &ModelFile,
+        kind: RopeKind,
+        head_dim: usize,
+    ) -> Result<Self> {
+        const LOCAL: &str = "rope.freq_base_swa";
+        let base = match keys.opt_f32(LOCAL)? {
+            Some(base) => (LOCAL, base),
+            None => (BASE, keys.opt_f32(BASE)?.unwrap_or(DEFAULT_BASE)),
+        };
+        Self::read_base(keys, file, kind, head_dim, base, &Scaling::read(keys)?)
+    }
+
+    fn read_base(
+        keys: &Keys<'_>,
+        file: &ModelFile,
+        kind: RopeKind,
+        head_dim: usize,
+        base: (&str, f32),
+        scaling: &Scaling,
+    ) -> Result<Self> {
         let n_rot = keys
             .opt_u32("rope.dimension_count")?
             .map_or(head_dim, |v| v as usize);
@@ -105,9 +244,8 @@ impl Rope {
         let llama3 = factors(file, "rope_freqs.weight", n_rot)?;
         let short = factors(file, "rope_factors_short.weight", n_rot)?;
         let long = factors(file, "rope_factors_long.weight", n_rot)?;
-        let make = |factors: &Option<Vec<f32>>| {
-            Self::new(keys, kind, n_rot, (BASE, base), &scaling, factors.as_deref())
-        };
+        let make =
+            |factors: &Option<Vec<f32>>| Self::new(keys, kind, n_rot, base, scaling, factors.as_deref());
         if short.is_none() && long.is_none() {
             return make(&llama3);
         }
@@ -139,7 +277,7 @@ impl Rope {
         let d = n_rot as f64;
         let ramp = scaling
             .yarn
-            .then(|| correction_range(d, base, scaling.original_context as f64));
+            .then(|| correction_range(d, base, scaling.original_context as f64, scaling.betas));
         let frequencies = (0..n_rot / 2)
             .map(|i| {
                 let factor = factors.map_or(1.0, |f| f64::from(f[i]));
@@ -156,11 +294,7 @@ impl Rope {
                 }
             })
             .collect::<Vec<f64>>();
-        let magnitude = if scaling.yarn && scaling.factor > 1.0 {
-            scaling.attention_factor * (1.0 + 0.1 * math::ln(scaling.factor))
-        } else {
-            scaling.attention_factor
-        };
+        let magnitude = scaling.magnitude();
         // An angle is a frequency times a position; cosine and sine are rounded to f32.
         let finite = |v: &f64| (v * f64::from(u32::MAX)).is_finite();
         if !frequencies.iter().all(finite) || !(magnitude as f32).is_finite() {
@@ -177,6 +311,44 @@ impl Rope {
             long: None,
             magnitude,
         })
+    }
+
+    /// The same for a text, where pairs are shared out between axes of positions (interleaved M-RoPE): of three axes, which are
+    /// equal in a text, each has every third pair as long as `rope.dimension_sections` has some for it; what is left goes to a
+    /// fourth axis, on which a text stands at 0, so that those pairs do not turn. The key is required.
+    pub(crate) fn in_sections(mut self, keys: &Keys<'_>) -> Result<Self> {
+        const KEY: &str = "rope.dimension_sections";
+        let name = format!("{}.{KEY}", keys.arch);
+        let sections = keys.metadata.opt_ints(&name)?.ok_or_else(|| keys.missing(KEY))?;
+        let most = crate::kernels::MAX_HEAD_DIM;
+        let expected = format!("four numbers from 0 to {most} that are not all 0");
+        let [a, b, c, d] = sections[..] else {
+            return Err(keys.wrong(KEY, &expected, &format!("an array of {}", sections.len())));
+        };
+        let mut sizes = [0; 4];
+        for (size, value) in sizes.iter_mut().zip([a, b, c, d]) {
+            *size = usize::try_from(value)
+                .ok()
+                .filter(|size| *size <= most)
+                .ok_or_else(|| keys.wrong(KEY, &expected, &value.to_string()))?;
+        }
+        let all: usize = sizes.iter().sum();
+        if all == 0 {
+            return Err(keys.wrong(KEY, &expected, "four zeros"));
+        }
+        let stands = |pair: usize| {
+            let place = pair % all;
+            place >= 3 * sizes[place % 3]
+        };
+        let long = self.long.iter_mut().map(|long| &mut long.frequencies);
+        for frequencies in std::iter::once(&mut self.frequencies).chain(long) {
+            for (pair, frequency) in frequencies.iter_mut().enumerate() {
+                if stands(pair) {
+                    *frequency = 0.0;
+                }
+            }
+        }
+        Ok(self)
     }
 
     /// How pairs lie in a head.
@@ -212,21 +384,22 @@ fn check_n_rot(keys: &Keys<'_>, n_rot: usize) -> Result<()> {
     Ok(())
 }
 
-/// YaRN's ramp in pair indices: below `low` a pair turns 32 times or more over the original context, above `high` less
-/// than once.
-fn correction_range(d: f64, base: f64, original_context: f64) -> (f64, f64) {
+/// YaRN's ramp in pair indices: up to the first a pair turns `fast` times or more over the original context, from the second
+/// on `slow` times or less.
+fn correction_range(d: f64, base: f64, original_context: f64, (fast, slow): (f64, f64)) -> (f64, f64) {
     let pair = |turns: f64| {
         d * math::ln(original_context / (turns * 2.0 * std::f64::consts::PI)) / (2.0 * math::ln(base))
     };
-    let low = pair(32.0).floor();
-    let high = pair(1.0).ceil();
+    let low = pair(fast).floor();
+    let high = pair(slow).ceil();
     (
         if low < 0.0 { 0.0 } else { low },
         if high > d - 1.0 { d - 1.0 } else { high },
     )
 }
 
-fn factors(file: &ModelFile, name: &str, n_rot: usize) -> Result<Option<Vec<f32>>> {
+/// Factors of `n_rot / 2` frequencies, where the file has the tensor.
+pub(crate) fn factors(file: &ModelFile, name: &str, n_rot: usize) -> Result<Option<Vec<f32>>> {
     if file.tensor(name).is_none() {
         return Ok(None);
     }

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::config::Config;
+use super::mixer::MixerConfig;
 use crate::gguf::ModelFile;
 use crate::{Error, Result};
 
@@ -47,6 +48,8 @@ enum Ignorable {
     /// is a set of another form beside them, or what conversions of 2023 kept in each layer: the same that follows
     /// from the base.
     Rope,
+    /// Biases that files of the family have and the family does not add.
+    Bias,
     /// The head of a reranker, which scores the last hidden state and makes no logits.
     Classifier,
     /// Encoders of pictures and sounds, which some programs keep in the model's file. Texts do not pass through them.
@@ -61,6 +64,9 @@ impl Ignorable {
                 "the blocks that predict tokens further ahead are left out ({count} tensors)"
             )),
             Self::Rope => None,
+            Self::Bias => Some(format!(
+                "biases that the architecture does not add are left out ({count} tensors)"
+            )),
             Self::Classifier => Some(format!(
                 "the head of a reranker is left out ({count} tensors): the model is run as one that writes text"
             )),
@@ -75,6 +81,11 @@ fn ignorable(name: &str, config: &Config) -> Option<Ignorable> {
     if let Some((layer, rest)) = in_layer(name) {
         if (config.layers.len()..config.n_blocks).contains(&layer) {
             return Some(Ignorable::NextTokens);
+        }
+        let mixer = config.layers.get(layer).map(|layer| &layer.mixer);
+        let attention = mixer.and_then(MixerConfig::attention);
+        if rest == "attn_output.bias" && attention.is_some_and(|attention| !attention.output_bias) {
+            return Some(Ignorable::Bias);
         }
         let name = rest.strip_suffix(".weight").unwrap_or(rest);
         return ["rope_freqs", "attn_rot_embd"]

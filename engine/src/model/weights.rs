@@ -8,10 +8,11 @@ use super::encoder::Encoder;
 use super::ffn::Ffn;
 use super::mixer::Mixer;
 use super::norm::{Norm, NormKind};
+use super::per_layer::{LayerPart, PerLayer};
 use super::pooling::Heads;
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
-use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing};
+use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Storage};
 use crate::{Error, Result, quant};
 
 /// A matrix with its optional scale and bias: y = W x, then * s in one product, then + b in one addition. The model
@@ -30,6 +31,7 @@ pub(crate) struct Weights {
     pub(crate) embedding: PackedMatrix,
     /// What is before the layers of an encoder.
     pub(crate) encoder: Option<Encoder>,
+    pub(crate) per_layer: Option<PerLayer>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Option<Norm>,
     /// What makes logits.
@@ -51,6 +53,17 @@ pub(crate) struct Layer {
     pub(crate) mixer: Mixer,
     pub(crate) ffn_norms: PartNorms,
     pub(crate) ffn: Ffn,
+    pub(crate) per_layer: Option<LayerPart>,
+    /// Factor of what the layer leaves.
+    pub(crate) output_scale: Option<f32>,
+}
+
+impl Layer {
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let (mixer, ffn) = (self.mixer.linears(), self.ffn.linears());
+        let per_layer = self.per_layer.iter().flat_map(LayerPart::linears);
+        mixer.into_iter().chain(ffn).chain(per_layer)
+    }
 }
 
 /// The norms around a part, where it has them.
@@ -62,24 +75,65 @@ pub(crate) struct PartNorms {
     pub(crate) sum_again: Option<Norm>,
 }
 
+/// What a matrix is to the model: where it lies may depend on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Every token is multiplied with it.
+    Dense,
+    /// Those of experts, one after the other: a token is multiplied with a few of them.
+    Experts,
+    /// Rows of it are looked up, and nothing is multiplied.
+    Table,
+}
+
 /// Where a matrix comes from, once its type and shape are found to be what the configuration asks for.
 pub(crate) trait Matrices {
     /// The matrix of a tensor of the file, all its rows.
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix>;
+    fn matrix(&self, info: &TensorInfo, role: Role) -> Result<PackedMatrix>;
+
+    /// Told of each vector that the model uses.
+    fn vector(&self, _name: &str) {}
 }
 
 /// Made from the file's bytes, one after the other.
 pub(crate) struct FromFile<'a> {
     pub(crate) file: &'a ModelFile,
     pub(crate) backend: &'a dyn Backend,
+    /// Where matrices lie, and experts.
+    pub(crate) storages: (Storage, Storage),
     pub(crate) packing: Packing<'a>,
 }
 
 impl Matrices for FromFile<'_> {
-    fn matrix(&self, info: &TensorInfo) -> Result<PackedMatrix> {
+    fn matrix(&self, info: &TensorInfo, role: Role) -> Result<PackedMatrix> {
         let bytes = self.file.tensor_bytes(&info.name)?;
         let (n, k) = (info.n_rows(), info.row_len());
-        self.backend.pack(info.ty, n, k, bytes, &self.packing)
+        let packing = Packing {
+            storage: role.storage(self.storages),
+            matrix_rows: role.matrix_rows(info),
+            ..self.packing
+        };
+        self.backend.pack(info.ty, n, k, bytes, &packing)
+    }
+}
+
+impl Role {
+    /// Where it lies, of two places: for most matrices, and for experts.
+    pub(crate) fn storage(self, (dense, experts): (Storage, Storage)) -> Storage {
+        match self {
+            Role::Dense => dense,
+            Role::Experts => experts,
+            // It may be larger than all others, and a token reads one row.
+            Role::Table => Storage::Mapped,
+        }
+    }
+
+    /// Rows of one matrix of the tensor.
+    pub(crate) fn matrix_rows(self, info: &TensorInfo) -> usize {
+        match self {
+            Role::Dense | Role::Table => info.n_rows(),
+            Role::Experts => info.shape.get(1).copied().unwrap_or(1),
+        }
     }
 }
 
@@ -140,6 +194,11 @@ impl Weights {
         let encoder = encoder
             .map(|own| Encoder::bind(&binder, config, own))
             .transpose()?;
+        let per_layer = config
+            .per_layer
+            .as_ref()
+            .map(|own| PerLayer::bind(&binder, config, own))
+            .transpose()?;
         let mut layers = Vec::new();
         for i in 0..n_layers {
             layers.push(binder.layer(config, i)?);
@@ -152,6 +211,7 @@ impl Weights {
         Ok(Weights {
             embedding,
             encoder,
+            per_layer,
             layers,
             output_norm,
             output,
@@ -162,17 +222,20 @@ impl Weights {
         })
     }
 
+    /// All matrices.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        let layers = self
-            .layers
-            .iter()
-            .flat_map(|layer| layer.mixer.linears().into_iter().chain(layer.ffn.linears()));
-        let output = self.output.iter().filter(|_| !self.tied);
-        let linears = layers.chain(output).chain(self.heads.linears());
+        let tables = self.per_layer.iter().map(PerLayer::table);
         let before = self.encoder.iter().flat_map(Encoder::matrices);
-        std::iter::once(&self.embedding)
-            .chain(before)
-            .chain(linears.map(|linear| &linear.weight))
+        self.multiplied().chain(before).chain(tables)
+    }
+
+    /// All but those of which only rows are looked up.
+    fn multiplied(&self) -> impl Iterator<Item = &PackedMatrix> {
+        let layers = self.layers.iter().flat_map(Layer::linears);
+        let output = self.output.iter().filter(|_| !self.tied);
+        let per_layer = self.per_layer.iter().map(PerLayer::linear);
+        let linears = per_layer.chain(layers).chain(output).chain(self.heads.linears());
+        std::iter::once(&self.embedding).chain(linears.map(|linear| &linear.weight))
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -182,7 +245,7 @@ impl Weights {
     /// The forms of activations that its matrices multiply with.
     pub(crate) fn formats(&self) -> Vec<ActFormat> {
         let mut formats: Vec<ActFormat> = Vec::new();
-        for matrix in self.matrices() {
+        for matrix in self.multiplied() {
             if !formats.contains(&matrix.format()) {
                 formats.push(matrix.format());
             }
@@ -225,24 +288,39 @@ impl Binder<'_> {
                 ),
             });
         }
-        let norm = |name: Option<&str>| {
-            name.map(|name| self.norm(&format!("{prefix}{name}"), config))
-                .transpose()
-        };
-        let norms = |names: &config::PartNorms| {
-            Ok(PartNorms {
-                before: norm(names.before)?,
-                after: norm(names.after)?,
-                sum: norm(names.sum)?,
-                sum_again: norm(names.sum_again)?,
-            })
-        };
         let layer = &config.layers[i];
         Ok(Layer {
             mixer: Mixer::bind(self, config, i)?,
             ffn: Ffn::bind(self, config, i)?,
-            mixer_norms: norms(&layer.mixer_norms)?,
-            ffn_norms: norms(&layer.ffn_norms)?,
+            mixer_norms: self.norms(&prefix, &layer.mixer_norms, config)?,
+            ffn_norms: self.norms(&prefix, &layer.ffn_norms, config)?,
+            per_layer: match &config.per_layer {
+                Some(own) => Some(LayerPart::bind(self, config, own, i)?),
+                None => None,
+            },
+            output_scale: match layer.output_scale {
+                true => self.factor(&format!("{prefix}layer_output_scale.weight"))?,
+                false => None,
+            },
+        })
+    }
+
+    /// The norms around a part, by their names behind `prefix`.
+    pub(super) fn norms(
+        &self,
+        prefix: &str,
+        names: &config::PartNorms,
+        config: &Config,
+    ) -> Result<PartNorms> {
+        let norm = |name: Option<&str>| {
+            name.map(|name| self.norm(&format!("{prefix}{name}"), config))
+                .transpose()
+        };
+        Ok(PartNorms {
+            before: norm(names.before)?,
+            after: norm(names.after)?,
+            sum: norm(names.sum)?,
+            sum_again: norm(names.sum_again)?,
         })
     }
 
@@ -288,6 +366,16 @@ impl Binder<'_> {
         })
     }
 
+    /// As [`Self::linear`] for families that add no bias though files have one ([`super::unused`] knows of it).
+    pub(super) fn linear_without_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), n, k)?;
+        Ok(Linear {
+            weight,
+            scale: self.scale(name)?,
+            bias: None,
+        })
+    }
+
     /// One tensor that holds several matrices, one after the other in rows: views of it.
     pub(super) fn fused<const N: usize>(
         &self,
@@ -330,39 +418,88 @@ impl Binder<'_> {
 
     /// `NAME.scale`, one number, where the file has it. `NAME.input_scale` beside it is what others need who round
     /// activations to four bits with a fixed scale; here a scale is computed for each step of a row.
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
+    pub(super) fn scale(&self, name: &str) -> Result<Option<f32>> {
+        Ok(self.scales(name, 1)?.map(|scales| scales[0]))
+    }
+
+    /// As [`Self::scale`], of `count` matrices.
+    pub(super) fn scales(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
         self.bound.borrow_mut().insert(format!("{name}.input_scale"));
-        let name = format!("{name}.scale");
-        if !self.has(&name) {
+        self.factors(&format!("{name}.scale"), count)
+    }
+
+    /// Some numbers, all finite, where the file has them.
+    fn factors(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
+        if !self.has(name) {
             return Ok(None);
         }
-        let scale = self.vector(&name, 1)?[0];
-        if !scale.is_finite() {
-            return Err(Error::Tensor {
-                tensor: name,
-                what: format!("expected a finite factor, found {scale}"),
-            });
+        self.finite(name, count).map(Some)
+    }
+
+    /// One number, finite, where the file has it.
+    fn factor(&self, name: &str) -> Result<Option<f32>> {
+        Ok(self.factors(name, 1)?.map(|factors| factors[0]))
+    }
+
+    /// A tensor that the file may have and that no logit depends on.
+    pub(super) fn pass_over(&self, name: &str) {
+        self.bound.borrow_mut().insert(name.into());
+    }
+
+    /// A vector whose values are all finite.
+    pub(super) fn finite(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let values = self.vector(name, len)?;
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(value) => Err(Error::Tensor {
+                tensor: name.into(),
+                what: format!("expected finite factors, found {value}"),
+            }),
         }
-        Ok(Some(scale))
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let values = vector(self.file, name, len)?;
+        self.vectors(name, 1, len)
+    }
+
+    /// `count` vectors, one after the other.
+    pub(super) fn vectors(&self, name: &str, count: usize, len: usize) -> Result<Vec<f32>> {
+        let values = vectors(self.file, name, count, len)?;
         let bytes = size_of_val(values.as_slice()) as u64;
         self.vector_bytes
             .set(self.vector_bytes.get().saturating_add(bytes));
         self.bound.borrow_mut().insert(name.into());
+        self.matrices.vector(name);
         Ok(values)
     }
 
-    /// A matrix that only gives out rows, or that [`Self::linear`] multiplies with.
-    pub(super) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+    fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        self.matrices(name, Role::Dense, (1, n, k))
+    }
+
+    /// A matrix of which rows are looked up and nothing is multiplied.
+    pub(super) fn table(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        self.matrices(name, Role::Table, (1, n, k))
+    }
+
+    /// The rows of `count` matrices of n x k.
+    pub(super) fn matrices(
+        &self,
+        name: &str,
+        role: Role,
+        (count, n, k): (usize, usize, usize),
+    ) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
-        if !info.is_matrix(n, k) {
-            return Err(shape(name, &format!("[{k}, {n}]"), info));
+        if !info.is_stack(count, n, k) {
+            let expected = match role {
+                Role::Dense | Role::Table => format!("[{k}, {n}]"),
+                Role::Experts => format!("[{k}, {n}, {count}]"),
+            };
+            return Err(shape(name, &expected, info));
         }
         self.bound.borrow_mut().insert(name.into());
-        let matrix = self.matrices.matrix(info).map_err(|e| in_tensor(name, e))?;
+        let matrix = self.matrices.matrix(info, role);
+        let matrix = matrix.map_err(|error| in_tensor(name, error))?;
         self.advance(info.bytes);
         Ok(matrix)
     }
@@ -370,6 +507,11 @@ impl Binder<'_> {
 
 /// A vector of `len` values as f32.
 pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32>> {
+    vectors(file, name, 1, len)
+}
+
+/// `count` vectors of `len` values, one after the other.
+fn vectors(file: &ModelFile, name: &str, count: usize, len: usize) -> Result<Vec<f32>> {
     let info = find(file, name)?;
     if !info.ty.is_float() {
         let what = format!("expected type f32, f16 or bf16, found {}", info.ty.name());
@@ -378,10 +520,14 @@ pub(crate) fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f32
             what,
         });
     }
-    if info.row_len() != len || info.n_rows() != 1 {
-        return Err(shape(name, &format!("[{len}]"), info));
+    if !info.is_matrix(count, len) {
+        let expected = match count {
+            1 => format!("[{len}]"),
+            _ => format!("[{len}, {count}]"),
+        };
+        return Err(shape(name, &expected, info));
     }
-    let mut out = vec![0.0; len];
+    let mut out = vec![0.0; info.n_elements()];
     quant::decode(info.ty, &file.tensor_bytes(name)?, &mut out)?;
     Ok(out)
 }

@@ -73,6 +73,7 @@ pub fn context_options(cache_type_k: CacheType, cache_type_v: CacheType) -> Cont
         n_batch: N_CTX,
         n_sequences: 1,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k,
         cache_type_v,
     }

@@ -9,6 +9,9 @@ use std::ops::Range;
 use super::{MAX_NODES, Shares, Team, chunk};
 use crate::{Error, Result};
 
+/// Into how many times as many pieces a list of products is cut whose outputs have different numbers of rows.
+const UNEVEN: usize = 4;
+
 impl Team {
     /// Splits `out`, rows of `row_len` elements, between the workers: `f(rows, part)` gets a range of row indices and
     /// exactly those rows.
@@ -106,11 +109,19 @@ impl Team {
         }
         let shares = Shares::at(starts[..nodes].iter().copied(), end);
         let outs = &*outs;
-        let each = chunk(end, grain, self.n);
+        // Columns of different lengths are different amounts of work: in smaller pieces, what is left at the end is little.
+        let even = outs.windows(2).all(|pair| pair[0].rows() == pair[1].rows());
+        let each = chunk(end, grain, if even { self.n } else { UNEVEN * self.n });
         let run = |worker, range: Range<usize>| {
             let node = self.node_of(worker);
-            for out in outs {
+            // They stand in the order of the list: those that end before the range are passed over, at the first one behind it
+            // the piece is done. There may be hundreds.
+            let passed = outs.partition_point(|out| out.start[node] + out.on(node).len() <= range.start);
+            for out in &outs[passed..] {
                 let (own, start) = (out.on(node), out.start[node]);
+                if start >= range.end {
+                    break;
+                }
                 let first = range.start.max(start);
                 let last = range.end.min(start + own.len());
                 if first < last {
@@ -162,6 +173,50 @@ impl Team {
                     borrow: std::marker::PhantomData,
                 };
                 f(worker, part, tile);
+            }
+        })
+    }
+
+    /// Splits independent items between the workers: item i owns columns `i * columns..` of a row-major matrix of rows of `n` (the
+    /// last item may have fewer), all its rows, and the i-th of as many equal parts of `own`: what it keeps from one operation to
+    /// the next. `f(item, tile, part)`; pieces are of `grain` items at least.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; also if `own` is not a whole number of parts.
+    pub fn items<T: Send, S: Send>(
+        &self,
+        (out, n, columns): (&mut [T], usize, usize),
+        own: &mut [S],
+        grain: usize,
+        f: impl Fn(usize, Tile<'_, T>, &mut [S]) + Sync,
+    ) -> Result<()> {
+        let items = if columns == 0 { 0 } else { n.div_ceil(columns) };
+        if items == 0 || !out.len().is_multiple_of(n) || !own.len().is_multiple_of(items) {
+            return Err(Error::InvalidInput {
+                what: format!(
+                    "{} and {} elements cannot be cut into items of {columns} columns of {n}",
+                    out.len(),
+                    own.len()
+                ),
+            });
+        }
+        let (m, part_len) = (out.len() / n, own.len() / items);
+        let (base, own) = (Raw(out.as_mut_ptr()), Raw(own.as_mut_ptr()));
+        self.ranges(items, grain, |range| {
+            let (base, own) = (&base, &own);
+            for item in range {
+                let tile = Tile {
+                    base: base.0,
+                    stride: n,
+                    rows: m,
+                    columns: item * columns..n.min((item + 1) * columns),
+                    borrow: std::marker::PhantomData,
+                };
+                // SAFETY: `own` has `items` parts of this length, and each item is handed out once, so no two of these overlap;
+                // the same is true of the tiles' columns, which lie inside rows of n. Both slices stay borrowed until the
+                // operation is over. S: Send lets another thread have them.
+                let part = unsafe { std::slice::from_raw_parts_mut(own.0.add(item * part_len), part_len) };
+                f(item, tile, part);
             }
         })
     }
@@ -315,6 +370,15 @@ pub struct Columns<'a, P> {
     borrow: std::marker::PhantomData<&'a mut [f32]>,
 }
 
+impl<P: std::fmt::Debug> std::fmt::Debug for Columns<'_, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Columns")
+            .field("by", &self.by)
+            .field("n", &self.n)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'a, P> Columns<'a, P> {
     /// `out`, rows of `n`, in pieces that begin at a multiple of `grain`.
     pub fn of(out: &'a mut [f32], n: usize, grain: usize, by: P) -> Self {
@@ -334,6 +398,10 @@ impl<'a, P> Columns<'a, P> {
     /// Columns that lie on the nodes of the team: where what makes them does.
     pub fn placed(self, shares: Option<Shares>) -> Self {
         Columns { shares, ..self }
+    }
+
+    fn rows(&self) -> usize {
+        self.len / self.n.max(1)
     }
 
     fn on(&self, node: usize) -> Range<usize> {
@@ -367,7 +435,7 @@ impl<'a, P> Columns<'a, P> {
         Tile {
             base: base.0,
             stride: self.n,
-            rows: self.len / self.n,
+            rows: self.rows(),
             columns: columns.clone(),
             borrow: std::marker::PhantomData,
         }
@@ -377,6 +445,8 @@ impl<'a, P> Columns<'a, P> {
 struct Raw<T>(*mut T);
 // SAFETY: the pointer is only used to make disjoint slices, each for one thread, of elements that are Send.
 unsafe impl<T: Send> Sync for Raw<T> {}
+// SAFETY: it stands for an exclusive borrow of elements that are Send, which may go to another thread.
+unsafe impl<T: Send> Send for Raw<T> {}
 
 /// Some columns of a row-major output matrix, all its rows; the other columns belong to other workers.
 pub struct Tile<'a, T = f32> {
@@ -584,6 +654,37 @@ mod tests {
             .unwrap();
             assert!(out.iter().enumerate().all(|(i, v)| *v == (i + 1) as f32));
             assert!(team.cells(&mut out, 4, (3, 2), |_, _, _| ()).is_err());
+        }
+    }
+
+    #[test]
+    fn items_own_their_columns_and_their_parts() {
+        for team in teams() {
+            for (rows, grain) in [(0, 1), (1, 1), (5, 2)] {
+                let (mut out, mut own) = (vec![0.0; rows * 19], vec![0u32; 5 * 3]);
+                team.items((&mut out, 19, 4), &mut own, grain, |item, mut tile, part| {
+                    assert_eq!((tile.rows(), part.len()), (rows, 3));
+                    assert_eq!(tile.columns(), item * 4..19.min(item * 4 + 4));
+                    for row in 0..rows {
+                        let first = tile.columns().start;
+                        for (i, v) in tile.row(row).iter_mut().enumerate() {
+                            *v += (row * 19 + first + i) as f32;
+                        }
+                    }
+                    part.iter_mut().for_each(|p| *p += item as u32 + 1);
+                })
+                .unwrap();
+                assert!(out.iter().enumerate().all(|(i, v)| *v == i as f32));
+                assert!(own.iter().enumerate().all(|(i, p)| *p == i as u32 / 3 + 1));
+            }
+            let (mut out, mut own) = (vec![0.0; 8], vec![0u32; 5]);
+            assert!(team.items((&mut out, 4, 2), &mut own, 1, |_, _, _| ()).is_err());
+            assert!(
+                team.items((&mut out, 3, 1), &mut own[..3], 1, |_, _, _| ())
+                    .is_err()
+            );
+            assert!(team.items((&mut out, 4, 0), &mut own, 1, |_, _, _| ()).is_err());
+            assert!(team.items((&mut out, 0, 4), &mut own, 1, |_, _, _| ()).is_err());
         }
     }
 

@@ -61,6 +61,28 @@ pub(super) fn byte_token(byte: u8) -> [u8; 6] {
     ]
 }
 
+/// Appends the bytes that `text` stands for where Python's escapes are read (`\n`, `\xe4`); a backslash before
+/// anything else stands for what follows it.
+pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let digit = |c: u8| char::from(c).to_digit(16);
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        let (byte, after) = match (first, tail) {
+            (b'\\', [b't', after @ ..]) => (b'\t', after),
+            (b'\\', [b'n', after @ ..]) => (b'\n', after),
+            (b'\\', [b'r', after @ ..]) => (b'\r', after),
+            (b'\\', [b'x', high, low, after @ ..]) if digit(*high).and(digit(*low)).is_some() => {
+                let hex = digit(*high).unwrap_or(0) * 16 + digit(*low).unwrap_or(0);
+                (hex as u8, after)
+            }
+            (b'\\', [next, after @ ..]) => (*next, after),
+            (byte, after) => (byte, after),
+        };
+        out.push(byte);
+        rest = after;
+    }
+}
+
 /// Appends `text` with every U+2581 turned back into a space.
 pub(super) fn unescape_spaces(text: &[u8], out: &mut Vec<u8>) {
     let mark = SPACE_MARK.as_bytes();
@@ -95,6 +117,18 @@ mod tests {
         assert!(decode_alphabet("Ġhé".as_bytes(), &mut out));
         assert_eq!(out, b" h\xe9");
         assert!(!decode_alphabet("a b".as_bytes(), &mut out));
+    }
+
+    #[test]
+    fn escapes_are_read() {
+        let of = |text: &str| {
+            let mut out = Vec::new();
+            unescape(text.as_bytes(), &mut out);
+            out
+        };
+        assert_eq!(of(r"a\t\n\r\\\'\xe4\xBD\x00"), b"a\t\n\r\\'\xe4\xbd\0");
+        assert_eq!(of(r"\xg1\x1"), b"xg1x1");
+        assert_eq!(of("\\"), b"\\");
     }
 
     #[test]

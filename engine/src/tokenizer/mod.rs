@@ -1,9 +1,10 @@
 //! Text to token ids and back, over the vocabulary of a GGUF file.
 //!
 //! The definition is llama.cpp's (`llama_tokenize` and `llama_detokenize`, src/llama-vocab.cpp): the same ids for
-//! the same file and text. Kinds (`tokenizer.ggml.model`): `llama` (spm.rs), `gpt2` and `gemma4` (bpe.rs, cut by
-//! pre_tokenizer.rs), `bert` (wpm.rs). An encoding finds written-out special tokens first (partition.rs), then
-//! tokenizes what lies between them. Time is n log n in the text at worst, also for a text without spaces.
+//! the same file and text. Kinds (`tokenizer.ggml.model`, kind.rs): `llama` (spm.rs), `gpt2`, `gemma4` and
+//! `whitespace` (bpe.rs, cut by pre_tokenizer.rs), `bert` (wpm.rs), `t5` (ugm.rs), `rwkv` (rwkv.rs), `plamo2`
+//! (plamo2.rs). An encoding finds written-out special tokens first (partition.rs), then tokenizes what lies between
+//! them. Time is n log n in the text at worst, also for a text without spaces.
 //!
 //! # Why not a crate
 //! Considered: `tokenizers` (its vocabularies are Rust strings and its BPE and Unigram models cannot state
@@ -19,6 +20,7 @@
 //! - Decoding does not "clean up" spaces before punctuation: what was encoded comes back.
 //! - [`Tokenizer::decode`] takes the space that SPM puts before a text from the first printing token even after a
 //!   BOS.
+//! - `t5` and `plamo2`: see ugm.rs and plamo2.rs.
 //!
 //! For `bert` llama.cpp itself differs from Hugging Face's normaliser, and this follows llama.cpp: with
 //! strip_accents all marks are dropped (Hugging Face: non-spacing ones), of a decomposition only the first
@@ -26,39 +28,57 @@
 
 mod bpe;
 mod byte_text;
+mod charsmap;
 mod conversation;
+mod kind;
 mod merge;
 mod merge_queue;
 mod pair;
 mod partition;
+mod plamo2;
 mod pre_patterns;
 mod pre_tokenizer;
+mod rwkv;
 mod spm;
 mod stop;
 mod stream;
 mod text_table;
 mod trie;
+mod ugm;
 mod vocabulary;
+mod whitespace;
 mod word_starts;
 mod wpm;
 
 use std::sync::Arc;
 
 use bpe::Bpe;
+use kind::Kind;
 use merge::Merger;
 use partition::{Fragment, Specials};
-use pre_patterns::Symbols;
+use plamo2::Plamo2;
+use rwkv::Rwkv;
 use spm::Spm;
 pub use stop::StopFilter;
 pub use stream::StreamDecoder;
-use vocabulary::{Attributes, SpecialIds, Spelling, Vocabulary};
+use ugm::Ugm;
+use vocabulary::{Attributes, Vocabulary};
 use wpm::Wpm;
 
 use crate::gguf::Metadata;
 use crate::{Error, Result};
 
 /// The values of `tokenizer.ggml.model` that are read.
-pub const SUPPORTED_MODELS: &[&str] = &["llama", "gpt2", "bert", "gemma4"];
+pub const SUPPORTED_MODELS: &[&str] = &[
+    "llama",
+    "gpt2",
+    "bert",
+    "gemma4",
+    "t5",
+    "rwkv",
+    "plamo2",
+    "whitespace",
+];
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -110,7 +130,15 @@ pub struct Tokenizer {
 enum Model {
     Spm(Box<Spm>),
     Bpe(Box<Bpe>),
+    /// BPE of words alone, which may be lowered.
+    Words {
+        bpe: Box<Bpe>,
+        lowercase: bool,
+    },
     Wpm(Box<Wpm>),
+    Ugm(Box<Ugm>),
+    Rwkv(Rwkv),
+    Plamo2(Box<Plamo2>),
 }
 
 impl Tokenizer {
@@ -126,85 +154,41 @@ impl Tokenizer {
             _ if model_name == "gemma4" => Some("gemma4"),
             pre => pre.filter(|pre| !pre.is_empty()),
         };
-        let bpe = match model_name {
-            "llama" | "bert" => None,
-            "gemma4" => Some(pre_patterns::GEMMA4),
-            "gpt2" => {
-                // without a name llama.cpp warns and takes the default one
-                let name = pre.unwrap_or("default");
-                Some(pre_patterns::find(name).ok_or_else(|| unknown_pre_tokenizer(name))?)
-            }
-            _ => {
-                return Err(Error::Tokenizer {
-                    what: format!(
-                        "model `{model_name}` (`{MODEL}`) is not supported; supported: {}",
-                        SUPPORTED_MODELS.join(", ")
-                    ),
-                });
-            }
-        };
-        let (spelling, defaults) = match (&bpe, model_name) {
-            (Some(definition), _) => {
-                let spelling = match definition.symbols {
-                    Symbols::Bytes => Spelling::ByteAlphabet,
-                    Symbols::Chars => Spelling::Plain,
-                    Symbols::SpaceMarkedChars => Spelling::SpaceMark,
-                };
-                (spelling, SpecialIds::default())
-            }
-            (None, "bert") => {
-                let defaults = SpecialIds {
-                    cls: Some(101),
-                    unk: Some(100),
-                    sep: Some(102),
-                    pad: Some(0),
-                    mask: Some(103),
-                    ..SpecialIds::default()
-                };
-                (Spelling::SpaceMark, defaults)
-            }
-            (None, _) => {
-                let defaults = SpecialIds {
-                    bos: Some(1),
-                    eos: Some(2),
-                    unk: Some(0),
-                    ..SpecialIds::default()
-                };
-                (Spelling::SpaceMark, defaults)
-            }
-        };
-        let vocabulary = Vocabulary::read(m, spelling, defaults)?;
-
-        let is_gemma4 = bpe.is_some_and(|definition| definition == pre_patterns::GEMMA4);
-        let bert = model_name == "bert";
-        let model = match bpe {
-            Some(definition) => {
-                let optional = pre == Some("kimi-k2");
-                Model::Bpe(Box::new(Bpe::new(
-                    m,
-                    &vocabulary,
-                    &definition,
-                    is_gemma4,
-                    optional,
-                )?))
-            }
-            None if bert => Model::Wpm(Box::new(Wpm::new(m, &vocabulary)?)),
-            None => Model::Spm(Box::new(Spm::new(&vocabulary))),
-        };
-
-        let bos_by_kind = bpe.is_none_or(|definition| definition.add_bos);
-        // What the file has no token for cannot be added, whatever it asks for.
-        let add_bos = vocabulary.special.bos.is_some()
-            && match m.opt_bool("tokenizer.ggml.add_bos_token")? {
-                _ if is_gemma4 => true,
-                stated => stated.unwrap_or(bos_by_kind),
-            };
-        let asks_for_eos = m.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-        let add_eos = asks_for_eos && vocabulary.special.eos.is_some();
-        let add_sep = m.opt_bool("tokenizer.ggml.add_sep_token")?.unwrap_or(false);
+        let kind = Kind::find(model_name, pre)?;
+        let vocabulary = Vocabulary::read(m, kind.spelling(), kind.special_ids())?;
         let add_space_prefix = m
             .opt_bool("tokenizer.ggml.add_space_prefix")?
-            .unwrap_or(bpe.is_none() && !bert);
+            .unwrap_or(kind == Kind::Spm);
+        let model = match kind {
+            Kind::Spm => Model::Spm(Box::new(Spm::new(&vocabulary))),
+            Kind::Bpe {
+                definition,
+                words_only,
+            } => {
+                let whole_newlines = definition == pre_patterns::GEMMA4;
+                let optional = pre == Some("kimi-k2");
+                let bpe = Box::new(Bpe::new(m, &vocabulary, &definition, whole_newlines, optional)?);
+                if words_only {
+                    // the pre-tokenizer of that name keeps case where the file does not say
+                    let lowercase = m
+                        .opt_bool("tokenizer.ggml.normalizer.lowercase")?
+                        .unwrap_or(pre != Some("whitespace"));
+                    Model::Words { bpe, lowercase }
+                } else {
+                    Model::Bpe(bpe)
+                }
+            }
+            Kind::Wpm => Model::Wpm(Box::new(Wpm::new(m, &vocabulary)?)),
+            Kind::Ugm => Model::Ugm(Box::new(Ugm::new(m, &vocabulary, add_space_prefix)?)),
+            Kind::Rwkv => Model::Rwkv(Rwkv::new(&vocabulary)),
+            Kind::Plamo2 => Model::Plamo2(Box::new(Plamo2::new(&vocabulary)?)),
+        };
+        // What the file has no token for cannot be added, whatever it asks for.
+        let add_bos =
+            kind.adds_bos(m.opt_bool("tokenizer.ggml.add_bos_token")?) && vocabulary.special.bos.is_some();
+        let asks_for_eos = kind.adds_eos(m.opt_bool("tokenizer.ggml.add_eos_token")?);
+        let add_eos = asks_for_eos && vocabulary.special.eos.is_some();
+        let add_sep = m.opt_bool("tokenizer.ggml.add_sep_token")?.unwrap_or(false);
 
         let mut tokenizer = Self {
             specials: Arc::new(Specials::new(&vocabulary)),
@@ -222,7 +206,7 @@ impl Tokenizer {
         tokenizer.newline = match &*tokenizer.model {
             Model::Spm(spm) => spm.newline(),
             Model::Wpm(_) => None,
-            Model::Bpe(_) => tokenizer.encode("\n", EncodeOptions::default())?.first().copied(),
+            _ => tokenizer.encode("\n", EncodeOptions::default())?.first().copied(),
         }
         .or(tokenizer.vocabulary.special.pad);
         Ok(tokenizer)
@@ -231,7 +215,7 @@ impl Tokenizer {
     /// The tokens of `text`.
     ///
     /// # Errors
-    /// `Limit` for a text over 1 GiB.
+    /// `Limit` for a text over 1 GiB, or one that a normaliser would make that long.
     pub fn encode(&self, text: &str, opts: EncodeOptions) -> Result<Vec<u32>> {
         // offsets are 32 bits wide, and U+2581 is three times as long as the space it stands for
         const MAX_TEXT: usize = 1 << 30;
@@ -266,7 +250,13 @@ impl Tokenizer {
                     spm.encode(vocabulary, text, space_prefix, &mut merger, &mut out);
                 }
                 Model::Bpe(bpe) => bpe.encode(text, &mut merger, &mut ends, &mut out),
+                Model::Words { bpe, lowercase } => whitespace::words(text, *lowercase, |word| {
+                    bpe.encode(word, &mut merger, &mut ends, &mut out);
+                }),
                 Model::Wpm(wpm) => wpm.encode(vocabulary, text, &mut out),
+                Model::Ugm(ugm) => ugm.encode(vocabulary, text, &mut out)?,
+                Model::Rwkv(rwkv) => rwkv.encode(vocabulary, text, &mut out),
+                Model::Plamo2(plamo2) => plamo2.encode(text, &mut out),
             }
             after_special = false;
         }
@@ -298,10 +288,11 @@ impl Tokenizer {
 
     /// Whether the first token of a text prints a space that the text does not have.
     fn puts_space_first(&self) -> bool {
-        match *self.model {
+        match &*self.model {
             Model::Spm(_) => self.add_space_prefix,
-            // a file may ask for the space, but BPE puts none
-            Model::Bpe(_) => false,
+            Model::Ugm(ugm) => ugm.puts_space_first(),
+            // a file may ask for the space, but these put none
+            Model::Bpe(_) | Model::Words { .. } | Model::Rwkv(_) | Model::Plamo2(_) => false,
             Model::Wpm(_) => true,
         }
     }
@@ -370,12 +361,19 @@ impl Tokenizer {
         self.add_eos
     }
 
-    /// Whether a space is put before the text, and before what follows a special token (`llama` only).
+    /// Whether a space is put before the text, and before what follows a special token (`llama` and `t5` only).
     pub fn add_space_prefix(&self) -> bool {
         self.add_space_prefix
     }
 
-    /// What the file states and cannot be meant, a sentence each: special ids outside the vocabulary. They count as absent.
+    /// Tokens that the model's author would have never chosen (`tokenizer.ggml.suppress_tokens`), ascending. Logits keep
+    /// them; a sampler that [`crate::generation::Sampling`] makes leaves them out.
+    pub fn suppressed(&self) -> &[u32] {
+        &self.vocabulary.suppressed
+    }
+
+    /// What the file states and cannot be meant, a sentence each: special or suppressed ids outside the vocabulary. They
+    /// count as absent.
     pub fn notes(&self) -> &[String] {
         &self.vocabulary.notes
     }
@@ -454,15 +452,5 @@ impl std::fmt::Debug for Tokenizer {
             .field("pre", &self.pre_name)
             .field("n_vocab", &self.n_vocab())
             .finish_non_exhaustive()
-    }
-}
-
-fn unknown_pre_tokenizer(name: &str) -> Error {
-    let known: Vec<&str> = pre_patterns::names().collect();
-    Error::Tokenizer {
-        what: format!(
-            "pre-tokenizer `{name}` (`{PRE}`) is not known; known: {}",
-            known.join(", ")
-        ),
     }
 }

@@ -72,6 +72,8 @@ pub(super) enum Spelling {
     SpaceMark,
     /// UTF-8 as it is.
     Plain,
+    /// Bytes, written with Python's escapes.
+    Escaped,
 }
 
 /// Ids of special tokens; `None` where the vocabulary has none.
@@ -105,6 +107,8 @@ pub(super) struct Vocabulary {
     printed: Vec<u8>,
     printed_ends: Vec<u32>,
     pub(super) special: SpecialIds,
+    /// Tokens that are never to be chosen, ascending.
+    pub(super) suppressed: Vec<u32>,
     /// What was left out of account, a sentence each.
     pub(super) notes: Vec<String>,
 }
@@ -112,6 +116,7 @@ pub(super) struct Vocabulary {
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
+const SUPPRESSED: &str = "tokenizer.ggml.suppress_tokens";
 
 /// Texts of the end-of-turn token, the most telling first.
 const EOT: &[&str] = &[
@@ -233,6 +238,7 @@ impl Vocabulary {
             scores: read_scores(m, n)?,
             attributes: read_types(m, n)?,
             special: read_special_ids(m, n, defaults, &mut notes)?,
+            suppressed: read_suppressed(m, n, &mut notes),
             texts,
             printed: Vec::new(),
             printed_ends: Vec::with_capacity(n),
@@ -411,13 +417,15 @@ impl Vocabulary {
             let attributes = self.attributes(id);
             let text = self.texts.text(id).unwrap_or_default();
             let out = &mut self.printed;
-            if attributes.any(as_written) {
+            if spelling == Spelling::Escaped {
+                byte_text::unescape(text, out);
+            } else if attributes.any(as_written) {
                 out.extend_from_slice(text);
             } else if attributes.any(Attributes::NORMAL) {
                 match spelling {
                     Spelling::ByteAlphabet => print_alphabet(text, out),
                     Spelling::SpaceMark => byte_text::unescape_spaces(text, out),
-                    Spelling::Plain => out.extend_from_slice(text),
+                    Spelling::Plain | Spelling::Escaped => out.extend_from_slice(text),
                 }
             } else if attributes.any(Attributes::BYTE) {
                 out.push(byte_text::parse_byte_token(text).ok_or_else(|| Error::Metadata {
@@ -483,6 +491,36 @@ fn read_scores(m: &Metadata, n: usize) -> Result<Vec<f32>> {
         return Err(too_short(SCORES, n, scores.len()));
     }
     Ok(scores)
+}
+
+/// The tokens that are never to be chosen. What cannot be meant is no reason to refuse a model: it is left out, and a
+/// note says so.
+fn read_suppressed(m: &Metadata, n: usize, notes: &mut Vec<String>) -> Vec<u32> {
+    let stated = match m.opt_ints(SUPPRESSED) {
+        Ok(stated) => stated.unwrap_or_default(),
+        Err(error) => {
+            notes.push(format!("no token is suppressed: {error}"));
+            return Vec::new();
+        }
+    };
+    let count = stated.len();
+    let mut ids: Vec<u32> = stated
+        .into_iter()
+        .filter_map(|id| u32::try_from(id).ok().filter(|&id| (id as usize) < n))
+        .collect();
+    if ids.len() < count {
+        let outside = count - ids.len();
+        notes.push(format!(
+            "`{SUPPRESSED}` has {outside} of {count} ids outside the vocabulary of {n} tokens: they are left out"
+        ));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() == n {
+        notes.push(format!("`{SUPPRESSED}` has every token: none is suppressed"));
+        ids.clear();
+    }
+    ids
 }
 
 /// The special ids that the file states, else the defaults. Files are in use whose ids lie outside the vocabulary

@@ -1,9 +1,9 @@
 //! Matrix products and the decode of rows, every type.
 
-use twinfer_engine::kernels::{Backend, Operand, PackedMatrix, Packing, Storage, select};
+use twinfer_engine::kernels::{Backend, Operand, PackedMatrix, Packing, Placement, Storage, select};
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::quant::{GgmlType, step_len};
-use twinfer_engine::team::Team;
+use twinfer_engine::team::{Place, Team};
 
 use crate::{Random, assert_same, backends, reduced};
 
@@ -319,4 +319,54 @@ fn threads_and_views_change_nothing() {
         }
     }
     println!("backends: {compared} products of teams and of views bit-equal to scalar's");
+}
+
+/// Of a stack of matrices each node has rows of every one, in one piece of memory, whether it comes whole or in pieces.
+#[test]
+fn stacks_are_divided_matrix_by_matrix() {
+    let (n, count, k) = (96, 5, 512);
+    let places = [0, 1, 1].map(|node| Place { node, cache: 0 });
+    let team = Team::placed(&places, |_, work| {
+        std::thread::spawn(work);
+    });
+    let scalar = select::choose(Some("scalar")).unwrap();
+    for ty in [GgmlType::Q4_K, GgmlType::Q8_0, GgmlType::F16] {
+        let bytes = matrix(ty, n * count, k, Content::Random, &mut Random(3));
+        let x = activations(3, k, &mut Random(4));
+        let product = |backend: &dyn Backend, whole: &PackedMatrix, i: usize| {
+            let view = whole.view(i * n..(i + 1) * n).unwrap();
+            let mut out = vec![0.0; 3 * n];
+            let operand = Operand::new(backend, &team, &view, x.clone()).unwrap();
+            operand.matmul(&team, &view, &mut out).unwrap();
+            out
+        };
+        let mapped = scalar
+            .pack(
+                ty,
+                n * count,
+                k,
+                bytes.clone(),
+                &Packing::on_heap(Storage::Mapped, &team),
+            )
+            .unwrap();
+        for backend in backends() {
+            for matrix_rows in [0, n] {
+                let packing = Packing {
+                    placement: Placement::Distribute,
+                    matrix_rows,
+                    ..Packing::on_heap(Storage::Packed, &team)
+                };
+                let whole = backend.pack(ty, n * count, k, bytes.clone(), &packing).unwrap();
+                for i in 0..count {
+                    let what = format!("{} {} matrix {i} of {matrix_rows}", backend.name(), ty.name());
+                    assert_same(&product(backend, &whole, i), &product(scalar, &mapped, i), &what);
+                    let view = whole.view(i * n..(i + 1) * n).unwrap();
+                    let nodes: Vec<usize> = view.placed().map(|(node, _)| node).collect();
+                    if matrix_rows == n && whole.is_packed() {
+                        assert_eq!(nodes, [0, 1], "{what}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -46,6 +46,7 @@ fn digest(model: &Arc<Model>, team: &Team, n_batch: usize, cache: (CacheType, Ca
         n_batch,
         n_sequences: 1,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: cache.0,
         cache_type_v: cache.1,
     };
@@ -151,6 +152,7 @@ fn tail_digest(
         n_batch,
         n_sequences: 1,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: cache.0,
         cache_type_v: cache.1,
     };
@@ -179,6 +181,7 @@ fn tails_together(
         n_batch: 512,
         n_sequences: 3,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: cache.0,
         cache_type_v: cache.1,
     };

@@ -62,6 +62,7 @@ impl Subject {
             n_batch,
             n_sequences,
             pool,
+            n_states: None,
             cache_type_k: CacheType::F16,
             cache_type_v: CacheType::F16,
         };

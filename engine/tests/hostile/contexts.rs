@@ -26,6 +26,7 @@ fn context(model: &Arc<Model>, n_ctx: usize, n_batch: usize, n_sequences: usize)
         n_batch,
         n_sequences,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: CacheType::F16,
         cache_type_v: CacheType::F32,
     };

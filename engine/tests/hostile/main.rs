@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod contexts;
+mod experts;
+mod families;
 mod hyperparameters;
 #[path = "../support/load.rs"]
 mod load;
@@ -12,9 +14,11 @@ mod memory;
 mod random;
 mod reference;
 mod seeds;
+mod shared_layers;
 mod small;
 #[path = "../support/special_ids.rs"]
 mod special_ids;
+mod states;
 mod tensors;
 mod vocabularies;
 mod weights;

@@ -36,6 +36,7 @@ pub(crate) fn load_and_evaluate(bytes: Vec<u8>, cache: CacheType) -> Result<Vec<
         n_batch: 4,
         n_sequences: 1,
         pool: Pool::Whole,
+        n_states: None,
         cache_type_k: cache,
         cache_type_v: cache,
     };

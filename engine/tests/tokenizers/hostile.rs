@@ -23,8 +23,8 @@ fn what_cannot_be_used_is_refused_by_name() {
         with(small("llama"), "model", Value::U32(1)),
         "tokenizer.ggml.model",
     );
-    for model in ["xyz", "t5", "rwkv", "plamo2", "no_vocab", ""] {
-        refused(small(model), "supported: llama, gpt2, bert, gemma4");
+    for model in ["xyz", "hybriddna", "no_vocab", ""] {
+        refused(small(model), "supported: llama, gpt2, bert, gemma4, t5");
     }
     refused(
         with(small("gpt2"), "pre", Value::String("xyz".into())),
@@ -122,6 +122,33 @@ fn special_ids_outside_the_vocabulary_count_as_absent() {
 }
 
 #[test]
+fn suppressed_tokens_are_those_of_the_vocabulary() {
+    let read = |value: Value| {
+        let tokenizer = Tokenizer::from_metadata(&with(small("llama"), "suppress_tokens", value)).unwrap();
+        (tokenizer.suppressed().to_vec(), tokenizer.notes().to_vec())
+    };
+    let ids = |ids: &[i32]| read(Value::Array(Array::I32(ids.to_vec())));
+    assert_eq!(ids(&[]), (vec![], vec![]));
+    assert_eq!(ids(&[7, 3, 7]), (vec![3, 7], vec![]));
+    let (suppressed, notes) = ids(&[5, -1, 265, i32::MAX]);
+    assert_eq!(suppressed, [5]);
+    assert!(
+        notes[0].contains("3 of 4 ids outside the vocabulary of 265 tokens"),
+        "{notes:?}"
+    );
+    let (suppressed, notes) = read(Value::String("5".into()));
+    assert!(
+        suppressed.is_empty() && notes[0].contains("suppress_tokens"),
+        "{notes:?}"
+    );
+    let (suppressed, notes) = read(Value::Array(Array::U32((0..265).collect())));
+    assert!(
+        suppressed.is_empty() && notes[0].contains("every token"),
+        "{notes:?}"
+    );
+}
+
+#[test]
 fn what_the_file_has_no_token_for_is_not_added() {
     for key in ["add_bos_token", "add_eos_token"] {
         let m = with(small("gpt2"), key, Value::Bool(true));
@@ -170,9 +197,24 @@ fn odd_vocabularies_do_no_harm() {
             strings(&[b"", b" ", b"a", b" a", b"a ", b"a  b", b"\xff \xff", b"a b c"]),
         ),
         with(small("gemma4"), "merges", strings(&[])),
+        with(
+            small("t5"),
+            "scores",
+            Value::Array(Array::F32(vec![f32::NEG_INFINITY; 265])),
+        ),
+        with(small("t5"), "tokens", strings(&[&b"\xe2\x96"[..]; 265])),
+        with(small("rwkv"), "tokens", strings(&[&b"\\x"[..]; 265])),
+        with(
+            small("plamo2"),
+            "scores",
+            Value::Array(Array::F32(vec![f32::MAX; 265])),
+        ),
         small("gpt2"),
         small("gemma4"),
         small("bert"),
+        small("t5"),
+        small("rwkv"),
+        small("whitespace"),
     ];
     for mut m in all {
         // byte tokens that are not are refused, which another test shows
@@ -254,7 +296,7 @@ fn vocabularies_made_to_be_slow_are_not() {
     let merges: Vec<Vec<u8>> = (1..256).map(|n| [&vec![b'a'; n][..], b" a"].concat()).collect();
     let merges: Vec<&[u8]> = merges.iter().map(|t| &t[..]).collect();
     let text = "a".repeat(300_000);
-    for model in ["llama", "gpt2", "gemma4", "bert"] {
+    for model in ["llama", "gpt2", "gemma4", "bert", "t5", "rwkv", "whitespace"] {
         for kind in [1, 4] {
             let mut m = Metadata::new();
             m.insert("tokenizer.ggml.model", Value::String(model.into()));

@@ -11,6 +11,8 @@ mod properties;
 mod special;
 #[path = "../support/special_ids.rs"]
 mod special_ids;
+mod unigram;
+mod wordpiece;
 
 use std::fs;
 use std::io::Read;

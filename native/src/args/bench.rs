@@ -16,6 +16,7 @@ Examples:
   twinfer bench --preset epyc-3b                               the reference scenario
   twinfer bench --shape llama-3.1-8b --type q4_k_m             random weights, in memory
   twinfer bench --shape qwen3-0.6b --type q8_0 -o random.gguf  random weights, in a file
+  twinfer bench --shape gpt-oss-120b --layers 4                a part of a model that is too large
 
 pp512 is the speed of reading a prompt of 512 tokens, tg128 that of writing 128 tokens one by one; both in tokens
 per second, mean and standard deviation over the repetitions. @ d8192 means that 8192 tokens were in the cache
@@ -106,9 +107,14 @@ pub(crate) struct BenchArgs {
     #[arg(long, overrides_with = "limits")]
     pub(crate) no_limits: bool,
 
-    /// With --shape: the type or mix of the weights.
-    #[arg(long = "type", value_name = "MIX", default_value = "q4_k_m")]
-    pub(crate) mix: String,
+    /// With --shape: only the first N layers, for models that do not fit.
+    #[arg(long, value_name = "N", requires = "shape",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    pub(crate) layers: Option<usize>,
+
+    /// With --shape: the type or mix of the weights. Default: q4_k_m, or what the model's files usually have.
+    #[arg(long = "type", value_name = "MIX")]
+    pub(crate) mix: Option<String>,
 
     /// The report's form, md or json; with --shape also the file (.gguf) to make. May be given twice.
     #[arg(short, long, value_name = "md|json|FILE", value_parser = output)]

@@ -33,9 +33,9 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) shape: Option<String>,
 
-    /// With --shape: the type or mix of the weights.
-    #[arg(long = "type", value_name = "MIX", default_value = "q4_k_m")]
-    pub(crate) mix: String,
+    /// With --shape: the type or mix of the weights. Default: q4_k_m, or what the model's files usually have.
+    #[arg(long = "type", value_name = "MIX")]
+    pub(crate) mix: Option<String>,
 
     /// Predict the speed of the model on another machine, which this file describes; docs/machine.md explains how.
     /// Nothing is measured.

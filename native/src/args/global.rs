@@ -26,6 +26,11 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "WHERE", default_value = "auto")]
     pub(crate) weights: WeightsArg,
 
+    /// Where the weights of experts lie, of which a token needs a few: packed or mapped as --weights has it. auto does with
+    /// them as with all others, and leaves them mapped where the memory is too small for that.
+    #[arg(long, global = true, value_name = "WHERE", default_value = "auto")]
+    pub(crate) experts: WeightsArg,
+
     /// Worker threads. Default, and 0 and -1: the physical cores that this process may use.
     #[arg(short, long, global = true, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<Threads>,

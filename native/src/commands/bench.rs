@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use report::Report;
 use stage::{Meter, Stage};
-use synthetic::Synthetic;
+use synthetic::{Synthetic, Wish};
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions};
@@ -116,7 +116,7 @@ fn statistics(values: &[f64]) -> (f64, f64) {
 
 pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> Result<()> {
     if args.shape.as_deref() == Some("list") {
-        return output::to_stdout(&shapes::list());
+        return output::to_stdout(&shapes::list()?);
     }
     let mut format = ReportFormat::Markdown;
     let mut target = None;
@@ -152,12 +152,17 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         return Err(Usage("there is nothing to measure; give -p or -n a number above 0".into()).into());
     }
 
-    let made = match &args.shape {
+    let wish = |shape| Wish {
+        shape,
+        layers: args.layers,
+        mix: args.mix.as_deref(),
+    };
+    let made = match args.shape.as_deref() {
         None => None,
         Some(shape) => match target {
-            None => Some(made_up(settings, workers, shape, &args.mix)?),
+            None => Some(made_up(settings, workers, wish(shape))?),
             Some(path) => {
-                let name = write_made_up(settings, workers, shape, args, path, measures)?;
+                let name = write_made_up(settings, workers, wish(shape), args, path, measures)?;
                 if !measures {
                     return Ok(());
                 }
@@ -216,29 +221,23 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
 }
 
 /// A model of random weights, described, and its name.
-fn random_model(
-    settings: &Settings,
-    shape: &str,
-    mix: &str,
-    vocabulary: bool,
-) -> Result<(String, Synthetic)> {
-    let shape = shapes::find(shape)?;
+fn random_model(settings: &Settings, wish: Wish<'_>, vocabulary: bool) -> Result<(String, Synthetic)> {
     // The same weights each time, unless others are asked for: speeds do not depend on them.
     let seed = settings.seed.unwrap_or(0);
-    let name = format!("{} {mix} (random weights)", shape.name);
-    Ok((name, Synthetic::new(shape, mix, seed, vocabulary)?))
+    let model = Synthetic::new(wish, seed, vocabulary)?;
+    Ok((format!("{} (random weights)", model.name), model))
 }
 
 /// A well-known model's name and what it is, without weights: for estimates.
-pub(super) fn shape_of(shape: &str, mix: &str) -> Result<(String, ModelFile)> {
-    let shape = shapes::find(shape)?;
-    let model = Synthetic::new(shape, mix, 0, false)?;
-    Ok((format!("{} {mix}", shape.name), model.headers()?))
+pub(super) fn shape_of(shape: &str, layers: Option<usize>, mix: Option<&str>) -> Result<(String, ModelFile)> {
+    let model = Synthetic::new(Wish { shape, layers, mix }, 0, false)?;
+    let file = model.headers()?;
+    Ok((model.name, file))
 }
 
 /// A model of random weights in memory, and its name.
-fn made_up(settings: &Settings, workers: &Workers, shape: &str, mix: &str) -> Result<(String, ModelFile)> {
-    let (name, model) = random_model(settings, shape, mix, false)?;
+fn made_up(settings: &Settings, workers: &Workers, wish: Wish<'_>) -> Result<(String, ModelFile)> {
+    let (name, model) = random_model(settings, wish, false)?;
     let bytes = model.in_memory(&workers.pool()?, settings.verbosity)?;
     Ok((name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?))
 }
@@ -247,12 +246,12 @@ fn made_up(settings: &Settings, workers: &Workers, shape: &str, mix: &str) -> Re
 fn write_made_up(
     settings: &Settings,
     workers: &Workers,
-    shape: &str,
+    wish: Wish<'_>,
     args: &BenchArgs,
     path: &Path,
     measured: bool,
 ) -> Result<String> {
-    let (name, model) = random_model(settings, shape, &args.mix, true)?;
+    let (name, model) = random_model(settings, wish, true)?;
     let pool = workers.pool()?;
     let file = OutputFile::create(path, args.out.read_only())?;
     if measured && !file.is_regular() {
@@ -263,7 +262,8 @@ fn write_made_up(
     }
     model.write_file(path, file, &pool, settings.verbosity)?;
     settings.verbosity.note(&format!(
-        "random weights of {shape} written to `{}`",
+        "random weights of {} written to `{}`",
+        wish.shape,
         path.display()
     ));
     Ok(name)

@@ -47,7 +47,7 @@ impl Subject {
         let source = &settings.source;
         let (name, file, with_data) = match (&args.shape, source.path()) {
             (Some(shape), _) => {
-                let (name, file) = bench::shape_of(shape, &args.mix)?;
+                let (name, file) = bench::shape_of(shape, None, args.mix.as_deref())?;
                 (name, file, false)
             }
             (None, Some(_)) => (source.to_string(), source.open()?, true),

@@ -66,6 +66,7 @@ fn plan(settings: &Settings, workers: &Workers, file: &ModelFile, args: &Inspect
     let planned = compute.plan(file)?;
     let n_ctx = compute.context_size(planned.config());
     let context = compute.sequences((n_ctx, N_BATCH), args.parallel, Pool::Whole);
+    let planned = compute.settle_experts(planned, &context)?;
     let budget = compute.budget(&planned, &context)?;
     let rooms = compute.rooms();
     let nodes = budget::nodes(Path::new("/"), &budget);

@@ -32,7 +32,9 @@ pub(super) fn run(
     let mix = find_mix(&args.mix)?;
     let file = load::open(&args.input)?;
     let pool = workers.pool()?;
-    let model = mix_model(&file).with_context(|| format!("`{}`", args.input.display()))?;
+    let tied_output = file.tensor("output.weight").is_none();
+    let model =
+        mix_model(file.metadata(), tied_output).with_context(|| format!("`{}`", args.input.display()))?;
     let specs: Vec<TensorSpec> = file.tensors().map(|tensor| target(tensor, mix, &model)).collect();
     warn_of_quantized(verbosity, &file, &specs);
 
@@ -86,9 +88,8 @@ pub(super) fn find_mix(name: &str) -> Result<Mix> {
     })
 }
 
-/// What the mix wants to know of the model; what the file does not say has no influence.
-fn mix_model(file: &ModelFile) -> Result<MixModel> {
-    let metadata = file.metadata();
+/// What the mix wants to know of the model; what the metadata do not say has no influence.
+pub(super) fn mix_model(metadata: &Metadata, tied_output: bool) -> Result<MixModel> {
     let arch = metadata.opt_str("general.architecture")?.unwrap_or_default();
     // Some architectures give one number per layer; the largest stands for all.
     let number = |key: &str| -> Option<usize> {
@@ -105,7 +106,7 @@ fn mix_model(file: &ModelFile) -> Result<MixModel> {
         n_layers: number("block_count").unwrap_or(0),
         n_experts: number("expert_count").unwrap_or(0),
         gqa: (heads / kv_heads.max(1)).max(1),
-        tied_output: file.tensor("output.weight").is_none(),
+        tied_output,
     })
 }
 

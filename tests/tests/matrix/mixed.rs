@@ -143,6 +143,14 @@ impl History<'_> {
         }
     }
 
+    /// Makes room: a checkpoint less, or a sequence.
+    fn end_some(&mut self) {
+        match self.kept.pop() {
+            Some((checkpoint, _)) => self.context.forget(checkpoint).unwrap(),
+            None => self.end(0),
+        }
+    }
+
     fn fork(&mut self, index: usize) {
         let (id, plain) = self.open[index].clone();
         let len = self.random.below(plain.tokens.len() + 1);
@@ -152,7 +160,7 @@ impl History<'_> {
                 self.count("forked");
             }
             Err(Error::TooManySequences { .. }) => self.count("too many"),
-            Err(Error::WindowPassed { .. }) => self.count("window passed"),
+            Err(Error::WindowPassed { .. } | Error::StatePassed { .. }) => self.count("window passed"),
             Err(other) => panic!("{other}"),
         }
     }
@@ -165,7 +173,7 @@ impl History<'_> {
                 *plain = plain.truncated(len);
                 self.count("cut back");
             }
-            Err(Error::WindowPassed { .. }) => self.count("window passed"),
+            Err(Error::WindowPassed { .. } | Error::StatePassed { .. }) => self.count("window passed"),
             Err(other) => panic!("{other}"),
         }
     }
@@ -239,10 +247,12 @@ impl History<'_> {
             }) => {
                 assert!(needed > free + evictable, "{needed} {free} {evictable}");
                 self.count("cache full");
-                match self.kept.pop() {
-                    Some((checkpoint, _)) => self.context.forget(checkpoint).unwrap(),
-                    None => self.end(0),
-                }
+                self.end_some();
+            }
+            Err(Error::StatesFull { needed, free }) => {
+                assert!(needed > free, "{needed} {free}");
+                self.count("states full");
+                self.end_some();
             }
             Err(other) => panic!("{other}"),
         }

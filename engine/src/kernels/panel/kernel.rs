@@ -102,11 +102,11 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
             .transpose()
     }
 
-    fn pack(&self, mapped: &Shard, packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
+    fn pack(&self, mapped: &[Shard], packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
         if !F::OWN {
             return Ok(None);
         }
-        Ok(Some(vec![pack::<I, F>(self.isa, mapped, packing)?]))
+        pack::<I, F>(self.isa, mapped, packing).map(Some)
     }
 
     fn decode_row(&self, weight: &Shard, row: usize, out: &mut [f32]) -> Result<()> {

@@ -50,12 +50,22 @@ pub(super) fn packed_size<F: Format>(n: usize, k: usize) -> Result<(usize, usize
     Ok((panel_bytes, bytes))
 }
 
-/// The rows of a mapped shard as panels, in memory of their own.
-pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<'_>) -> Result<Shard> {
-    let blocks = mapped.k / F::BLOCK_LEN;
-    let (panel_bytes, bytes) = packed_size::<F>(mapped.rows.len(), mapped.k)?;
-    let mut memory = packing.memory.zeroed(bytes, mapped.node)?;
-    let fill = |panels: Range<usize>, out: &mut [u8]| {
+/// The rows of mapped shards of one matrix and node as panels, in memory of their own: a shard of each, one after the other.
+pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &[Shard], packing: &Packing<'_>) -> Result<Vec<Shard>> {
+    let Some(Shard { k, node, .. }) = mapped.first() else {
+        return Ok(Vec::new());
+    };
+    let blocks = k / F::BLOCK_LEN;
+    // Of each shard the first panel, and of all of them their number.
+    let mut starts = Vec::with_capacity(mapped.len());
+    let mut n_panels = 0usize;
+    for shard in mapped {
+        starts.push(n_panels);
+        n_panels += shard.rows.len().div_ceil(ROWS);
+    }
+    let (panel_bytes, bytes) = packed_size::<F>(n_panels.saturating_mul(ROWS), *k)?;
+    let mut memory = packing.memory.zeroed(bytes, *node)?;
+    let fill_of = |mapped: &Shard, panels: Range<usize>, out: &mut [u8]| {
         let mut released = panels.start;
         for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
             let rows = FileRows::new(mapped, panel);
@@ -75,20 +85,36 @@ pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &Shard, packing: &Packing<
             }
         }
     };
-    match mapped.node {
+    let fill = |panels: Range<usize>, out: &mut [u8]| {
+        let mut rest = out;
+        let mut at = panels.start;
+        while at < panels.end {
+            let i = starts.partition_point(|start| *start <= at) - 1;
+            let end = starts.get(i + 1).map_or(panels.end, |next| panels.end.min(*next));
+            let (out, behind) = std::mem::take(&mut rest).split_at_mut((end - at) * panel_bytes);
+            fill_of(&mapped[i], at - starts[i]..end - starts[i], out);
+            (at, rest) = (end, behind);
+        }
+    };
+    match *node {
         // Who writes to a page first places it.
         Some(node) => packing.team.rows_on(node, memory.bytes(), panel_bytes, 1, fill)?,
         None => packing.team.rows(memory.bytes(), panel_bytes, 1, fill)?,
     }
-    Ok(Shard {
-        rows: mapped.rows.clone(),
-        node: mapped.node,
-        ty: mapped.ty,
-        row_bytes: panel_bytes / ROWS,
-        k: mapped.k,
-        data: memory.freeze()?,
-        packed: true,
-    })
+    let data = memory.freeze()?;
+    let packed = |(mapped, start): (&Shard, &usize)| {
+        let panels = *start..start + mapped.rows.len().div_ceil(ROWS);
+        Ok(Shard {
+            rows: mapped.rows.clone(),
+            node: mapped.node,
+            ty: mapped.ty,
+            row_bytes: panel_bytes / ROWS,
+            k: mapped.k,
+            data: data.slice(panels.start * panel_bytes..panels.end * panel_bytes)?,
+            packed: true,
+        })
+    };
+    mapped.iter().zip(&starts).map(packed).collect()
 }
 
 /// Writes blocks `first .. first + n` of the rows as a panel has them.

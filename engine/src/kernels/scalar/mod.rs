@@ -3,6 +3,7 @@
 pub(super) mod attention;
 pub(super) mod elementwise;
 mod matmul;
+pub(super) mod recurrent;
 
 use std::ops::Range;
 
@@ -54,6 +55,30 @@ impl Backend for Scalar {
 
     fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
         elementwise::rotate(kind, head, cos, sin);
+    }
+
+    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        recurrent::conv_step(recent, x, taps, bias, out);
+    }
+
+    fn delta_step(
+        &self,
+        state: &mut [f32],
+        qkv: (&[f32], &[f32], &[f32]),
+        gates: (f32, f32),
+        out: &mut [f32],
+    ) {
+        recurrent::delta_step(state, qkv, gates, out);
+    }
+
+    fn scan_step(
+        &self,
+        state: &mut [f32],
+        bcx: (&[f32], &[f32], &[f32]),
+        gates: (f32, f32, f32),
+        out: &mut [f32],
+    ) {
+        recurrent::scan_step(state, bcx, gates, out);
     }
 
     fn attend(

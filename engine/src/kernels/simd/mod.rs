@@ -2,6 +2,7 @@
 
 mod attention;
 mod elementwise;
+mod recurrent;
 #[cfg(target_arch = "wasm32")]
 mod wasm;
 #[cfg(target_arch = "x86_64")]
@@ -11,6 +12,7 @@ use std::ops::Range;
 
 use attention::{Attend, Merge, ToHalves};
 use elementwise::{Activate, Add, AddScaled, Gate, LayerNorm, Quantize, RmsNorm, Rotate};
+use recurrent::{ConvStep, DeltaStep, ScanStep};
 
 use crate::Result;
 use crate::kernels::isa::Isa;
@@ -80,6 +82,46 @@ impl<I: Drivers> Backend for Simd<I> {
 
     fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
         self.0.run(Rotate { kind, head, cos, sin });
+    }
+
+    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        self.0.run(ConvStep {
+            recent,
+            x,
+            taps,
+            bias,
+            out,
+        });
+    }
+
+    fn delta_step(
+        &self,
+        state: &mut [f32],
+        qkv: (&[f32], &[f32], &[f32]),
+        gates: (f32, f32),
+        out: &mut [f32],
+    ) {
+        self.0.run(DeltaStep {
+            state,
+            qkv,
+            gates,
+            out,
+        });
+    }
+
+    fn scan_step(
+        &self,
+        state: &mut [f32],
+        bcx: (&[f32], &[f32], &[f32]),
+        gates: (f32, f32, f32),
+        out: &mut [f32],
+    ) {
+        self.0.run(ScanStep {
+            state,
+            bcx,
+            gates,
+            out,
+        });
     }
 
     fn attend(

@@ -6,9 +6,9 @@
 
 use crate::gguf::ModelFile;
 use crate::kernels::{Activation, RopeKind};
-use crate::model::config::{Config, Keys, LayerConfig, OutputConfig, OutputMatrix, PartNorms};
+use crate::model::config::{Config, Keys, LayerConfig, MAX_WIDTH, OutputConfig, OutputMatrix, PartNorms};
 use crate::model::encoder::EncoderConfig;
-use crate::model::ffn::{FfnConfig, GatedConfig, PlainConfig};
+use crate::model::ffn::{ExpertsConfig, FfnConfig, GatedConfig, PlainConfig, Presence};
 use crate::model::mixer::{AttentionConfig, QkNorm};
 use crate::model::rope::Rope;
 use crate::{Result, math};
@@ -62,6 +62,28 @@ pub(super) fn configure_jina_v2(keys: &Keys<'_>, file: &ModelFile) -> Result<Con
         }
     }
     Ok(config)
+}
+
+/// nomic-bert-moe: every `n`th layer has experts without a gate, the others a plain GELU.
+pub(super) fn configure_nomic_moe(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
+    const EVERY: &str = "moe_every_n_layers";
+    let (mut config, attention) = encoder(keys, file)?;
+    rotated(&mut config, keys, file, &attention)?;
+    let every = keys.opt_size(EVERY, MAX_WIDTH)?;
+    let plain = gelu(keys)?;
+    let widths: Vec<usize> = plain.iter().map(|layer| layer.n_ff).collect();
+    let experts = ExpertsConfig::read(keys, &widths)?;
+    let layer = |(i, (plain, mut experts)): (usize, (PlainConfig, ExpertsConfig))| {
+        if every == 0 || i % every != 1 % every {
+            return FfnConfig::Plain(plain);
+        }
+        experts.gate = Presence::No;
+        experts.activation = Activation::Gelu;
+        experts.normalise = false;
+        FfnConfig::Experts(experts)
+    };
+    let ffn = plain.into_iter().zip(experts).enumerate().map(layer).collect();
+    layers(config, attention, ffn)
 }
 
 /// What all of them share, and the attention of their layers.

@@ -23,13 +23,7 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         .iter_mut()
         .for_each(|layer| layer.qk_norm = QkNorm::Heads);
     if attention.len() == LAYERS_27B {
-        let n_heads = attention[0].n_heads;
-        if n_heads > config.n_embd {
-            let expected = format!("at most embedding_length, {}", config.n_embd);
-            return Err(keys.wrong("attention.head_count", &expected, &n_heads.to_string()));
-        }
-        let scale = 1.0 / ((config.n_embd / n_heads) as f32).sqrt();
-        attention.iter_mut().for_each(|layer| layer.scale = scale);
+        scale_by_width(keys, &config, &mut attention)?;
     }
     let global = Rope::read(keys, file, RopeKind::Halves, attention[0].head_dim_k)?;
     const LOCAL_BASE: &str = "rope.freq_base_swa";
@@ -64,4 +58,20 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         layer.ffn_norms = PartNorms::around("ffn_norm", "post_ffw_norm");
     }
     Ok(config)
+}
+
+/// Scores are scaled by the model's width per head.
+pub(super) fn scale_by_width(
+    keys: &Keys<'_>,
+    config: &Config,
+    attention: &mut [AttentionConfig],
+) -> Result<()> {
+    let n_heads = attention[0].n_heads;
+    if n_heads > config.n_embd {
+        let expected = format!("at most embedding_length, {}", config.n_embd);
+        return Err(keys.wrong("attention.head_count", &expected, &n_heads.to_string()));
+    }
+    let scale = 1.0 / ((config.n_embd / n_heads) as f32).sqrt();
+    attention.iter_mut().for_each(|layer| layer.scale = scale);
+    Ok(())
 }

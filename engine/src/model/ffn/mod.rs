@@ -1,13 +1,19 @@
 //! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its weights,
 //! its buffers and its forward pass; here each has one line per question that the model asks.
 
+mod dense_and_experts;
+mod experts;
 mod gated;
 mod plain;
+mod router;
 
+pub use dense_and_experts::DenseAndExpertsConfig;
+pub use experts::{ExpertsConfig, Presence, SharedConfig};
 pub use gated::GatedConfig;
 pub use plain::PlainConfig;
+pub use router::Gating;
 
-use super::config::Config;
+use super::config::{Config, Keys};
 use super::ops::Run;
 use super::probe::Probe;
 use super::weights::{Binder, Linear};
@@ -24,6 +30,10 @@ pub enum FfnConfig {
     Gated(GatedConfig),
     /// An up projection, then down.
     Plain(PlainConfig),
+    /// Some of many gated or plain ones, for each token others.
+    Experts(ExpertsConfig),
+    /// A gated one and experts beside it.
+    DenseAndExperts(DenseAndExpertsConfig),
 }
 
 impl From<GatedConfig> for FfnConfig {
@@ -38,13 +48,76 @@ impl From<PlainConfig> for FfnConfig {
     }
 }
 
+impl From<ExpertsConfig> for FfnConfig {
+    fn from(config: ExpertsConfig) -> Self {
+        FfnConfig::Experts(config)
+    }
+}
+
+impl From<DenseAndExpertsConfig> for FfnConfig {
+    fn from(config: DenseAndExpertsConfig) -> Self {
+        FfnConfig::DenseAndExperts(config)
+    }
+}
+
 impl FfnConfig {
-    /// The widest rows that its matrices multiply with, beside the residual stream's.
+    /// Every layer's: experts in some of them, and in the others gated parts of `feed_forward_length`.
+    pub(crate) fn some_experts(
+        keys: &Keys<'_>,
+        experts: Vec<ExpertsConfig>,
+        has_experts: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Self>> {
+        let dense = GatedConfig::read(keys)?;
+        let layer = |(i, (dense, experts)): (usize, (GatedConfig, ExpertsConfig))| match has_experts(i) {
+            true => experts.into(),
+            false => dense.into(),
+        };
+        Ok(dense.into_iter().zip(experts).enumerate().map(layer).collect())
+    }
+
+    /// Whether it has experts.
+    pub(super) fn has_experts(&self) -> bool {
+        match self {
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => false,
+            FfnConfig::Experts(_) | FfnConfig::DenseAndExperts(_) => true,
+        }
+    }
+
+    /// The widest rows of a pass that its matrices multiply with, beside the residual stream's.
     pub(super) fn inner_width(&self) -> usize {
         match self {
             FfnConfig::None => 0,
             FfnConfig::Gated(config) => config.n_ff,
             FfnConfig::Plain(config) => config.n_ff,
+            FfnConfig::Experts(config) => config.inner_width(),
+            FfnConfig::DenseAndExperts(config) => config.dense.n_ff.max(config.experts.inner_width()),
+        }
+    }
+
+    /// Where its matrices multiply with more rows than the `m` of a pass: how many, and the widest of them.
+    pub(super) fn more_rows(&self, config: &Config, m: usize) -> (usize, usize) {
+        match self {
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Plain(_) => (0, 0),
+            FfnConfig::Experts(own) => own.more_rows(config.n_embd, m),
+            FfnConfig::DenseAndExperts(own) => own.experts.more_rows(config.n_embd, m),
+        }
+    }
+
+    /// What of it is gated.
+    fn gated(&self) -> Option<&GatedConfig> {
+        match self {
+            FfnConfig::Gated(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => Some(&config.dense),
+            FfnConfig::None | FfnConfig::Plain(_) | FfnConfig::Experts(_) => None,
+        }
+    }
+
+    /// What of it is experts.
+    fn experts(&self) -> Option<&ExpertsConfig> {
+        match self {
+            FfnConfig::Experts(config) => Some(config),
+            FfnConfig::DenseAndExperts(config) => Some(&config.experts),
+            FfnConfig::None | FfnConfig::Plain(_) | FfnConfig::Gated(_) => None,
         }
     }
 }
@@ -55,6 +128,8 @@ pub(crate) enum Ffn {
     None,
     Gated(gated::Gated),
     Plain(plain::Plain),
+    Experts(experts::Experts),
+    DenseAndExperts(Box<dense_and_experts::DenseAndExperts>),
 }
 
 impl Ffn {
@@ -64,6 +139,11 @@ impl Ffn {
             FfnConfig::None => Ok(Ffn::None),
             FfnConfig::Gated(own) => gated::Gated::bind(binder, config, own, i).map(Ffn::Gated),
             FfnConfig::Plain(own) => plain::Plain::bind(binder, config, own, i).map(Ffn::Plain),
+            FfnConfig::Experts(own) => experts::Experts::bind(binder, config, own, i).map(Ffn::Experts),
+            FfnConfig::DenseAndExperts(own) => {
+                let part = dense_and_experts::DenseAndExperts::bind(binder, config, own, i)?;
+                Ok(Ffn::DenseAndExperts(Box::new(part)))
+            }
         }
     }
 
@@ -72,6 +152,8 @@ impl Ffn {
             Ffn::None => Vec::new(),
             Ffn::Gated(gated) => gated.linears(),
             Ffn::Plain(plain) => plain.linears(),
+            Ffn::Experts(experts) => experts.linears(),
+            Ffn::DenseAndExperts(part) => part.linears(),
         }
     }
 
@@ -84,7 +166,7 @@ impl Ffn {
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
-        (_x, h): (&[f32], &[f32]),
+        (x, h): (&[f32], &[f32]),
         out: &mut [f32],
         buffers: &mut FfnBuffers,
     ) -> Result<()> {
@@ -92,6 +174,14 @@ impl Ffn {
             Ffn::None => Ok(()),
             Ffn::Gated(gated) => gated.forward(run, h, out, &mut buffers.gated),
             Ffn::Plain(plain) => plain.forward(run, h, out, &mut buffers.plain),
+            Ffn::Experts(experts) => experts.forward(run, h, out, &mut buffers.experts),
+            Ffn::DenseAndExperts(part) => part.forward(
+                run,
+                (x, h),
+                out,
+                (&mut buffers.gated, &mut buffers.experts),
+                &mut buffers.dense_and_experts,
+            ),
         }
     }
 }
@@ -101,21 +191,29 @@ impl Ffn {
 pub(super) struct FfnBuffers {
     gated: gated::GatedBuffers,
     plain: plain::PlainBuffers,
+    experts: experts::ExpertsBuffers,
+    dense_and_experts: dense_and_experts::DenseAndExpertsBuffers,
 }
 
 impl FfnBuffers {
     pub(super) fn make(config: &Config, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
-        macro_rules! layers {
-            ($kind:ident) => {
-                config.layers.iter().filter_map(|layer| match &layer.ffn {
-                    FfnConfig::$kind(config) => Some(config),
-                    _ => None,
-                })
-            };
-        }
+        let layers = || config.layers.iter().map(|layer| &layer.ffn);
+        let plain = layers().filter_map(|ffn| match ffn {
+            FfnConfig::Plain(config) => Some(config),
+            _ => None,
+        });
+        let both = layers().any(|ffn| matches!(ffn, FfnConfig::DenseAndExperts(_)));
+        let experts = layers().filter_map(FfnConfig::experts);
         Ok(FfnBuffers {
-            gated: gated::GatedBuffers::make(layers!(Gated), sizes, buffers)?,
-            plain: plain::PlainBuffers::make(layers!(Plain), sizes, buffers)?,
+            gated: gated::GatedBuffers::make(layers().filter_map(FfnConfig::gated), sizes, buffers)?,
+            plain: plain::PlainBuffers::make(plain, sizes, buffers)?,
+            experts: experts::ExpertsBuffers::make(experts, config.n_embd, sizes, buffers)?,
+            dense_and_experts: dense_and_experts::DenseAndExpertsBuffers::make(
+                both,
+                config.n_embd,
+                sizes,
+                buffers,
+            )?,
         })
     }
 }

@@ -7,7 +7,7 @@ use crate::memory::Buffers;
 use crate::model::config::Config;
 use crate::model::ops::Run;
 use crate::model::probe::Probe;
-use crate::model::product::product;
+use crate::model::product::{activated, product};
 use crate::model::weights::{Binder, Linear};
 
 /// One layer's, in numbers.
@@ -51,10 +51,7 @@ impl Plain {
     ) -> Result<()> {
         let PlainConfig { n_ff, activation } = self.config;
         let up = &mut buffers.up[..x.len() / run.config.n_embd * n_ff];
-        run.products("ffn_up", x, &mut [product(&self.up, &mut *up)])?;
-        run.ops.team.rows(up, n_ff, run.ops.grain(n_ff), |_, rows| {
-            run.ops.backend.activate(activation, rows);
-        })?;
+        run.products("ffn_up", x, &mut [activated(&self.up, 0, &mut *up, activation)])?;
         run.look("ffn_act", n_ff, up);
         run.products("ffn_down", up, &mut [product(&self.down, &mut *out)])?;
         run.look("ffn_down", run.config.n_embd, out);

@@ -163,6 +163,8 @@ pub(super) struct Attend<'a> {
     /// Those of its rows whose attention is computed.
     pub(super) rows: &'a [Row],
     pub(super) config: &'a AttentionConfig,
+    /// A score per query head that enters its softmax after all others, with a value of zero.
+    pub(super) sinks: Option<&'a [f32]>,
 }
 
 impl Attend<'_> {
@@ -272,6 +274,7 @@ impl Attend<'_> {
                         );
                         self.ops.backend.merge(&mut total, &span);
                     }
+                    self.sink(kv_head, &mut total, &mut span);
                     for row in 0..rows.len() {
                         finish(&total.part(row * group..(row + 1) * group), out.row(row));
                     }
@@ -318,15 +321,16 @@ impl Attend<'_> {
             let cut = &tiles[cut];
             let mut total = scratch.total.part(queries, dim_v);
             total.clear();
+            let mut span = scratch.span.part(queries, dim_v);
             for part in 0..cut.parts {
                 let first = cut.part_row(kv_head, part) * group;
-                let span = scratch.span.part(queries, dim_v);
                 span.m.copy_from_slice(&m[first..first + queries]);
                 span.l.copy_from_slice(&l[first..first + queries]);
                 span.o
                     .copy_from_slice(&o[first * dim_v..(first + queries) * dim_v]);
                 self.ops.backend.merge(&mut total, &span);
             }
+            self.sink(kv_head, &mut total, &mut span);
             for row in 0..rows {
                 finish(&total.part(row * group..(row + 1) * group), out.row(row));
             }
@@ -441,21 +445,32 @@ impl Attend<'_> {
         true
     }
 
+    /// Joins the sinks of a kv head's queries to `total`, which covers all positions; `state` is overwritten.
+    fn sink(&self, kv_head: usize, total: &mut Partials<'_>, state: &mut Partials<'_>) {
+        let Some(sinks) = self.sinks else { return };
+        let group = self.config.group();
+        let sinks = &sinks[kv_head * group..(kv_head + 1) * group];
+        for m in state.m.chunks_exact_mut(group) {
+            m.copy_from_slice(sinks);
+        }
+        state.l.fill(1.0);
+        state.o.fill(0.0);
+        self.ops.backend.merge(total, state);
+    }
+
     /// The positions that a row sees in this layer: itself and what is before it, or all of its text, within the window.
     fn sees(&self, row: &Row) -> Range<usize> {
-        let next = row.position + 1;
+        let first = |window: Window| window.first(row.position);
         let end = if self.config.causal {
-            next
+            row.position + 1
         } else {
             self.pass.sequences.at(row.slot).end
         };
-        match self.config.window {
-            None => 0..end,
-            Some(Window::Sliding(n)) => next.saturating_sub(n)..end,
-            Some(Window::Symmetric(n)) => {
-                row.position.saturating_sub(n / 2)..end.min(next.saturating_add(n / 2))
-            }
-        }
+        let end = match self.config.window {
+            Some(Window::Symmetric(n)) => end.min((row.position + 1).saturating_add(n / 2)),
+            _ => end,
+        };
+        self.config.window.map_or(0, first)..end
     }
 
     /// The spans that some rows see; not empty.

@@ -227,7 +227,9 @@ impl Scheduler {
         let start = Instant::now();
         match self.driver.pass(&mut self.context, &mut self.running) {
             Ok(_) => self.stats.passes += 1,
-            Err(error @ Error::CacheFull { .. }) => return self.make_room(desk, &error),
+            Err(error @ (Error::CacheFull { .. } | Error::StatesFull { .. })) => {
+                return self.make_room(desk, &error);
+            }
             Err(error) if error.class() == Class::Model => return self.one_by_one(desk, &error),
             Err(error) => return Err(error.into()),
         }

@@ -15,7 +15,7 @@ use twinfer_engine::model::{LoadOptions, Model};
 
 use super::report::{limits_line, table};
 use super::switches::{self, Scenario};
-use super::{Kind, Measured, Test, allowed, measure, measure_limits, random_model, sizes, statistics};
+use super::{Kind, Measured, Test, Wish, allowed, measure, measure_limits, random_model, sizes, statistics};
 use crate::args::{BenchArgs, ReportFormat};
 use crate::compute::Compute;
 use crate::limits;
@@ -270,7 +270,12 @@ struct MadeUp {
 
 impl MadeUp {
     fn new(settings: &Settings, workers: &Workers, preset: &Preset) -> Result<Self> {
-        let (name, model) = random_model(settings, preset.shape, preset.mix, false)?;
+        let wish = Wish {
+            shape: preset.shape,
+            layers: None,
+            mix: Some(preset.mix),
+        };
+        let (name, model) = random_model(settings, wish, false)?;
         let pool = workers.pool()?;
         Ok(match system::memory_file() {
             Ok((file, path)) => MadeUp {

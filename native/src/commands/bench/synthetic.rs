@@ -4,6 +4,7 @@
 //! once from normally distributed weights, and tensors are filled with blocks drawn from it, which goes at the speed of
 //! memory.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -11,12 +12,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rayon::ThreadPool;
 use rayon::prelude::*;
-use twinfer_engine::gguf::{Metadata, ModelFile, TensorSpec, Value, Writer, writer};
-use twinfer_engine::quant::{self, GgmlType, Mix, MixModel, QUANTIZATION_VERSION};
+use twinfer_engine::gguf::{GgufSet, Metadata, ModelFile, TensorSpec, Value, Writer, writer};
+use twinfer_engine::memory::Bytes;
+use twinfer_engine::quant::{self, GgmlType, Mix, QUANTIZATION_VERSION};
 
-use super::shapes::Shape;
+use super::shapes::{Fill, Model, Shape};
 use super::vocabulary;
-use crate::commands::quantize::find_mix;
+use crate::commands::quantize::{find_mix, mix_model};
 use crate::output_file::OutputFile;
 use crate::progress::Progress;
 use crate::settings::Verbosity;
@@ -26,51 +28,78 @@ use crate::{interrupt, system};
 const POOL_BLOCKS: usize = 4096;
 /// Bytes that one task fills.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes that are made at a time: enough for many tasks, and little beside what a tensor of experts has.
+const PART_BYTES: usize = 64 << 20;
+/// Bytes of the pool that are taken at a time: a block of a few numbers would not be worth a draw.
+const RUN_BYTES: usize = 128;
 /// Standard deviation of the weights: about what trained models have.
 const DEVIATION: f32 = 0.02;
 
 /// A random model, described but not yet made.
 #[derive(Debug)]
 pub(super) struct Synthetic {
+    /// The shape's name and the mix.
+    pub(super) name: String,
     metadata: Metadata,
     tensors: Vec<TensorSpec>,
+    fills: Vec<Fill>,
     seed: u64,
+}
+
+/// What of a shape is made, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub(super) shape: &'a str,
+    /// The first layers alone.
+    pub(super) layers: Option<usize>,
+    /// A type or mix; else the one that its published files have.
+    pub(super) mix: Option<&'a str>,
 }
 
 impl Synthetic {
     /// `vocabulary`: with tokens, which a file needs; a measurement in memory takes ids alone.
-    pub(super) fn new(shape: &Shape, mix: &str, seed: u32, vocabulary: bool) -> Result<Self> {
-        let mix = find_mix(mix)?;
-        let model = MixModel {
-            n_layers: shape.n_layers,
-            n_experts: 0,
-            gqa: shape.n_heads / shape.n_kv_heads,
-            tied_output: shape.tied,
-        };
-        let mut tensors = tensors(shape);
-        for tensor in &mut tensors {
-            let dims: Vec<u64> = tensor.shape.iter().map(|&d| d as u64).collect();
-            if let Some(ty) = mix.tensor_type(&tensor.name, &dims, &model) {
-                tensor.ty = ty;
-            }
-        }
-        let mut metadata = metadata(shape, mix);
+    pub(super) fn new(wish: Wish<'_>, seed: u32, vocabulary: bool) -> Result<Self> {
+        let shape = super::shapes::find(wish.shape)?;
+        let model = shape.model(wish.layers)?;
+        let mix = find_mix(wish.mix.unwrap_or(model.mix))?;
+        let mut metadata = metadata(shape, &model, mix);
         if vocabulary {
-            vocabulary::insert(&mut metadata, shape);
+            vocabulary::insert(&mut metadata, model.vocabulary, model.n_vocab);
         } else {
             metadata.insert("tokenizer.ggml.model", Value::String("none".into()));
         }
+        let all = model.tensors();
+        let tied_output = all.iter().all(|tensor| tensor.name != "output.weight");
+        let of_mix = mix_model(&metadata, tied_output)?;
+        let spec = |tensor: &super::shapes::Tensor| {
+            let dims: Vec<u64> = tensor.shape.iter().map(|&d| d as u64).collect();
+            let ty = mix.tensor_type(&tensor.name, &dims, &of_mix);
+            TensorSpec {
+                name: tensor.name.clone(),
+                ty: ty.unwrap_or(tensor.kept_as),
+                shape: tensor.shape.clone(),
+            }
+        };
+        let part = wish.layers.map(|n| format!(", {n} layers"));
         Ok(Self {
+            name: format!("{} {}{}", shape.name, mix.name(), part.unwrap_or_default()),
             metadata,
-            tensors,
+            tensors: all.iter().map(spec).collect(),
+            fills: all.iter().map(|tensor| tensor.fill).collect(),
             seed: seed.into(),
         })
     }
 
-    /// The model without its data.
+    /// The model without its weights; what is not random is there, for a configuration may depend on it.
     pub(super) fn headers(&self) -> Result<ModelFile> {
         let (_, header) = writer::header(&self.metadata, &self.tensors)?;
-        Ok(ModelFile::from_headers(vec![header])?)
+        let mut known = HashMap::new();
+        for (spec, fill) in self.tensors.iter().zip(&self.fills) {
+            if *fill != Fill::Random && spec.ty == GgmlType::F32 {
+                known.insert(spec.name.clone(), Bytes::from_vec(self.floats(spec, *fill)));
+            }
+        }
+        Ok(ModelFile::from_tensors(GgufSet::new(vec![header])?, known))
     }
 
     /// Makes the model as the bytes of a file.
@@ -130,29 +159,52 @@ impl Synthetic {
         let mut pools: Vec<(GgmlType, Vec<u8>)> = Vec::new();
         let mut data = Vec::new();
         for (i, (name, ty, bytes)) in sizes.iter().enumerate() {
-            interrupt::check()?;
-            data.clear();
-            data.resize(usize::try_from(*bytes)?, 0);
-            if name.ends_with("_norm.weight") {
-                // Norms scale by one.
-                for value in data.chunks_exact_mut(4) {
-                    value.copy_from_slice(&1.0f32.to_le_bytes());
-                }
-            } else {
-                let pool = match pools.iter().position(|(of, _)| of == ty) {
-                    Some(at) => &pools[at].1,
-                    None => {
-                        pools.push((*ty, pool(*ty, self.seed)?));
-                        &pools[pools.len() - 1].1
-                    }
-                };
-                let seed = self.seed ^ (i as u64 + 1) << 32;
-                threads.install(|| fill(&mut data, pool, ty.block_bytes(), seed));
+            let fill = self.fills[i];
+            if fill != Fill::Random && *ty == GgmlType::F32 {
+                writer.write_tensor(name, &self.floats(&self.tensors[i], fill))?;
+                progress.add(*bytes);
+                continue;
             }
-            writer.write_tensor(name, &data)?;
-            progress.add(*bytes);
+            let pool = match pools.iter().position(|(of, _)| of == ty) {
+                Some(at) => &pools[at].1,
+                None => {
+                    pools.push((*ty, pool(*ty, self.seed)?));
+                    &pools[pools.len() - 1].1
+                }
+            };
+            let chunk = CHUNK_BYTES / ty.block_bytes() * ty.block_bytes();
+            let part = PART_BYTES / chunk * chunk;
+            let seed = self.seed ^ (i as u64 + 1) << 32;
+            let (mut done, total) = (0, usize::try_from(*bytes)?);
+            while done < total {
+                interrupt::check()?;
+                data.resize(part.min(total - done), 0);
+                let first = done / chunk;
+                threads.install(|| fill_random(&mut data, pool, (chunk, first), ty.block_bytes(), seed));
+                writer.write_part(name, &data)?;
+                done += data.len();
+                progress.add(data.len() as u64);
+            }
         }
         Ok(writer.finish()?)
+    }
+
+    /// A tensor that is not random, as f32.
+    fn floats(&self, spec: &TensorSpec, fill: Fill) -> Vec<u8> {
+        let n: usize = spec.shape.iter().product();
+        let mut random = Random(self.seed ^ n as u64);
+        let share = |i: usize| i as f32 / n.saturating_sub(1).max(1) as f32;
+        let value = |i: usize| match fill {
+            Fill::Random => random.weight(),
+            Fill::Ones => 1.0,
+            Fill::Zeros => 0.0,
+            Fill::Taps => ((random.next() >> 40) as f32 / (1 << 24) as f32) - 0.5,
+            Fill::Decay => -1.0 - 15.0 * share(i),
+            Fill::TimeStep => -6.9 + 4.65 * share(i),
+            Fill::Turning(pairs) if i < pairs => 1.0,
+            Fill::Turning(_) => 1e30,
+        };
+        (0..n).map(value).flat_map(f32::to_le_bytes).collect()
     }
 }
 
@@ -187,24 +239,25 @@ fn pool(ty: GgmlType, seed: u64) -> Result<Vec<u8>> {
     Ok(blocks)
 }
 
-/// Fills with whole blocks of the pool; the same for any number of threads.
-fn fill(data: &mut [u8], pool: &[u8], block_bytes: usize, seed: u64) {
-    let n = (pool.len() / block_bytes) as u64;
-    let chunk = CHUNK_BYTES / block_bytes * block_bytes;
+/// Fills with whole blocks of the pool, chunk by chunk from chunk `first` of the tensor on; the same for any number of
+/// threads.
+fn fill_random(data: &mut [u8], pool: &[u8], (chunk, first): (usize, usize), block_bytes: usize, seed: u64) {
+    let run = RUN_BYTES.div_ceil(block_bytes) * block_bytes;
+    let n = ((pool.len() - run) / block_bytes) as u64 + 1;
     data.par_chunks_mut(chunk).enumerate().for_each(|(i, chunk)| {
-        let mut random = Random(seed.wrapping_add((i as u64).wrapping_mul(0xD134_2543_DE82_EF95)));
-        for block in chunk.chunks_mut(block_bytes) {
+        let i = (first + i) as u64;
+        let mut random = Random(seed.wrapping_add(i.wrapping_mul(0xD134_2543_DE82_EF95)));
+        for blocks in chunk.chunks_mut(run) {
             let at = (random.next() % n) as usize * block_bytes;
-            block.copy_from_slice(&pool[at..at + block.len()]);
+            blocks.copy_from_slice(&pool[at..at + blocks.len()]);
         }
     });
 }
 
-fn metadata(shape: &Shape, mix: Mix) -> Metadata {
+fn metadata(shape: &Shape, model: &Model, mix: Mix) -> Metadata {
     let mut m = Metadata::new();
     let text = |s: &str| Value::String(s.into());
-    let number = |n: usize| Value::U32(u32::try_from(n).unwrap_or(u32::MAX));
-    m.insert("general.architecture", text(shape.arch));
+    m.insert("general.architecture", text(model.arch));
     m.insert("general.type", text("model"));
     m.insert(
         "general.name",
@@ -216,80 +269,11 @@ fn metadata(shape: &Shape, mix: Mix) -> Metadata {
     );
     m.insert("general.file_type", Value::U32(mix.file_type()));
     m.insert("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
-    let mut arch = |key: &str, value: Value| {
-        m.insert(format!("{}.{key}", shape.arch), value);
-    };
-    arch("vocab_size", number(shape.n_vocab));
-    arch("context_length", number(shape.n_ctx_train));
-    arch("embedding_length", number(shape.n_embd));
-    arch("block_count", number(shape.n_layers));
-    arch("feed_forward_length", number(shape.n_ff));
-    arch("attention.head_count", number(shape.n_heads));
-    arch("attention.head_count_kv", number(shape.n_kv_heads));
-    arch("attention.key_length", number(shape.head_dim));
-    arch("attention.value_length", number(shape.head_dim));
-    arch("attention.layer_norm_rms_epsilon", Value::F32(1e-6));
-    arch("rope.dimension_count", number(shape.head_dim));
-    arch("rope.freq_base", Value::F32(shape.rope_base));
-    if shape.arch == "gemma3" {
-        arch(
-            "attention.sliding_window",
-            number(if shape.n_layers == 26 { 512 } else { 1024 }),
-        );
+    for (key, value) in model.keys() {
+        m.insert(format!("{}.{key}", model.arch), value);
+    }
+    if let Some(n) = model.token_types() {
+        m.insert("tokenizer.ggml.token_type_count", Value::U32(n));
     }
     m
-}
-
-fn tensors(shape: &Shape) -> Vec<TensorSpec> {
-    let s = shape;
-    let mut out = Vec::new();
-    let mut tensor = |name: String, shape: &[usize]| {
-        out.push(TensorSpec {
-            name,
-            ty: GgmlType::F32,
-            shape: shape.to_vec(),
-        });
-    };
-    let (q, kv) = (s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim);
-    tensor("token_embd.weight".into(), &[s.n_embd, s.n_vocab]);
-    for i in 0..s.n_layers {
-        let mut layer = |name: &str, shape: &[usize]| tensor(format!("blk.{i}.{name}"), shape);
-        layer("attn_norm.weight", &[s.n_embd]);
-        if s.arch == "phi3" {
-            layer("attn_qkv.weight", &[s.n_embd, q + 2 * kv]);
-        } else {
-            layer("attn_q.weight", &[s.n_embd, q]);
-            layer("attn_k.weight", &[s.n_embd, kv]);
-            layer("attn_v.weight", &[s.n_embd, kv]);
-        }
-        if s.arch == "qwen2" {
-            layer("attn_q.bias", &[q]);
-            layer("attn_k.bias", &[kv]);
-            layer("attn_v.bias", &[kv]);
-        }
-        if matches!(s.arch, "qwen3" | "gemma3") {
-            layer("attn_q_norm.weight", &[s.head_dim]);
-            layer("attn_k_norm.weight", &[s.head_dim]);
-        }
-        layer("attn_output.weight", &[q, s.n_embd]);
-        if s.arch == "gemma3" {
-            layer("post_attention_norm.weight", &[s.n_embd]);
-        }
-        layer("ffn_norm.weight", &[s.n_embd]);
-        if s.arch == "phi3" {
-            layer("ffn_up.weight", &[s.n_embd, 2 * s.n_ff]);
-        } else {
-            layer("ffn_gate.weight", &[s.n_embd, s.n_ff]);
-            layer("ffn_up.weight", &[s.n_embd, s.n_ff]);
-        }
-        layer("ffn_down.weight", &[s.n_ff, s.n_embd]);
-        if s.arch == "gemma3" {
-            layer("post_ffw_norm.weight", &[s.n_embd]);
-        }
-    }
-    tensor("output_norm.weight".into(), &[s.n_embd]);
-    if !s.tied {
-        tensor("output.weight".into(), &[s.n_embd, s.n_vocab]);
-    }
-    out
 }

@@ -5,11 +5,11 @@
 //! merging; a merge stands in the list for every way to join a token, as in converted vocabularies of today (Llama 3: 2.2
 //! merges a token).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use twinfer_engine::gguf::{Array, Metadata, Value};
 
-use super::shapes::Shape;
+use super::shapes::Vocabulary;
 use super::synthetic::Random;
 
 /// Longest token made, in characters.
@@ -26,22 +26,14 @@ const UNKNOWN: i32 = 2;
 const CONTROL_TYPE: i32 = 3;
 const BYTE: i32 = 6;
 
-/// Adds the `tokenizer.ggml` keys of a vocabulary like that of the shape's family.
-pub(super) fn insert(metadata: &mut Metadata, shape: &Shape) {
-    let pre = match shape
-        .name
-        .split_once('-')
-        .map_or(shape.name, |(family, _)| family)
-    {
-        "llama" => Some("llama-bpe"),
-        "qwen2.5" | "qwen3" => Some("qwen2"),
-        "smollm2" => Some("smollm"),
-        "phi" if shape.n_vocab > 100_000 => Some("dbrx"),
-        _ => None,
-    };
-    match pre {
-        Some(pre) => byte_pairs(metadata, shape.n_vocab, pre),
-        None => sentence_pieces(metadata, shape.n_vocab),
+/// Adds the `tokenizer.ggml` keys of a vocabulary of `n` tokens.
+pub(super) fn insert(metadata: &mut Metadata, vocabulary: Vocabulary, n: usize) {
+    match vocabulary {
+        Vocabulary::BytePairs(pre) => byte_pairs(metadata, n, pre),
+        Vocabulary::Gemma4 => gemma4(metadata, n),
+        Vocabulary::SentencePieces => sentence_pieces(metadata, n),
+        Vocabulary::WordPieces => word_pieces(metadata, n),
+        Vocabulary::Unigrams => unigrams(metadata, n),
     }
 }
 
@@ -104,20 +96,7 @@ fn byte_pairs(m: &mut Metadata, n: usize, pre: &str) {
     let n_letters = letters.len();
     let single = letters.into_iter().chain(others).map(String::from).collect();
     let words = words(single, 0..n_letters, n - control);
-    let rank: HashMap<&str, usize> = words
-        .iter()
-        .enumerate()
-        .map(|(i, word)| (word.as_str(), i))
-        .collect();
-    let mut merges = Vec::with_capacity(words.len() * 2);
-    for word in &words[256.min(words.len())..] {
-        for (at, _) in word.char_indices().skip(1) {
-            let (left, right) = word.split_at(at);
-            if rank.contains_key(left) && rank.contains_key(right) {
-                merges.push(format!("{left} {right}"));
-            }
-        }
-    }
+    let merges = merges(&words, 256);
     let first_control = words.len();
     let types = (0..n).map(|i| if i < first_control { NORMAL } else { CONTROL_TYPE });
     m.insert("tokenizer.ggml.model", Value::String("gpt2".into()));
@@ -139,10 +118,23 @@ fn byte_pairs(m: &mut Metadata, n: usize, pre: &str) {
     m.insert("tokenizer.ggml.add_bos_token", Value::Bool(true));
 }
 
-/// SentencePiece's kind: three control tokens, 256 byte tokens, words with scores.
-fn sentence_pieces(m: &mut Metadata, n: usize) {
-    let mut single = vec!["<unk>".to_owned(), "<s>".into(), "</s>".into()];
-    single.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+/// A merge for every way to join a word from two others; those before `first` are no words.
+fn merges(words: &[String], first: usize) -> Vec<String> {
+    let known: HashSet<&str> = words.iter().map(String::as_str).collect();
+    let mut merges = Vec::with_capacity(words.len() * 2);
+    for word in words.iter().skip(first) {
+        for (at, _) in word.char_indices().skip(1) {
+            let (left, right) = word.split_at(at);
+            if known.contains(left) && known.contains(right) {
+                merges.push(format!("{left} {right}"));
+            }
+        }
+    }
+    merges
+}
+
+/// The tokens of `single`, letters and the mark of a space, and words of these; beside them where the letters begin.
+fn marked_words(mut single: Vec<String>, n: usize) -> (Vec<String>, usize) {
     let first = single.len();
     single.extend(
         (b'a'..=b'z')
@@ -150,7 +142,38 @@ fn sentence_pieces(m: &mut Metadata, n: usize) {
             .chain([SPACE_MARK.into()]),
     );
     let letters = first..single.len();
-    let words = words(single, letters, n);
+    (words(single, letters, n), first)
+}
+
+fn texts<const N: usize>(all: [&str; N]) -> Vec<String> {
+    all.map(String::from).into()
+}
+
+fn byte_tokens() -> impl Iterator<Item = String> {
+    (0..256).map(|byte| format!("<0x{byte:02X}>"))
+}
+
+/// What all but byte pairs have.
+fn insert_words(m: &mut Metadata, model: &str, words: Vec<String>, types: impl Iterator<Item = i32>) {
+    m.insert("tokenizer.ggml.model", Value::String(model.into()));
+    m.insert(
+        "tokenizer.ggml.token_type",
+        Value::Array(Array::I32(types.collect())),
+    );
+    m.insert("tokenizer.ggml.tokens", strings(words));
+}
+
+fn insert_ids<const N: usize>(m: &mut Metadata, ids: [(&str, u32); N]) {
+    for (name, id) in ids {
+        m.insert(format!("tokenizer.ggml.{name}_token_id"), Value::U32(id));
+    }
+}
+
+/// SentencePiece's kind: three control tokens, 256 byte tokens, words with scores.
+fn sentence_pieces(m: &mut Metadata, n: usize) {
+    let mut single = texts(["<unk>", "<s>", "</s>"]);
+    single.extend(byte_tokens());
+    let (words, first) = marked_words(single, n);
     let types = (0..words.len()).map(|i| match i {
         0 => UNKNOWN,
         1 | 2 => CONTROL_TYPE,
@@ -158,15 +181,86 @@ fn sentence_pieces(m: &mut Metadata, n: usize) {
         _ => NORMAL,
     });
     let scores = (0..words.len()).map(|i| first as f32 - i as f32).collect();
-    m.insert("tokenizer.ggml.model", Value::String("llama".into()));
-    m.insert(
-        "tokenizer.ggml.token_type",
-        Value::Array(Array::I32(types.collect())),
-    );
     m.insert("tokenizer.ggml.scores", Value::Array(Array::F32(scores)));
-    m.insert("tokenizer.ggml.tokens", strings(words));
-    m.insert("tokenizer.ggml.bos_token_id", Value::U32(1));
-    m.insert("tokenizer.ggml.eos_token_id", Value::U32(2));
+    insert_words(m, "llama", words, types);
+    insert_ids(m, [("bos", 1), ("eos", 2)]);
+}
+
+/// Gemma 4's: four control tokens, 256 byte tokens, words and merges.
+fn gemma4(m: &mut Metadata, n: usize) {
+    let mut single = texts(["<pad>", "<eos>", "<bos>", "<unk>"]);
+    single.extend(byte_tokens());
+    let (words, first) = marked_words(single, n);
+    let types = (0..words.len()).map(|i| match i {
+        3 => UNKNOWN,
+        0..=2 => CONTROL_TYPE,
+        _ if i < first => BYTE,
+        _ => NORMAL,
+    });
+    m.insert("tokenizer.ggml.merges", strings(merges(&words, first)));
+    insert_words(m, "gemma4", words, types);
+    insert_ids(m, [("padding", 0), ("eos", 1), ("bos", 2), ("unknown", 3)]);
+    m.insert("tokenizer.ggml.add_bos_token", Value::Bool(true));
+    m.insert("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+}
+
+/// BERT's: special tokens, words, of which those that begin one have a mark.
+fn word_pieces(m: &mut Metadata, n: usize) {
+    let special = texts(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
+    let n_special = special.len();
+    let (words, _) = marked_words(special, n);
+    let types = (0..words.len()).map(|i| match i {
+        1 => UNKNOWN,
+        _ if i < n_special => CONTROL_TYPE,
+        _ => NORMAL,
+    });
+    insert_words(m, "bert", words, types);
+    insert_ids(
+        m,
+        [
+            ("padding", 0),
+            ("unknown", 1),
+            ("cls", 2),
+            ("bos", 2),
+            ("seperator", 3),
+            ("eos", 3),
+            ("mask", 4),
+        ],
+    );
+}
+
+/// SentencePiece's other kind, as XLM-RoBERTa has it: four control tokens, words with scores.
+fn unigrams(m: &mut Metadata, n: usize) {
+    let (words, first) = marked_words(texts(["<s>", "<pad>", "</s>", "<unk>"]), n);
+    let types = (0..words.len()).map(|i| match i {
+        3 => UNKNOWN,
+        _ if i < first => CONTROL_TYPE,
+        _ => NORMAL,
+    });
+    // Later words are rarer, by little, so that a long word is better than its parts.
+    let scores = (0..words.len()).map(|i| match i < first {
+        true => 0.0,
+        false => -5.0 - 5.0 * (i as f32 / n as f32),
+    });
+    m.insert(
+        "tokenizer.ggml.scores",
+        Value::Array(Array::F32(scores.collect())),
+    );
+    insert_words(m, "t5", words, types);
+    insert_ids(
+        m,
+        [
+            ("bos", 0),
+            ("padding", 1),
+            ("eos", 2),
+            ("unknown", 3),
+            ("cls", 0),
+            ("seperator", 2),
+        ],
+    );
+    m.insert("tokenizer.ggml.add_bos_token", Value::Bool(true));
+    m.insert("tokenizer.ggml.add_eos_token", Value::Bool(true));
+    m.insert("tokenizer.ggml.add_space_prefix", Value::Bool(true));
 }
 
 #[cfg(test)]
@@ -178,17 +272,31 @@ mod tests {
 
     #[test]
     fn vocabularies_are_whole_and_their_tokens_are_reached() {
-        for name in ["llama-3.2-1b", "tinyllama-1.1b", "smollm2-135m"] {
-            let shape = shapes::find(name).unwrap();
+        for name in [
+            "llama-3.2-1b",
+            "tinyllama-1.1b",
+            "smollm2-135m",
+            "qwen3-30b-a3b",
+            "qwen3.6-35b-a3b",
+            "gpt-oss-20b",
+            "gemma-4-e4b",
+            "lfm2-8b-a1b",
+            "granite-4-h-tiny",
+            "deepseek-v3",
+            "all-minilm",
+        ] {
+            let shape = shapes::find(name).unwrap().model(None).unwrap();
             let mut metadata = Metadata::new();
             metadata.insert("general.architecture", Value::String(shape.arch.into()));
-            insert(&mut metadata, shape);
+            insert(&mut metadata, shape.vocabulary, shape.n_vocab);
             let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
             assert_eq!(tokenizer.n_vocab(), shape.n_vocab);
             let text = "some words in a language";
             let ids = tokenizer.encode(text, EncodeOptions::default()).unwrap();
             assert!(ids.len() < text.len() * 2 / 3, "{name}: {ids:?}");
-            assert_eq!(tokenizer.decode(&ids, false).unwrap(), text.as_bytes(), "{name}");
+            let decoded = tokenizer.decode(&ids, false).unwrap();
+            let decoded = String::from_utf8(decoded).unwrap();
+            assert_eq!(decoded.trim_start(), text, "{name}");
             if let Some(merges) = metadata.opt_strings("tokenizer.ggml.merges").unwrap() {
                 let per_token = merges.len() as f64 / shape.n_vocab as f64;
                 assert!((0.9..4.0).contains(&per_token), "{name}: {per_token}");
