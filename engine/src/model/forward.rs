@@ -208,6 +208,9 @@ impl Model {
 
         run.ops.layer = config.layers.len();
         let (x, h) = (&mut x[..n_wanted * n_embd], &mut h[..n_wanted * n_embd]);
+        if n_wanted == 0 {
+            return Ok(());
+        }
         let output = pooling::wanted(pass.rows)?;
         if output != Output::Logits {
             run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;
