@@ -94,7 +94,8 @@ fn sentences_are_where_llama_cpp_puts_them() {
             all
         };
         let ours = embed(512, 8, 2);
-        for (n_batch, n_sequences, threads) in [(64, 1, 1), (30, 2, 3)] {
+        // Once: without optimisation this takes long.
+        for (n_batch, n_sequences, threads) in [(50, 2, 3)].into_iter().filter(|_| ty == "F16") {
             let again = embed(n_batch, n_sequences, threads);
             let bits = |all: &[Vec<f32>]| -> Vec<u32> { all.iter().flatten().map(|x| x.to_bits()).collect() };
             assert_eq!(
