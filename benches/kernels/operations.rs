@@ -117,6 +117,7 @@ fn attend<const D: usize>(backend: &dyn Backend, inputs: &Inputs, out: &mut Outp
         dim_k: D,
         scale: 0.125,
         softcap: None,
+        distance: None,
         quantized: QuantizedQueries::default(),
     };
     let block = KvBlock {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::gguf::ModelFile;
@@ -423,5 +423,25 @@ impl PlannedModel<'_> {
     /// What the model is.
     pub(crate) fn config(&self) -> &Config {
         self.model.config()
+    }
+
+    /// As it is, if it writes text.
+    pub(crate) fn writing_text(self) -> Result<Self> {
+        self.must_write_text().map(|()| self)
+    }
+
+    /// An error where the model is one that writes no text.
+    pub(crate) fn must_write_text(&self) -> Result<()> {
+        if self.config().writes_text() {
+            return Ok(());
+        }
+        bail!(
+            "the model (`{}`) is an encoder, which makes vectors of texts and writes none: `twinfer embed` runs it{}",
+            self.config().arch,
+            match self.config().pooling.rank {
+                Some(_) => ", `twinfer rerank` sorts documents with it",
+                None => "",
+            }
+        )
     }
 }

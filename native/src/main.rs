@@ -33,6 +33,7 @@ mod template;
 mod terminal;
 mod topology;
 mod usage;
+mod vectors;
 mod workers;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
+use twinfer_engine::model::pooling::Pooling;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 
@@ -163,4 +164,111 @@ fn decoders_compute_what_llama_cpp_computes() {
         }
     }
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+/// The vectors of texts, one after the other, in passes of `n_batch` rows and at most as many texts as the context has
+/// sequences.
+fn vectors(
+    model: &Arc<Model>,
+    texts: &[&[u32]],
+    (pooling, normalize): (Pooling, bool),
+    (n_batch, n_sequences, threads): (usize, usize, usize),
+) -> Vec<Vec<f32>> {
+    let team = Team::new(threads, |_, work| {
+        std::thread::spawn(work);
+    });
+    let options = ContextOptions {
+        n_ctx: 128,
+        n_batch,
+        n_sequences,
+        pool: Pool::Whole,
+        cache_type_k: CacheType::F32,
+        cache_type_v: CacheType::F32,
+    };
+    let mut context = Context::new(Arc::clone(model), team, options).unwrap();
+    let mut all = vec![Vec::new(); texts.len()];
+    context
+        .embed(texts, pooling, normalize, &mut |text, vector| {
+            all[text].extend_from_slice(vector);
+        })
+        .unwrap();
+    all
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        products.sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn encoders_compute_what_llama_cpp_computes() {
+    let Some(folder) = folder() else { return };
+    let mut failed = Vec::new();
+    println!(
+        "{:24} {:6} {:>10} {:>10} {:>10} {:>10}",
+        "model", "prompt", "vector", "tokens", "bound", "llama.cpp"
+    );
+    for (name, about) in descriptions(&folder) {
+        if about["output"] == "logits" {
+            continue;
+        }
+        let model = model(&folder.join(about["model"].as_str().unwrap()));
+        let pooling = model.config().pooling.kind.unwrap();
+        let prompts = about["prompts"].as_object().unwrap();
+        let ids: Vec<Vec<u32>> = prompts
+            .values()
+            .map(|about| {
+                let ids = about["ids"].as_array().unwrap().iter();
+                ids.map(|id| id.as_u64().unwrap() as u32).collect()
+            })
+            .collect();
+        let texts: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let together = (256, 8, 2);
+        let ours = vectors(&model, &texts, (pooling, false), together);
+        let tokens = vectors(&model, &texts, (Pooling::None, false), together);
+        let normalized = vectors(&model, &texts, (pooling, true), together);
+        for sizes in [(128, 1, 1), (100, 2, 3)] {
+            let (again, tokens_again) = (
+                vectors(&model, &texts, (pooling, false), sizes),
+                vectors(&model, &texts, (Pooling::None, false), sizes),
+            );
+            let same = |a: &[Vec<f32>], b: &[Vec<f32>]| a.iter().zip(b).all(|(a, b)| bits(a) == bits(b));
+            if !same(&again, &ours) || !same(&tokens_again, &tokens) {
+                failed.push(format!(
+                    "{name}: passes of {sizes:?} (rows, texts, threads) move numbers"
+                ));
+            }
+        }
+        for (i, (prompt, about)) in prompts.iter().enumerate() {
+            let number = |key: &str| about[key].as_f64().unwrap();
+            let file = |key: &str| about[key].as_str().map(|file| floats(&folder.join(file)));
+            let bound = (3.0 * number("rms_to_ideal")).max(TOLERANCE);
+            let distance = rms(&ours[i], &file("file").unwrap());
+            let of_tokens = rms(&tokens[i], &file("tokens_file").unwrap());
+            let own = number("rms_to_ideal");
+            println!("{name:24} {prompt:6} {distance:10.2e} {of_tokens:10.2e} {bound:10.2e} {own:10.2e}");
+            // A mean lies closer than the tokens that it is of.
+            if distance > bound || of_tokens > 3.0 * bound {
+                failed.push(format!(
+                    "{name} {prompt}: {distance:.2e} (tokens {of_tokens:.2e}) away, at most {bound:.2e}"
+                ));
+            }
+            if let Some(theirs) = file("normalized_file") {
+                let cosine = cosine(&normalized[i], &theirs);
+                let length = length(&normalized[i]);
+                if cosine < 0.99999 || (length - 1.0).abs() > 1e-6 {
+                    failed.push(format!("{name} {prompt}: cosine {cosine}, length {length}"));
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+fn length(vector: &[f32]) -> f64 {
+    let squares = vector.iter().map(|x| f64::from(*x).powi(2));
+    squares.sum::<f64>().sqrt()
 }

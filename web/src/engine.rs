@@ -8,12 +8,14 @@ use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::generation::{Limits, Sampling};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
+use twinfer_engine::model::pooling::Pooling;
 use twinfer_engine::record::{self, Record, Recording, Subject};
 use twinfer_engine::sample::Recommended;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use twinfer_template::{CivilTime, Inputs, Templates};
 use wasm_bindgen::prelude::*;
 
+use crate::embedding::{self, Embedding};
 use crate::error::{Result, js, template_error, with_code};
 use crate::loading::memory_bytes;
 use crate::request::{Prompt, Request};
@@ -37,6 +39,7 @@ pub struct Engine {
     parts: Parts,
     session: Session,
     recording: Option<Check>,
+    embedding: Option<Embedding>,
 }
 
 /// A record in the making, in a context of its own, and the one that it is held against.
@@ -55,6 +58,7 @@ impl Engine {
             parts,
             session: Session::new(context).map_err(js)?,
             recording: None,
+            embedding: None,
         })
     }
 
@@ -134,6 +138,8 @@ impl Engine {
             "vocabulary": config.n_vocab,
             "embeddingLength": config.n_embd,
             "layers": config.layers.len(),
+            "writesText": config.writes_text(),
+            "pooling": config.pooling.kind.map(Pooling::name),
             // A template that does not parse is no reason to refuse texts.
             "chat": matches!(self.parts.templates.choose(None, false), Ok(Some(_))),
             "chatTemplates": self.parts.templates.names().collect::<Vec<_>>(),
@@ -304,5 +310,49 @@ impl Engine {
     #[wasm_bindgen(js_name = endRecord)]
     pub fn end_record(&mut self) {
         self.recording = None;
+    }
+
+    /// Begins to make vectors of texts: JSON of `texts` (each a text, or an array of its tokens), `pooling` and `normalize`.
+    /// The number of values of each vector.
+    #[wasm_bindgen(js_name = beginEmbedding)]
+    pub fn begin_embedding(&mut self, request: &str) -> Result<usize> {
+        self.embedding = None;
+        let request = embedding::Request::parse(request).map_err(js)?;
+        let mut texts = Vec::with_capacity(request.texts.len());
+        for text in request.texts {
+            texts.push(match text {
+                embedding::Text::Text(text) => self.encode(&text, true, true)?,
+                embedding::Text::Tokens(tokens) => tokens,
+            });
+        }
+        let how = (request.pooling.as_deref(), request.normalize);
+        let begun = Embedding::new(&self.model, &self.parts.context, texts, how).map_err(js)?;
+        let width = begun.width();
+        self.embedding = Some(begun);
+        Ok(width)
+    }
+
+    /// The next texts' vectors: an array of the numbers of vectors of each text, and behind it one of all their values. Undefined
+    /// once all are done.
+    #[wasm_bindgen(js_name = embeddingStep)]
+    pub fn embedding_step(&mut self) -> Result<Option<js_sys::Array>> {
+        let Some(begun) = &mut self.embedding else {
+            return Err(with_code("input", "no vectors were begun"));
+        };
+        let Some((values, counts)) = begun.step().map_err(js)? else {
+            self.embedding = None;
+            return Ok(None);
+        };
+        let counts: Vec<u32> = counts.into_iter().map(|count| count as u32).collect();
+        Ok(Some(js_sys::Array::of2(
+            &js_sys::Uint32Array::from(&*counts),
+            &js_sys::Float32Array::from(&*values),
+        )))
+    }
+
+    /// Ends those that are not wanted any more, and gives their memory back.
+    #[wasm_bindgen(js_name = endEmbedding)]
+    pub fn end_embedding(&mut self) {
+        self.embedding = None;
     }
 }

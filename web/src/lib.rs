@@ -7,6 +7,7 @@
 //! Every call belongs into a worker: loading and computing block it.
 #![allow(missing_docs)] // what `wasm_bindgen` generates has none
 
+pub mod embedding;
 pub mod engine;
 pub mod error;
 pub mod loading;

@@ -6,6 +6,7 @@ import { Host } from './host.js';
 import type { Calls, Event, LoadRequest, PlainSource } from './protocol.js';
 import type {
   DigestRecord,
+  EmbedOptions,
   EvaluateOptions,
   GenerateOptions,
   GenerationResult,
@@ -76,6 +77,22 @@ export class Model {
   /** Text of token ids. */
   detokenize(tokens: readonly number[], { special = false }: { special?: boolean } = {}): Promise<string> {
     return this.#host.call('detokenize', { tokens: [...tokens], special });
+  }
+
+  /**
+   * Vectors of texts, or of token ids as they are. A text's vector does not depend on the others, nor on what computes it: it is the
+   * one that `twinfer embed` prints.
+   */
+  async embed(
+    texts: readonly (string | readonly number[])[],
+    { signal, pooling, normalize = false }: EmbedOptions = {},
+  ): Promise<Float32Array[]> {
+    const request = {
+      texts: texts.map((text) => (typeof text === 'string' ? text : [...text])),
+      pooling: pooling ?? null,
+      normalize,
+    };
+    return (await this.#host.call('embed', request, { signal })).flat();
   }
 
   /** SHA-256 of all logits of these tokens: what `twinfer eval --tokens` prints on a server. */

@@ -1,7 +1,7 @@
 // Messages between the page and its workers.
 
 import type { PlainError } from './errors.js';
-import type { BuildName, CacheType, DigestRecord, LoadProgress, ModelInfo } from './types.js';
+import type { BuildName, CacheType, DigestRecord, LoadProgress, ModelInfo, Pooling } from './types.js';
 
 /** A source as it crosses: streams stay on the page and send their chunks. */
 export type PlainSource =
@@ -18,6 +18,13 @@ export interface LoadRequest {
   backend: string | null;
 }
 
+/** Texts or their tokens; of each text there is one vector, or one for each token. */
+export interface EmbedRequest {
+  texts: (string | number[])[];
+  pooling: Pooling | null;
+  normalize: boolean;
+}
+
 /** What the page may call, with argument and result. */
 export interface Calls {
   load: [LoadRequest, ModelInfo];
@@ -26,6 +33,7 @@ export interface Calls {
   detokenize: [{ tokens: number[]; special: boolean }, string];
   /** `wanted`: `digest`, `trace`, or the place whose values are wanted. */
   evaluate: [{ tokens: number[]; batchSize: number; wanted: string }, string];
+  embed: [EmbedRequest, Float32Array[][]];
   record: [string | null, { record: DigestRecord; difference: string | null }];
 }
 

@@ -90,6 +90,10 @@ export interface ModelInfo {
   vocabulary: number;
   embeddingLength: number;
   layers: number;
+  /** Whether `generate` works: an encoder makes vectors alone. */
+  writesText: boolean;
+  /** How the model makes a vector of a text, where it says so: it is made for `embed`. */
+  pooling: Pooling | null;
   /** Whether the model has a chat template, so that `generate` takes messages. */
   chat: boolean;
   /** The names of its templates: `default`, and those that the model names, such as `tool_use`. */
@@ -192,6 +196,17 @@ export interface DigestRecord {
   /** SHA-256 of all logits. */
   digest: string;
   answers: { prompt: string; digest: string; tokens: number[]; sampled: number; positions: string[] }[];
+}
+
+/** What of a text becomes its vector: the mean of its tokens', the first one's, the last one's; or the scores of a reranker. */
+export type Pooling = 'mean' | 'cls' | 'last' | 'none' | 'rank';
+
+export interface EmbedOptions {
+  signal?: AbortSignal;
+  /** Default: the model's own. */
+  pooling?: Exclude<Pooling, 'none'>;
+  /** Make each vector's length 1, so that the product of two is their cosine. Default: false. */
+  normalize?: boolean;
 }
 
 export interface EvaluateOptions {

@@ -153,6 +153,8 @@ async function perform(
     }
     case 'evaluate':
       return evaluate(engine, argument as Calls['evaluate'][0], signal);
+    case 'embed':
+      return embed(engine, argument as Calls['embed'][0], signal);
     case 'record':
       return record(engine, argument as Calls['record'][0], signal, tell);
   }
@@ -203,6 +205,29 @@ async function evaluate(
       return done;
     }
     await listen(signal);
+  }
+}
+
+async function embed(engine: Engine, request: Calls['embed'][0], signal: AbortSignal): Promise<Calls['embed'][1]> {
+  const width = engine.beginEmbedding(JSON.stringify(request));
+  const all: Float32Array[][] = [];
+  try {
+    for (;;) {
+      const step = engine.embeddingStep() as [Uint32Array, Float32Array] | undefined;
+      if (step === undefined) {
+        return all;
+      }
+      const [counts, values] = step;
+      let next = 0;
+      for (const count of counts) {
+        const vectors = Array.from({ length: count }, (_, i) => values.slice((next + i) * width, (next + i + 1) * width));
+        all.push(vectors);
+        next += count;
+      }
+      await listen(signal);
+    }
+  } finally {
+    engine.endEmbedding();
   }
 }
 

@@ -35,7 +35,7 @@ use crate::kernels::BLOCK;
 use crate::memory::Buffers;
 use crate::team::Team;
 use crate::{Error, Result};
-use pages::Group;
+use pages::{Group, Reach};
 use prefix::PrefixIndex;
 use sequences::{Held, NO_TOKEN};
 use state::{Pools, Snapshot};
@@ -54,6 +54,9 @@ pub(crate) enum CacheKind {
     None,
     /// Keys and values of every position that its window reaches.
     Kv(KvShape),
+    /// Keys and values of the texts of one pass, as they are: no later pass reads them, nor does a later layer, so all layers
+    /// of one shape write to one memory.
+    Pass(KvShape),
     /// Nothing: it reads what this layer keeps.
     SharedWith(usize),
     /// A state of a fixed size per sequence.
@@ -128,7 +131,7 @@ pub(crate) struct Sizes {
 pub(crate) enum LayerCache {
     None,
     Kv(KvCache),
-    /// The memory is this layer's.
+    /// The memory is this layer's: for reading, or, where nothing outlasts a pass, for writing too.
     Reused(usize),
     State(StateCache),
 }
@@ -184,31 +187,58 @@ impl Cache {
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
         let page_bytes = kinds.clone().fold(0u64, |sum, kind| match kind {
-            CacheKind::None | CacheKind::State(_) | CacheKind::SharedWith(_) => sum,
+            CacheKind::None | CacheKind::Pass(_) | CacheKind::State(_) | CacheKind::SharedWith(_) => sum,
             CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
         });
+        let of_pass = Sizes {
+            type_k: CacheType::F32,
+            type_v: CacheType::F32,
+            ..*sizes
+        };
         let has_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
-        let (mut layers, mut groups) = (Vec::new(), Vec::<(Option<usize>, u32)>::new());
-        for kind in kinds {
-            layers.push(match kind {
-                CacheKind::None => LayerCache::None,
-                CacheKind::SharedWith(layer) => LayerCache::Reused(layer),
-                CacheKind::State(shape) => LayerCache::State(StateCache::make(shape, sizes, buffers)?),
-                CacheKind::Kv(shape) => {
-                    let found = groups.iter().position(|(window, _)| *window == shape.window);
-                    let group = found.unwrap_or(groups.len());
-                    if found.is_none() {
-                        groups.push((shape.window, Group::pages(shape.window, sizes, page_bytes)?));
-                    }
-                    let pages = groups[group].1 as usize;
-                    LayerCache::Kv(KvCache::make(shape, (group, pages), sizes, buffers)?)
+        let (mut layers, mut groups) = (Vec::new(), Vec::<(Reach, u32)>::new());
+        let mut passing = Vec::<(KvShape, usize)>::new();
+        for (i, kind) in kinds.enumerate() {
+            let (shape, reach, sizes) = match kind {
+                CacheKind::None => {
+                    layers.push(LayerCache::None);
+                    continue;
                 }
-            });
+                CacheKind::State(shape) => {
+                    layers.push(LayerCache::State(StateCache::make(shape, sizes, buffers)?));
+                    continue;
+                }
+                CacheKind::SharedWith(layer) => {
+                    layers.push(LayerCache::Reused(layer));
+                    continue;
+                }
+                CacheKind::Kv(shape) => (shape, shape.window.map_or(Reach::All, Reach::Window), sizes),
+                CacheKind::Pass(shape) => {
+                    if let Some((_, layer)) = passing.iter().find(|(other, _)| *other == shape) {
+                        layers.push(LayerCache::Reused(*layer));
+                        continue;
+                    }
+                    passing.push((shape, i));
+                    (shape, Reach::Pass, &of_pass)
+                }
+            };
+            let found = groups.iter().position(|(other, _)| *other == reach);
+            let group = found.unwrap_or(groups.len());
+            if found.is_none() {
+                groups.push((reach, Group::pages(reach, sizes, page_bytes)?));
+            }
+            let pages = groups[group].1 as usize;
+            layers.push(LayerCache::Kv(KvCache::make(
+                shape,
+                (group, pages),
+                sizes,
+                buffers,
+            )?));
         }
         // After the pages, which are more: where there is no memory for them, nothing has been written to.
         let groups = groups
             .into_iter()
-            .map(|(window, pages)| Group::make(window, pages, buffers))
+            .map(|(reach, pages)| Group::make(reach, pages, buffers))
             .collect::<Result<Vec<_>>>()?;
         let (states, seen) = match has_state {
             true => {
@@ -327,10 +357,12 @@ impl Cache {
         Ok(())
     }
 
-    /// Puts the whole pages of a sequence into the prefix index.
+    /// Puts the whole pages of a sequence into the prefix index; nothing where they end with the pass.
     pub(crate) fn publish(&mut self, id: SeqId) -> Result<()> {
         let held = self.sequences.at_mut(self.sequences.sequence(id)?);
-        self.prefix.insert(held, &self.pools);
+        if !whole_texts(&self.pools.groups) {
+            self.prefix.insert(held, &self.pools);
+        }
         Ok(())
     }
 
@@ -379,6 +411,7 @@ impl Cache {
         self.drop_pass();
         self.pass += 1;
         self.in_pass.clear();
+        let whole_texts = whole_texts(&self.pools.groups);
         for row in rows {
             if let Input::Token(token) = row.input
                 && token as usize >= n_vocab
@@ -394,6 +427,13 @@ impl Cache {
                 });
             }
             if first {
+                if position > 0 && whole_texts {
+                    return Err(Error::InvalidInput {
+                        what: "a text of a model whose positions see those behind them must be in one pass, whole: make a \
+                               batch as large as the text"
+                            .into(),
+                    });
+                }
                 self.in_pass.push(slot);
             }
             (row.slot, row.position) = (slot, position);
@@ -573,6 +613,13 @@ impl Cache {
 
     /// The rows that were prepared have been computed.
     pub(crate) fn advance(&mut self, rows: &[Row]) {
+        for (g, group) in self.pools.groups.iter().enumerate() {
+            if group.reach == Reach::Pass {
+                for slot in &self.in_pass {
+                    self.sequences.at_mut(*slot).tables[g].clear(group);
+                }
+            }
+        }
         for row in rows {
             let token = match row.input {
                 Input::Token(token) => token,
@@ -587,4 +634,9 @@ impl Cache {
             held.states.advance(len, rows, pool);
         }
     }
+}
+
+/// Whether a pass must have its texts whole: nothing of them is kept for a later one.
+fn whole_texts(groups: &[Group]) -> bool {
+    groups.iter().any(|group| group.reach == Reach::Pass)
 }

@@ -109,29 +109,53 @@ impl KvCache {
     }
 }
 
-/// Layers with the same window: a sequence has one table of pages for all of them.
+/// What of a sequence a group of layers keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All of it.
+    All,
+    /// What a window of so many positions reaches.
+    Window(usize),
+    /// What there is in one pass.
+    Pass,
+}
+
+/// Layers with the same reach: a sequence has one table of pages for all of them.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) window: Option<usize>,
+    pub(super) reach: Reach,
     pub(super) pool: PagePool,
 }
 
 impl Group {
     /// Pages, all of them free.
-    pub(super) fn make(window: Option<usize>, pages: u32, buffers: &mut Buffers<'_>) -> Result<Self> {
+    pub(super) fn make(reach: Reach, pages: u32, buffers: &mut Buffers<'_>) -> Result<Self> {
         Ok(Group {
-            window,
+            reach,
             pool: PagePool::make(pages, buffers)?,
         })
     }
 
+    /// Positions that its window reaches, where it has one.
+    pub(super) fn window(&self) -> Option<usize> {
+        match self.reach {
+            Reach::Window(window) => Some(window),
+            Reach::All | Reach::Pass => None,
+        }
+    }
+
     /// Pages that sequences of the largest length take in a group, all together.
-    pub(super) fn whole(window: Option<usize>, sizes: &Sizes) -> u64 {
+    pub(super) fn whole(reach: Reach, sizes: &Sizes) -> u64 {
         let whole = sizes.n_ctx.div_ceil(BLOCK);
-        let per_sequence = match window {
-            None => whole,
+        let per_sequence = match reach {
+            Reach::All => whole,
+            // The batch, in pages that the texts of it have for themselves.
+            Reach::Pass => {
+                let texts = sizes.n_sequences.min(sizes.n_batch);
+                return (sizes.n_batch / BLOCK).saturating_add(texts) as u64;
+            }
             // The window and the rollback behind the batch, the batch, and a page cut at either end.
-            Some(window) => {
+            Reach::Window(window) => {
                 let reach = window.min(sizes.n_ctx).saturating_add(ROLLBACK);
                 whole.min(reach.saturating_add(sizes.n_batch).div_ceil(BLOCK) + 2)
             }
@@ -140,9 +164,10 @@ impl Group {
     }
 
     /// Pages of a group that `sizes` ask for; `page_bytes` is what a page of every group takes, all together.
-    pub(super) fn pages(window: Option<usize>, sizes: &Sizes, page_bytes: u64) -> Result<u32> {
-        let whole = Self::whole(window, sizes);
+    pub(super) fn pages(reach: Reach, sizes: &Sizes, page_bytes: u64) -> Result<u32> {
+        let whole = Self::whole(reach, sizes);
         let pages = match sizes.pool {
+            _ if reach == Reach::Pass => whole,
             Pool::Whole => whole,
             Pool::Pages(pages) => whole.min(pages as u64),
             Pool::Bytes(bytes) => whole.min(bytes / page_bytes.max(1)),

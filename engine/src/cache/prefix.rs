@@ -298,7 +298,7 @@ impl PrefixIndex {
             let (newer, leaf) = (found.newer, found.first_child == NONE);
             let page = &mut self.pages[node as usize * self.n_groups + g];
             if *page != NONE && !pools.groups[g].pool.is_shared(*page) {
-                if pools.groups[g].window.is_some() {
+                if pools.groups[g].window().is_some() {
                     // What follows may still be of use: to a prefix so much longer that its window does not reach here.
                     pools.groups[g].pool.give(std::mem::replace(page, NONE));
                     self.stats.evictions += 1;
@@ -395,6 +395,6 @@ impl PrefixIndex {
 /// The first block that a sequence of `len` positions still needs for its next one.
 fn oldest_block(len: usize, group: &Group) -> usize {
     group
-        .window
+        .window()
         .map_or(0, |window| (len + 1).saturating_sub(window) / BLOCK)
 }

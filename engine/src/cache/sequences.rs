@@ -42,7 +42,7 @@ pub(crate) struct Held {
     pub(super) states: States,
     /// The last pass that has rows of it; of that pass, the position after its last row.
     pass: u64,
-    pub(super) end: usize,
+    pub(crate) end: usize,
     /// How many they are.
     pub(super) rows: usize,
 }
@@ -79,7 +79,7 @@ impl Table {
 
     /// Blocks at its beginning that a sequence of `len` positions no longer needs, a rollback included.
     pub(super) fn passed(&self, len: usize, group: &Group) -> usize {
-        let Some(window) = group.window else { return 0 };
+        let Some(window) = group.window() else { return 0 };
         let oldest = (len + 1).saturating_sub(window.saturating_add(ROLLBACK)) / BLOCK;
         oldest.saturating_sub(self.first).min(self.pages.len())
     }
@@ -130,7 +130,9 @@ impl Held {
             });
         }
         for (table, group) in self.tables.iter().zip(&pools.groups) {
-            let oldest = group.window.map_or(0, |window| (len + 1).saturating_sub(window));
+            let oldest = group
+                .window()
+                .map_or(0, |window| (len + 1).saturating_sub(window));
             if len > 0 && table.first * BLOCK > oldest {
                 return Err(Error::WindowPassed { len, oldest });
             }

@@ -30,8 +30,28 @@ pub struct Queries<'a> {
     pub scale: f32,
     /// Soft cap of the score, where the model has one: `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
+    /// What distance takes off a score, where the model has that.
+    pub distance: Option<Distance<'a>>,
     /// The queries in int8; read where keys are [`KvData::Q8`].
     pub quantized: QuantizedQueries<'a>,
+}
+
+/// ALiBi: `score - slope * |i - j|`, i being the position of the query and j that of the key.
+#[derive(Debug, Clone, Copy)]
+pub struct Distance<'a> {
+    /// Slope of each query of a token.
+    pub slopes: &'a [f32],
+    /// Position of each token, from the first position of the block on.
+    pub positions: &'a [f32],
+}
+
+impl Distance<'_> {
+    /// The slope and the position of query number `index`.
+    #[inline(always)]
+    pub(crate) fn of(&self, index: usize) -> (f32, f32) {
+        let heads = self.slopes.len();
+        (self.slopes[index % heads], self.positions[index / heads])
+    }
 }
 
 /// A tile's queries quantized per 32 values, as activations are, one after the other.

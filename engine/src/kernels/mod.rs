@@ -31,7 +31,7 @@ pub(crate) use activations::ActBuffer;
 pub use activations::{ActFormat, Activations, Operand, QuantizedBlock, QuantizedRows};
 pub(crate) use attention::q8_page_len;
 pub use attention::{
-    BLOCK, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries, SPAN, attend_scratch,
+    BLOCK, Distance, KvBlock, KvData, MAX_HEAD_DIM, Partials, QuantizedQueries, Queries, SPAN, attend_scratch,
 };
 pub(crate) use backend::MatmulKernel;
 pub use backend::{Activation, Backend, Packing, Placement, RopeKind, Storage};

@@ -1,10 +1,12 @@
 //! What a model is, in numbers: every hyperparameter checked, before any weight is touched.
 
 use super::arch;
+use super::encoder::EncoderConfig;
 use super::ffn::FfnConfig;
 use super::mixer::MixerConfig;
 use super::norm::NormKind;
 use super::per_layer::PerLayerConfig;
+use super::pooling::PoolingConfig;
 use super::rope::Rope;
 use crate::cache::CacheKind;
 use crate::gguf::{Metadata, ModelFile};
@@ -45,6 +47,10 @@ pub struct Config {
     pub per_layer: Option<PerLayerConfig>,
     /// Blocks in the file: the layers, and behind them those that predict tokens further ahead, which are not run.
     pub n_blocks: usize,
+    /// What is before the layers of an encoder.
+    pub encoder: Option<EncoderConfig>,
+    /// What makes vectors of hidden states.
+    pub pooling: PoolingConfig,
     /// What makes logits of the residual stream.
     pub output: OutputConfig,
 }
@@ -52,8 +58,8 @@ pub struct Config {
 /// The output head, in numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct OutputConfig {
-    /// The tensor of the norm before it, without `.weight`.
-    pub norm: &'static str,
+    /// The tensor of the norm before it, without `.weight`; without it hidden states are what the last layer left.
+    pub norm: Option<&'static str>,
     /// Where its matrix comes from.
     pub matrix: OutputMatrix,
     /// Whether the matrix may have a bias.
@@ -69,6 +75,8 @@ pub enum OutputMatrix {
     Own,
     /// The token embedding.
     Embedding,
+    /// There is none: the model makes no logits.
+    None,
 }
 
 /// One layer: two parts, each of which adds to the residual stream.
@@ -99,6 +107,8 @@ pub struct PartNorms {
     pub after: Option<&'static str>,
     /// Of the residual stream once that is added.
     pub sum: Option<&'static str>,
+    /// Of that, once what was there before the part is added to it another time.
+    pub sum_again: Option<&'static str>,
 }
 
 impl PartNorms {
@@ -108,6 +118,7 @@ impl PartNorms {
             before: Some(name),
             after: None,
             sum: None,
+            sum_again: None,
         }
     }
 
@@ -117,6 +128,7 @@ impl PartNorms {
             before: None,
             after: Some(name),
             sum: None,
+            sum_again: None,
         }
     }
 
@@ -126,6 +138,7 @@ impl PartNorms {
             before: Some(before),
             after: Some(after),
             sum: None,
+            sum_again: None,
         }
     }
 
@@ -135,6 +148,7 @@ impl PartNorms {
             before: None,
             after: None,
             sum: Some(name),
+            sum_again: None,
         }
     }
 }
@@ -225,8 +239,10 @@ impl Config {
             layers: Vec::new(),
             per_layer: None,
             n_blocks: keys.n_blocks()?,
+            encoder: None,
+            pooling: PoolingConfig::read(keys, n_embd)?,
             output: OutputConfig {
-                norm: "output_norm",
+                norm: Some("output_norm"),
                 matrix: OutputMatrix::OwnOrEmbedding,
                 bias: false,
             },
@@ -245,9 +261,28 @@ impl Config {
     pub fn state_bytes(&self) -> usize {
         let bytes = |kind| match kind {
             CacheKind::State(shape) => shape.bytes(),
-            CacheKind::None | CacheKind::Kv(_) | CacheKind::SharedWith(_) => 0,
+            CacheKind::None | CacheKind::Kv(_) | CacheKind::Pass(_) | CacheKind::SharedWith(_) => 0,
         };
         self.cache_kinds().map(bytes).fold(0, usize::saturating_add)
+    }
+
+    /// Whether it writes text: it makes logits, and no position sees those behind it.
+    pub fn writes_text(&self) -> bool {
+        self.output.matrix != OutputMatrix::None && self.is_causal()
+    }
+
+    /// Whether no position sees those behind it. Where some do, a text is whole in one pass.
+    pub fn is_causal(&self) -> bool {
+        let mut attention = self.layers.iter().filter_map(|layer| layer.mixer.attention());
+        attention.all(|layer| layer.causal)
+    }
+
+    /// Positions that a sequence of a context of `n_ctx` can have.
+    pub fn max_positions(&self, n_ctx: usize) -> usize {
+        match &self.encoder {
+            Some(encoder) if encoder.positions => n_ctx.min(self.n_ctx_train),
+            _ => n_ctx,
+        }
     }
 
     /// Whether layers keep a state, which cannot be taken back to any earlier position, as keys and values can.
@@ -413,6 +448,12 @@ impl Keys<'_> {
             v if v > most => Err(self.wrong(key, &format!("0 to {most}"), &v.to_string())),
             v => Ok(v as usize),
         }
+    }
+
+    /// The length of an array of texts.
+    pub(crate) fn opt_len(&self, key: &str) -> Result<Option<usize>> {
+        let texts = self.metadata.opt_strings(&self.key(key))?;
+        Ok(texts.map(|texts| texts.len()))
     }
 
     pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {

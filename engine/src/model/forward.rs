@@ -1,25 +1,26 @@
-//! The forward pass of every decoder family, whole. A pass is some rows (tokens of one or more sequences); it reads and
-//! extends the cache and gives the wanted rows' logits.
+//! The forward pass of every family, whole. A pass is some rows (tokens of one or more sequences); it reads and extends the
+//! cache and gives what is wanted of some rows: logits, hidden states, or vectors of whole texts ([`super::pooling`]).
 //!
 //! Read [`Model::forward`] from top to bottom: embedding, layers, output head. A layer is two parts ([`super::mixer`],
 //! [`super::ffn`]), each with a norm before it; what a family does not have (norms after a part, caps) its configuration
 //! leaves out.
 
 use super::Model;
-use super::config::{Config, LayerConfig};
+use super::config::{Config, LayerConfig, OutputMatrix};
 use super::ffn::FfnBuffers;
 use super::mixer::MixerBuffers;
 use super::ops::{FFN, MIXER, Ops, PER_LAYER, Run};
 use super::per_layer::PerLayerBuffers;
+use super::pooling::{self, HeadBuffers};
 use super::probe::Probe;
 use super::product::product;
-use crate::Result;
 use crate::batch::{Input, Output, Row};
 use crate::cache::{LayerCache, Sizes, Slots};
 use crate::kernels::functions::tanh;
 use crate::kernels::{ActBuffer, ActFormat};
 use crate::memory::Buffers;
 use crate::team::Team;
+use crate::{Error, Result};
 
 /// Rows of logits that are computed at once: as many as there are sequences, within these bounds. The weights are read once
 /// for all of them; beyond the upper one arithmetic takes longer than that, and logits of a large vocabulary are much memory.
@@ -50,6 +51,7 @@ pub(crate) struct Workspace {
     acts: ActBuffer,
     /// Per kind of rotation: cosines and sines, one row per token.
     angles: Vec<(Vec<f32>, Vec<f32>)>,
+    heads: HeadBuffers,
     logits: Vec<f32>,
 }
 
@@ -73,6 +75,7 @@ impl Workspace {
             .iter()
             .map(inner)
             .fold(n_embd.max(per_layer), usize::max);
+        let widest = widest.max(config.pooling.widest());
         let mut multiplied = vec![(m, widest)];
         for layer in &config.layers {
             multiplied.extend([layer.mixer.more_rows(m), layer.ffn.more_rows(config, m)]);
@@ -94,17 +97,22 @@ impl Workspace {
             per_layer: PerLayerBuffers::make(config, m, buffers)?,
             acts: ActBuffer::make(&multiplied, formats, buffers)?,
             angles,
+            heads: HeadBuffers::make(config, sizes, buffers)?,
             logits: buffers.rows(
                 "logits of a pass",
                 sizes.n_sequences.clamp(HEAD_ROWS.0, HEAD_ROWS.1).min(m),
-                config.n_vocab,
+                match config.output.matrix {
+                    OutputMatrix::None => 0,
+                    _ => config.n_vocab,
+                },
             )?,
         })
     }
 }
 
 impl Model {
-    /// One pass. `sink(row, logits)` gets those of each row that wants them, in order.
+    /// One pass. `sink(row, values)` gets what is wanted of each row that wants something, in order; of a text, once, with the
+    /// first such row.
     pub(crate) fn forward<P: Probe>(
         &self,
         pass: &Pass<'_>,
@@ -120,6 +128,11 @@ impl Model {
         let h = &mut ws.h[..m * n_embd];
         let delta = &mut ws.delta[..m * n_embd];
 
+        let ops = Ops {
+            backend: self.backend,
+            team,
+            layer: 0,
+        };
         // Embedding: decoded rows of the token matrix, scaled where the family does.
         for (row, x) in pass.rows.iter().zip(x.chunks_exact_mut(n_embd)) {
             match row.input {
@@ -134,6 +147,9 @@ impl Model {
                 }
             }
         }
+        if let Some(encoder) = &self.weights.encoder {
+            encoder.embed(&ops, pass.rows, x, h)?;
+        }
         probe.op(0, "embedding", n_embd, x);
         for (rope, (cos, sin)) in config.ropes.iter().zip(&mut ws.angles) {
             let half = rope.n_rot() / 2;
@@ -144,11 +160,7 @@ impl Model {
         }
 
         let mut run = Run {
-            ops: Ops {
-                backend: self.backend,
-                team,
-                layer: 0,
-            },
+            ops,
             config,
             pass,
             angles: &ws.angles,
@@ -234,14 +246,27 @@ impl Model {
             }
         }
 
-        // Output head: only of the rows that want one, some at a time.
         run.ops.layer = config.layers.len();
+        let (x, h) = (&mut x[..n_wanted * n_embd], &mut h[..n_wanted * n_embd]);
+        if n_wanted == 0 {
+            return Ok(());
+        }
+        let output = pooling::wanted(pass.rows)?;
+        if output != Output::Logits {
+            run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;
+            return pooling::give(&mut run, &self.weights.heads, (output, h), &mut ws.heads, sink);
+        }
+
+        // Output head: only of the rows that want one, some at a time.
+        let Some(output) = &self.weights.output else {
+            return Err(no_logits());
+        };
         let mut rows = (0..m).filter(|row| wanted(&pass.rows[*row]));
-        for x in x[..n_wanted * n_embd].chunks(ws.logits.len() / config.n_vocab * n_embd) {
+        for x in x.chunks(ws.logits.len() / config.n_vocab * n_embd) {
             let h = &mut h[..x.len()];
-            run.norm("output_norm", x, &self.weights.output_norm, h)?;
+            run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;
             let logits = &mut ws.logits[..x.len() / n_embd * config.n_vocab];
-            run.products("output", h, &mut [product(&self.weights.output, &mut *logits)])?;
+            run.products("output", h, &mut [product(output, &mut *logits)])?;
             // Before the cap, which would make a finite number of an infinite one.
             let finite = logits.iter().chain(&*h).all(|value| value.is_finite());
             run.ops.check(finite, "output")?;
@@ -257,6 +282,13 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+/// The error where a model makes no logits.
+pub(crate) fn no_logits() -> Error {
+    Error::InvalidInput {
+        what: "the model makes no logits: it is an encoder, which makes vectors of texts".into(),
     }
 }
 

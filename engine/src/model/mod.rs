@@ -3,11 +3,12 @@
 //! Reading order: [`config`] (what a model is), [`arch`] (one file per family: which parts its layers have, and what its
 //! metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`plan`] (what it
 //! will take), [`loader`] (the same from a stream), [`rope`], then
-//! `forward`, the whole pass in one file, with the two parts of a layer, [`mixer`] and [`ffn`], and what they compute
-//! with: [`norm`], `ops`, and `product` for everything that reads a matrix.
+//! `forward`, the whole pass in one file, with the two parts of a layer, [`mixer`] and [`ffn`], with what an [`encoder`] has
+//! before them and [`pooling`] makes of a text behind them, and what they compute with: [`norm`], `ops`, and `product` for everything that reads a matrix.
 
 pub mod arch;
 pub mod config;
+pub mod encoder;
 pub mod ffn;
 mod forward;
 pub mod loader;
@@ -16,6 +17,7 @@ pub mod norm;
 mod ops;
 pub mod per_layer;
 pub mod plan;
+pub mod pooling;
 pub mod probe;
 mod product;
 pub mod rope;
@@ -23,7 +25,7 @@ mod stack;
 mod unused;
 pub mod weights;
 
-pub(crate) use forward::{Pass, Workspace};
+pub(crate) use forward::{Pass, Workspace, no_logits};
 
 use std::sync::Arc;
 

@@ -35,6 +35,13 @@ impl Norm {
         })
     }
 
+    /// As [`Self::apply`], with a place for the rows meanwhile.
+    pub(super) fn apply_in_place(&self, ops: &Ops<'_>, x: &mut [f32], room: &mut [f32]) -> Result<()> {
+        let room = &mut room[..x.len()];
+        room.copy_from_slice(x);
+        self.apply(ops, room, x)
+    }
+
     /// Some rows, by the calling worker alone.
     pub(super) fn rows(&self, ops: &Ops<'_>, x: &[f32], out: &mut [f32]) {
         match self.kind {

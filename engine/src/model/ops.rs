@@ -57,6 +57,7 @@ pub(super) struct JoinNames {
     pub(super) after: &'static str,
     pub(super) residual: &'static str,
     pub(super) sum: &'static str,
+    pub(super) sum_again: &'static str,
 }
 
 /// Of a mixer.
@@ -64,6 +65,7 @@ pub(super) const MIXER: JoinNames = JoinNames {
     after: "post_attn_norm",
     residual: "attn_residual",
     sum: "attn_sum_norm",
+    sum_again: "attn_sum_norm_2",
 };
 
 /// Of a feed-forward part.
@@ -71,6 +73,7 @@ pub(super) const FFN: JoinNames = JoinNames {
     after: "post_ffn_norm",
     residual: "ffn_residual",
     sum: "ffn_sum_norm",
+    sum_again: "ffn_sum_norm_2",
 };
 
 /// Of the embeddings per layer.
@@ -78,6 +81,7 @@ pub(super) const PER_LAYER: JoinNames = JoinNames {
     after: "per_layer_norm",
     residual: "per_layer_residual",
     sum: "per_layer_sum_norm",
+    sum_again: "per_layer_sum_norm_2",
 };
 
 /// A pass under way: what its parts share.
@@ -127,23 +131,32 @@ impl<P: Probe> Run<'_, P> {
         normed: &mut [f32],
     ) -> Result<()> {
         let n_embd = self.config.n_embd;
-        let delta = match &norms.after {
+        let (delta, room) = match &norms.after {
             Some(norm) => {
                 self.norm(names.after, delta, norm, normed)?;
-                &mut *normed
+                (normed, delta)
             }
-            None => delta,
+            None => (delta, normed),
         };
         if scale != 1.0 {
             self.ops.scale(delta, scale, n_embd)?;
         }
-        self.ops.add(x, delta, n_embd)?;
-        self.look(names.residual, n_embd, x);
-        if let Some(norm) = &norms.sum {
-            delta.copy_from_slice(x);
-            self.norm(names.sum, delta, norm, x)?;
-        }
-        Ok(())
+        let Some(norm) = &norms.sum else {
+            self.ops.add(x, delta, n_embd)?;
+            self.look(names.residual, n_embd, x);
+            return Ok(());
+        };
+        // What was there may be added twice: delta = x + delta has the same bits as x += delta.
+        self.ops.add(delta, x, n_embd)?;
+        self.look(names.residual, n_embd, delta);
+        let Some(again) = &norms.sum_again else {
+            return self.norm(names.sum, delta, norm, x);
+        };
+        let normed = &mut room[..x.len()];
+        self.norm(names.sum, delta, norm, normed)?;
+        self.ops.add(x, normed, n_embd)?;
+        delta.copy_from_slice(x);
+        self.norm(names.sum_again, delta, again, x)
     }
 
     /// Products of the rows `x` with some matrices: one operation of the team for all of them.

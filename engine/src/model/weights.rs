@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use super::config::{self, Config, OutputMatrix};
+use super::encoder::Encoder;
 use super::ffn::Ffn;
 use super::mixer::Mixer;
 use super::norm::{Norm, NormKind};
 use super::per_layer::{LayerPart, PerLayer};
+use super::pooling::Heads;
 use super::unused;
 use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Storage};
@@ -27,10 +29,15 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: PackedMatrix,
+    /// What is before the layers of an encoder.
+    pub(crate) encoder: Option<Encoder>,
     pub(crate) per_layer: Option<PerLayer>,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) output_norm: Norm,
-    pub(crate) output: Linear,
+    pub(crate) output_norm: Option<Norm>,
+    /// What makes logits.
+    pub(crate) output: Option<Linear>,
+    /// What is behind pooled hidden states.
+    pub(crate) heads: Heads,
     /// The output matrix is the embedding.
     tied: bool,
     /// Bytes of all vectors: norms, biases, scales.
@@ -65,6 +72,7 @@ pub(crate) struct PartNorms {
     pub(crate) before: Option<Norm>,
     pub(crate) after: Option<Norm>,
     pub(crate) sum: Option<Norm>,
+    pub(crate) sum_again: Option<Norm>,
 }
 
 /// What a matrix is to the model: where it lies may depend on that.
@@ -160,26 +168,32 @@ impl Weights {
         let (n_embd, n_layers) = (config.n_embd, config.layers.len());
         let embedding = binder.matrix(EMBEDDING, config.n_vocab, n_embd)?;
         let tied = match config.output.matrix {
-            OutputMatrix::Own => false,
+            OutputMatrix::Own | OutputMatrix::None => false,
             OutputMatrix::Embedding => true,
             OutputMatrix::OwnOrEmbedding => file.tensor("output.weight").is_none(),
         };
-        let output = if tied {
-            Linear {
+        let output = if config.output.matrix == OutputMatrix::None {
+            None
+        } else if tied {
+            Some(Linear {
                 weight: embedding.clone(),
                 scale: None,
                 bias: None,
-            }
+            })
         } else {
-            Linear {
+            Some(Linear {
                 weight: binder.matrix("output.weight", config.n_vocab, n_embd)?,
                 scale: binder.scale("output")?,
                 bias: match config.output.bias {
                     true => binder.bias("output", config.n_vocab)?,
                     false => None,
                 },
-            }
+            })
         };
+        let encoder = config.encoder.as_ref();
+        let encoder = encoder
+            .map(|own| Encoder::bind(&binder, config, own))
+            .transpose()?;
         let per_layer = config
             .per_layer
             .as_ref()
@@ -189,15 +203,19 @@ impl Weights {
         for i in 0..n_layers {
             layers.push(binder.layer(config, i)?);
         }
-        let output_norm = binder.norm(config.output.norm, config)?;
+        let output_norm = config.output.norm;
+        let output_norm = output_norm.map(|name| binder.norm(name, config)).transpose()?;
+        let heads = Heads::bind(&binder, config)?;
         let notes = unused::account(file, config, &binder.bound.take())?;
         binder.advance(u64::MAX);
         Ok(Weights {
             embedding,
+            encoder,
             per_layer,
             layers,
             output_norm,
             output,
+            heads,
             tied,
             vector_bytes: binder.vector_bytes.get(),
             notes,
@@ -207,16 +225,17 @@ impl Weights {
     /// All matrices.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
         let tables = self.per_layer.iter().map(PerLayer::table);
-        self.multiplied().chain(tables)
+        let before = self.encoder.iter().flat_map(Encoder::matrices);
+        self.multiplied().chain(before).chain(tables)
     }
 
     /// All but those of which only rows are looked up.
     fn multiplied(&self) -> impl Iterator<Item = &PackedMatrix> {
         let layers = self.layers.iter().flat_map(Layer::linears);
-        let output = if self.tied { None } else { Some(&self.output) };
+        let output = self.output.iter().filter(|_| !self.tied);
         let per_layer = self.per_layer.iter().map(PerLayer::linear);
-        std::iter::once(&self.embedding)
-            .chain(per_layer.chain(layers).chain(output).map(|linear| &linear.weight))
+        let linears = per_layer.chain(layers).chain(output).chain(self.heads.linears());
+        std::iter::once(&self.embedding).chain(linears.map(|linear| &linear.weight))
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -301,6 +320,7 @@ impl Binder<'_> {
             before: norm(names.before)?,
             after: norm(names.after)?,
             sum: norm(names.sum)?,
+            sum_again: norm(names.sum_again)?,
         })
     }
 

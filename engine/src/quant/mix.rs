@@ -415,6 +415,7 @@ mod tests {
 
     #[test]
     fn experts_of_mxfp4() {
+        let dense = LLAMA_8B;
         let moe = MixModel {
             n_experts: 32,
             ..LLAMA_8B
@@ -429,11 +430,11 @@ mod tests {
             Some(GgmlType::Q8_0)
         );
         assert_eq!(
-            ty("blk.0.attn_q.weight", &[2880, 4096], &LLAMA_8B),
+            ty("blk.0.attn_q.weight", &[2880, 4096], &dense),
             Some(GgmlType::MXFP4)
         );
         assert_eq!(
-            ty("token_embd.weight", &[2880, 4096], &LLAMA_8B),
+            ty("token_embd.weight", &[2880, 4096], &dense),
             Some(GgmlType::Q8_0)
         );
     }

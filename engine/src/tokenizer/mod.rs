@@ -35,6 +35,7 @@ mod conversation;
 mod kind;
 mod merge;
 mod merge_queue;
+mod pair;
 mod partition;
 mod plamo2;
 mod pre_patterns;
@@ -120,6 +121,10 @@ pub struct Tokenizer {
     pre_name: Arc<str>,
     add_bos: bool,
     add_eos: bool,
+    /// The file asks for an EOS, which it may have none of.
+    asks_for_eos: bool,
+    /// A SEP stands between two texts.
+    add_sep: bool,
     add_space_prefix: bool,
     newline: Option<u32>,
 }
@@ -183,8 +188,9 @@ impl Tokenizer {
         // What the file has no token for cannot be added, whatever it asks for.
         let add_bos =
             kind.adds_bos(m.opt_bool("tokenizer.ggml.add_bos_token")?) && vocabulary.special.bos.is_some();
-        let add_eos =
-            kind.adds_eos(m.opt_bool("tokenizer.ggml.add_eos_token")?) && vocabulary.special.eos.is_some();
+        let asks_for_eos = kind.adds_eos(m.opt_bool("tokenizer.ggml.add_eos_token")?);
+        let add_eos = asks_for_eos && vocabulary.special.eos.is_some();
+        let add_sep = m.opt_bool("tokenizer.ggml.add_sep_token")?.unwrap_or(false);
 
         let mut tokenizer = Self {
             specials: Arc::new(Specials::new(&vocabulary)),
@@ -194,6 +200,8 @@ impl Tokenizer {
             pre_name: pre.unwrap_or("default").into(),
             add_bos,
             add_eos,
+            asks_for_eos,
+            add_sep,
             add_space_prefix,
             newline: None,
         };

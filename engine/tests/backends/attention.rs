@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use twinfer_engine::kernels::{
-    BLOCK, Backend, KvBlock, KvData, Partials, QuantizedQueries, Queries, attend_scratch,
+    BLOCK, Backend, Distance, KvBlock, KvData, Partials, QuantizedQueries, Queries, attend_scratch,
 };
 
 use crate::operations::{floats, scalar};
@@ -16,6 +16,8 @@ struct Case {
     visible: Vec<Range<usize>>,
     softcap: Option<f32>,
     scale: f32,
+    /// Position of the first token, seen from the block, where distance takes something off a score.
+    distance: Option<f32>,
 }
 
 impl Case {
@@ -35,6 +37,11 @@ impl Case {
                 assert!(scalar().quantize(32, &q[..width], ints, d, sums));
             }
         }
+        let slopes: Vec<f32> = (0..self.group).map(|i| 0.75 / (i + 1) as f32).collect();
+        let tokens = 0..self.visible.len();
+        let positions: Vec<f32> = tokens
+            .map(|i| self.distance.unwrap_or_default() + i as f32)
+            .collect();
         let queries = Queries {
             q,
             // One kv head of two.
@@ -43,6 +50,10 @@ impl Case {
             dim_k,
             scale: self.scale,
             softcap: self.softcap,
+            distance: self.distance.map(|_| Distance {
+                slopes: &slopes,
+                positions: &positions,
+            }),
             quantized: QuantizedQueries {
                 q: &int8.0,
                 d: &int8.1,
@@ -154,6 +165,7 @@ fn attention_is_scalars() {
                         visible,
                         softcap: (round % 2 == 1).then_some(20.0),
                         scale: if round % 3 == 0 { 0.125 } else { 3.0 },
+                        distance: (round % 4 > 1).then_some(40.0 * (round as f32 - 4.0)),
                     };
                     let q = random.floats(tokens * 2 * group * dims.0);
                     let pages: Vec<_> = (0..3)
@@ -203,6 +215,7 @@ fn scores_of_zero_and_beyond_the_range_are_scalars() {
                 visible: std::iter::once(0..64 - round).collect(),
                 softcap: (round % 8 > 3).then_some(30.0),
                 scale: 1.0,
+                distance: (round % 3 == 0).then_some(30.0),
             };
             let block = KvBlock {
                 k: KvData::F32(&k),

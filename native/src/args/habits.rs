@@ -21,10 +21,12 @@ use table::{Habit, Meaning, Value};
 pub(crate) use table::sentences;
 
 /// Commands whose model may be named without `-m`.
-const MODEL_COMMANDS: [&str; 10] = [
+const MODEL_COMMANDS: [&str; 12] = [
     "run",
     "chat",
     "batch",
+    "embed",
+    "rerank",
     "tokenize",
     "detokenize",
     "eval",

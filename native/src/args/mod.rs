@@ -5,6 +5,7 @@ mod batch;
 mod bench;
 mod completions;
 mod doctor;
+mod embed;
 mod eval;
 mod generation;
 mod global;
@@ -26,6 +27,7 @@ pub(crate) use batch::BatchArgs;
 pub(crate) use bench::{BenchArgs, BenchOutput, ReportFormat};
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use embed::{EmbedArgs, RerankArgs, VectorFormat};
 pub(crate) use eval::EvalArgs;
 pub(crate) use generation::{Generation, GenerationArgs};
 pub(crate) use global::{GlobalArgs, HugePages};
@@ -110,6 +112,10 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Answer many prompts or conversations together, from a file into a file.
     Batch(BatchArgs),
+    /// Turn texts into vectors, with an embedding model or any other.
+    Embed(EmbedArgs),
+    /// Sort documents by how well they answer a query, with a reranker.
+    Rerank(RerankArgs),
     /// Show what a model file holds: metadata, tensors, types, sizes.
     Inspect(InspectArgs),
     /// Turn text into token ids.

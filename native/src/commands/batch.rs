@@ -96,6 +96,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
 
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let driver = generate::driver(
         &defaults.generation,
         &compute,

@@ -181,7 +181,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
     }
     let compute = Compute::start(settings, workers)?;
     let options = sizes(settings, &compute, &tests, args.batch_size)?;
-    let model = compute.load(compute.plan(&file)?, &options)?;
+    let model = compute.load(compute.plan(&file)?.writing_text()?, &options)?;
     let load = loading.end("load", compute.team());
     let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();

@@ -47,6 +47,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     let template = template::load(source, &file, &args.template)?;
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let driver = generate::driver(&generation, &compute, &tokenizer, (planned.config(), verbosity))?;
     let n_ctx = compute.context_size(planned.config());
     let options = compute.one_sequence(n_ctx, N_BATCH);

@@ -83,6 +83,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
         .any(OutputFile::is_stdout);
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let total = tokens.len().saturating_add(args.predict);
     let n_ctx = compute.context_size(planned.config());
     if total > n_ctx && settings.context.size.is_some() {

@@ -1,7 +1,7 @@
 //! `inspect`: metadata and tensors of a file, for people, for programs, or one tensor as numbers.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Formatter, Write as _};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -10,6 +10,8 @@ use serde_json::{Map, Value as Json, json};
 use twinfer_engine::cache::Pool;
 use twinfer_engine::gguf::{Array, ModelFile, TensorInfo, Value};
 use twinfer_engine::kernels::select;
+use twinfer_engine::model::config::Config;
+use twinfer_engine::model::pooling::Pooling;
 
 use crate::args::InspectArgs;
 use crate::budget::Room;
@@ -189,6 +191,9 @@ fn as_text(file: &ModelFile, full: bool) -> String {
     if let Some(Value::String(description)) = metadata.get("general.description") {
         let _ = writeln!(out, "{}", printable(description));
     }
+    if let Some(vectors) = Vectors::of(file) {
+        let _ = writeln!(out, "{vectors}");
+    }
     let _ = writeln!(out, "\nMetadata");
     let width = metadata
         .iter()
@@ -238,6 +243,55 @@ fn as_text(file: &ModelFile, full: bool) -> String {
         }
     );
     out
+}
+
+/// What vectors a model makes of texts, where it is made for that.
+struct Vectors {
+    config: Config,
+    pooling: Option<Pooling>,
+}
+
+impl Vectors {
+    /// `None` for a model that writes text, and for a file that is none.
+    fn of(file: &ModelFile) -> Option<Self> {
+        let config = Config::from_file(file).ok()?;
+        let pooling = config.pooling.kind;
+        (pooling.is_some() || !config.writes_text()).then_some(Vectors { config, pooling })
+    }
+
+    /// Values of a vector.
+    fn len(&self) -> usize {
+        self.config.vector_len(self.pooling.unwrap_or(Pooling::None))
+    }
+
+    fn json(&self) -> Json {
+        json!({
+            "length": self.len(),
+            "pooling": self.pooling.map(Pooling::name),
+            "causal": self.config.is_causal(),
+            "max_tokens": self.config.max_positions(self.config.n_ctx_train),
+        })
+    }
+}
+
+impl Display for Vectors {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let kind = match (self.config.writes_text(), self.config.is_causal()) {
+            (true, _) => "A decoder that also",
+            (false, true) => "An encoder that",
+            (false, false) => "An encoder (all positions see one another) that",
+        };
+        match (self.pooling, self.len()) {
+            (Some(Pooling::Rank), 1) => write!(f, "{kind} gives a query with a document a score"),
+            (Some(Pooling::Rank), n) => write!(f, "{kind} gives a query with a document {n} scores"),
+            (None | Some(Pooling::None), n) => write!(f, "{kind} makes a vector of {n} of each token"),
+            (Some(pooling), n) => write!(
+                f,
+                "{kind} makes a vector of {n} of a text: pooling {}",
+                pooling.name()
+            ),
+        }
+    }
 }
 
 /// Text of a file, with nothing in it that a terminal would obey.
@@ -312,14 +366,18 @@ fn as_json(file: &ModelFile, full: bool) -> Json {
             )
         })
         .collect();
-    json!({
+    let mut report = json!({
         "version": file.set().parts().first().map(|part| part.version()),
         "alignment": file.set().parts().first().map(|part| part.alignment()),
         "files": file.parts().len(),
         "metadata": metadata,
         "tensors": tensors,
         "types": types,
-    })
+    });
+    if let Some(vectors) = Vectors::of(file) {
+        report["vectors"] = vectors.json();
+    }
+    report
 }
 
 /// Long arrays are given by type and length, with the first elements, unless `full`.

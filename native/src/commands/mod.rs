@@ -6,11 +6,13 @@ mod chat;
 mod completions;
 mod detokenize;
 mod doctor;
+mod embed;
 mod eval;
 mod inspect;
 mod perplexity;
 mod quantize;
 mod render_template;
+mod rerank;
 mod run;
 mod serve_demo;
 mod tokenize;
@@ -31,6 +33,8 @@ pub(crate) fn dispatch(settings: &Settings, command: &Command) -> Result<()> {
         Command::Run(args) => run::run(settings, &workers()?, args),
         Command::Chat(args) => chat::run(settings, &workers()?, args),
         Command::Batch(args) => batch::run(settings, &workers()?, args),
+        Command::Embed(args) => embed::run(settings, &workers()?, args),
+        Command::Rerank(args) => rerank::run(settings, &workers()?, args),
         Command::Inspect(args) => inspect::run(settings, &workers, args),
         Command::Tokenize(args) => tokenize::run(source, verbosity, args),
         Command::Detokenize(args) => detokenize::run(source, verbosity, args),

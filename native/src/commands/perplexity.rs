@@ -70,6 +70,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     }
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let wanted = if settings.context.size.is_none() {
         DEFAULT_CTX.min(planned.config().n_ctx_train.max(LEAST_TOKENS))
     } else {

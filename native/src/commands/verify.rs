@@ -46,7 +46,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &VerifyArgs) -> 
     };
     let compute = Compute::start(settings, workers)?;
     let options = record::context_options(cache_type_k, cache_type_v);
-    let model = compute.load(compute.plan(&file)?, &options)?;
+    let model = compute.load(compute.plan(&file)?.writing_text()?, &options)?;
     let mut context = compute.context(&model, options)?;
     let pinned = compute.pin_caller();
     let mut progress = Progress::new("evaluating", record::total_tokens() as u64, verbosity);

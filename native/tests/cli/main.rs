@@ -8,6 +8,7 @@ mod budgets;
 #[cfg(unix)]
 mod cases;
 mod doctor;
+mod embed;
 #[cfg(target_os = "linux")]
 mod faults;
 mod first_run;

@@ -70,10 +70,15 @@ fn attend_one(
         }
     }
     let mut m = f32::NEG_INFINITY;
-    for s in &mut score[visible.clone()] {
+    let distance = queries.distance.map(|distance| distance.of(index));
+    for j in visible.clone() {
+        let s = &mut score[j];
         *s *= queries.scale;
         if let Some(cap) = queries.softcap {
             *s = cap * tanh(*s / cap);
+        }
+        if let Some((slope, position)) = distance {
+            *s -= slope * (position - j as f32).abs();
         }
         if m < *s {
             m = *s;

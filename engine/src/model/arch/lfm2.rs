@@ -39,7 +39,7 @@ fn configure_with(
     ffn: Vec<impl Into<FfnConfig>>,
 ) -> Result<Config> {
     let mut config = Config::common(keys, file)?;
-    config.output.norm = "token_embd_norm";
+    config.output.norm = Some("token_embd_norm");
     let conv = ShortConvConfig::read(keys, &config)?;
     let attention = AttentionConfig::read_some(keys, &config)?;
     if let Some(first) = attention.iter().flatten().next() {

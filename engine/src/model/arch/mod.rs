@@ -2,6 +2,7 @@
 //!
 //! A family reads its metadata into a [`Config`]; binding and the forward pass follow from that.
 
+mod bert;
 mod command_r;
 mod deepseek2;
 mod ernie;
@@ -9,6 +10,7 @@ mod exaone4;
 mod gemma2;
 mod gemma3;
 mod gemma4;
+mod gemma_embedding;
 mod glm4;
 mod glm4moe;
 mod gpt_oss;
@@ -20,6 +22,7 @@ mod llama;
 mod llama4;
 mod minimax;
 mod mistral3;
+mod modern_bert;
 mod nemotron_h;
 mod olmo2;
 mod phi3;
@@ -107,6 +110,34 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "phi3",
         configure: phi3::configure,
+    },
+    Family {
+        name: "bert",
+        configure: bert::configure_bert,
+    },
+    Family {
+        name: "nomic-bert",
+        configure: bert::configure_nomic,
+    },
+    Family {
+        name: "nomic-bert-moe",
+        configure: bert::configure_nomic_moe,
+    },
+    Family {
+        name: "jina-bert-v2",
+        configure: bert::configure_jina_v2,
+    },
+    Family {
+        name: "jina-bert-v3",
+        configure: bert::configure_jina_v3,
+    },
+    Family {
+        name: "modern-bert",
+        configure: modern_bert::configure,
+    },
+    Family {
+        name: "gemma-embedding",
+        configure: gemma_embedding::configure,
     },
     Family {
         name: "granite",

@@ -7,6 +7,7 @@ use crate::kernels::RopeKind;
 use crate::model::config::{Config, Keys, LayerConfig};
 use crate::model::ffn::GatedConfig;
 use crate::model::mixer::{AttentionConfig, QkNorm};
+use crate::model::pooling::Pooling;
 use crate::model::rope::Rope;
 
 pub(super) fn configure_qwen2(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
@@ -16,7 +17,11 @@ pub(super) fn configure_qwen2(keys: &Keys<'_>, file: &ModelFile) -> Result<Confi
 }
 
 pub(super) fn configure_qwen3(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
-    configure(keys, file, QkNorm::Heads)
+    let mut config = configure(keys, file, QkNorm::Heads)?;
+    if let Some(rank) = &mut config.pooling.rank {
+        (rank.of, rank.softmax) = (Pooling::Last, true);
+    }
+    Ok(config)
 }
 
 fn configure(keys: &Keys<'_>, file: &ModelFile, qk_norm: QkNorm) -> Result<Config> {

@@ -17,6 +17,8 @@ pub struct GatedConfig {
     pub n_ff: usize,
     /// The gate's function.
     pub activation: Activation,
+    /// Whether biases count; else those that a file has do nothing.
+    pub biases: bool,
 }
 
 impl GatedConfig {
@@ -27,6 +29,7 @@ impl GatedConfig {
         let layer = |n_ff| GatedConfig {
             n_ff,
             activation: Activation::Silu,
+            biases: true,
         };
         Ok(widths.into_iter().map(layer).collect())
     }
@@ -55,12 +58,18 @@ impl Gated {
                 binder.linear(&name("ffn_up"), n_ff, n_embd)?,
             ]
         };
-        Ok(Gated {
+        let mut gated = Gated {
             config: own.clone(),
             gate,
             up,
             down: binder.linear(&name("ffn_down"), n_embd, n_ff)?,
-        })
+        };
+        if !own.biases {
+            for linear in [&mut gated.gate, &mut gated.up, &mut gated.down] {
+                linear.bias = None;
+            }
+        }
+        Ok(gated)
     }
 
     pub(super) fn linears(&self) -> Vec<&Linear> {

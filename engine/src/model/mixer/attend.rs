@@ -14,7 +14,7 @@ use super::attention::{AttentionConfig, Window};
 use crate::Result;
 use crate::batch::Row;
 use crate::cache::{CacheType, KvCache, Sizes, Store, Stored};
-use crate::kernels::{BLOCK, Partials, QuantizedQueries, Queries, SPAN, attend_scratch};
+use crate::kernels::{BLOCK, Distance, Partials, QuantizedQueries, Queries, SPAN, attend_scratch};
 use crate::memory::Buffers;
 use crate::model::forward::Pass;
 use crate::model::ops::Ops;
@@ -79,6 +79,8 @@ struct Scratch {
 struct BlockScratch {
     wide: Vec<f32>,
     visible: Vec<Range<usize>>,
+    /// The rows' positions, seen from the block: where distance counts.
+    positions: Vec<f32>,
     /// Quantized queries: see [`QuantizedQueries`]. Empty where keys are floats.
     q: Vec<i8>,
     d: Vec<f32>,
@@ -138,6 +140,7 @@ impl AttendBuffers {
                 block: BlockScratch {
                     wide: buffers.rows("attention's blocks", 1, attend_scratch(dim_k, dim_v))?,
                     visible: buffers.room("attention's visible positions", rows)?,
+                    positions: buffers.room("attention's distances", rows)?,
                     q: buffers.rows(INT8, int8, dim_k)?,
                     d: buffers.rows(INT8, int8, dim_k / 32)?,
                     sums: buffers.rows(INT8, int8, dim_k / 16)?,
@@ -377,6 +380,7 @@ impl Attend<'_> {
         let BlockScratch {
             wide,
             visible,
+            positions,
             q: int8,
             d,
             sums,
@@ -398,6 +402,8 @@ impl Attend<'_> {
                 }
             }
         }
+        let heads = set * group..(set + 1) * group;
+        let slopes = layer.slopes.get(heads).unwrap_or_default();
         let queries = Queries {
             q,
             stride,
@@ -405,6 +411,7 @@ impl Attend<'_> {
             dim_k,
             scale: layer.scale,
             softcap: layer.softcap,
+            distance: None,
             quantized: QuantizedQueries { q: int8, d, sums },
         };
         let kv_head = set * group / layer.group();
@@ -417,6 +424,14 @@ impl Attend<'_> {
                 at(sees.start)..at(sees.end)
             }));
             if visible.iter().any(|visible| !visible.is_empty()) {
+                if !slopes.is_empty() {
+                    positions.clear();
+                    positions.extend(rows.iter().map(|row| row.position as f32 - (b * BLOCK) as f32));
+                }
+                let queries = Queries {
+                    distance: (!slopes.is_empty()).then_some(Distance { slopes, positions }),
+                    ..queries
+                };
                 let next = sequence.page_if_any(cache.group, b + 1);
                 let block = cache.block(kv_head, sequence.page(cache.group, b), next);
                 self.ops.backend.attend(&queries, visible, &block, sum, wide);
@@ -438,10 +453,18 @@ impl Attend<'_> {
         self.ops.backend.merge(total, state);
     }
 
-    /// The positions that a row sees in this layer: itself and what is before it, within the window.
+    /// The positions that a row sees in this layer: itself and what is before it, or all of its text, within the window.
     fn sees(&self, row: &Row) -> Range<usize> {
-        let end = row.position + 1;
         let first = |window: Window| window.first(row.position);
+        let end = if self.config.causal {
+            row.position + 1
+        } else {
+            self.pass.sequences.at(row.slot).end
+        };
+        let end = match self.config.window {
+            Some(Window::Symmetric(n)) => end.min((row.position + 1).saturating_add(n / 2)),
+            _ => end,
+        };
         self.config.window.map_or(0, first)..end
     }
 

@@ -31,7 +31,9 @@ pub struct AttentionConfig {
     pub head_dim_k: usize,
     /// Width of a value head.
     pub head_dim_v: usize,
-    /// What a position sees of those before it; `None` for all.
+    /// Whether a position sees those before it alone, and not those behind it.
+    pub causal: bool,
+    /// What a position sees of the others that it may see; `None` for all.
     pub window: Option<Window>,
     /// Index into [`Config::ropes`]; `None` where nothing is rotated.
     pub rope: Option<usize>,
@@ -39,6 +41,8 @@ pub struct AttentionConfig {
     pub scale: f32,
     /// Soft cap of a score.
     pub softcap: Option<f32>,
+    /// Per query head what each position of distance takes off a score (ALiBi); empty where distance does nothing.
+    pub slopes: Vec<f32>,
     /// How q and k are normed.
     pub qk_norm: QkNorm,
     /// Factor of queries by position.
@@ -62,6 +66,8 @@ pub struct AttentionConfig {
 pub enum Window {
     /// Itself and the `n - 1` before it.
     Sliding(usize),
+    /// Itself and `n / 2` on either side.
+    Symmetric(usize),
     /// Itself and those before it in its own block of `n`; blocks begin at multiples of `n`.
     Chunk(usize),
 }
@@ -71,6 +77,7 @@ impl Window {
     pub fn reach(self) -> usize {
         match self {
             Window::Sliding(n) | Window::Chunk(n) => n,
+            Window::Symmetric(n) => n / 2 * 2 + 1,
         }
     }
 
@@ -78,6 +85,7 @@ impl Window {
     pub fn first(self, position: usize) -> usize {
         match self {
             Window::Sliding(n) => (position + 1).saturating_sub(n),
+            Window::Symmetric(n) => position.saturating_sub(n / 2),
             Window::Chunk(n) => position / n.max(1) * n.max(1),
         }
     }
@@ -90,12 +98,21 @@ pub enum QkNorm {
     None,
     /// RMS norm of each head by itself, all with the same weights, before it is rotated.
     Heads,
+    /// All heads of a row as one, by a layer norm, before they are rotated.
+    LayerOfRow,
     /// Layer norm of each head by itself, each with its own weights and no bias, before it is rotated.
     LayerHeads,
     /// One RMS norm over all heads of q and one over all of k, before they are rotated.
     Whole,
     /// RMS norm of each head by itself, without weights, after it is rotated.
     AfterRotation,
+}
+
+impl QkNorm {
+    /// Whether all heads of a row are normed as one.
+    fn is_of_rows(self) -> bool {
+        matches!(self, QkNorm::Whole | QkNorm::LayerOfRow)
+    }
 }
 
 impl AttentionConfig {
@@ -151,6 +168,7 @@ impl AttentionConfig {
             head_dim("attention.key_length")?,
             head_dim("attention.value_length")?,
         );
+        let causal = keys.opt_bool("attention.causal")?.unwrap_or(true);
         let layer = |(i, (&n_heads, &n_kv_heads)): (usize, (&usize, &usize))| {
             if n_kv_heads == 0 {
                 return Ok(None);
@@ -166,10 +184,12 @@ impl AttentionConfig {
                 n_kv_heads,
                 head_dim_k,
                 head_dim_v,
+                causal,
                 window: None,
                 rope: Some(0),
                 scale: 1.0 / (head_dim_k as f32).sqrt(),
                 softcap: None,
+                slopes: Vec::new(),
                 qk_norm: QkNorm::None,
                 temperature: None,
                 gate: false,
@@ -199,12 +219,17 @@ impl AttentionConfig {
         if let Some(layer) = self.shares {
             return CacheKind::SharedWith(layer);
         }
-        CacheKind::Kv(KvShape {
+        let shape = KvShape {
             n_heads: self.n_kv_heads,
             dim_k: self.head_dim_k,
             dim_v: self.head_dim_v,
-            window: self.window.map(Window::reach),
-        })
+            window: self.window.filter(|_| self.causal).map(Window::reach),
+        };
+        if self.causal {
+            CacheKind::Kv(shape)
+        } else {
+            CacheKind::Pass(shape)
+        }
     }
 
     pub(super) fn inner_width(&self) -> usize {
@@ -252,7 +277,7 @@ impl AttentionConfig {
         let [q, k, _] = self.widths();
         match (self.gate, self.qk_norm) {
             (true, _) => q + self.width_gates(),
-            (false, QkNorm::Whole) => q.max(k),
+            (false, QkNorm::Whole | QkNorm::LayerOfRow) => q.max(k),
             (false, _) => 0,
         }
     }
@@ -399,7 +424,7 @@ impl Attention {
         run.look("q", width_q, q);
         run.look("k", width_k, k);
         run.look("v", width_v, v);
-        if config.qk_norm == QkNorm::Whole {
+        if config.qk_norm.is_of_rows() {
             for (norm, heads) in [(&self.q_norm, &mut *q), (&self.k_norm, &mut *k)] {
                 if let Some(norm) = norm {
                     let raw = &mut raw[..heads.len()];
@@ -487,7 +512,7 @@ impl Attention {
         norm: Option<&Norm>,
     ) -> Result<()> {
         let (ops, dim, kind) = (&run.ops, self.config.head_dim_k, self.config.qk_norm);
-        let norm = norm.filter(|_| kind != QkNorm::Whole);
+        let norm = norm.filter(|_| !kind.is_of_rows());
         let rotation = self.config.rope.map(|rope| {
             let (cos, sin) = &run.angles[rope];
             let rope = &run.config.ropes[rope];
@@ -534,6 +559,7 @@ fn qk_norm(
         QkNorm::None => return Ok(None),
         QkNorm::Heads => binder.norm_of(name, dim, NormKind::Rms, eps)?,
         QkNorm::Whole => binder.norm_of(name, n_heads * dim, NormKind::Rms, eps)?,
+        QkNorm::LayerOfRow => binder.norm_of(name, n_heads * dim, NormKind::Layer, eps)?,
         QkNorm::LayerHeads => Norm {
             kind: NormKind::Layer,
             weight: binder.vectors(&format!("{name}.weight"), n_heads, dim)?,

@@ -53,6 +53,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs, path:
     };
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
+    planned.must_write_text()?;
     let n_ctx = compute.context_size(planned.config());
     if longest > n_ctx && settings.context.size.is_some() {
         bail!("a text of {longest} tokens does not fit into --ctx-size {n_ctx}");

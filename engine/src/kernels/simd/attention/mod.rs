@@ -207,7 +207,7 @@ impl Strips<'_, '_> {
         let (mut m, mut l) = ([0.0f32; 16], [0.0f32; 16]);
         // All maxima first: each is the end of a chain of operations, which the others' fill.
         for i in 0..Q {
-            m[i] = scale(isa, self.queries, visible[i], &mut p[i]);
+            m[i] = scale(isa, self.queries, first + i, visible[i], &mut p[i]);
         }
         for i in 0..Q {
             l[i] = exponentials(isa, visible[i], m[i], &mut p[i]);
@@ -322,9 +322,16 @@ fn ends<I: Isa>(visible: &Range<usize>) -> Option<(I::F, I::F)> {
     (visible.len() < BLOCK).then(|| (I::F::splat(visible.start as f32), I::F::splat(visible.end as f32)))
 }
 
-/// Scales and caps scores, those of positions that are not visible to minus infinity; the largest, m.
+/// Scales and caps the scores of query number `index` and takes off what distance does, those of positions that are not
+/// visible to minus infinity; the largest, m.
 #[inline(always)]
-fn scale<I: Isa>(isa: I, queries: &Queries<'_>, visible: &Range<usize>, score: &mut [f32; BLOCK]) -> f32 {
+fn scale<I: Isa>(
+    isa: I,
+    queries: &Queries<'_>,
+    index: usize,
+    visible: &Range<usize>,
+    score: &mut [f32; BLOCK],
+) -> f32 {
     let lowest = I::F::splat(f32::NEG_INFINITY);
     let ends = ends::<I>(visible);
     let scale = I::F::splat(queries.scale);
@@ -335,6 +342,11 @@ fn scale<I: Isa>(isa: I, queries: &Queries<'_>, visible: &Range<usize>, score: &
         if let Some(cap) = queries.softcap {
             let cap = I::F::splat(cap);
             s = cap.mul(tanh(s.div(cap)));
+        }
+        if let Some(distance) = queries.distance {
+            let (slope, position) = distance.of(index);
+            let away = I::F::splat(position).sub(isa.load_f(&POSITIONS[at..])).abs();
+            s = s.sub(I::F::splat(slope).mul(away));
         }
         if let Some(ends) = ends {
             s = select(isa, at, ends, s, lowest);

@@ -1,0 +1,129 @@
+//! `embed` and `rerank`, on reference models that are no part of the project; and what they refuse.
+
+use crate::support::{shared, twinfer, twinfer_with};
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let chunks = bytes.as_chunks::<4>().0.iter();
+    chunks.map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+#[test]
+fn vectors_in_three_formats() {
+    let Some(model) = shared("reference/minilm/all-MiniLM-L6-v2-F16.gguf") else {
+        return;
+    };
+    let texts = ["Someone eats noodles at home.", "Naïve café"];
+    let of = |more: &[&str]| [&["embed", "-m", &*model, "--normalize"], more].concat();
+    let json = twinfer(&of(&texts)).json();
+    assert_eq!(json["object"], "list");
+    assert_eq!(json["usage"]["prompt_tokens"], 8 + 4);
+    let raw = twinfer_with(
+        &of(&["-o", "f32", "-t", "1", "-b", "9"]),
+        texts.join("\n").as_bytes(),
+    )
+    .ok();
+    let values = floats(&raw.out);
+    assert_eq!(values.len(), 2 * 384);
+    for (i, vector) in values.chunks(384).enumerate() {
+        let shown = json["data"][i]["embedding"].as_array().unwrap();
+        let shown: Vec<f32> = shown.iter().map(|x| x.as_f64().unwrap() as f32).collect();
+        assert_eq!((shown.as_slice(), &json["data"][i]["index"]), (vector, &i.into()));
+        let squares: f32 = vector.iter().map(|x| x * x).sum();
+        assert!((squares - 1.0).abs() < 1e-5);
+    }
+    let npy = twinfer(&of(&[&texts[..], &["-o", "npy"]].concat())).ok();
+    assert_eq!(npy.out[..8], *b"\x93NUMPY\x01\0");
+    assert!(npy.out.ends_with(&raw.out));
+    // Ids as they are, and a vector for each.
+    let ids = [
+        "--pooling",
+        "none",
+        "--tokens",
+        "101,2619,102",
+        "--tokens",
+        "[101 102]",
+    ];
+    let json = twinfer(&of(&ids)).json();
+    assert_eq!(json["data"][0]["embedding"].as_array().unwrap().len(), 3);
+    assert_eq!(json["data"][1]["embedding"][1].as_array().unwrap().len(), 384);
+    println!(
+        "embed: {} numbers are the same in JSON, npy and f32",
+        values.len()
+    );
+}
+
+#[test]
+fn an_encoder_writes_no_text() {
+    let Some(model) = shared("reference/archs/bert-mean-a.gguf") else {
+        return;
+    };
+    for command in [
+        &["run", "-m", &*model, "Hello"][..],
+        &["eval", "-m", &model, "--tokens", "5,6"],
+        &["perplexity", "-m", &model, "-p", "Hello"],
+    ] {
+        let run = twinfer(command);
+        assert_eq!(run.code, 1, "{command:?}");
+        assert!(run.err.contains("`twinfer embed` runs it"), "{}", run.err);
+    }
+    let inspected = twinfer(&["inspect", "-m", &model]).ok();
+    assert!(
+        inspected
+            .text()
+            .contains("makes a vector of 64 of a text: pooling mean")
+    );
+    let json = twinfer(&["inspect", "-m", &model, "--json"]).json();
+    assert_eq!(json["vectors"]["pooling"], "mean");
+    let long = (0..200).map(|_| "7").collect::<Vec<_>>().join(",");
+    let run = twinfer(&["embed", "-m", &model, "--tokens", &long]);
+    assert!(
+        run.err.contains("text 1 has 200 tokens, and 128 fit"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn documents_by_score() {
+    let Some(model) = shared("reference/archs/qwen3-rerank-a.gguf") else {
+        return;
+    };
+    let documents = ["the cat", "a dog", "some bird"];
+    let of = |more: &[&str]| [&["rerank", "-m", &*model, "--query", "pet"], more].concat();
+    let json = twinfer(&of(&[&documents[..], &["--json"]].concat())).json();
+    let results = json["results"].as_array().unwrap();
+    let score = |i: usize| results[i]["relevance_score"].as_f64().unwrap();
+    assert!(results.len() == 3 && score(0) >= score(1) && score(1) >= score(2));
+    let listed = twinfer_with(&of(&["--top-n", "1"]), documents.join("\n").as_bytes()).ok();
+    let best = results[0]["index"].as_u64().unwrap() as usize;
+    assert!(
+        listed.text().trim_end().ends_with(documents[best]),
+        "{}",
+        listed.text()
+    );
+    assert_eq!(listed.text().lines().count(), 1);
+}
+
+#[test]
+fn a_decoder_makes_vectors_when_it_is_told_how() {
+    let run = twinfer(&["embed", "Once upon a time"]);
+    assert!(run.err.contains("choose --pooling"), "{}", run.err);
+    let json = twinfer(&["embed", "--pooling", "last", "Once upon a time", "Once"]).json();
+    assert_eq!(json["data"].as_array().unwrap().len(), 2);
+    // A text of several passes has the vector that it has in one.
+    let long = "Once upon a time there was a dog. ".repeat(20);
+    let vector = |batch: &str| {
+        twinfer(&["embed", "--pooling", "last", "-o", "f32", "-b", batch, &long])
+            .ok()
+            .out
+    };
+    assert!(vector("512") == vector("16"));
+    for refused in [
+        &["rerank", "--query", "x", "y"][..],
+        &["embed", "--pooling", "rank", "x"],
+    ] {
+        let run = twinfer(refused);
+        assert_eq!(run.code, 1);
+        assert!(run.err.contains("no reranker"), "{}", run.err);
+    }
+}
