@@ -249,9 +249,12 @@ impl TokenWork {
         let n_layers = config.layers.len();
         let of_all = ["attn_k.", "attn_v.", "attn_qkv."];
         let logits = match config.output.matrix {
-            OutputMatrix::Embedding => "token_embd.weight",
-            OutputMatrix::OwnOrEmbedding if file.tensor("output.weight").is_none() => "token_embd.weight",
-            OutputMatrix::Own | OutputMatrix::OwnOrEmbedding => "output.weight",
+            OutputMatrix::None => None,
+            OutputMatrix::Embedding => Some("token_embd.weight"),
+            OutputMatrix::OwnOrEmbedding if file.tensor("output.weight").is_none() => {
+                Some("token_embd.weight")
+            }
+            OutputMatrix::Own | OutputMatrix::OwnOrEmbedding => Some("output.weight"),
         };
         let by_row = |name: &str| {
             matches!(
@@ -280,7 +283,7 @@ impl TokenWork {
                         layer + 1 == n_layers && !of_all.iter().any(|name| part.starts_with(name));
                     if for_asked { &mut asked } else { &mut every }.add(tensor, used);
                 }
-                None if tensor.name == logits => asked.add(tensor, None),
+                None if Some(tensor.name.as_str()) == logits => asked.add(tensor, None),
                 None if by_row(&tensor.name) || tensor.name == "output.weight" => {}
                 None => every.add(tensor, None),
             }

@@ -184,6 +184,7 @@ fn vectors(
         pool: Pool::Whole,
         cache_type_k: CacheType::F32,
         cache_type_v: CacheType::F32,
+        n_states: None,
     };
     let mut context = Context::new(Arc::clone(model), team, options).unwrap();
     let mut all = vec![Vec::new(); texts.len()];

@@ -13,12 +13,14 @@ fn vectors_in_three_formats() {
         return;
     };
     let texts = ["Someone eats noodles at home.", "Naïve café"];
-    let of = |more: &[&str]| [&["embed", "-m", &*model, "--normalize"], more].concat();
-    let json = twinfer(&of(&texts)).json();
+    fn of<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&["embed", "-m", model, "--normalize"], more].concat()
+    }
+    let json = twinfer(&of(&model, &texts)).json();
     assert_eq!(json["object"], "list");
     assert_eq!(json["usage"]["prompt_tokens"], 8 + 4);
     let raw = twinfer_with(
-        &of(&["-o", "f32", "-t", "1", "-b", "9"]),
+        &of(&model, &["-o", "f32", "-t", "1", "-b", "9"]),
         texts.join("\n").as_bytes(),
     )
     .ok();
@@ -31,7 +33,7 @@ fn vectors_in_three_formats() {
         let squares: f32 = vector.iter().map(|x| x * x).sum();
         assert!((squares - 1.0).abs() < 1e-5);
     }
-    let npy = twinfer(&of(&[&texts[..], &["-o", "npy"]].concat())).ok();
+    let npy = twinfer(&of(&model, &[&texts[..], &["-o", "npy"]].concat())).ok();
     assert_eq!(npy.out[..8], *b"\x93NUMPY\x01\0");
     assert!(npy.out.ends_with(&raw.out));
     // Ids as they are, and a vector for each.
@@ -43,7 +45,7 @@ fn vectors_in_three_formats() {
         "--tokens",
         "[101 102]",
     ];
-    let json = twinfer(&of(&ids)).json();
+    let json = twinfer(&of(&model, &ids)).json();
     assert_eq!(json["data"][0]["embedding"].as_array().unwrap().len(), 3);
     assert_eq!(json["data"][1]["embedding"][1].as_array().unwrap().len(), 384);
     println!(
@@ -89,12 +91,14 @@ fn documents_by_score() {
         return;
     };
     let documents = ["the cat", "a dog", "some bird"];
-    let of = |more: &[&str]| [&["rerank", "-m", &*model, "--query", "pet"], more].concat();
-    let json = twinfer(&of(&[&documents[..], &["--json"]].concat())).json();
+    fn of<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&["rerank", "-m", model, "--query", "pet"], more].concat()
+    }
+    let json = twinfer(&of(&model, &[&documents[..], &["--json"]].concat())).json();
     let results = json["results"].as_array().unwrap();
     let score = |i: usize| results[i]["relevance_score"].as_f64().unwrap();
     assert!(results.len() == 3 && score(0) >= score(1) && score(1) >= score(2));
-    let listed = twinfer_with(&of(&["--top-n", "1"]), documents.join("\n").as_bytes()).ok();
+    let listed = twinfer_with(&of(&model, &["--top-n", "1"]), documents.join("\n").as_bytes()).ok();
     let best = results[0]["index"].as_u64().unwrap() as usize;
     assert!(
         listed.text().trim_end().ends_with(documents[best]),
