@@ -48,7 +48,7 @@ impl Charsmap {
         };
         let length = u32::from_le_bytes(*head) as usize;
         // at least the zero byte of one replacement follows
-        if length >= rest.len() || length % 4 != 0 {
+        if length >= rest.len() || !length.is_multiple_of(4) {
             return Err(wrong(
                 &format!(
                     "a multiple of 4 below {}, the bytes that follow, as its first number",

@@ -139,7 +139,7 @@ enum Model {
     },
     Wpm(Box<Wpm>),
     Ugm(Box<Ugm>),
-    Rwkv(Rwkv),
+    Rwkv(Box<Rwkv>),
     Plamo2(Box<Plamo2>),
 }
 
@@ -182,7 +182,7 @@ impl Tokenizer {
             }
             Kind::Wpm => Model::Wpm(Box::new(Wpm::new(m, &vocabulary)?)),
             Kind::Ugm => Model::Ugm(Box::new(Ugm::new(m, &vocabulary, add_space_prefix)?)),
-            Kind::Rwkv => Model::Rwkv(Rwkv::new(&vocabulary)),
+            Kind::Rwkv => Model::Rwkv(Box::new(Rwkv::new(&vocabulary))),
             Kind::Plamo2 => Model::Plamo2(Box::new(Plamo2::new(&vocabulary)?)),
         };
         // What the file has no token for cannot be added, whatever it asks for.

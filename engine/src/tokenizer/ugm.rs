@@ -71,7 +71,7 @@ impl Ugm {
                 continue;
             }
             if attributes.any(Attributes::NORMAL) {
-                lowest = lowest.min(score);
+                lowest = if score < lowest { score } else { lowest };
             }
             if attributes.any(Attributes::NORMAL | Attributes::USER_DEFINED | Attributes::UNUSED) {
                 tokens.insert(vocabulary.text(id).unwrap_or_default(), id);

@@ -139,7 +139,7 @@ pub(crate) enum Ffn {
     None,
     Gated(gated::Gated),
     Plain(plain::Plain),
-    Experts(experts::Experts),
+    Experts(Box<experts::Experts>),
     DenseAndExperts(Box<dense_and_experts::DenseAndExperts>),
 }
 
@@ -150,7 +150,10 @@ impl Ffn {
             FfnConfig::None => Ok(Ffn::None),
             FfnConfig::Gated(own) => gated::Gated::bind(binder, config, own, i).map(Ffn::Gated),
             FfnConfig::Plain(own) => plain::Plain::bind(binder, config, own, i).map(Ffn::Plain),
-            FfnConfig::Experts(own) => experts::Experts::bind(binder, config, own, i).map(Ffn::Experts),
+            FfnConfig::Experts(own) => {
+                let part = experts::Experts::bind(binder, config, own, i)?;
+                Ok(Ffn::Experts(Box::new(part)))
+            }
             FfnConfig::DenseAndExperts(own) => {
                 let part = dense_and_experts::DenseAndExperts::bind(binder, config, own, i)?;
                 Ok(Ffn::DenseAndExperts(Box::new(part)))

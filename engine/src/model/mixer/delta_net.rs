@@ -131,6 +131,9 @@ enum Input {
     Fused { all: Linear, gates: Linear },
 }
 
+/// Of a key head's parts of a fused row, those that are wanted.
+type Part = dyn for<'a> Fn(&'a [f32], &'a [f32], &'a [f32], &'a [f32]) -> [&'a [f32]; 3] + Sync;
+
 /// Its weights.
 #[derive(Debug)]
 pub(crate) struct DeltaNet {
@@ -304,7 +307,7 @@ impl DeltaNet {
         ops: &Ops<'_>,
         fused: &[f32],
         (out, n): (&mut [f32], usize),
-        part: &(dyn for<'a> Fn(&'a [f32], &'a [f32], &'a [f32], &'a [f32]) -> [&'a [f32]; 3] + Sync),
+        part: &Part,
     ) -> Result<()> {
         let config = &self.config;
         let (dim, heads) = (config.head_dim_k, config.n_k_heads);

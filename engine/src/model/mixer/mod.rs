@@ -146,11 +146,11 @@ impl MixerConfig {
 #[derive(Debug)]
 pub(crate) enum Mixer {
     None,
-    Attention(attention::Attention),
-    Mla(mla::Mla),
-    DeltaNet(delta_net::DeltaNet),
-    ShortConv(short_conv::ShortConv),
-    Mamba2(mamba2::Mamba2),
+    Attention(Box<attention::Attention>),
+    Mla(Box<mla::Mla>),
+    DeltaNet(Box<delta_net::DeltaNet>),
+    ShortConv(Box<short_conv::ShortConv>),
+    Mamba2(Box<mamba2::Mamba2>),
 }
 
 impl Mixer {
@@ -159,16 +159,20 @@ impl Mixer {
         match &config.layers[i].mixer {
             MixerConfig::None => Ok(Mixer::None),
             MixerConfig::Attention(own) => {
-                attention::Attention::bind(binder, config, own, i).map(Mixer::Attention)
+                attention::Attention::bind(binder, config, own, i).map(|own| Mixer::Attention(Box::new(own)))
             }
-            MixerConfig::Mla(own) => mla::Mla::bind(binder, config, own, i).map(Mixer::Mla),
+            MixerConfig::Mla(own) => {
+                mla::Mla::bind(binder, config, own, i).map(|own| Mixer::Mla(Box::new(own)))
+            }
             MixerConfig::DeltaNet(own) => {
-                delta_net::DeltaNet::bind(binder, config, own, i).map(Mixer::DeltaNet)
+                delta_net::DeltaNet::bind(binder, config, own, i).map(|own| Mixer::DeltaNet(Box::new(own)))
             }
             MixerConfig::ShortConv(own) => {
-                short_conv::ShortConv::bind(binder, config, own, i).map(Mixer::ShortConv)
+                short_conv::ShortConv::bind(binder, config, own, i).map(|own| Mixer::ShortConv(Box::new(own)))
             }
-            MixerConfig::Mamba2(own) => mamba2::Mamba2::bind(binder, config, own, i).map(Mixer::Mamba2),
+            MixerConfig::Mamba2(own) => {
+                mamba2::Mamba2::bind(binder, config, own, i).map(|own| Mixer::Mamba2(Box::new(own)))
+            }
         }
     }
 
