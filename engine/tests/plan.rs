@@ -185,7 +185,6 @@ fn weights_take_what_was_planned() {
                         placement,
                         team: Some(team.clone()),
                         memory: Some(Arc::clone(&memory) as _),
-                        ..LoadOptions::default()
                     };
                     (options, memory)
                 };

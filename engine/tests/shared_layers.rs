@@ -78,7 +78,8 @@ fn compare(name: &str) {
         expected.windows(2).all(|pair| pair[0] != pair[1]),
         "positions differ"
     );
-    let asks: [(&str, fn(usize) -> bool); 5] = [
+    type Asked = fn(usize) -> bool;
+    let asks: [(&str, Asked); 5] = [
         ("the last one", |i| i + 1 == TOKENS.len()),
         ("none, then the last two", |i| i + 2 >= TOKENS.len()),
         ("every seventh", |i| i % 7 == 3),
@@ -94,14 +95,14 @@ fn compare(name: &str) {
             for first in (0..TOKENS.len()).step_by(pass) {
                 let mut batch = Batch::new();
                 let (mut wanted, mut places) = (Vec::new(), 0);
-                for i in first..(first + pass).min(TOKENS.len()) {
+                for (i, token) in TOKENS.iter().enumerate().skip(first).take(pass) {
                     // A row of another sequence in between, where there is room.
                     if i % 9 == 0 && pass < 64 {
-                        batch.push(other, TOKENS[i], Output::None);
+                        batch.push(other, *token, Output::None);
                         places += 1;
                     }
                     let output = if asked(i) { Output::Logits } else { Output::None };
-                    batch.push(sequence, TOKENS[i], output);
+                    batch.push(sequence, *token, output);
                     if asked(i) {
                         wanted.push((places, i));
                     }

@@ -14,6 +14,7 @@ use twinfer_engine::context::{ContextOptions, kv_bytes};
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
 use twinfer_engine::kernels::{Backend, select};
+use twinfer_engine::math;
 use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::config::{Config, OutputMatrix};
 use twinfer_engine::model::ffn::ExpertsConfig;
@@ -232,7 +233,7 @@ impl TokenWork {
         if self.experts == 0.0 {
             return self.dense;
         }
-        let unused = (1.0 - self.used / self.experts).powf(rows);
+        let unused = math::pow(1.0 - self.used / self.experts, rows);
         self.dense + self.experts * (1.0 - unused)
     }
 

@@ -108,7 +108,7 @@ fn sentences_are_where_llama_cpp_puts_them() {
         let ideal = rows(&folder.join("embeddings.ideal.f32"));
         let least = |other: &[Vec<f32>]| {
             let cosines = ours.iter().zip(other).map(|(a, b)| cosine(a, b));
-            cosines.fold(1.0, f64::min)
+            cosines.fold(1.0, |a, b| if b < a { b } else { a })
         };
         let (near_theirs, near_ideal) = (least(&theirs), least(&ideal));
         println!("MiniLM {ty}: cosine to llama.cpp's {near_theirs:.7}, to float64 {near_ideal:.7}");
