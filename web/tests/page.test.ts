@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { BrowserContext, Page } from 'playwright-core';
-import { open, root, screenshots, twinfer, watch, type World } from './support/browser.ts';
+import { open, reference, root, screenshots, twinfer, watch, type World } from './support/browser.ts';
 
 const MODEL = '/models/twinfer-demo-q4_k_m.gguf';
 let world: World;
@@ -54,6 +54,41 @@ describe('the demo page', () => {
     await page.locator('#message').fill('And then?');
     await page.keyboard.press('Enter');
     await page.locator('.turn.assistant:not([aria-busy])').nth(1).waitFor({ timeout: 60_000 });
+    assert.deepEqual(errors, []);
+  });
+
+  test('searches a text with an encoder, whose vectors are those of the command line', async (t) => {
+    const file = join(reference, 'minilm/all-MiniLM-L6-v2-Q8_0.gguf');
+    if (!existsSync(file)) {
+      t.skip(`left out: no reference data at ${file}`);
+      return;
+    }
+    const [page, errors] = await visit();
+    await ready(page);
+    await page.locator('#change').click();
+    await page.locator('#file').setInputFiles(file);
+    await page.locator('#search').waitFor({ timeout: 60_000 });
+    assert.equal(await page.locator('#chat').isVisible(), false);
+    const paragraphs = [
+      'The harbour freezes over in January, and the ferries stop.',
+      'Bread wants flour, water, salt and a night of patience.',
+      'A violin is tuned in fifths, from the A of the oboe.',
+    ];
+    await page.locator('#search-text').fill(paragraphs.join('\n\n'));
+    await page.locator('#search-question').fill('How do I bake a loaf?');
+    await page.locator('#search-ask').click();
+    await page.locator('#search-results li').first().waitFor({ timeout: 60_000 });
+    assert.equal(await page.locator('#search-results li p').first().textContent(), paragraphs[1]);
+    assert.equal(await page.locator('#search-results li').count(), 3);
+    assert.equal(await sideways(page), 0);
+    await shot(page, 'searching');
+    const nearness = await page.locator('#search-results li small').allTextContents();
+    const vectors = execFileSync(twinfer, ['embed', '-q', '-m', file, '--normalize', '-o', 'json', ...paragraphs, 'How do I bake a loaf?']);
+    const found = JSON.parse(vectors.toString()).data.map((item: { embedding: number[] }) => item.embedding) as number[][];
+    const asked = found[3] ?? [];
+    const product = (a: number[]) => a.reduce((sum, value, i) => sum + value * (asked[i] ?? 0), 0);
+    const expected = found.slice(0, 3).map(product).sort((a, b) => b - a);
+    assert.deepEqual(nearness, expected.map((value) => value.toFixed(3)));
     assert.deepEqual(errors, []);
   });
 

@@ -7,18 +7,24 @@ import { Compare } from './compare.js';
 import { byId, make } from './dom.js';
 import { bytes } from './format.js';
 import { Loader } from './loader.js';
+import { Search } from './search.js';
 import { Settings } from './settings.js';
 
 const settings = new Settings();
 const chat = new Chat(settings);
 const compare = new Compare();
+const search = new Search();
 let model: Model | null = null;
 
 const loader = new Loader(settings, (loaded, name) => {
   model = loaded;
   const file = name.split(/[/?#]/).findLast((part) => part.endsWith('.gguf')) ?? '';
-  chat.model = loaded;
-  compare.use(loaded, file);
+  // An encoder makes vectors alone: there is nothing to talk to, and no logits to compare.
+  const writer = loaded?.info.writesText === false ? null : loaded;
+  chat.model = writer;
+  byId('chat').hidden = loaded !== null && writer === null;
+  search.model = loaded;
+  compare.use(writer, file);
   showEngine();
 });
 
