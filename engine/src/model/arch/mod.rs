@@ -36,169 +36,59 @@ use super::config::{Config, Keys};
 use crate::gguf::ModelFile;
 use crate::{Error, Result};
 
+/// Reads a family's metadata.
+type Configure = fn(&Keys<'_>, &ModelFile) -> Result<Config>;
+
 /// A supported `general.architecture`.
 pub(crate) struct Family {
     name: &'static str,
-    pub(crate) configure: fn(&Keys<'_>, &ModelFile) -> Result<Config>,
+    pub(crate) configure: Configure,
+}
+
+const fn family(name: &'static str, configure: Configure) -> Family {
+    Family { name, configure }
 }
 
 const FAMILIES: &[Family] = &[
-    Family {
-        name: "qwen35",
-        configure: qwen35::configure,
-    },
-    Family {
-        name: "qwen35moe",
-        configure: qwen35::configure_moe,
-    },
-    Family {
-        name: "qwen3next",
-        configure: qwen35::configure_next,
-    },
-    Family {
-        name: "lfm2",
-        configure: lfm2::configure,
-    },
-    Family {
-        name: "lfm2moe",
-        configure: lfm2::configure_moe,
-    },
-    Family {
-        name: "granitehybrid",
-        configure: granitehybrid::configure,
-    },
-    Family {
-        name: "nemotron_h",
-        configure: nemotron_h::configure,
-    },
-    Family {
-        name: "nemotron_h_moe",
-        configure: nemotron_h::configure,
-    },
-    Family {
-        name: "llama",
-        configure: llama::configure,
-    },
-    Family {
-        name: "qwen2",
-        configure: qwen::configure_qwen2,
-    },
-    Family {
-        name: "qwen3",
-        configure: qwen::configure_qwen3,
-    },
-    Family {
-        name: "qwen3moe",
-        configure: qwen3moe::configure,
-    },
-    Family {
-        name: "gemma3",
-        configure: gemma3::configure,
-    },
-    Family {
-        name: "gemma4",
-        configure: gemma4::configure,
-    },
-    Family {
-        name: "deepseek2",
-        configure: deepseek2::configure,
-    },
-    Family {
-        name: "mistral3",
-        configure: mistral3::configure,
-    },
-    Family {
-        name: "phi3",
-        configure: phi3::configure,
-    },
-    Family {
-        name: "bert",
-        configure: bert::configure_bert,
-    },
-    Family {
-        name: "nomic-bert",
-        configure: bert::configure_nomic,
-    },
-    Family {
-        name: "nomic-bert-moe",
-        configure: bert::configure_nomic_moe,
-    },
-    Family {
-        name: "jina-bert-v2",
-        configure: bert::configure_jina_v2,
-    },
-    Family {
-        name: "jina-bert-v3",
-        configure: bert::configure_jina_v3,
-    },
-    Family {
-        name: "modern-bert",
-        configure: modern_bert::configure,
-    },
-    Family {
-        name: "gemma-embedding",
-        configure: gemma_embedding::configure,
-    },
-    Family {
-        name: "granite",
-        configure: granite::configure,
-    },
-    Family {
-        name: "smollm3",
-        configure: smollm3::configure,
-    },
-    Family {
-        name: "olmo2",
-        configure: olmo2::configure,
-    },
-    Family {
-        name: "exaone4",
-        configure: exaone4::configure,
-    },
-    Family {
-        name: "seed_oss",
-        configure: seed_oss::configure,
-    },
-    Family {
-        name: "command-r",
-        configure: command_r::configure_command_r,
-    },
-    Family {
-        name: "cohere2",
-        configure: command_r::configure_cohere2,
-    },
-    Family {
-        name: "glm4",
-        configure: glm4::configure,
-    },
-    Family {
-        name: "gemma2",
-        configure: gemma2::configure,
-    },
-    Family {
-        name: "granitemoe",
-        configure: granitemoe::configure,
-    },
-    Family {
-        name: "ernie4_5-moe",
-        configure: ernie::configure,
-    },
-    Family {
-        name: "minimax-m2",
-        configure: minimax::configure,
-    },
-    Family {
-        name: "glm4moe",
-        configure: glm4moe::configure,
-    },
-    Family {
-        name: "llama4",
-        configure: llama4::configure,
-    },
-    Family {
-        name: "gpt-oss",
-        configure: gpt_oss::configure,
-    },
+    family("llama", llama::configure),
+    family("mistral3", mistral3::configure),
+    family("smollm3", smollm3::configure),
+    family("granite", granite::configure),
+    family("granitemoe", granitemoe::configure),
+    family("granitehybrid", granitehybrid::configure),
+    family("llama4", llama4::configure),
+    family("qwen2", qwen::configure_qwen2),
+    family("qwen3", qwen::configure_qwen3),
+    family("qwen3moe", qwen3moe::configure),
+    family("qwen3next", qwen35::configure_next),
+    family("qwen35", qwen35::configure),
+    family("qwen35moe", qwen35::configure_moe),
+    family("gemma2", gemma2::configure),
+    family("gemma3", gemma3::configure),
+    family("gemma4", gemma4::configure),
+    family("gemma-embedding", gemma_embedding::configure),
+    family("phi3", phi3::configure),
+    family("gpt-oss", gpt_oss::configure),
+    family("deepseek2", deepseek2::configure),
+    family("lfm2", lfm2::configure),
+    family("lfm2moe", lfm2::configure_moe),
+    family("glm4", glm4::configure),
+    family("glm4moe", glm4moe::configure),
+    family("minimax-m2", minimax::configure),
+    family("ernie4_5-moe", ernie::configure),
+    family("nemotron_h", nemotron_h::configure),
+    family("nemotron_h_moe", nemotron_h::configure),
+    family("olmo2", olmo2::configure),
+    family("exaone4", exaone4::configure),
+    family("seed_oss", seed_oss::configure),
+    family("command-r", command_r::configure_command_r),
+    family("cohere2", command_r::configure_cohere2),
+    family("bert", bert::configure_bert),
+    family("nomic-bert", bert::configure_nomic),
+    family("nomic-bert-moe", bert::configure_nomic_moe),
+    family("jina-bert-v2", bert::configure_jina_v2),
+    family("jina-bert-v3", bert::configure_jina_v3),
+    family("modern-bert", modern_bert::configure),
 ];
 
 /// The supported architectures' names, comma separated.
