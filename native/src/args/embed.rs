@@ -108,7 +108,7 @@ shares of one, of others any numbers, of which larger ones are better.";
 #[derive(Debug, Args)]
 #[command(after_help = RERANK_EXAMPLES)]
 pub(crate) struct RerankArgs {
-    /// What is looked for.
+    /// What is looked for; `-q TEXT` is the same here.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) query: String,
 

@@ -289,9 +289,10 @@ impl<'a> Walk<'a> {
             };
             let several = typed.chars().count() > 2;
             let own = typed.chars().nth(1).and_then(|letter| self.own_short(letter));
-            // Of one letter, an option of this program goes before; of several, no one means `-n gl` by `-ngl`.
-            if (several || own.is_none())
-                && let Some(habit) = table::find(self.command(), typed)
+            // Of one letter, an option of this program goes before, unless it is one of all commands and the habit is of this
+            // one; of several, no one means `-n gl` by `-ngl`.
+            if let Some(habit) = table::find(self.command(), typed)
+                && (several || own.is_none_or(|arg| arg.is_global_set() && !habit.commands.is_empty()))
             {
                 return self.follow(habit, typed, value, next);
             }

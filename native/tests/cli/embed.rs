@@ -106,6 +106,11 @@ fn documents_by_score() {
         listed.text()
     );
     assert_eq!(listed.text().lines().count(), 1);
+    let short = ["rerank", "-m", &model, "-q", "pet", "--top-n", "1"];
+    assert_eq!(
+        twinfer_with(&short, documents.join("\n").as_bytes()).ok().out,
+        listed.out
+    );
 }
 
 #[test]
