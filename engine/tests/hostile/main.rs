@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod contexts;
+mod encoders;
 mod experts;
 mod families;
 mod hyperparameters;
