@@ -114,7 +114,7 @@ fn widths_of_latent_attention() {
     refused(
         &base,
         ".leading_dense_block_count",
-        "blk.1.ffn_up.weight",
+        "expert_count",
         [u(2), u(1 << 20)],
     );
     refused(&base, ".leading_dense_block_count", "blk.0.ffn_gate", [u(0)]);

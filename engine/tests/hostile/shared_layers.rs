@@ -74,7 +74,7 @@ fn hyperparameters_out_of_range() {
         &[u((1 << 20) / 5 + 1), u(1 << 20), MAX, Value::Bool(true)],
     );
     for key in [".attention.key_length_swa", ".attention.value_length_swa"] {
-        refused(key, &[u(0), u(513), MAX, Value::F32(8.0)]);
+        refused(key, &[u(0), u(577), MAX, Value::F32(8.0)]);
     }
     refused(".attention.sliding_window", &[u(0), Value::F32(4.0)]);
     refused(".rope.dimension_count", &[u(0), u(7), u(34), MAX]);

@@ -62,9 +62,9 @@ fn an_encoder_writes_no_text() {
     for command in [
         &["run", "-m", &*model, "Hello"][..],
         &["eval", "-m", &model, "--tokens", "5,6"],
-        &["perplexity", "-m", &model, "-p", "Hello"],
+        &["perplexity", "-m", &model, "-f", "-"],
     ] {
-        let run = twinfer(command);
+        let run = twinfer_with(command, b"Hello");
         assert_eq!(run.code, 1, "{command:?}");
         assert!(run.err.contains("`twinfer embed` runs it"), "{}", run.err);
     }
