@@ -101,7 +101,11 @@ fn allocations_of_mixed_passes(path: &Path, threads: usize) -> usize {
     context.publish(old).unwrap();
     context.close(old).unwrap();
     // A state is there at the sequence's end alone.
-    let shared = if context.model().config().has_state() { 20 } else { 17 };
+    let shared = if context.model().config().has_state() {
+        20
+    } else {
+        17
+    };
     let mut ids = Vec::new();
     for token in 0..6 {
         let id = context.open().unwrap();

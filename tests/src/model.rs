@@ -130,10 +130,17 @@ fn mixed(model: Arc<Model>, sizes: &Sizes, tokens: &[u32], alone: &Value) -> Res
     if head.is_empty() || n_batch < 4 {
         return Ok(());
     }
+    let has_state = model.config().has_state();
     let mut context = Context::new(model, Team::single(), options)?;
     let sequence = context.open()?;
-    context.prefill(sequence, head)?;
-    let fork = context.fork(sequence, head.len() - head.len() / 8)?;
+    let shared = head.len() - head.len() / 8;
+    // A state is there at the sequence's end alone; pages can be forked further back.
+    let (before, behind) = head.split_at(if has_state { shared } else { head.len() });
+    context.prefill(sequence, before)?;
+    let fork = context.fork(sequence, shared)?;
+    if !behind.is_empty() {
+        context.prefill(sequence, behind)?;
+    }
     let stranger = context.open()?;
     let (mut batch, mut position) = (Batch::new(), head.len());
     for two in rest.chunks(2) {
