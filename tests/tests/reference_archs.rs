@@ -49,6 +49,7 @@ fn descriptions(folder: &Path) -> Vec<(String, Value)> {
         .filter(|(name, _)| asked.split(',').any(|beginning| name.starts_with(beginning)))
         .collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(!found.is_empty(), "no model's name begins with one of `{asked}`");
     found
 }
 
