@@ -501,7 +501,6 @@ impl Keys<'_> {
     }
 
     /// As [`Self::per_layer`], from 0 on: for keys whose 0 says what a layer is.
-    #[allow(dead_code)]
     pub(crate) fn per_layer_or_none(&self, key: &str) -> Result<Option<Vec<usize>>> {
         self.per_layer_from(key, 0)
     }

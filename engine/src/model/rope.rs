@@ -216,7 +216,6 @@ impl Rope {
 
     /// The rotation of local layers where they differ from the others in nothing but the base: `rope.freq_base_swa`, or
     /// `rope.freq_base` without it. Scaling and factors are those of the others.
-    #[allow(dead_code)]
     pub(crate) fn read_local(
         keys: &Keys<'_>,
         file: &ModelFile,

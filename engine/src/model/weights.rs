@@ -278,9 +278,10 @@ pub(super) struct Binder<'a> {
 impl Binder<'_> {
     fn layer(&self, config: &Config, i: usize) -> Result<Layer> {
         let prefix = format!("blk.{i}.");
-        if !self.file.tensors().any(|tensor| tensor.name.starts_with(&prefix)) {
+        let first = format!("{prefix}attn_norm.weight");
+        if !self.has(&first) && !self.file.tensors().any(|tensor| tensor.name.starts_with(&prefix)) {
             return Err(Error::Tensor {
-                tensor: format!("{prefix}attn_norm.weight"),
+                tensor: first,
                 what: format!(
                     "it is missing from the file, as is all of layer {i}, but `{}.block_count` is {}",
                     config.arch,
