@@ -63,7 +63,7 @@ fn amx() -> Known {
 }
 
 /// The driver of whole tiles with the unit in plain Rust, on AVX2: to test it where there is no such unit. It is not among the
-/// [`known`] ones, as nobody would compute with it.
+/// [`known`] ones, as nobody would compute with it; [`choose`] gives it to who names it.
 #[cfg(target_arch = "x86_64")]
 pub fn plain_tiles() -> Option<&'static dyn Backend> {
     static PLAIN: OnceLock<Option<&'static dyn Backend>> = OnceLock::new();
@@ -126,15 +126,20 @@ pub fn choose(name: Option<&str>) -> Result<&'static dyn Backend> {
     let all = available();
     match name {
         None | Some("auto") => Ok(all[0]),
-        Some(name) => all.iter().copied().find(|b| b.name() == name).ok_or_else(|| {
-            let names: Vec<_> = all.iter().map(|b| b.name()).collect();
-            Error::InvalidInput {
-                what: format!(
-                    "backend `{name}` is not available here; available: auto, {}",
-                    names.join(", ")
-                ),
-            }
-        }),
+        Some(name) => all
+            .iter()
+            .copied()
+            .chain(plain_tiles())
+            .find(|b| b.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<_> = all.iter().map(|b| b.name()).collect();
+                Error::InvalidInput {
+                    what: format!(
+                        "backend `{name}` is not available here; available: auto, {}",
+                        names.join(", ")
+                    ),
+                }
+            }),
     }
 }
 

@@ -328,10 +328,7 @@ impl Report<'_> {
                 ),
             );
             if let Some(rate) = limits.tile_dot {
-                t.line(
-                    "",
-                    format_args!("int8 tile product   {:>8.1} GMAC/s", rate / 1e9),
-                );
+                t.line("", format_args!("int8 tile product   {:>8.1} GMAC/s", rate / 1e9));
             }
             t.line(
                 "",

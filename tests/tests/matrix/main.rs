@@ -80,6 +80,11 @@ fn compare(what: &str, paths: &[PathBuf], n_tokens: usize, scalar: Design, simd:
             .flat_map(|backend| simd(backend, &subject.config))
             .collect();
         cells.extend(scalar(select::choose(Some("scalar")).unwrap(), &subject.config));
+        cells.extend(
+            select::plain_tiles()
+                .into_iter()
+                .flat_map(|plain| cells::transversal(plain, &subject.config)),
+        );
         let outcome = subject.compare(&cells, &teams);
         println!("{}\n{}", subject.name, outcome.table());
         n += outcome.cells.len();

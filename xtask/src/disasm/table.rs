@@ -98,7 +98,14 @@ const fn amx(name: &'static str, symbols: &'static str, hot: &'static str, least
         symbols,
         hot: (hot, Width::Tile),
         least,
-        with: &["tileloadd", "tilestored", "tilezero", "vcvtdq2ps", "vmulps", "vaddps"],
+        with: &[
+            "tileloadd",
+            "tilestored",
+            "tilezero",
+            "vcvtdq2ps",
+            "vmulps",
+            "vaddps",
+        ],
         without: &["vpmulld"],
     }
 }
@@ -186,8 +193,18 @@ pub(super) const RULES: &[Rule] = &[
         "tdpbsud",
         32,
     ),
-    amx("amx q6_k", "*::avx512::enter::<*::InTiles<*::Q6K>>>", "tdpbssd", 32),
-    amx("amx q3_k", "*::avx512::enter::<*::InTiles<*::Q3K>>>", "tdpbssd", 16),
+    amx(
+        "amx q6_k",
+        "*::avx512::enter::<*::InTiles<*::Q6K>>>",
+        "tdpbssd",
+        32,
+    ),
+    amx(
+        "amx q3_k",
+        "*::avx512::enter::<*::InTiles<*::Q3K>>>",
+        "tdpbssd",
+        16,
+    ),
     amx(
         "amx int8",
         "*::avx512::enter::<*::InTiles<*::layouts_256::Int8>>>",

@@ -13,11 +13,11 @@ use super::one_token::by_vectors;
 use super::packing::{FileRows, unpack_steps};
 use super::token_tiles::{Scratch, place, stride, sums_of};
 use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
-use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::tiles;
+use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::quant::GgmlType;
 
 /// What a block holds, vector by vector.

@@ -103,7 +103,9 @@ impl<'c, F> Product<'_, '_, 'c, F> {
 }
 
 /// Which way many tokens take.
-pub(in crate::kernels) trait ManyTokens<I: Drivers>: Copy + Send + Sync + std::fmt::Debug + 'static {
+pub(in crate::kernels) trait ManyTokens<I: Drivers>:
+    Copy + Send + Sync + std::fmt::Debug + 'static
+{
     /// The name of a backend that takes it, where that is not the instruction set's.
     const NAME: Option<&'static str>;
 
@@ -305,7 +307,12 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
 impl<F> Product<'_, '_, '_, F> {
     /// Prefetches the lines that the outputs of some tokens will be written to.
     #[inline(always)]
-    pub(in crate::kernels) fn prefetch_outputs<I: Isa>(&mut self, isa: I, panels: Range<usize>, tokens: Range<usize>) {
+    pub(in crate::kernels) fn prefetch_outputs<I: Isa>(
+        &mut self,
+        isa: I,
+        panels: Range<usize>,
+        tokens: Range<usize>,
+    ) {
         let columns = shown(panels.start, &self.rows).1;
         for t in tokens {
             let out = &self.out.row(self.tokens.start + t)[columns.start..];
@@ -317,7 +324,13 @@ impl<F> Product<'_, '_, '_, F> {
 
     /// Copies the sums of some tokens to where they are shown.
     #[inline(always)]
-    pub(in crate::kernels) fn show(&mut self, panels: Range<usize>, tokens: Range<usize>, stride: usize, sums: &[f32]) {
+    pub(in crate::kernels) fn show(
+        &mut self,
+        panels: Range<usize>,
+        tokens: Range<usize>,
+        stride: usize,
+        sums: &[f32],
+    ) {
         for (i, panel) in panels.enumerate() {
             let (lanes, columns) = shown(panel, &self.rows);
             for t in tokens.clone() {

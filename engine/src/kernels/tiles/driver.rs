@@ -55,9 +55,7 @@ impl<I: Drivers + TileIsa, U: TileUnit> ManyTokens<I> for U {
             let part = product.some(first..all.end.min(first + TOKENS));
             match part.tokens.len() {
                 0..TILE_ROWS => InRegisters.multiply(isa, part),
-                TILE_ROWS..=FEW_TOKENS => {
-                    in_tiles(self, isa, part, &mut Sums::<{ FEW_TOKENS * PAIRS }>::new().0);
-                }
+                TILE_ROWS..=FEW_TOKENS => in_tiles(self, isa, part, &mut Sums::<FEW_TOKENS>::new().0),
                 _ if one_pair => in_tiles(self, isa, part, &mut Sums::<TOKENS>::new().0),
                 _ => in_tiles(self, isa, part, &mut Sums::<{ TOKENS * PAIRS }>::new().0),
             }

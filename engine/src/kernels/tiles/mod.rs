@@ -105,25 +105,15 @@ pub(super) struct Sixteen<'a> {
     sums: &'a mut [[f32; 32]; TILE_ROWS],
 }
 
-/// What one product of tiles leaves for the vector instructions.
-struct Products {
-    high: Tile,
-    low: Tile,
-}
+/// What the products of 16 tokens with a panel leave for the vector instructions: the sums of each digit, or of each step.
+struct Products([Tile; 16]);
 
-/// Products that wait, one of each panel.
+/// Products that wait, those of each panel.
 pub(super) struct Waiting([Products; 2]);
 
 impl Waiting {
     const fn new() -> Self {
-        Waiting(
-            [const {
-                Products {
-                    high: Tile::ZERO,
-                    low: Tile::ZERO,
-                }
-            }; 2],
-        )
+        Waiting([const { Products([const { Tile::ZERO }; 16]) }; 2])
     }
 }
 

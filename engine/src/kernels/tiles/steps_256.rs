@@ -103,9 +103,9 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
 /// Writes both tiles of sums.
 #[inline(always)]
 fn store<T: Tiles, L: Layout, const C0: usize, const C1: usize>(tiles: &mut T, out: &mut Products) {
-    tiles.store::<C0>(&mut out.high);
+    tiles.store::<C0>(&mut out.0[0]);
     if ByTiles::<L>::TWO {
-        tiles.store::<C1>(&mut out.low);
+        tiles.store::<C1>(&mut out.0[1]);
     }
 }
 
@@ -178,11 +178,11 @@ fn products<
         tiles.load_tokens::<STRIDE>(&bytes[64 * k..]);
         dot::<T, L, C0, 6>(tiles);
         if k == 0 {
-            tiles.store::<O0>(&mut other.high);
+            tiles.store::<O0>(&mut other.0[0]);
         }
         if ByTiles::<L>::TWO {
             if k == 1 {
-                tiles.store::<O1>(&mut other.low);
+                tiles.store::<O1>(&mut other.0[1]);
             }
             float_steps!(4 * k, 2);
             tiles.load_weights::<7>(weights.low[16 * k..16 * k + 16].as_flattened());
@@ -218,10 +218,10 @@ fn float_steps<I: TileIsa, L: Layout>(
     let dx = I::F::splat(tokens.x[t].d[0]);
     let sums_of_x = block_sums::<L>(&tokens.x[t]);
     unrolled!(part in 16 / I::LANES, at most 4 => {
-        let high = isa.load(&products.high.0[t][part * 4 * I::LANES..]);
+        let high = isa.load(&products.0[0].0[t][part * 4 * I::LANES..]);
         let isum = match ByTiles::<L>::SHIFT {
             Some(shift) => {
-                let low = isa.load(&products.low.0[t][part * 4 * I::LANES..]);
+                let low = isa.load(&products.0[1].0[t][part * 4 * I::LANES..]);
                 isa.join_digits(high, low, shift)
             }
             None => high,

@@ -1,14 +1,15 @@
 //! Steps of 32 (NVFP4: 16) weights with a float scale each, by whole tiles: a tile is as deep as a step.
 //!
-//! The sums of 16 tokens with a panel's rows stay in vector registers while the steps of a fill go by. The sums of a step are written
-//! while the product of the next one is made, and become floats one step later still.
+//! The sums of 16 tokens with a panel's rows stay in vector registers while the steps of a fill go by. The products of a step become
+//! floats when the same step of the next 16 tokens is multiplied: a load that wants what a tile has just written waits until that has
+//! reached the cache, longer than a step takes (measured: 2.6 times the time).
 
 use std::marker::PhantomData;
 
-use super::{Arithmetic, Sixteen, TILE_ROWS, Tile, Tiles, Waiting, Weights};
+use super::{Arithmetic, Products, Sixteen, TILE_ROWS, Tile, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{TileIsa, unrolled};
+use crate::kernels::isa::{Isa, TileIsa, unrolled};
 use crate::kernels::panel::Blocks;
 use crate::kernels::panel::steps_32::{Layout, Steps32};
 
@@ -55,12 +56,22 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         weights: &[Weights; 2],
         n: usize,
         waiting: &mut Waiting,
-        _: &[QuantizedBlock; TILE_ROWS],
+        now: &[QuantizedBlock; TILE_ROWS],
         before: Option<Sixteen<'_>>,
     ) {
-        // What is in flight at the end of a tile is little: nothing is carried over.
-        if let Some(before) = before {
-            Self::last_rows(isa, tiles, weights, n, waiting, before, 0);
+        let steps = n * (Steps32::<L>::BLOCK / L::STEP);
+        let [first, second] = &mut waiting.0;
+        match before {
+            Some(mut before) => {
+                let floats = Some((&mut before, 0));
+                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], steps, now, (first, second), floats);
+                let floats = Some((&mut before, 1));
+                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], steps, now, (second, first), floats);
+            }
+            None => {
+                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], steps, now, (first, second), None);
+                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], steps, now, (second, first), None);
+            }
         }
     }
 
@@ -75,33 +86,83 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         skip: usize,
     ) {
         let steps = n * (Steps32::<L>::BLOCK / L::STEP);
+        store_last::<T, 2, 3>(tiles, steps, &mut waiting.0[1]);
         for p in 0..2 {
-            let [first, _] = &mut waiting.0;
-            let waiting = [&mut first.high, &mut first.low];
-            products::<I, T, L>(isa, tiles, &weights[p], steps, waiting, &mut last, (p, skip));
+            let mut sums = Sums::<I>::load(isa, &last, p);
+            for (step, products) in waiting.0[p].0[..steps].iter().enumerate() {
+                float_steps::<I, L>(isa, &weights[p], step, products, last.x, &mut sums);
+            }
+            sums.store(isa, &mut last, p, skip);
         }
     }
 }
 
-/// The products of 16 tokens with a panel's rows, `steps` steps, added to the sums.
+/// The sums of 16 tokens with a panel's rows, in vectors.
+struct Sums<I: Isa>([[I::F; 4]; TILE_ROWS]);
+
+impl<I: Isa> Sums<I> {
+    #[inline(always)]
+    fn load(isa: I, tokens: &Sixteen<'_>, panel: usize) -> Self {
+        let mut sums = [[I::F::splat(0.0); 4]; TILE_ROWS];
+        unrolled!(part in 16 / I::LANES, at most 4 => {
+            unrolled!(t in TILE_ROWS, at most 16 => {
+                sums[t][part] = isa.load_f(&tokens.sums[t][panel % 2 * 16 + part * I::LANES..]);
+            });
+        });
+        Sums(sums)
+    }
+
+    /// Writes those of all tokens but the first `skip`.
+    #[inline(always)]
+    fn store(self, isa: I, tokens: &mut Sixteen<'_>, panel: usize, skip: usize) {
+        unrolled!(part in 16 / I::LANES, at most 4 => {
+            unrolled!(t in TILE_ROWS, at most 16 => {
+                if t >= skip {
+                    isa.store_f(self.0[t][part], &mut tokens.sums[t][panel % 2 * 16 + part * I::LANES..]);
+                }
+            });
+        });
+    }
+}
+
+/// Writes the sums of the last step, from the one of the two tiles that has them.
 #[inline(always)]
-fn products<I: TileIsa, T: Tiles, L: Layout>(
+fn store_last<T: Tiles, const C0: usize, const C1: usize>(tiles: &mut T, steps: usize, out: &mut Products) {
+    // The remainder changes nothing but tells the compiler that there is no such step.
+    let out = &mut out.0[(steps - 1) % 16];
+    if steps % 2 == 1 {
+        tiles.store::<C0>(out);
+    } else {
+        tiles.store::<C1>(out);
+    }
+}
+
+/// The products of 16 tokens with a panel, a step after the other in tiles C0 and C1 in turn. Those of step s are written to the first of
+/// `waiting` when step s + 1 is multiplied; until then the sums of 16 tokens before stand there, of which the float steps are made
+/// first. What is left in O0 or O1 of the other panel is written to the second.
+#[inline(always)]
+fn products<
+    I: TileIsa,
+    T: Tiles,
+    L: Layout,
+    const C0: usize,
+    const C1: usize,
+    const O0: usize,
+    const O1: usize,
+>(
     isa: I,
     tiles: &mut T,
     weights: &Weights,
     steps: usize,
-    [even, odd]: [&mut Tile; 2],
-    tokens: &mut Sixteen<'_>,
-    (panel, skip): (usize, usize),
+    x: &[QuantizedBlock; TILE_ROWS],
+    (own, other): (&mut Products, &mut Products),
+    mut floats: Option<(&mut Sixteen<'_>, usize)>,
 ) {
-    let bytes: &[u8] = bytemuck::cast_slice(tokens.x);
-    let mut sums = [[I::F::splat(0.0); 4]; TILE_ROWS];
-    unrolled!(part in 16 / I::LANES, at most 4 => {
-        for t in 0..TILE_ROWS {
-            sums[t][part] = isa.load_f(&tokens.sums[t][panel % 2 * 16 + part * I::LANES..]);
-        }
-    });
-    // Twice as many as are written out, for steps of 16.
+    let bytes: &[u8] = bytemuck::cast_slice(x);
+    let mut sums = floats
+        .as_ref()
+        .map(|(before, panel)| Sums::<I>::load(isa, before, *panel));
+    // Twice as many steps as are written out, where they are of 16.
     for half in 0..(256 / L::STEP).div_ceil(8) {
         unrolled!(s in 8, at most 8 => {
             let step = 8 * half + s;
@@ -109,38 +170,28 @@ fn products<I: TileIsa, T: Tiles, L: Layout>(
                 tiles.load_weights::<6>(weights.high[step * (L::STEP / 4)..][..L::STEP / 4].as_flattened());
                 tiles.load_tokens::<STRIDE>(&bytes[step * L::STEP..]);
                 if s % 2 == 0 {
-                    tiles.zero::<0>();
-                    tiles.dot_signed::<0, 6>();
+                    tiles.zero::<C0>();
+                    tiles.dot_signed::<C0, 6>();
                 } else {
-                    tiles.zero::<1>();
-                    tiles.dot_signed::<1, 6>();
+                    tiles.zero::<C1>();
+                    tiles.dot_signed::<C1, 6>();
                 }
-                if step > 0 {
-                    if s % 2 == 0 {
-                        tiles.store::<1>(odd);
-                        float_steps::<I, L>(isa, weights, step - 1, odd, tokens.x, &mut sums);
-                    } else {
-                        tiles.store::<0>(even);
-                        float_steps::<I, L>(isa, weights, step - 1, even, tokens.x, &mut sums);
-                    }
+                if let (Some((before, _)), Some(sums)) = (&floats, &mut sums) {
+                    float_steps::<I, L>(isa, weights, step, &own.0[step % 16], before.x, sums);
+                }
+                if step == 0 {
+                    store_last::<T, O0, O1>(tiles, steps, other);
+                } else if s % 2 == 0 {
+                    tiles.store::<C1>(&mut own.0[(step - 1) % 16]);
+                } else {
+                    tiles.store::<C0>(&mut own.0[(step - 1) % 16]);
                 }
             }
         });
     }
-    if steps % 2 == 1 {
-        tiles.store::<0>(even);
-        float_steps::<I, L>(isa, weights, steps - 1, even, tokens.x, &mut sums);
-    } else {
-        tiles.store::<1>(odd);
-        float_steps::<I, L>(isa, weights, steps - 1, odd, tokens.x, &mut sums);
+    if let (Some((before, panel)), Some(sums)) = (&mut floats, sums) {
+        sums.store(isa, before, *panel, 0);
     }
-    unrolled!(part in 16 / I::LANES, at most 4 => {
-        for t in 0..TILE_ROWS {
-            if t >= skip {
-                isa.store_f(sums[t][part], &mut tokens.sums[t][panel % 2 * 16 + part * I::LANES..]);
-            }
-        }
-    });
 }
 
 /// The float steps of 16 tokens with a panel's rows.
@@ -151,7 +202,7 @@ fn float_steps<I: TileIsa, L: Layout>(
     step: usize,
     products: &Tile,
     x: &[QuantizedBlock; TILE_ROWS],
-    sums: &mut [[I::F; 4]; TILE_ROWS],
+    Sums(sums): &mut Sums<I>,
 ) {
     // The remainder changes nothing but tells the compiler that no index below is out of range.
     let step = step % (256 / L::STEP);

@@ -40,9 +40,9 @@ fn params(n: usize) -> String {
 
 /// The limits in one line.
 pub(super) fn limits_line(limits: &Limits) -> String {
-    let tiles = limits
-        .tile_dot
-        .map_or_else(String::new, |rate| format!("int8 tile product {:.1} GMAC/s, ", rate / 1e9));
+    let tiles = limits.tile_dot.map_or_else(String::new, |rate| {
+        format!("int8 tile product {:.1} GMAC/s, ", rate / 1e9)
+    });
     format!(
         "limits in the same run: int8 dot product {:.1} GMAC/s, {tiles}f32 multiply + add {:.1} GMAC/s, memory read {:.1} GB/s ({})\n",
         limits.dot / 1e9,
