@@ -1,12 +1,15 @@
-//! `cargo xtask emulate`: the AVX-512 backend on machines without AVX-512.
+//! `cargo xtask emulate`: the backends for AVX-512 and AMX on machines without them.
 //!
-//! Bochs emulates a processor with AVX-512 and VNNI (no other emulator that Debian has does) and boots Debian's small
-//! kernel for virtual machines with an initramfs that holds two programs and runs them: the test `backends` of the engine,
-//! reduced and for this backend alone, and `twinfer eval` on the built-in model, whose digest must be the one that scalar
-//! gives natively. The emulated processor is some hundred times slower than a real one; exactness needs no speed.
+//! Bochs emulates processors with AVX-512 and VNNI, and with AMX (no other emulator that Debian has does) and boots Debian's
+//! small kernel for virtual machines with an initramfs that holds two programs and runs them: the test `backends` of the
+//! engine, reduced and for one backend alone, and `twinfer` on the built-in model, which must take this backend by itself
+//! and whose digest must be the one that scalar gives natively. The emulated processor is some hundred times slower than a
+//! real one; exactness needs no speed.
 
+mod bochs;
 mod boot;
 mod image;
+mod machine;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,14 +21,12 @@ use crate::command::{cargo, output, run};
 use crate::guest::{BUSYBOX, EXIT, Guest, kernel};
 use crate::{debian, eval, root};
 
-/// The backend that is tested: it must be compared, or the run has failed.
-const BACKEND: &str = "avx512";
+pub(crate) use machine::Machine;
+
 /// Files of the packages below that are used by name, with the packages.
-const NEEDED: [(&str, &str); 8] = [
-    ("/usr/bin/bochs", "bochs"),
+const NEEDED: [(&str, &str); 6] = [
     ("/usr/share/bochs/BIOS-bochs-latest", "bochsbios"),
-    ("/usr/share/bochs/VGABIOS-lgpl-latest", "vgabios"),
-    (boot::DISPLAY, "bochs-term"),
+    ("/usr/share/vgabios/vgabios.bin", "vgabios"),
     (image::ISOLINUX, "isolinux"),
     (image::LDLINUX, "syslinux-common"),
     ("/usr/bin/xorriso", "xorriso"),
@@ -34,29 +35,32 @@ const NEEDED: [(&str, &str); 8] = [
 /// Models whose digests are compared inside, of those that the project holds: grouped queries, windows, norms of heads.
 const MODELS: [&str; 3] = ["llama-gqa.gguf", "gemma3-no-window.gguf", "qwen3-yarn.gguf"];
 
-/// Builds, boots and judges. `limit`: after this time the emulator is ended and the run has failed. `filter`: only the
-/// tests whose names contain it.
-pub(crate) fn emulate(limit: Duration, filter: Option<&str>) -> Result<()> {
+/// Builds, boots and judges, one machine after the other. `limit`: after this time an emulator is ended and the run has
+/// failed. `filter`: only the tests whose names contain it.
+pub(crate) fn emulate(machines: &[Machine], limit: Duration, filter: Option<&str>) -> Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        bail!("the emulated machine runs what is built for x86-64 Linux; this is another one");
+        bail!("the emulated machines run what is built for x86-64 Linux; this is another one");
     }
-    let directory = root().join("target/emulate");
-    std::fs::create_dir_all(&directory)?;
-    let kernel = tools()?;
+    debian::provide(&NEEDED)?;
+    let kernel = kernel()?;
+    let emulators = machines
+        .iter()
+        .map(|machine| machine.emulator())
+        .collect::<Result<Vec<_>>>()?;
     let program = eval::program()?;
     let tests = test_program()?;
     let want = eval::natively(&program, "scalar")?;
     println!("native digest, scalar: {want}");
 
-    let image = image::write(&directory, &kernel, &guest(&directory, &tests, &program, filter)?)?;
-    let report = boot::run(&directory, &image, limit)?;
-    judge(&report, &want)
-}
-
-/// Installs what is missing and returns the kernel's file.
-fn tools() -> Result<PathBuf> {
-    debian::provide(&NEEDED)?;
-    kernel()
+    for (machine, emulator) in machines.iter().zip(&emulators) {
+        let directory = root().join("target/emulate").join(machine.backend());
+        std::fs::create_dir_all(&directory)?;
+        let guest = guest(&directory, &tests, &program, machine.backend(), filter)?;
+        let image = image::write(&directory, &kernel, machine.arguments(), &guest)?;
+        let report = boot::run(&directory, emulator, *machine, &image, limit)?;
+        judge(&report, machine.backend(), &want).with_context(|| format!("the emulated {machine}"))?;
+    }
+    Ok(())
 }
 
 /// Builds the test program of the backends, as `cargo test` does, and returns its path.
@@ -82,9 +86,15 @@ fn test_program() -> Result<PathBuf> {
 }
 
 /// What the emulated machine's file system holds, and the script that it runs.
-fn guest(directory: &Path, tests: &Path, program: &Path, filter: Option<&str>) -> Result<Guest> {
+fn guest(
+    directory: &Path,
+    tests: &Path,
+    program: &Path,
+    backend: &str,
+    filter: Option<&str>,
+) -> Result<Guest> {
     let mut guest = Guest::new(&format!(
-        "export TWINFER_TEST_BACKEND={BACKEND} TWINFER_TEST_REDUCED=1\n\
+        "export TWINFER_TEST_BACKEND={backend} TWINFER_TEST_REDUCED=1\n\
          /programs/twinfer --quiet eval --json --tokens {} | {} grep -E '\"(backend|sha256)\"'\n\
          /programs/tests --test-threads=1 --include-ignored --show-output {}\n",
         eval::TOKENS,
@@ -104,22 +114,22 @@ fn guest(directory: &Path, tests: &Path, program: &Path, filter: Option<&str>) -
 }
 
 /// Whether what the machine printed means that the backend was compared and is exact.
-fn judge(report: &str, digest: &str) -> Result<()> {
+fn judge(report: &str, backend: &str, digest: &str) -> Result<()> {
     let has = |what: &str| {
         report
             .lines()
             .any(|line| line.trim().trim_end_matches(',') == what)
     };
-    if !has(&format!("\"backend\": \"{BACKEND}\"")) {
-        bail!("the program did not take the backend {BACKEND} by itself");
+    if !has(&format!("\"backend\": \"{backend}\"")) {
+        bail!("the program did not take the backend {backend} by itself");
     }
     if !has(&format!("\"sha256\": \"{digest}\"")) {
         bail!("the built-in model's digest is not the native one, {digest}");
     }
-    if report.contains(&format!("LEFT OUT {BACKEND}"))
-        || !has(&format!("backends: comparing {BACKEND} alone"))
+    if report.contains(&format!("LEFT OUT {backend}"))
+        || !has(&format!("backends: comparing {backend} alone"))
     {
-        bail!("the backend {BACKEND} was not compared");
+        bail!("the backend {backend} was not compared");
     }
     let passed = report.lines().find_map(|line| {
         line.strip_prefix("test result: ok. ")?
@@ -147,7 +157,7 @@ mod tests {
                     backends: comparing avx512 alone\n\
                     test result: ok. 6 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.0s\n\
                     emulated machine: exit code 0\n";
-        assert!(judge(good, "abc").is_ok());
+        assert!(judge(good, "avx512", "abc").is_ok());
         for (from, to) in [
             ("abc", "abd"),
             ("\"avx512\"", "\"avx2\""),
@@ -158,7 +168,10 @@ mod tests {
             ("code 0", "code 101"),
             ("emulated machine: exit code 0\n", ""),
         ] {
-            assert!(judge(&good.replace(from, to), "abc").is_err(), "{from} -> {to}");
+            assert!(
+                judge(&good.replace(from, to), "avx512", "abc").is_err(),
+                "{from} -> {to}"
+            );
         }
     }
 }

@@ -55,13 +55,17 @@ enum Command {
     },
     /// Test the browser side in Chromium: what `cargo xtask web` built.
     WebTest,
-    /// Test on emulated processors: the AVX-512 backend, and which backend is taken where AVX-512 or AVX is missing.
+    /// Test on emulated processors: the backends for AVX-512 and AMX, and which one is taken where AVX-512 or AVX is missing.
     ///
     /// Needs Debian or a relative on x86-64, and minutes. QEMU runs the program on three older processors. Bochs boots a
-    /// kernel on one with AVX-512, which runs the reduced backend tests and the program. As root missing packages are
-    /// installed; otherwise the command to run is printed. Everything is kept in target/emulate.
+    /// kernel on an Ice Lake with AVX-512 and on a Sapphire Rapids with AMX, which run the reduced backend tests and the
+    /// program. As root missing packages are installed; otherwise the command to run is printed. The Bochs with AMX is built
+    /// from Debian's sources, once, in target/tools. Everything else is kept in target/emulate.
     Emulate {
-        /// End the emulator after so many minutes; the run has failed then.
+        /// Boot only this machine; may be given twice.
+        #[arg(long = "machine", value_enum, default_values_t = [emulate::Machine::IceLake, emulate::Machine::SapphireRapids])]
+        machines: Vec<emulate::Machine>,
+        /// End an emulator after so many minutes; the run has failed then.
         #[arg(long, default_value_t = 30)]
         minutes: u64,
         /// Run only the tests whose names contain this.
@@ -127,9 +131,13 @@ fn main() -> ExitCode {
         Command::Wasm { toolchain } => wasm::Toolchain::find(toolchain)
             .and_then(|toolchain| toolchain.build())
             .map(|module| println!("{}", module.display())),
-        Command::Emulate { minutes, filter } => qemu::find()
+        Command::Emulate {
+            machines,
+            minutes,
+            filter,
+        } => qemu::find()
             .and_then(|()| qemu::run())
-            .and_then(|()| emulate::emulate(Duration::from_secs(60 * minutes), filter.as_deref())),
+            .and_then(|()| emulate::emulate(&machines, Duration::from_secs(60 * minutes), filter.as_deref())),
         Command::Numa { minutes } => {
             numa::find().and_then(|()| numa::check(Duration::from_secs(60 * minutes)))
         }

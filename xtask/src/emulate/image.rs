@@ -11,19 +11,14 @@ use crate::guest::Guest;
 pub(super) const ISOLINUX: &str = "/usr/lib/ISOLINUX/isolinux.bin";
 pub(super) const LDLINUX: &str = "/usr/lib/syslinux/modules/bios/ldlinux.c32";
 
-/// The kernel's arguments.
-///
-/// - `clearcpuid`: Bochs 2.7 states wrong sizes for the compacted form of XSAVE and for the keys of memory protection, on
-///   which the kernel gives up AVX altogether, and one of the rest breaks the kernel's entry code once it is patched in.
-/// - The others leave out what takes emulated time and changes nothing for a program: mitigations, random addresses,
-///   checks of the page tables, certificates, tests of the kernel's own cryptography.
+/// The kernel's arguments on every machine. Most leave out what takes emulated time and changes nothing for a program:
+/// mitigations, random addresses, checks of the page tables, certificates, tests of the kernel's own cryptography.
 const ARGUMENTS: &str = "console=ttyS0 panic=-1 rdinit=/init loglevel=4 \
-    clearcpuid=pku,ospke,xsaves,xsavec,xsaveopt,fsgsbase,erms,fsrm,invpcid,pcid,umip,rdpid,smap,smep,la57,mwait \
-    nofsgsbase nosmap nosmep nopcid nokaslr nopti mitigations=off rodata=off cryptomgr.notests lpj=1000000 no_timer_check tsc=reliable \
+    nokaslr nopti mitigations=off rodata=off cryptomgr.notests lpj=1000000 no_timer_check tsc=reliable \
     initcall_blacklist=load_system_certificate_list,init_evm,init_ima";
 
-/// Writes the image into `directory` and returns its path.
-pub(super) fn write(directory: &Path, kernel: &Path, guest: &Guest) -> Result<PathBuf> {
+/// Writes the image into `directory` and returns its path. `arguments`: the kernel's, beside those of every machine.
+pub(super) fn write(directory: &Path, kernel: &Path, arguments: &str, guest: &Guest) -> Result<PathBuf> {
     let (tree, image) = (directory.join("image"), directory.join("boot.iso"));
     if tree.exists() {
         std::fs::remove_dir_all(&tree)?;
@@ -34,7 +29,9 @@ pub(super) fn write(directory: &Path, kernel: &Path, guest: &Guest) -> Result<Pa
     std::fs::copy(LDLINUX, boot.join("ldlinux.c32"))?;
     std::fs::write(
         boot.join("isolinux.cfg"),
-        format!("DEFAULT linux\nLABEL linux\n  LINUX /kernel\n  INITRD /initrd\n  APPEND {ARGUMENTS}\n"),
+        format!(
+            "DEFAULT linux\nLABEL linux\n  LINUX /kernel\n  INITRD /initrd\n  APPEND {ARGUMENTS} {arguments}\n"
+        ),
     )?;
     symlink(kernel, tree.join("kernel"))?;
     std::fs::write(tree.join("initrd"), guest.archive())?;
