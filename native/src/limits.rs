@@ -17,7 +17,7 @@ use twinfer_engine::kernels::{Backend, select};
 use twinfer_engine::math;
 use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::config::{Config, OutputMatrix};
-use twinfer_engine::model::ffn::ExpertsConfig;
+use twinfer_engine::model::ffn::{ExpertsConfig, is_of_experts};
 use twinfer_engine::team::Team;
 
 use crate::output::json_f64;
@@ -278,7 +278,7 @@ impl TokenWork {
                 Some((layer, part)) => {
                     let experts = config.layers[layer].ffn.experts();
                     let used = experts
-                        .filter(|_| part.contains("_exps."))
+                        .filter(|_| is_of_experts(part))
                         .map(ExpertsConfig::used_share);
                     let for_asked =
                         layer + 1 == n_layers && !of_all.iter().any(|name| part.starts_with(name));

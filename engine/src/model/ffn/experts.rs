@@ -293,7 +293,8 @@ fn has(binder: &Binder<'_>, name: &str, presence: Presence) -> bool {
 }
 
 impl Experts {
-    /// Gate and up are tensors of their own, or one named `ffn_gate_up_exps`, the gate's rows first.
+    /// Gate and up are tensors of their own, or one named `ffn_gate_up_exps`, the gate's rows first. Of each a tensor has the
+    /// matrices of all experts, or each expert's is a tensor.
     pub(super) fn bind(binder: &Binder<'_>, config: &Config, own: &ExpertsConfig, i: usize) -> Result<Self> {
         let n_embd = config.n_embd;
         let (n, n_ff, width) = (own.n_experts, own.n_ff, own.width(n_embd));
@@ -306,26 +307,31 @@ impl Experts {
         };
         let mut tensors = Vec::new();
         let mut stack = |suffix: &str, rows: usize, k: usize| {
-            let stack = binder.stack(&name(suffix), n, [rows], k)?;
-            tensors.push(stack.whole);
+            let stack = binder.stack_or_each(&name(suffix), n, rows, k)?;
+            tensors.extend(stack.tensors);
             let [part] = stack.parts;
             Result::Ok(part)
         };
         let fused = own.gate != Presence::No && binder.has(&name("ffn_gate_up_exps.weight"));
+        let has_gate = match own.gate {
+            Presence::No => false,
+            Presence::Optional => binder.has_stack_or_each(&name("ffn_gate")),
+            Presence::Required => true,
+        };
         let (gate, up) = if fused {
             (None, Vec::new())
-        } else if has(binder, &name("ffn_gate_exps.weight"), own.gate) {
+        } else if has_gate {
             (
-                Some(stack("ffn_gate_exps", n_ff, width)?),
-                stack("ffn_up_exps", n_ff, width)?,
+                Some(stack("ffn_gate", n_ff, width)?),
+                stack("ffn_up", n_ff, width)?,
             )
         } else {
-            (None, stack("ffn_up_exps", n_ff, width)?)
+            (None, stack("ffn_up", n_ff, width)?)
         };
-        let down = stack("ffn_down_exps", width, n_ff)?;
+        let down = stack("ffn_down", width, n_ff)?;
         let (gate, up) = if fused {
             let stack = binder.stack(&name("ffn_gate_up_exps"), n, [n_ff; 2], width)?;
-            tensors.push(stack.whole);
+            tensors.extend(stack.tensors);
             let [gate, up] = stack.parts;
             (Some(gate), up)
         } else {
