@@ -1,4 +1,4 @@
-//! Experts as files keep them: what may be written in more than one way gives the same bits.
+//! Experts as files keep them: what may be written in more than one way gives the same bits; and the limits of their gates.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use twinfer_engine::context::{Context, ContextOptions};
-use twinfer_engine::gguf::{Gguf, GgufSet, Metadata, ModelFile, TensorSpec, Writer};
+use twinfer_engine::gguf::{Array, Gguf, GgufSet, Metadata, ModelFile, TensorSpec, Value, Writer};
 use twinfer_engine::kernels::{Storage, select};
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::loader::Loader;
@@ -39,6 +39,14 @@ impl Parts {
             tensors: tensors.collect(),
             metadata: file.metadata().clone(),
         }
+    }
+
+    /// With a key below the architecture's name.
+    fn with(mut self, key: &str, value: Value) -> Self {
+        let arch = self.metadata.str("general.architecture").unwrap();
+        let key = format!("{arch}.{key}");
+        self.metadata.insert(key, value);
+        self
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -215,4 +223,83 @@ fn experts_that_are_missing_or_too_many_are_named() {
     let at = at(&parts, "blk.0.ffn_up.3.weight");
     parts.tensors[at].0.shape.reverse();
     refused(&parts, "blk.0.ffn_up.3.weight");
+}
+
+const LIMIT: &str = "swiglu_clamp_exp";
+const SHARED_LIMIT: &str = "swiglu_clamp_shexp";
+
+fn limits(values: &[f32]) -> Value {
+    Value::Array(Array::F32(values.to_vec()))
+}
+
+/// That the limited numbers are the right ones is for `architectures.rs`: it holds the model `limits` to a float64 pass.
+#[test]
+fn limits_of_gates_are_of_their_layer_and_of_silu() {
+    let on = |backend: &str| LoadOptions {
+        backend: Some(backend.into()),
+        ..LoadOptions::default()
+    };
+    let of = |parts: Parts| logits(loaded(&parts.bytes(), &on("auto")));
+    let base = || Parts::read("qwen3next");
+    let plain = of(base());
+    for key in [LIMIT, SHARED_LIMIT] {
+        for nothing in [0.0, 1e-6, 1e30] {
+            assert!(
+                of(base().with(key, Value::F32(nothing))) == plain,
+                "{key} {nothing}"
+            );
+        }
+        let all = of(base().with(key, Value::F32(0.25)));
+        assert!(all != plain, "{key}");
+        assert!(all == of(base().with(key, limits(&[0.25, 0.25]))), "{key}");
+        let first = of(base().with(key, limits(&[0.25, 0.0])));
+        let second = of(base().with(key, limits(&[0.0, 0.25])));
+        assert!(
+            ![&plain, &all].contains(&&first) && ![&plain, &all].contains(&&second),
+            "{key}"
+        );
+        assert!(first != second, "{key}");
+    }
+    let both = base()
+        .with(LIMIT, Value::F32(0.25))
+        .with(SHARED_LIMIT, Value::F32(0.25))
+        .bytes();
+    let expected = logits(loaded(&both, &on("scalar")));
+    for backend in select::available() {
+        assert!(
+            logits(loaded(&both, &on(backend.name()))) == expected,
+            "{}",
+            backend.name()
+        );
+    }
+    // Functions of their own, and no gate.
+    for name in ["gpt-oss", "gemma4", "nemotron-h-moe"] {
+        let limited = Parts::read(name)
+            .with(LIMIT, Value::F32(0.01))
+            .with(SHARED_LIMIT, Value::F32(0.01));
+        assert!(of(limited) == of(Parts::read(name)), "{name}");
+    }
+}
+
+#[test]
+fn limits_that_are_none_are_refused() {
+    for value in [
+        Value::F32(-1.0),
+        Value::F32(f32::NAN),
+        Value::F32(f32::INFINITY),
+        Value::U32(7),
+        limits(&[1.0]),
+        limits(&[1.0; 3]),
+        limits(&[]),
+        limits(&[1.0, f32::NAN]),
+        limits(&[-0.5, 1.0]),
+        Value::Array(Array::U32(vec![1, 1])),
+    ] {
+        for key in [LIMIT, SHARED_LIMIT] {
+            let parts = Parts::read("qwen3next").with(key, value.clone());
+            let error = Model::load(&file(&parts.bytes()), &LoadOptions::default(), &mut |_, _| {});
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(key), "{}: {error}", value.describe());
+        }
+    }
 }

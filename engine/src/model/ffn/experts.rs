@@ -20,7 +20,7 @@ use crate::memory::Buffers;
 use crate::model::config::{Config, Keys, MAX_WIDTH};
 use crate::model::ops::Run;
 use crate::model::probe::Probe;
-use crate::model::product::{ListMemory, Product, activated, gated_from, product, product_from};
+use crate::model::product::{Gate, ListMemory, Product, activated, gated_from, product, product_from};
 use crate::model::weights::{Binder, Linear, Role};
 
 /// Experts of a layer at most.
@@ -54,6 +54,10 @@ pub struct ExpertsConfig {
     pub gate: Presence,
     /// The function of the gate, or of what there is instead.
     pub activation: Activation,
+    /// Where the gate is silu'd, the most that it can be then; what it gates is kept within that on both sides.
+    pub limit: Option<f32>,
+    /// The same of the shared expert.
+    pub shared_limit: Option<f32>,
     /// What the router's logits become.
     pub gating: Gating,
     /// Whether something is added to what experts are chosen by: `exp_probs_b`.
@@ -110,6 +114,10 @@ impl ExpertsConfig {
         let n_experts = keys.size(COUNT, MAX_EXPERTS)?;
         let groups = Self::groups(keys, n_experts)?;
         let used = keys.per_layer_or_none(USED)?.ok_or_else(|| keys.missing(USED))?;
+        let (limits, shared_limits) = (
+            keys.limits("swiglu_clamp_exp", widths.len())?,
+            keys.limits("swiglu_clamp_shexp", widths.len())?,
+        );
         let layer = |(i, (&n_ff, &n_used)): (usize, (&usize, &usize))| {
             let open = groups.map_or(n_experts, |(count, used)| n_experts / count * used);
             if n_ff > 0 && !(1..=open).contains(&n_used) {
@@ -122,6 +130,8 @@ impl ExpertsConfig {
                 n_ff,
                 gate: Presence::Required,
                 activation: Activation::Silu,
+                limit: limits[i],
+                shared_limit: shared_limits[i],
                 gating: Gating::Softmax,
                 bias: Presence::No,
                 groups,
@@ -214,6 +224,14 @@ impl ExpertsConfig {
     /// The part of its experts' weights that a token is multiplied with.
     pub fn used_share(&self) -> f64 {
         self.n_used as f64 / self.n_experts as f64
+    }
+
+    /// What is made of the gate, with the limit that families with another function than silu do not have.
+    fn gated_with(&self, limit: Option<f32>) -> Gate {
+        Gate::limited(
+            self.activation,
+            limit.filter(|_| self.activation == Activation::Silu),
+        )
     }
 
     /// The router; gate and up; down, with the shared expert's where its row fits among the others.
@@ -422,7 +440,7 @@ impl Experts {
         run.look("ffn_experts", n_embd, out);
         if let Some((shared, buffers)) = shared {
             if !together {
-                shared.forward(run, x, self.config.activation, buffers)?;
+                shared.forward(run, x, &self.config, buffers)?;
             }
             shared.join(run, buffers, out)?;
             run.look("ffn_shared", n_embd, out);
@@ -531,6 +549,7 @@ impl Experts {
             .split_at_mut(if self.gate.is_some() { n_rows * n_ff } else { 0 });
         let mut products = work.list.take();
         let (mut gates, mut ups) = (gates, ups);
+        let gate_of_experts = self.config.gated_with(self.config.limit);
         for active in &work.active {
             let (expert, len) = (active.expert as usize, active.rows as usize * n_ff);
             let first = if in_place { 0 } else { active.first as usize };
@@ -538,7 +557,7 @@ impl Experts {
             products.push(match &self.gate {
                 Some(linears) => {
                     let up = (&self.up[expert], take(&mut ups, len));
-                    gated_from((&linears[expert], gate), up, first, activation)
+                    gated_from((&linears[expert], gate), up, first, gate_of_experts)
                 }
                 None => activated(&self.up[expert], first, gate, activation),
             });
@@ -548,7 +567,7 @@ impl Experts {
                 true => (&mut shared_gate[..n_ff], shared_up),
                 false => (&mut buffers.gate[..shared.n_ff], &mut buffers.up[..]),
             };
-            shared.push_inner(&mut products, own, activation, &mut buffers.weights[..1]);
+            shared.push_inner(&mut products, own, &self.config, &mut buffers.weights[..1]);
         }
         let input = if in_place { x } else { &work.rows[..n_rows * width] };
         run.products("ffn_gate_up", input, &mut products)?;
@@ -622,15 +641,16 @@ impl Shared {
         &'a self,
         products: &mut Vec<Product<'a>>,
         (gate, up): (&'a mut [f32], &'a mut [f32]),
-        activation: Activation,
+        config: &ExpertsConfig,
         weights: &'a mut [f32],
     ) {
         products.push(match &self.gate {
             Some(linear) => {
                 let up = &mut up[..gate.len()];
-                gated_from((linear, gate), (&self.up, up), 0, activation)
+                let how = config.gated_with(config.shared_limit);
+                gated_from((linear, gate), (&self.up, up), 0, how)
             }
-            None => activated(&self.up, 0, gate, activation),
+            None => activated(&self.up, 0, gate, config.activation),
         });
         if let Some(linear) = &self.weight {
             products.push(product(linear, weights));
@@ -642,7 +662,7 @@ impl Shared {
         &self,
         run: &mut Run<'_, P>,
         x: &[f32],
-        activation: Activation,
+        config: &ExpertsConfig,
         buffers: &mut SharedBuffers,
     ) -> Result<()> {
         let m = x.len() / run.config.n_embd;
@@ -655,7 +675,7 @@ impl Shared {
         } = buffers;
         let mut products = list.take();
         let own = (&mut gate[..m * self.n_ff], &mut up[..]);
-        self.push_inner(&mut products, own, activation, &mut weights[..m]);
+        self.push_inner(&mut products, own, config, &mut weights[..m]);
         run.products("ffn_shared_gate_up", x, &mut products)?;
         list.put_back(products);
         self.push_down(run, m, buffers)
