@@ -257,6 +257,10 @@ pub(crate) fn too_small<'a>(
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
     pub(crate) storage: Storage,
+    /// Of experts, where that was said: else they lie as all others do, or stay mapped where that makes the rest fit.
+    pub(crate) experts: Option<Storage>,
+    /// Whether the model has some.
+    pub(crate) has_experts: bool,
     pub(crate) context: ContextOptions,
 }
 
@@ -267,6 +271,16 @@ impl Choice {
         choice.context.cache_type_v = CacheType::Q8_0;
         let types = |choice: &Choice| (choice.context.cache_type_k, choice.context.cache_type_v);
         (types(&choice) != types(self)).then_some(choice)
+    }
+
+    /// With mapped experts, where they would not be.
+    fn with_mapped_experts(&self) -> Option<Self> {
+        let mapped = Some(Storage::Mapped);
+        let lie = self.experts.unwrap_or(self.storage);
+        (self.has_experts && lie != Storage::Mapped).then(|| Choice {
+            experts: mapped,
+            ..self.clone()
+        })
     }
 
     fn mapped(&self) -> Option<Self> {
@@ -310,6 +324,9 @@ impl Choice {
         if self.storage != asked.storage {
             options.push("--weights mapped".into());
         }
+        if self.experts != asked.experts {
+            options.push("--experts mapped".into());
+        }
         for (name, own, other) in [
             ("k", self.context.cache_type_k, asked.context.cache_type_k),
             ("v", self.context.cache_type_v, asked.context.cache_type_v),
@@ -332,22 +349,36 @@ impl Choice {
 pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<String> {
     let smaller = |choice: &Choice| largest(choice, fits);
     let whole = |choice: Option<Choice>| choice.filter(fits);
-    let mut found: Vec<Choice> = [smaller(asked), whole(asked.with_q8_0()), whole(asked.mapped())]
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut found: Vec<Choice> = [
+        smaller(asked),
+        whole(asked.with_q8_0()),
+        whole(asked.with_mapped_experts()),
+        whole(asked.mapped()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if found.is_empty() {
-        // No single option is enough.
+        // No single option is enough. Mapped experts first: what every token needs stays as fast as it can be.
+        let experts = asked.with_mapped_experts();
         let mapped = asked.mapped().unwrap_or_else(|| asked.clone());
-        let both = mapped.with_q8_0();
-        let all = both.as_ref().unwrap_or(&mapped);
-        found.extend(
-            whole(both.clone())
-                .or_else(|| smaller(&mapped))
-                .or_else(|| smaller(all)),
-        );
+        let all = mapped.with_mapped_experts().unwrap_or(mapped);
+        found = experts
+            .into_iter()
+            .chain([all])
+            .filter_map(|choice| {
+                let both = choice.with_q8_0();
+                let least = both.clone().unwrap_or_else(|| choice.clone());
+                whole(Some(choice.clone()))
+                    .or_else(|| whole(both))
+                    .or_else(|| smaller(&choice))
+                    .or_else(|| smaller(&least))
+            })
+            .collect();
     }
-    found.iter().map(|choice| choice.options(asked)).collect()
+    let mut options: Vec<String> = found.iter().map(|choice| choice.options(asked)).collect();
+    options.dedup();
+    options
 }
 
 /// The largest size below the one that was asked for that fits; sizes are multiples of a step.
@@ -495,17 +526,22 @@ mod tests {
     #[test]
     fn advice_fits_and_is_as_large_as_fits() {
         // Packed weights of 100 MiB; a cache of 1 MiB for 64 tokens in f16, of half of it in q8_0.
+        let cache = |choice: &Choice| {
+            let half = u64::from(choice.context.cache_type_k == CacheType::Q8_0);
+            (choice.context.n_ctx as u64 * MIB / 64) >> half
+        };
         let needed = |choice: &Choice| {
             let weights = if choice.storage == Storage::Mapped {
                 0
             } else {
                 100 * MIB
             };
-            let half = u64::from(choice.context.cache_type_k == CacheType::Q8_0);
-            weights + ((choice.context.n_ctx as u64 * MIB / 64) >> half)
+            weights + cache(choice)
         };
         let asked = Choice {
             storage: Storage::Auto,
+            experts: None,
+            has_experts: false,
             context: ContextOptions {
                 n_ctx: 6400,
                 ..ContextOptions::default()
@@ -530,6 +566,61 @@ mod tests {
             let found = advice(&asked, &|choice| needed(choice) <= free * MIB);
             assert_eq!(found, expected, "{free} MiB");
         }
+        // Of those weights 80 MiB are experts'.
+        let with_experts = |choice: &Choice| {
+            let packed = |storage| u64::from(storage != Storage::Mapped);
+            let experts = choice.experts.unwrap_or(choice.storage);
+            cache(choice) + 20 * MIB * packed(choice.storage) + 80 * MIB * packed(experts)
+        };
+        let insisting = Choice {
+            experts: Some(Storage::Packed),
+            has_experts: true,
+            ..asked.clone()
+        };
+        for (free, expected) in [
+            (
+                180,
+                vec![
+                    "--ctx-size 5120".to_string(),
+                    q8.into(),
+                    "--experts mapped".into(),
+                    "--weights mapped".into(),
+                ],
+            ),
+            (130, vec!["--ctx-size 1920".into(), "--experts mapped".into()]),
+            (
+                90,
+                vec![
+                    format!("--experts mapped {q8}"),
+                    format!("--weights mapped --experts mapped {q8}"),
+                ],
+            ),
+            (
+                40,
+                vec![
+                    "--experts mapped --ctx-size 1280".into(),
+                    "--weights mapped --experts mapped --ctx-size 2560".into(),
+                ],
+            ),
+            (
+                10,
+                vec!["--weights mapped --experts mapped --ctx-size 640".into()],
+            ),
+        ] {
+            let found = advice(&insisting, &|choice| with_experts(choice) <= free * MIB);
+            assert_eq!(found, expected, "{free} MiB");
+        }
+        // Where nobody said where they lie they are mapped if that is enough: the size is that of such a context.
+        let open = Choice {
+            experts: None,
+            ..insisting
+        };
+        let settled = |choice: &Choice| {
+            let mapped = choice.with_mapped_experts();
+            let least = mapped.filter(|_| choice.experts.is_none());
+            with_experts(least.as_ref().unwrap_or(choice)) <= 90 * MIB
+        };
+        assert_eq!(advice(&open, &settled), ["--ctx-size 4480", q8]);
         // A cache whose size is given in bytes.
         let mut asked = asked;
         asked.context.pool = Pool::Bytes(500 * MIB);
