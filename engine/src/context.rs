@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::batch::{Batch, Output};
-use crate::cache::{Cache, CacheType, CheckpointId, Pool, SeqId, Sizes, Usage};
+use crate::cache::{Cache, CacheType, CheckpointId, KEYS, Pool, STATES, SeqId, Sizes, Usage, VALUES};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::sum16;
 use crate::memory::{Buffers, Memory, Planned};
@@ -159,18 +159,31 @@ fn sum(planned: &[Planned]) -> u64 {
         .fold(0, |sum, buffer| buffer.bytes.saturating_add(sum))
 }
 
-/// Bytes of keys and values that a context of these sizes holds; saturates.
+/// Bytes of the numbers that a context's cache has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeldBytes {
+    /// Keys and values, which grow with its positions.
+    pub keys_and_values: u64,
+    /// States, which grow with [`ContextOptions::n_states`].
+    pub states: u64,
+}
+
+/// Bytes of the numbers that the cache of a context of these sizes has room for; each saturates.
 ///
 /// # Errors
 /// Sizes of zero, or a type that does not fit the model's heads.
-pub fn kv_bytes(config: &Config, options: &ContextOptions) -> Result<u64> {
+pub fn held_bytes(config: &Config, options: &ContextOptions) -> Result<HeldBytes> {
     let mut buffers = Buffers::counted();
     Cache::make(config.cache_kinds(), &options.sizes()?, &mut buffers)?;
-    Ok(buffers
-        .planned()
-        .iter()
-        .filter(|buffer| crate::cache::HOLD_NUMBERS.contains(&buffer.name))
-        .fold(0, |sum, buffer| buffer.bytes.saturating_add(sum)))
+    let planned = buffers.planned();
+    let of = |names: &[&str]| {
+        let named = planned.iter().filter(|buffer| names.contains(&buffer.name));
+        named.fold(0, |sum, buffer| buffer.bytes.saturating_add(sum))
+    };
+    Ok(HeldBytes {
+        keys_and_values: of(&[KEYS, VALUES]),
+        states: of(&[STATES]),
+    })
 }
 
 /// Everything that is allocated for a context.
@@ -269,7 +282,7 @@ impl Context {
         &self.team
     }
 
-    /// The memory of keys and values, with the node of the team whose workers read it.
+    /// The memory of keys, values and states, with the node of the team whose workers read it.
     pub fn placed_cache(&self) -> Vec<(usize, &[u8])> {
         self.cache.placed(&self.team)
     }
@@ -409,7 +422,7 @@ impl Context {
         self.cache.clear_prefix();
     }
 
-    /// The memory of keys and values, piece by piece. The system may not have given it yet: a platform can bring it in before
+    /// The memory of keys, values and states, piece by piece. The system may not have given it yet: a platform can bring it in before
     /// the first pass, so that no pass waits for it.
     pub fn cache_memory(&self) -> impl Iterator<Item = &[u8]> {
         self.cache.memory()

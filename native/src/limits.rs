@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::{Value, json};
 use twinfer_engine::cache::{CacheType, Pool};
-use twinfer_engine::context::{ContextOptions, kv_bytes};
+use twinfer_engine::context::{ContextOptions, held_bytes};
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
 use twinfer_engine::kernels::{Backend, select};
@@ -334,8 +334,8 @@ impl Allowed<'_> {
             cache_type_k: self.cache.0,
             cache_type_v: self.cache.1,
         };
-        let bytes = kv_bytes(self.config, &options).unwrap_or(0);
-        bytes as f64 * depth as f64 / whole as f64
+        let held = held_bytes(self.config, &options).unwrap_or_default();
+        held.keys_and_values as f64 * depth as f64 / whole as f64
     }
 
     /// Bytes of states that a token reads and writes.
