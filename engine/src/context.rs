@@ -57,6 +57,13 @@ impl Default for ContextOptions {
 }
 
 impl ContextOptions {
+    /// States of sequences that are held at a time, by models with layers that keep one.
+    pub fn states(&self) -> usize {
+        const MORE: usize = 6;
+        let unasked = || self.n_sequences.saturating_mul(2).saturating_add(MORE);
+        self.n_states.unwrap_or_else(unasked)
+    }
+
     /// As they are used: a batch is never larger than what the sequences can take.
     fn sizes(&self) -> Result<Sizes> {
         for (name, value) in [
@@ -70,16 +77,12 @@ impl ContextOptions {
                 });
             }
         }
-        const MORE_STATES: usize = 6;
-        let n_states = match self.n_states {
-            None => self.n_sequences.saturating_mul(2).saturating_add(MORE_STATES),
-            Some(n @ 2..) => n,
-            Some(n) => {
-                return Err(Error::InvalidInput {
-                    what: format!("n_states must be at least 2; it is {n}"),
-                });
-            }
-        };
+        let n_states = self.states();
+        if n_states < 2 {
+            return Err(Error::InvalidInput {
+                what: format!("n_states must be at least 2; it is {n_states}"),
+            });
+        }
         Ok(Sizes {
             n_ctx: self.n_ctx,
             n_batch: self.n_batch.min(self.n_ctx.saturating_mul(self.n_sequences)),

@@ -261,6 +261,8 @@ pub(crate) struct Choice {
     pub(crate) experts: Option<Storage>,
     /// Whether the model has some.
     pub(crate) has_experts: bool,
+    /// Whether layers of it keep a state of each sequence.
+    pub(crate) has_states: bool,
     pub(crate) context: ContextOptions,
 }
 
@@ -289,6 +291,12 @@ impl Choice {
             storage,
             ..self.clone()
         })
+    }
+
+    fn with_states(&self, n: usize) -> Self {
+        let mut choice = self.clone();
+        choice.context.n_states = Some(n);
+        choice
     }
 
     /// The size that decides how large the cache is, in tokens or in bytes.
@@ -335,6 +343,9 @@ impl Choice {
                 options.push(format!("--cache-type-{name} q8_0"));
             }
         }
+        if self.context.states() != asked.context.states() {
+            options.push(format!("--cache-states {}", self.context.states()));
+        }
         if self.size() != asked.size() {
             options.push(match self.context.pool {
                 Pool::Bytes(bytes) => format!("--cache-size {}M", bytes >> 20),
@@ -352,6 +363,7 @@ pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<Stri
     let mut found: Vec<Choice> = [
         smaller(asked),
         whole(asked.with_q8_0()),
+        fewer_states(asked, fits),
         whole(asked.with_mapped_experts()),
         whole(asked.mapped()),
     ]
@@ -385,17 +397,36 @@ pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<Stri
 fn largest(choice: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Option<Choice> {
     let step = choice.step();
     let of = |steps: u64| choice.with_size(steps * step);
-    // `low` fits, or is nothing; `high` does not.
-    let (mut low, mut high) = (0, choice.size().div_ceil(step));
-    while low + 1 < high {
+    let most = most(1, choice.size().div_ceil(step), &|steps| fits(&of(steps)))?;
+    Some(of(most))
+}
+
+/// As many states as fit, where there are some, and fewer than were asked for.
+fn fewer_states(choice: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Option<Choice> {
+    const LEAST: u64 = 2;
+    let of = |n: u64| choice.with_states(usize::try_from(n).unwrap_or(usize::MAX));
+    let end = if choice.has_states {
+        choice.context.states() as u64
+    } else {
+        0
+    };
+    let most = most(LEAST, end, &|n| fits(&of(n)))?;
+    Some(of(most))
+}
+
+/// The largest number from `least` on and below `end` that fits, where those that do come first.
+fn most(least: u64, end: u64, fits: &dyn Fn(u64) -> bool) -> Option<u64> {
+    // Those below `low` fit; `high` and what is above do not.
+    let (mut low, mut high) = (least, end);
+    while low < high {
         let middle = low + (high - low) / 2;
-        if fits(&of(middle)) {
-            low = middle
+        if fits(middle) {
+            low = middle + 1
         } else {
             high = middle
         }
     }
-    (low > 0).then(|| of(low))
+    (low > least).then(|| low - 1)
 }
 
 /// The error's text: what is needed, what there is, what would fit.
@@ -542,6 +573,7 @@ mod tests {
             storage: Storage::Auto,
             experts: None,
             has_experts: false,
+            has_states: false,
             context: ContextOptions {
                 n_ctx: 6400,
                 ..ContextOptions::default()
@@ -621,6 +653,17 @@ mod tests {
             with_experts(least.as_ref().unwrap_or(choice)) <= 90 * MIB
         };
         assert_eq!(advice(&open, &settled), ["--ctx-size 4480", q8]);
+        // States of 1 MiB each, 8 of them unless other options say so.
+        let recurrent = Choice {
+            has_states: true,
+            ..asked.clone()
+        };
+        let with_states = |choice: &Choice| needed(choice) + choice.context.states() as u64 * MIB;
+        let of = |free: u64| advice(&recurrent, &|choice| with_states(choice) <= free * MIB);
+        assert_eq!(of(207)[0], "--ctx-size 6336");
+        assert!(of(207).contains(&"--cache-states 7".into()), "{:?}", of(207));
+        assert!(of(202).contains(&"--cache-states 2".into()), "{:?}", of(202));
+        assert!(!of(201).concat().contains("states"), "{:?}", of(201));
         // A cache whose size is given in bytes.
         let mut asked = asked;
         asked.context.pool = Pool::Bytes(500 * MIB);

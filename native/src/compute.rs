@@ -240,6 +240,7 @@ impl<'a> Compute<'a> {
             storage,
             experts,
             has_experts,
+            has_states: planned.config().has_state(),
             context: context.clone(),
         };
         budget::advice(&asked, &fits)
@@ -384,9 +385,17 @@ impl<'a> Compute<'a> {
             n_batch,
             n_sequences,
             pool,
-            n_states: None,
+            n_states: self.settings.context.states,
             cache_type_k,
             cache_type_v,
+        }
+    }
+
+    /// As many of these sequences as can be computed together with the states that were asked for: in a pass each has two.
+    pub(crate) fn together(&self, config: &Config, sequences: usize) -> usize {
+        match self.settings.context.states {
+            Some(states) if config.has_state() => sequences.min(states / 2),
+            _ => sequences,
         }
     }
 
