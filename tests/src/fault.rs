@@ -106,6 +106,10 @@ impl Backend for Faulty {
         self.inner.name()
     }
 
+    fn has_tiles(&self) -> bool {
+        self.inner.has_tiles()
+    }
+
     fn pack(
         &self,
         ty: GgmlType,

@@ -4,8 +4,8 @@
 //! [`select`] is the only file that names all of them.
 //!
 //! The SIMD backends are one, over many instruction sets: `isa` has a list of intrinsics for each, `simd` the operations and which
-//! kernel a type gets, `panel` the matrix product over weights in panels, `rows` that over a file's rows. A unit that multiplies whole
-//! tiles (AMX) is another way through a matrix product, beside `panel`: it would be `tiles`.
+//! kernel a type gets, `panel` the matrix product over weights in panels, `rows` that over a file's rows. `tiles` is the
+//! way of many tokens through panels where a unit multiplies whole tiles (AMX).
 //!
 //! Shapes, in all of this module: m tokens, n outputs, k depth. Activations are rows of k, weights rows of k (one per
 //! output), results rows of n.
@@ -26,6 +26,8 @@ pub mod scalar;
 pub mod select;
 #[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub(crate) use activations::ActBuffer;
 pub use activations::{ActFormat, Activations, Operand, QuantizedBlock, QuantizedRows};

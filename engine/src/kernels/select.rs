@@ -6,9 +6,13 @@ use super::Backend;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::isa::wasm::Wasm;
 #[cfg(target_arch = "x86_64")]
-use super::isa::x86::{Avx2, Avx512};
-use super::peak::{Exercise, Plain};
+use super::isa::x86::{Amx, Avx2, Avx512};
+#[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
+use super::panel::token_tiles::InRegisters;
+use super::peak::{self, Exercise};
 use super::scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::Plain;
 use crate::{Error, Result};
 
 /// A backend that this build knows.
@@ -33,11 +37,44 @@ impl Known {
     ) -> Self {
         Known {
             name: I::NAME,
-            backend: isa.map(super::simd::backend),
+            backend: isa.map(|isa| super::simd::backend(isa, InRegisters)),
             peak: isa.map(super::peak::simd::exercise),
             lacking,
         }
     }
+}
+
+/// AVX-512, and the tiles of AMX for many tokens.
+#[cfg(target_arch = "x86_64")]
+fn amx() -> Known {
+    let isa = Avx512::<false>::detect();
+    let mut lacking = Avx512::<false>::lacking();
+    // Without AVX-512 the system is not asked for tiles.
+    let unit = isa.and_then(|_| Amx::detect());
+    lacking.extend(isa.map_or_else(Vec::new, |_| Amx::lacking()));
+    Known {
+        name: "amx",
+        backend: isa.zip(unit).map(|(isa, unit)| super::simd::backend(isa, unit)),
+        peak: isa.zip(unit).map(|(isa, _)| super::peak::simd::exercise(isa)),
+        lacking,
+    }
+}
+
+/// The driver of whole tiles with the unit in plain Rust, over the machine's best vectors: to test it where no such unit is. It is not
+/// among the [`known`] ones, as nobody would compute with it.
+#[cfg(target_arch = "x86_64")]
+pub fn plain_tiles() -> Option<&'static dyn Backend> {
+    static PLAIN: OnceLock<Option<&'static dyn Backend>> = OnceLock::new();
+    *PLAIN.get_or_init(|| match Avx512::<false>::detect() {
+        Some(isa) => Some(super::simd::backend(isa, Plain)),
+        None => Some(super::simd::backend(Avx2::<false>::detect()?, Plain)),
+    })
+}
+
+/// There is none elsewhere.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn plain_tiles() -> Option<&'static dyn Backend> {
+    None
 }
 
 /// Every backend that this build knows, best first.
@@ -45,6 +82,8 @@ pub fn known() -> &'static [Known] {
     static KNOWN: OnceLock<Vec<Known>> = OnceLock::new();
     KNOWN.get_or_init(|| {
         vec![
+            #[cfg(target_arch = "x86_64")]
+            amx(),
             #[cfg(target_arch = "x86_64")]
             Known::new(Avx512::<false>::detect(), Avx512::<false>::lacking()),
             #[cfg(target_arch = "x86_64")]
@@ -59,7 +98,7 @@ pub fn known() -> &'static [Known] {
             Known {
                 name: Scalar.name(),
                 backend: Some(&Scalar),
-                peak: Some(&Plain),
+                peak: Some(&peak::Plain),
                 lacking: Vec::new(),
             },
         ]
@@ -103,5 +142,5 @@ pub fn choose(name: Option<&str>) -> Result<&'static dyn Backend> {
 /// Work at the peak rate of a backend's instructions; plain loops for one that is not listed here.
 pub fn peak(backend: &dyn Backend) -> &'static dyn Exercise {
     let of_it = known().iter().find(|known| known.name == backend.name());
-    of_it.and_then(|known| known.peak).unwrap_or(&Plain)
+    of_it.and_then(|known| known.peak).unwrap_or(&peak::Plain)
 }

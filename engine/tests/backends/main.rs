@@ -34,6 +34,7 @@ fn backends() -> Vec<&'static dyn Backend> {
         .iter()
         .copied()
         .filter(|backend| backend.name() != "scalar")
+        .chain(select::plain_tiles())
         .collect()
 }
 

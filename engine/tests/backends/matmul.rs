@@ -188,6 +188,10 @@ fn few(ty: GgmlType) -> impl Iterator<Item = Case> {
         (24, 512, 8, Ones),
         (24, 512, 3, Minus128),
         (17, 1280, 6, Random),
+        // Whole tiles of tokens, and a last one that begins in the one before.
+        (17, 768, 16, Wild),
+        (40, 512, 33, Random),
+        (24, 512, 21, Minus128),
     ];
     (1..).zip(cases).map(move |(seed, (n, k, m, content))| Case {
         ty,
@@ -227,8 +231,9 @@ fn products_of_every_type_are_scalars() {
                 .check(&team);
             }
         }
-        // Every number of rows that a batch of decoding sequences has, over one and a half or two fills of a panel.
-        for m in 1..=17 {
+        // Every number of rows that a batch of decoding sequences has, over one and a half or two fills of a panel; and those around
+        // whole tiles of tokens.
+        for m in (1..=17).chain([31, 32, 33, 47, 48]) {
             let k = if step_len(ty) == 256 { 512 } else { 384 };
             for content in [Content::Random, Content::Ones, Content::Minus128] {
                 compared += Case {
@@ -286,7 +291,7 @@ fn threads_and_views_change_nothing() {
                 ty,
                 n,
                 k: 512,
-                m: 9,
+                m: 35,
                 content: Content::Random,
                 seed: 5,
             }

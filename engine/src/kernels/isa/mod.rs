@@ -4,13 +4,15 @@
 //! A lane is one output row of a panel; a panel has 16 rows, so an instruction set works on it in `16 / LANES` parts. A
 //! value of the implementing type proves that the machine has the instructions: only detection makes one.
 //!
-//! [`Isa`] is what every kernel needs. `RowIsa` and `LineIsa` are more instructions, for drivers that not every backend chooses
-//! ([`Drivers`](crate::kernels::panel::Drivers)). All unsafe code of the kernels is below this module.
+//! [`Isa`] is what every kernel needs. `RowIsa`, `LineIsa` and `TileIsa` are more instructions, for drivers that not every backend
+//! chooses ([`Drivers`](crate::kernels::panel::Drivers)). All unsafe code of the kernels is below this module.
 
 #[cfg(target_arch = "wasm32")]
 mod lines;
 #[cfg(target_arch = "x86_64")]
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 #[cfg(target_arch = "wasm32")]
 pub(super) mod wasm;
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +22,8 @@ pub(super) mod x86;
 pub(crate) use lines::LineIsa;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use rows::RowIsa;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tiles::TileIsa;
 
 use crate::kernels::functions::Lanes;
 

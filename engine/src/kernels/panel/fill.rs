@@ -17,13 +17,13 @@ const FILL_TAILS: usize = 64;
 
 /// A buffer for a fill of mapped weights.
 #[repr(align(64))]
-pub(super) struct Buffer {
+pub(in crate::kernels) struct Buffer {
     words: [u8; FILL_WORDS * WORD],
     tails: [u8; FILL_TAILS * TAIL],
 }
 
 impl Buffer {
-    pub(super) const fn new() -> Self {
+    pub(in crate::kernels) const fn new() -> Self {
         Buffer {
             words: [0; FILL_WORDS * WORD],
             tails: [0; FILL_TAILS * TAIL],
@@ -32,7 +32,7 @@ impl Buffer {
 }
 
 /// The panels of a shard, wherever its bytes lie.
-pub(super) struct ShardPanels<'a, F> {
+pub(in crate::kernels) struct ShardPanels<'a, F> {
     weight: &'a Shard,
     /// Blocks of a row.
     blocks: usize,
@@ -41,13 +41,13 @@ pub(super) struct ShardPanels<'a, F> {
 
 /// One panel of a [`ShardPanels`]. It lives on the stack of one kernel, so its size does not matter.
 #[allow(clippy::large_enum_variant)]
-pub(super) enum Panel<'a> {
+pub(in crate::kernels) enum Panel<'a> {
     Packed(Packed<'a>),
     Mapped(FileRows<'a>),
 }
 
 impl<'a, F: Format> ShardPanels<'a, F> {
-    pub(super) fn new(weight: &'a Shard) -> Self {
+    pub(in crate::kernels) fn new(weight: &'a Shard) -> Self {
         ShardPanels {
             weight,
             blocks: weight.k / F::BLOCK_LEN,
@@ -55,11 +55,11 @@ impl<'a, F: Format> ShardPanels<'a, F> {
         }
     }
 
-    pub(super) fn fills(&self) -> usize {
+    pub(in crate::kernels) fn fills(&self) -> usize {
         self.blocks.div_ceil(F::FILL)
     }
 
-    pub(super) fn panel(&self, panel: usize) -> Panel<'a> {
+    pub(in crate::kernels) fn panel(&self, panel: usize) -> Panel<'a> {
         if self.weight.packed {
             let bytes = self.weight.row_bytes * ROWS;
             let panel = &self.weight.data[panel * bytes..(panel + 1) * bytes];
@@ -87,7 +87,7 @@ impl<'a, F: Format> ShardPanels<'a, F> {
 
     /// Fill `i` of a panel and its number of blocks.
     #[inline(always)]
-    pub(super) fn fill<'b, I: Isa>(
+    pub(in crate::kernels) fn fill<'b, I: Isa>(
         &self,
         isa: I,
         panel: &Panel<'b>,
@@ -118,7 +118,7 @@ impl<'a, F: Format> ShardPanels<'a, F> {
 
 /// The activations of a matmul.
 #[derive(Clone, Copy)]
-pub(super) struct Inputs<'a, F> {
+pub(in crate::kernels) struct Inputs<'a, F> {
     floats: &'a Activations<'a>,
     quantized: QuantizedRows<'a>,
     format: PhantomData<F>,
@@ -126,7 +126,7 @@ pub(super) struct Inputs<'a, F> {
 
 impl<'a, F: Format> Inputs<'a, F> {
     #[inline(always)]
-    pub(super) fn new(x: &'a Activations<'a>) -> Self {
+    pub(in crate::kernels) fn new(x: &'a Activations<'a>) -> Self {
         Inputs {
             floats: x,
             quantized: x.quantized(F::ACTIVATIONS),
@@ -136,7 +136,7 @@ impl<'a, F: Format> Inputs<'a, F> {
 
     /// What belongs to fill `i`.
     #[inline(always)]
-    pub(super) fn fill(&self, i: usize) -> FillInputs<'a, F> {
+    pub(in crate::kernels) fn fill(&self, i: usize) -> FillInputs<'a, F> {
         FillInputs {
             floats: self.floats,
             at: i * F::FILL * F::BLOCK_LEN,
@@ -148,7 +148,7 @@ impl<'a, F: Format> Inputs<'a, F> {
 
 /// The activations of all tokens that belong to one fill.
 #[derive(Clone, Copy)]
-pub(super) struct FillInputs<'a, F> {
+pub(in crate::kernels) struct FillInputs<'a, F> {
     floats: &'a Activations<'a>,
     /// The fill's first k.
     at: usize,
@@ -157,6 +157,13 @@ pub(super) struct FillInputs<'a, F> {
 }
 
 impl<'a, F: Format> FillInputs<'a, F> {
+    /// The quantized ones.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(in crate::kernels) fn blocks(&self) -> &'a [QuantizedBlock] {
+        self.quantized
+    }
+
     /// Those of one token.
     #[inline(always)]
     pub(super) fn token(&self, token: usize) -> Input<'a> {

@@ -13,6 +13,8 @@ use super::{Blocks, Drivers, Format, Input, PREFETCH_DISTANCE, Part, ROWS, ReadA
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::tiles;
 use crate::quant::GgmlType;
 
 /// A float type.
@@ -57,6 +59,9 @@ impl<T: Float> Format for Floats<T> {
     const ACTIVATIONS: ActFormat = ActFormat::F32;
     // A tile of few tokens is bound by memory, as one token is.
     const ONE_BY_ONE: usize = 1;
+
+    #[cfg(target_arch = "x86_64")]
+    type ByTiles = tiles::NoTiles;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {

@@ -12,7 +12,7 @@ use super::one_token::{FEW, OneMappedToken, TokenByToken};
 use super::packing::{pack, packed_size, restore};
 use super::steps_32::Steps32;
 use super::steps_256::Steps256;
-use super::token_tiles::{FEW_TOKENS, PANELS, Sums, TOKENS, Tokens};
+use super::token_tiles::{InRegisters, ManyTokens, PANELS, Product};
 use super::{Drivers, Format, ROWS};
 use super::{layouts_32 as l32, layouts_256 as l256};
 use crate::kernels::matrix::Shard;
@@ -23,15 +23,18 @@ use crate::{Error, Result};
 
 /// The kernel of a layout on an instruction set.
 #[derive(Debug)]
-pub(super) struct PanelKernel<I, F> {
+pub(super) struct PanelKernel<I, W, F> {
     isa: I,
+    /// Which way many tokens take.
+    way: W,
     format: PhantomData<F>,
 }
 
-impl<I, F> PanelKernel<I, F> {
-    fn new(isa: I) -> Self {
+impl<I, W, F> PanelKernel<I, W, F> {
+    fn new(isa: I, way: W) -> Self {
         PanelKernel {
             isa,
+            way,
             format: PhantomData,
         }
     }
@@ -42,7 +45,7 @@ fn leaked(kernel: impl MatmulKernel + 'static) -> &'static dyn MatmulKernel {
     Box::leak(Box::new(kernel))
 }
 
-impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
+impl<I: Drivers, W: ManyTokens<I>, F: Format> MatmulKernel for PanelKernel<I, W, F> {
     fn format(&self) -> ActFormat {
         F::ACTIVATIONS
     }
@@ -75,25 +78,17 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
             }
             return;
         }
-        let mut tiles = |tokens, sums: &mut [_]| {
-            self.isa.run(Tokens {
+        self.way.multiply(
+            self.isa,
+            Product {
                 weight,
-                rows: rows.clone(),
+                rows,
                 x,
-                tokens,
+                tokens: 0..m,
                 out,
-                sums,
                 format: PhantomData::<F>,
-            });
-        };
-        if m <= FEW_TOKENS {
-            tiles(0..m, &mut Sums::<FEW_TOKENS>::new().0);
-        } else {
-            let mut sums = Sums::<TOKENS>::new();
-            for first in (0..m).step_by(TOKENS) {
-                tiles(first..m.min(first + TOKENS), &mut sums.0);
-            }
-        }
+            },
+        );
     }
 
     fn packed_bytes(&self, n: usize, k: usize) -> Result<Option<usize>> {
@@ -128,23 +123,27 @@ impl<I: Drivers, F: Format> MatmulKernel for PanelKernel<I, F> {
     }
 }
 
-/// The kernel of a weight type.
-pub(in crate::kernels) fn kernel<I: Drivers>(isa: I, ty: GgmlType) -> Result<&'static dyn MatmulKernel> {
+/// The kernel of a weight type, and the way that many tokens take through it.
+pub(in crate::kernels) fn kernel<I: Drivers, W: ManyTokens<I>>(
+    isa: I,
+    way: W,
+    ty: GgmlType,
+) -> Result<&'static dyn MatmulKernel> {
     Ok(match ty {
-        GgmlType::Q4_K => leaked(PanelKernel::<I, Steps256<l256::Q45K<false>>>::new(isa)),
-        GgmlType::Q5_K => leaked(PanelKernel::<I, Steps256<l256::Q45K<true>>>::new(isa)),
-        GgmlType::Q6_K => leaked(PanelKernel::<I, Steps256<l256::Q6K>>::new(isa)),
-        GgmlType::Q2_K => leaked(PanelKernel::<I, Steps256<l256::Q2K>>::new(isa)),
-        GgmlType::Q3_K => leaked(PanelKernel::<I, Steps256<l256::Q3K>>::new(isa)),
-        GgmlType::IQ4_XS => leaked(PanelKernel::<I, Steps256<l256::Iq4Xs>>::new(isa)),
-        GgmlType::Q8_0 => leaked(PanelKernel::<I, Steps32<l32::Q8>>::new(isa)),
-        GgmlType::Q4_0 => leaked(PanelKernel::<I, Steps32<l32::Q4<false>>>::new(isa)),
-        GgmlType::Q4_1 => leaked(PanelKernel::<I, Steps32<l32::Q4<true>>>::new(isa)),
-        GgmlType::Q5_0 => leaked(PanelKernel::<I, Steps32<l32::Q5<false>>>::new(isa)),
-        GgmlType::Q5_1 => leaked(PanelKernel::<I, Steps32<l32::Q5<true>>>::new(isa)),
-        GgmlType::IQ4_NL => leaked(PanelKernel::<I, Steps32<l32::Iq4Nl>>::new(isa)),
-        GgmlType::MXFP4 => leaked(PanelKernel::<I, Steps32<l32::Mxfp4>>::new(isa)),
-        GgmlType::NVFP4 => leaked(PanelKernel::<I, Steps32<l32::Nvfp4>>::new(isa)),
+        GgmlType::Q4_K => leaked(PanelKernel::<I, W, Steps256<l256::Q45K<false>>>::new(isa, way)),
+        GgmlType::Q5_K => leaked(PanelKernel::<I, W, Steps256<l256::Q45K<true>>>::new(isa, way)),
+        GgmlType::Q6_K => leaked(PanelKernel::<I, W, Steps256<l256::Q6K>>::new(isa, way)),
+        GgmlType::Q2_K => leaked(PanelKernel::<I, W, Steps256<l256::Q2K>>::new(isa, way)),
+        GgmlType::Q3_K => leaked(PanelKernel::<I, W, Steps256<l256::Q3K>>::new(isa, way)),
+        GgmlType::IQ4_XS => leaked(PanelKernel::<I, W, Steps256<l256::Iq4Xs>>::new(isa, way)),
+        GgmlType::Q8_0 => leaked(PanelKernel::<I, W, Steps32<l32::Q8>>::new(isa, way)),
+        GgmlType::Q4_0 => leaked(PanelKernel::<I, W, Steps32<l32::Q4<false>>>::new(isa, way)),
+        GgmlType::Q4_1 => leaked(PanelKernel::<I, W, Steps32<l32::Q4<true>>>::new(isa, way)),
+        GgmlType::Q5_0 => leaked(PanelKernel::<I, W, Steps32<l32::Q5<false>>>::new(isa, way)),
+        GgmlType::Q5_1 => leaked(PanelKernel::<I, W, Steps32<l32::Q5<true>>>::new(isa, way)),
+        GgmlType::IQ4_NL => leaked(PanelKernel::<I, W, Steps32<l32::Iq4Nl>>::new(isa, way)),
+        GgmlType::MXFP4 => leaked(PanelKernel::<I, W, Steps32<l32::Mxfp4>>::new(isa, way)),
+        GgmlType::NVFP4 => leaked(PanelKernel::<I, W, Steps32<l32::Nvfp4>>::new(isa, way)),
         GgmlType::F32 => floats::<I, F32>(isa),
         GgmlType::F16 => floats::<I, F16>(isa),
         GgmlType::BF16 => floats::<I, Bf16>(isa),
@@ -156,15 +155,15 @@ pub(in crate::kernels) fn kernel<I: Drivers>(isa: I, ty: GgmlType) -> Result<&'s
         }
         // Types without a layout: unpacked to bytes as they are used.
         _ if step_len(ty) == 256 => {
-            leaked(isa.without_layout(PanelKernel::<I, Steps256<l256::Int8>>::new(isa)))
+            leaked(isa.without_layout(PanelKernel::<I, W, Steps256<l256::Int8>>::new(isa, way)))
         }
-        _ => leaked(isa.without_layout(PanelKernel::<I, Steps32<l32::Int8>>::new(isa))),
+        _ => leaked(isa.without_layout(PanelKernel::<I, W, Steps32<l32::Int8>>::new(isa, way))),
     })
 }
 
 fn floats<I: Drivers, T: Float>(isa: I) -> &'static dyn MatmulKernel {
     match isa.floats() {
-        Some(isa) => leaked(PanelKernel::<_, Floats<T>>::new(isa)),
-        None => leaked(PanelKernel::<_, Floats<T>>::new(isa)),
+        Some(isa) => leaked(PanelKernel::<_, _, Floats<T>>::new(isa, InRegisters)),
+        None => leaked(PanelKernel::<_, _, Floats<T>>::new(isa, InRegisters)),
     }
 }

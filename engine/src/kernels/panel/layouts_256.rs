@@ -20,7 +20,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::Part;
-use super::steps_256::Layout;
+use super::steps_256::{Digits, Layout};
 use crate::kernels::isa::Isa;
 use crate::quant::{GgmlType, IQ4_VALUES};
 
@@ -60,6 +60,7 @@ impl<const FIVE: bool> Layout for Q45K<FIVE> {
     const ROLLED: bool = !FIVE;
     const MIN: bool = true;
     const ONE_BY_ONE: usize = if FIVE { 2 } else { 4 };
+    const DIGITS: Digits = Digits::Scale;
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -135,6 +136,7 @@ impl Layout for Q2K {
     const SHARED: usize = 4;
     const SIGNED_SCALES: bool = false;
     const MIN: bool = true;
+    const DIGITS: Digits = Digits::Product;
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -184,6 +186,7 @@ impl Layout for Q3K {
     // Of a word with top bits each quad takes another.
     const ROLLED: bool = false;
     const SIGNED_SCALES: bool = true;
+    const DIGITS: Digits = Digits::Negated;
     const ONE_BY_ONE: usize = 2;
 
     #[inline(always)]

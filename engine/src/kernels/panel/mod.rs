@@ -25,7 +25,7 @@
 //! backend chooses between.
 
 pub(super) mod drivers;
-mod fill;
+pub(super) mod fill;
 mod floats;
 mod kernel;
 mod layouts_256;
@@ -33,12 +33,12 @@ mod layouts_32;
 #[cfg(target_arch = "wasm32")]
 pub(super) mod lines_256;
 pub(super) mod one_token;
-mod packing;
+pub(super) mod packing;
 #[cfg(target_arch = "wasm32")]
 pub(super) mod reads;
 pub(super) mod steps_256;
-mod steps_32;
-mod token_tiles;
+pub(super) mod steps_32;
+pub(super) mod token_tiles;
 
 pub(super) use drivers::{Drivers, ReadAhead};
 pub(super) use kernel::kernel;
@@ -49,6 +49,8 @@ use packing::{FileRows, Interleave};
 use token_tiles::{PANELS, Scratch};
 
 use crate::kernels::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::tiles::Arithmetic;
 use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::quant::GgmlType;
 
@@ -75,7 +77,7 @@ pub(super) struct Input<'a> {
 }
 
 /// A panel layout with its kernels.
-trait Format: std::fmt::Debug + Send + Sync + 'static {
+pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     /// The type in the file; not read where the layout is only a form for any type.
     const TYPE: GgmlType;
     /// Weights of a row per block.
@@ -95,6 +97,10 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
     /// As many tokens are multiplied one by one with a packed fill, straight from its bits: to unpack it to bytes pays for more
     /// of them. Measured with AVX2 on a Zen 2.
     const ONE_BY_ONE: usize;
+
+    /// How its products by whole tiles are made.
+    #[cfg(target_arch = "x86_64")]
+    type ByTiles: Arithmetic;
 
     /// Tail `j` of a file's block.
     fn tail(block: &[u8], j: usize) -> u16;
@@ -156,7 +162,7 @@ trait Format: std::fmt::Debug + Send + Sync + 'static {
 
 /// A whole packed panel.
 #[derive(Clone, Copy)]
-struct Packed<'a> {
+pub(super) struct Packed<'a> {
     bytes: &'a [u8],
     /// Blocks of a row.
     blocks: usize,
@@ -209,7 +215,7 @@ pub(super) struct Blocks<'a> {
 impl<'a> Blocks<'a> {
     /// Part `part` of block `i`: the rows that one vector covers.
     #[inline(always)]
-    fn part<I: Isa, F: Format>(self, i: usize, part: usize) -> Part<'a> {
+    pub(super) fn part<I: Isa, F: Format>(self, i: usize, part: usize) -> Part<'a> {
         let (word, tail) = (F::WORDS * WORD, F::TAILS * TAIL);
         // The lengths are known where the code is compiled, so that no access below is checked.
         let words = if word == 0 {

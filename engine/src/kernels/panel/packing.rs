@@ -14,7 +14,7 @@ use crate::{Error, Result};
 const RELEASE: usize = 1 << 20;
 
 /// The GGUF bytes of the rows that make a panel.
-pub(super) struct FileRows<'a> {
+pub(in crate::kernels) struct FileRows<'a> {
     /// Beyond the matrix its last row is repeated: what comes of it is not shown.
     rows: [&'a [u8]; ROWS],
     /// The same in one piece, where there are 16 rows.

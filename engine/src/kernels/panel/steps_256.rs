@@ -16,6 +16,8 @@ use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::tiles;
 use crate::quant::GgmlType;
 
 /// What a block holds, vector by vector.
@@ -49,6 +51,8 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const ROLLED: bool = true;
     /// There are minima.
     const MIN: bool = false;
+    /// How weights times scales are written where whole tiles are multiplied.
+    const DIGITS: Digits = Digits::Bits;
     /// See [`Format::ONE_BY_ONE`]: four where a weight's bits lie in one place.
     const ONE_BY_ONE: usize = 4;
 
@@ -68,14 +72,48 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// The integers `s_g * q` as digits of a byte (`tiles::steps_256`).
+#[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "read where units of whole tiles exist")
+)]
+pub(in crate::kernels) enum Digits {
+    /// The scale has two digits, of which the lower one has three bits: for unsigned weights of up to 5 bits.
+    Scale,
+    /// The product is one.
+    Product,
+    /// The product with its sign changed is one.
+    Negated,
+    /// The upper bits of the product, and its lower seven.
+    Bits,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Digits {
+    /// Whether there are two.
+    pub(in crate::kernels) const fn two(self) -> bool {
+        self.shift().is_some()
+    }
+
+    /// Bits of the lower one, where there are two.
+    pub(in crate::kernels) const fn shift(self) -> Option<u32> {
+        match self {
+            Digits::Scale => Some(3),
+            Digits::Bits => Some(7),
+            Digits::Product | Digits::Negated => None,
+        }
+    }
+}
+
 /// What follows from a layout on an instruction set.
-pub(super) struct Shape<I, L>(PhantomData<(I, L)>);
+pub(in crate::kernels) struct Shape<I, L>(PhantomData<(I, L)>);
 
 impl<I: Isa, L: Layout> Shape<I, L> {
     /// Groups of a block.
-    pub(super) const GROUPS: usize = 256 / L::GROUP;
+    pub(in crate::kernels) const GROUPS: usize = 256 / L::GROUP;
     /// Quads of a group.
-    pub(super) const QUADS: usize = L::GROUP / 4;
+    pub(in crate::kernels) const QUADS: usize = L::GROUP / 4;
     /// Quads whose products may be added up before the group's scale is applied.
     pub(super) const TOGETHER: usize = if L::SIGNED || group_quads::<I>(L::MAX) > Self::QUADS {
         Self::QUADS
@@ -89,7 +127,7 @@ impl<I: Isa, L: Layout> Shape<I, L> {
         L::RUN
     };
     /// What stored weights are too large by, as a shift.
-    pub(super) const OFFSET: Option<u32> = match L::OFFSET_SHIFT {
+    pub(in crate::kernels) const OFFSET: Option<u32> = match L::OFFSET_SHIFT {
         None if L::SIGNED && I::BIAS != 0 => Some(I::BIAS.trailing_zeros()),
         shift => shift,
     };
@@ -97,7 +135,7 @@ impl<I: Isa, L: Layout> Shape<I, L> {
 
 /// The format of a layout.
 #[derive(Debug)]
-pub(super) struct Steps256<L>(PhantomData<L>);
+pub(in crate::kernels) struct Steps256<L>(PhantomData<L>);
 
 /// Group sums of x by twos.
 #[inline(always)]
@@ -124,6 +162,9 @@ impl<L: Layout> Format for Steps256<L> {
     const OWN: bool = L::OWN;
     const ACTIVATIONS: ActFormat = ActFormat::Q256;
     const ONE_BY_ONE: usize = L::ONE_BY_ONE;
+
+    #[cfg(target_arch = "x86_64")]
+    type ByTiles = tiles::steps_256::ByTiles<L>;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {
@@ -265,7 +306,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
             });
         }
         let (d, dmin) = (L::d(isa, &block[p]), L::dmin(isa, &block[p]));
-        let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
+        let step = float_step::<I, L>(isa, x.block.scale, (d, isum[p]), (dmin, msum));
         let acc = &mut acc[(part + p) * I::LANES..];
         isa.store_f(isa.load_f(acc).add(step), acc);
     }
@@ -365,7 +406,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
         let d = isa.load_f(&scratch[panel].d[row * I::LANES..]);
         let dmin = isa.load_f(&scratch[panel].dmin[row * I::LANES..]);
         for t in 0..M {
-            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][0]));
+            let step = float_step::<I, L>(isa, x[t].block.scale, (d, isum[t][p]), (dmin, msum[t][0]));
             let acc = &mut acc[sums_of::<I>(t, part + p)..];
             isa.store_f(isa.load_f(acc).add(step), acc);
         }

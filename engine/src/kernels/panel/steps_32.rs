@@ -14,10 +14,12 @@ use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::tiles;
 use crate::quant::GgmlType;
 
 /// What a block holds, vector by vector.
-pub(super) trait Layout: std::fmt::Debug + Send + Sync + 'static {
+pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     /// The type in the file.
     const TYPE: GgmlType;
     /// The byte of a file's block from which on it is taken as words.
@@ -79,11 +81,16 @@ impl<I: Isa, L: Layout> Shape<I, L> {
 
 /// The format of a layout.
 #[derive(Debug)]
-pub(super) struct Steps32<L>(PhantomData<L>);
+pub(in crate::kernels) struct Steps32<L>(PhantomData<L>);
+
+impl<L: Layout> Steps32<L> {
+    /// Weights of a row per block.
+    pub(in crate::kernels) const BLOCK: usize = if L::OWN { L::TYPE.block_len() } else { L::STEP };
+}
 
 impl<L: Layout> Format for Steps32<L> {
     const TYPE: GgmlType = L::TYPE;
-    const BLOCK_LEN: usize = if L::OWN { L::TYPE.block_len() } else { L::STEP };
+    const BLOCK_LEN: usize = Self::BLOCK;
     const FILL: usize = 256 / Self::BLOCK_LEN;
     const WORDS_AT: usize = L::WORDS_AT;
     const WORDS: usize = L::WORDS;
@@ -95,6 +102,9 @@ impl<L: Layout> Format for Steps32<L> {
         ActFormat::Q32
     };
     const ONE_BY_ONE: usize = L::ONE_BY_ONE;
+
+    #[cfg(target_arch = "x86_64")]
+    type ByTiles = tiles::steps_32::ByTiles<L>;
 
     #[inline(always)]
     fn tail(block: &[u8], j: usize) -> u16 {

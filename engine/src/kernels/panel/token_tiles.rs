@@ -13,14 +13,14 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::fill::{Buffer, FillInputs, Inputs, ShardPanels, show, shown};
-use super::{Format, PREFETCH_DISTANCE, ROWS, WORD, block_bytes};
+use super::{Drivers, Format, PREFETCH_DISTANCE, ROWS, WORD, block_bytes};
 use crate::kernels::Activations;
 use crate::kernels::isa::{Isa, Op};
 use crate::kernels::matrix::Shard;
 use crate::team::Tile;
 
 /// Tokens whose sums are kept at a time.
-pub(super) const TOKENS: usize = 512;
+pub(in crate::kernels) const TOKENS: usize = 512;
 
 /// The same where there are no more. They take little time, and to clear space for [`TOKENS`] would be felt.
 pub(super) const FEW_TOKENS: usize = 32;
@@ -30,7 +30,7 @@ pub(super) const PANELS: usize = 2;
 
 /// A fill of one panel, unpacked. Vectors are those of an instruction set: part p of the rows lies in its own run.
 #[repr(C, align(64))]
-pub(super) struct Scratch {
+pub(in crate::kernels) struct Scratch {
     /// Weights: 64 quads, a byte per weight.
     pub(super) quads: [u8; 64 * WORD],
     /// Factors of the groups.
@@ -78,24 +78,77 @@ pub(super) fn sums_of<I: Isa>(t: usize, part: usize) -> usize {
     t * stride::<I>() + part % (stride::<I>() / I::LANES) * I::LANES
 }
 
-/// Rows of a weight times some tokens, at most [`TOKENS`].
-pub(super) struct Tokens<'a, 'b, 'c, F> {
-    pub(super) weight: &'a Shard,
-    pub(super) rows: Range<usize>,
-    pub(super) x: &'a Activations<'b>,
-    pub(super) tokens: Range<usize>,
-    pub(super) out: &'a mut Tile<'c>,
-    /// Space for their sums.
-    pub(super) sums: &'a mut [[f32; PANELS * ROWS]],
-    pub(super) format: PhantomData<F>,
+/// Rows of a weight times some tokens.
+pub(in crate::kernels) struct Product<'a, 'b, 'c, F> {
+    pub(in crate::kernels) weight: &'a Shard,
+    pub(in crate::kernels) rows: Range<usize>,
+    pub(in crate::kernels) x: &'a Activations<'b>,
+    pub(in crate::kernels) tokens: Range<usize>,
+    pub(in crate::kernels) out: &'a mut Tile<'c>,
+    pub(in crate::kernels) format: PhantomData<F>,
+}
+
+impl<'c, F> Product<'_, '_, 'c, F> {
+    /// The same of some of the tokens.
+    pub(in crate::kernels) fn some(&mut self, tokens: Range<usize>) -> Product<'_, '_, 'c, F> {
+        Product {
+            weight: self.weight,
+            rows: self.rows.clone(),
+            x: self.x,
+            tokens,
+            out: self.out,
+            format: PhantomData,
+        }
+    }
+}
+
+/// Which way many tokens take.
+pub(in crate::kernels) trait ManyTokens<I: Drivers>: Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The name of a backend that takes it, where that is not the instruction set's.
+    const NAME: Option<&'static str>;
+
+    /// Multiplies them.
+    fn multiply<F: Format>(self, isa: I, product: Product<'_, '_, '_, F>);
+}
+
+/// All of them go in register tiles.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kernels) struct InRegisters;
+
+impl<I: Drivers> ManyTokens<I> for InRegisters {
+    const NAME: Option<&'static str> = None;
+
+    #[inline(always)]
+    fn multiply<F: Format>(self, isa: I, mut product: Product<'_, '_, '_, F>) {
+        let all = product.tokens.clone();
+        if all.len() <= FEW_TOKENS {
+            let sums = &mut Sums::<FEW_TOKENS>::new().0;
+            return isa.run(Tokens { product, sums });
+        }
+        let mut sums = Sums::<TOKENS>::new();
+        for first in all.clone().step_by(TOKENS) {
+            let product = product.some(first..all.end.min(first + TOKENS));
+            isa.run(Tokens {
+                product,
+                sums: &mut sums.0,
+            });
+        }
+    }
+}
+
+/// A product of at most [`TOKENS`] tokens in register tiles.
+pub(super) struct Tokens<'a, 'b, 'c, 'd, F> {
+    product: Product<'a, 'b, 'c, F>,
+    /// Space for the sums.
+    sums: &'d mut [[f32; PANELS * ROWS]],
 }
 
 /// Sums of N tokens and [`PANELS`] panels.
 #[repr(align(64))]
-pub(super) struct Sums<const N: usize>(pub(super) [[f32; PANELS * ROWS]; N]);
+pub(in crate::kernels) struct Sums<const N: usize>(pub(in crate::kernels) [[f32; PANELS * ROWS]; N]);
 
 impl<const N: usize> Sums<N> {
-    pub(super) const fn new() -> Self {
+    pub(in crate::kernels) const fn new() -> Self {
         Sums([[0.0; PANELS * ROWS]; N])
     }
 }
@@ -103,9 +156,11 @@ impl<const N: usize> Sums<N> {
 /// Packed weights that will be unpacked soon. A few lines of them are asked for before each tile: a processor keeps a
 /// short list of lines that are on their way, and what is beyond it holds up the loads behind. Were all asked for while
 /// weights are unpacked, memory would have nothing to do while tiles compute.
-struct Coming<'a> {
+pub(in crate::kernels) struct Coming<'a> {
     weights: &'a [u8],
     panel_bytes: usize,
+    /// How far behind the fill that is multiplied they lie.
+    distance: usize,
     /// Bytes of each panel that are asked for at a time.
     share: usize,
     /// Where the next share begins, and where the last one ends.
@@ -113,12 +168,13 @@ struct Coming<'a> {
 }
 
 impl<'a> Coming<'a> {
-    /// In so many shares a fill; nothing of mapped weights: what interleaves them prefetches.
+    /// Those [`PREFETCH_DISTANCE`] ahead, in so many shares a fill; nothing of mapped weights: what interleaves them prefetches.
     fn new<F: Format>(weight: &'a Shard, shares: usize) -> Self {
         let lines = (F::FILL * block_bytes::<F>()).div_ceil(WORD);
         Coming {
             weights: &weight.data,
             panel_bytes: weight.row_bytes * ROWS,
+            distance: PREFETCH_DISTANCE,
             share: if weight.packed {
                 lines.div_ceil(shares) * WORD
             } else {
@@ -128,12 +184,34 @@ impl<'a> Coming<'a> {
         }
     }
 
-    /// Goes to what lies [`PREFETCH_DISTANCE`] behind fill `i` of the panels from number `panel` on.
+    /// The same of the next fill of each panel, where other panels come before it.
+    #[cfg(target_arch = "x86_64")]
+    pub(in crate::kernels) fn behind_fill<F: Format>(weight: &'a Shard, shares: usize) -> Self {
+        Coming {
+            distance: F::FILL * block_bytes::<F>(),
+            ..Self::new::<F>(weight, shares)
+        }
+    }
+
+    /// Goes to what lies behind fill `i` of the panels from number `panel` on.
     #[inline(always)]
-    fn at_fill<F: Format>(&mut self, panel: usize, i: usize) {
+    pub(in crate::kernels) fn at_fill<F: Format>(&mut self, panel: usize, i: usize) {
         let len = F::FILL * block_bytes::<F>();
-        let start = panel * self.panel_bytes + i * len + PREFETCH_DISTANCE;
+        let start = panel * self.panel_bytes + i * len + self.distance;
         self.rest = (start, start + len);
+    }
+
+    /// Prefetches the next share of two panels to the second-level cache.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(in crate::kernels) fn share_of_pair<I: Isa>(&mut self, isa: I) {
+        let (at, last) = self.rest;
+        let end = last.min(at + self.share);
+        for at in (at..end).step_by(WORD) {
+            isa.prefetch_l2(self.weights, at);
+            isa.prefetch_l2(self.weights, at + self.panel_bytes);
+        }
+        self.rest.0 = end;
     }
 
     /// Prefetches the next share.
@@ -153,26 +231,27 @@ impl<'a> Coming<'a> {
     }
 }
 
-impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
+impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self, isa: I) {
-        let m = self.tokens.len();
-        let shard = ShardPanels::<F>::new(self.weight);
-        let inputs = Inputs::<F>::new(self.x);
+    fn run(self, isa: I) {
+        let Tokens { mut product, sums } = self;
+        let m = product.tokens.len();
+        let shard = ShardPanels::<F>::new(product.weight);
+        let inputs = Inputs::<F>::new(product.x);
         let mut buffer = Buffer::new();
         let mut scratch = [const { Scratch::new() }; PANELS];
-        let sums = std::mem::take(&mut self.sums).as_flattened_mut();
+        let sums = sums.as_flattened_mut();
         // Sums per token, the panels that they belong to, and the vectors in those.
         let stride = stride::<I>();
         let (high, parts) = (stride / ROWS, stride / I::LANES);
-        let end = self.rows.end.div_ceil(ROWS);
-        let mut coming = Coming::new::<F>(self.weight, 1 + m.div_ceil(I::MR));
+        let end = product.rows.end.div_ceil(ROWS);
+        let mut coming = Coming::new::<F>(product.weight, 1 + m.div_ceil(I::MR));
         // Where a token would be left alone, four go in two tiles of two.
         let alone = I::MR == 3 && m % 3 == 1;
         let whole = if alone { m.saturating_sub(4) } else { m };
-        for first in (self.rows.start / ROWS..end).step_by(high) {
+        for first in (product.rows.start / ROWS..end).step_by(high) {
             let sums = &mut sums[..m * stride];
             sums.fill(0.0);
             let panels = [0, 1].map(|i| shard.panel((first + i).min(end - 1)));
@@ -195,15 +274,15 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
                         while $end - t >= $tokens {
                             coming.share(isa);
                             if let Some(panels) = &shown {
-                                self.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
+                                product.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
                             }
                             for part in (0..parts).step_by(I::NR / I::LANES) {
-                                let x = (&inputs, self.tokens.start + t);
+                                let x = (&inputs, product.tokens.start + t);
                                 let acc = &mut sums[t * stride..];
                                 tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc);
                             }
                             if let Some(panels) = &shown {
-                                self.show(panels.clone(), t..t + $tokens, stride, sums);
+                                product.show(panels.clone(), t..t + $tokens, stride, sums);
                             }
                             t += $tokens;
                         }
@@ -223,10 +302,10 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, F> {
     }
 }
 
-impl<F> Tokens<'_, '_, '_, F> {
+impl<F> Product<'_, '_, '_, F> {
     /// Prefetches the lines that the outputs of some tokens will be written to.
     #[inline(always)]
-    fn prefetch_outputs<I: Isa>(&mut self, isa: I, panels: Range<usize>, tokens: Range<usize>) {
+    pub(in crate::kernels) fn prefetch_outputs<I: Isa>(&mut self, isa: I, panels: Range<usize>, tokens: Range<usize>) {
         let columns = shown(panels.start, &self.rows).1;
         for t in tokens {
             let out = &self.out.row(self.tokens.start + t)[columns.start..];
@@ -238,7 +317,7 @@ impl<F> Tokens<'_, '_, '_, F> {
 
     /// Copies the sums of some tokens to where they are shown.
     #[inline(always)]
-    fn show(&mut self, panels: Range<usize>, tokens: Range<usize>, stride: usize, sums: &[f32]) {
+    pub(in crate::kernels) fn show(&mut self, panels: Range<usize>, tokens: Range<usize>, stride: usize, sums: &[f32]) {
         for (i, panel) in panels.enumerate() {
             let (lanes, columns) = shown(panel, &self.rows);
             for t in tokens.clone() {

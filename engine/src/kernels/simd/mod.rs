@@ -16,6 +16,7 @@ use recurrent::{ConvStep, DeltaStep, ScanStep};
 
 use crate::Result;
 use crate::kernels::isa::Isa;
+use crate::kernels::panel::token_tiles::ManyTokens;
 use crate::kernels::panel::{self, Drivers};
 use crate::kernels::{
     Activation, Backend, KvBlock, PackedMatrix, Packing, Partials, Queries, RopeKind, Storage,
@@ -25,16 +26,20 @@ use crate::quant::GgmlType;
 
 /// The backend of an instruction set.
 #[derive(Debug)]
-struct Simd<I>(I);
+struct Simd<I, W>(I, W);
 
-/// The backend of an instruction set. Only detection makes `isa`, so it is made for one that is there.
-pub(crate) fn backend<I: Drivers>(isa: I) -> &'static dyn Backend {
-    Box::leak(Box::new(Simd(isa)))
+/// The backend of an instruction set and of a way for many tokens. Only detection makes `isa`, so it is made for one that is there.
+pub(super) fn backend<I: Drivers, W: ManyTokens<I>>(isa: I, way: W) -> &'static dyn Backend {
+    Box::leak(Box::new(Simd(isa, way)))
 }
 
-impl<I: Drivers> Backend for Simd<I> {
+impl<I: Drivers, W: ManyTokens<I>> Backend for Simd<I, W> {
     fn name(&self) -> &'static str {
-        I::NAME
+        W::NAME.unwrap_or(I::NAME)
+    }
+
+    fn has_tiles(&self) -> bool {
+        W::NAME.is_some()
     }
 
     fn pack(
@@ -45,7 +50,7 @@ impl<I: Drivers> Backend for Simd<I> {
         bytes: Bytes,
         packing: &Packing<'_>,
     ) -> Result<PackedMatrix> {
-        let mapped = PackedMatrix::mapped(ty, n, k, bytes, panel::kernel(self.0, ty)?)?;
+        let mapped = PackedMatrix::mapped(ty, n, k, bytes, panel::kernel(self.0, self.1, ty)?)?;
         match packing.storage {
             Storage::Auto | Storage::Packed => mapped.packed(packing),
             Storage::Mapped => Ok(mapped),

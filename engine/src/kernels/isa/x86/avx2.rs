@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 
 use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, bytes_to_i16, lane_shuffle};
+use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, TileIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder Lake, Zen 5
 /// and later), where `VNNI` says so.
@@ -588,6 +588,24 @@ where
     fn sums_of_32(self, v: [__m256i; 8]) -> [i32; 4] {
         let [a, b, c, d, ..] = v;
         self.sums([a, b, c, d])
+    }
+}
+
+impl<const VNNI: bool> TileIsa for Avx2<VNNI>
+where
+    Self: Enter,
+{
+    #[inline(always)]
+    fn sar16(self, v: __m256i, n: u32) -> __m256i {
+        op!(_mm256_sra_epi16(v, _mm_cvtsi32_si128(n as i32)))
+    }
+
+    #[inline(always)]
+    fn join_digits(self, high: __m256i, low: __m256i, shift: u32) -> __m256i {
+        op!({
+            let high = _mm256_sll_epi32(high, _mm_cvtsi32_si128(shift as i32));
+            _mm256_add_epi32(high, low)
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
-use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, bytes_to_i16, lane_shuffle};
+use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, TileIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`] puts the
 /// number into a register.
@@ -621,6 +621,24 @@ where
         // SAFETY: the features are there, as in `op!`; an array of that size; any alignment will do.
         unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), four) };
         sums
+    }
+}
+
+impl<const SPLAT: bool> TileIsa for Avx512<SPLAT>
+where
+    Self: Enter,
+{
+    #[inline(always)]
+    fn sar16(self, v: __m512i, n: u32) -> __m512i {
+        op!(_mm512_sra_epi16(v, _mm_cvtsi32_si128(n as i32)))
+    }
+
+    #[inline(always)]
+    fn join_digits(self, high: __m512i, low: __m512i, shift: u32) -> __m512i {
+        op!({
+            let high = _mm512_sll_epi32(high, _mm_cvtsi32_si128(shift as i32));
+            _mm512_add_epi32(high, low)
+        })
     }
 }
 

@@ -11,10 +11,12 @@
 //! | `op!`, `opaque!` in `peak` | functions that enable the instructions; an empty `asm!` | the same; it has no instruction |
 #![allow(unsafe_code)]
 
+mod amx;
 mod avx2;
 mod avx512;
 mod peak;
 
+pub(in crate::kernels) use amx::Amx;
 pub(in crate::kernels) use avx2::Avx2;
 pub(in crate::kernels) use avx512::Avx512;
 

@@ -1,0 +1,197 @@
+//! Products by units that multiply whole tiles (AMX), for 16 tokens and more: the way beside the register tiles of
+//! [`panel`](super::panel), over the same panels in memory.
+//!
+//! ```text
+//!   tile        what                         shape, bytes
+//!   4           tokens: int8                 16 tokens x K
+//!   6, 7        weights                      K / 4 quads x 16 rows x 4: as a panel is interleaved
+//!   0 .. 3, 5   sums: i32, or f32 of bf16    16 tokens x 16 rows x 4
+//! ```
+//!
+//! Sums of a tile are exact integers, so the contract holds without a change. What they are made of differs by the length of a step:
+//!
+//! - Steps of 256 (`steps_256`): the weight `s_g * q` as one or two digits that fit int8, so that a step is a few tile products
+//!   without a scale inside. The minima's sum is a tile product too, in bfloat16: all its numbers are integers that float formats
+//!   hold exactly.
+//! - Steps of 32 and 16 (`steps_32`): a tile as deep as the step.
+//!
+//! `driver` has the loops, `plain` a unit in plain Rust with the same shapes and layouts, so that all of it is tested on machines
+//! without such a unit.
+
+mod driver;
+mod plain;
+pub(super) mod steps_256;
+pub(super) mod steps_32;
+
+pub(super) use plain::Plain;
+
+use super::QuantizedBlock;
+use super::isa::TileIsa;
+use super::panel::Blocks;
+
+/// Rows of a tile: tokens of a tile of activations and of sums.
+pub(super) const TILE_ROWS: usize = 16;
+
+/// Bytes of a row of sums or weights: 16 lanes of 32 bits.
+const ROW_BYTES: usize = 64;
+
+/// A unit that multiplies whole tiles. A value proves that it is there.
+pub(super) trait TileUnit: Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The name of the backend that has it.
+    const NAME: &'static str;
+
+    /// Its tiles, declared for a depth of K bytes.
+    type Tiles<const K: usize>: Tiles;
+
+    /// Declares them for the calling thread, until the value is dropped. No others are declared meanwhile.
+    fn tiles<const K: usize>(self) -> Self::Tiles<K>;
+}
+
+/// Eight tiles: 4 for tokens, 6 and 7 for weights, the others for sums. `C` is the number of a tile of sums, `B` of one of weights.
+pub(super) trait Tiles {
+    /// Sums begin.
+    fn zero<const C: usize>(&mut self);
+    /// K bytes of each of 16 tokens, a stride apart.
+    fn load_tokens<const STRIDE: usize>(&mut self, x: &[u8]);
+    /// K / 4 quads of 16 rows.
+    fn load_weights<const B: usize>(&mut self, w: &[u8]);
+    /// Writes sums.
+    fn store<const C: usize>(&mut self, out: &mut Tile);
+    /// Adds the products of the tokens' bytes with the weights', both signed.
+    fn dot_signed<const C: usize, const B: usize>(&mut self);
+    /// The same with unsigned weights.
+    fn dot_unsigned<const C: usize, const B: usize>(&mut self);
+    /// Adds the products of pairs of bfloat16 numbers to f32 sums. The caller sees to it that everything is an integer below 2^24, so
+    /// that neither order nor rounding exists.
+    fn dot_bf16<const C: usize, const B: usize>(&mut self);
+}
+
+/// Sums as they lie in memory: `[token][row]`, 32 bits each.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub(super) struct Tile(pub(super) [[u8; ROW_BYTES]; TILE_ROWS]);
+
+impl Tile {
+    const ZERO: Tile = Tile([[0; ROW_BYTES]; TILE_ROWS]);
+}
+
+/// A fill of one panel as tiles multiply it: 256 weights of 16 rows.
+#[repr(C, align(64))]
+pub(super) struct Weights {
+    /// The weights by quads, `[quad][row]`; of steps with two digits the high ones.
+    high: [[u8; ROW_BYTES]; 64],
+    /// The low digits.
+    low: [[u8; ROW_BYTES]; 64],
+    /// The minimum of each group of 16 as a pair of equal bfloat16 numbers, `[group][row]`.
+    mins: [[u32; 16]; 16],
+    /// The float factor, `[step][row]`.
+    d: [[f32; 16]; 16],
+    /// The same of the minima.
+    dmin: [[f32; 16]; 16],
+}
+
+impl Weights {
+    const fn new() -> Self {
+        Weights {
+            high: [[0; ROW_BYTES]; 64],
+            low: [[0; ROW_BYTES]; 64],
+            mins: [[0; 16]; 16],
+            d: [[0.0; 16]; 16],
+            dmin: [[0.0; 16]; 16],
+        }
+    }
+}
+
+/// Sixteen tokens: their activations of a fill, and where the sums of the two panels' rows wait.
+pub(super) struct Sixteen<'a> {
+    x: &'a [QuantizedBlock; TILE_ROWS],
+    /// `[token][row of two panels]`.
+    sums: &'a mut [[f32; 32]; TILE_ROWS],
+}
+
+/// What one product of tiles leaves for the vector instructions.
+struct Products {
+    high: Tile,
+    low: Tile,
+    mins: Tile,
+}
+
+/// Products that wait, one of each panel.
+pub(super) struct Waiting([Products; 2]);
+
+impl Waiting {
+    const fn new() -> Self {
+        Waiting(
+            [const {
+                Products {
+                    high: Tile::ZERO,
+                    low: Tile::ZERO,
+                    mins: Tile::ZERO,
+                }
+            }; 2],
+        )
+    }
+}
+
+/// The arithmetic of a format: how its weights become tiles and what is made of their products.
+pub(super) trait Arithmetic {
+    /// Bytes that a tile is deep; 0 where there is no way by tiles.
+    const DEPTH: usize;
+
+    /// Unpacks one fill of `n` blocks of a panel.
+    fn unpack<I: TileIsa>(isa: I, blocks: Blocks<'_>, n: usize, weights: &mut Weights);
+
+    /// Multiplies `now` with the fill of `n` blocks of two panels. The sums of `before`, the last `now`, are complete then; those of
+    /// `now` need not be.
+    fn token_tile<I: TileIsa, T: Tiles>(
+        isa: I,
+        tiles: &mut T,
+        weights: &[Weights; 2],
+        n: usize,
+        waiting: &mut Waiting,
+        now: &[QuantizedBlock; TILE_ROWS],
+        before: Option<Sixteen<'_>>,
+    );
+
+    /// Completes the sums of the last `now`, but for the first `skip` tokens, which are in the tile before as well.
+    fn last_rows<I: TileIsa, T: Tiles>(
+        isa: I,
+        tiles: &mut T,
+        weights: &[Weights; 2],
+        n: usize,
+        waiting: &mut Waiting,
+        last: Sixteen<'_>,
+        skip: usize,
+    );
+}
+
+/// No way by tiles: float weights.
+pub(super) struct NoTiles;
+
+impl Arithmetic for NoTiles {
+    const DEPTH: usize = 0;
+
+    fn unpack<I: TileIsa>(_: I, _: Blocks<'_>, _: usize, _: &mut Weights) {}
+
+    fn token_tile<I: TileIsa, T: Tiles>(
+        _: I,
+        _: &mut T,
+        _: &[Weights; 2],
+        _: usize,
+        _: &mut Waiting,
+        _: &[QuantizedBlock; TILE_ROWS],
+        _: Option<Sixteen<'_>>,
+    ) {
+    }
+
+    fn last_rows<I: TileIsa, T: Tiles>(
+        _: I,
+        _: &mut T,
+        _: &[Weights; 2],
+        _: usize,
+        _: &mut Waiting,
+        _: Sixteen<'_>,
+        _: usize,
+    ) {
+    }
+}

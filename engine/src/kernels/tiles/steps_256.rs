@@ -1,0 +1,322 @@
+//! Blocks of 256 weights with integer scales by whole tiles.
+//!
+//! The integer of a weight, `s_g * q`, has up to 14 bits. Written with two digits, `high << shift | low`, each of them a byte, the sum
+//! of a step is two sums over all its 256 weights: four tile products each, and nothing in between.
+//!
+//! | weights | digits | shift |
+//! |---|---|---|
+//! | unsigned, scales of 6 bits (Q4_K, Q5_K) | `q * (s / 8)`, `q * (s mod 8)`: at most 31 * 7, unsigned | 3 |
+//! | unsigned, scales of 4 bits (Q2_K) | one, `q * s`: at most 45 | |
+//! | Q3_K | one, `-(q * s)`: -124 ..= 128 for `q * s`, and 128 is no byte, so the float factor is negated as well | |
+//! | all others | `(q * s) >> 7`, `(q * s) & 127` | 7 |
+//!
+//! The sum of the minima, `sum of m_g * (sum of x over the group)`, is one more product, of bfloat16 pairs: each group sum of x as a
+//! multiple of 16 and a rest below 16, with m_g for both. Factors have at most 8 bits, and the sum is below 2^24: all of it is exact, and
+//! it comes as the float that the contract converts it to.
+//!
+//! The vector work of a tile is done between the products of a later one. Of panels 0 and 1 in turn:
+//!
+//! ```text
+//!   tile unit       products of tile t, panel 0        products of tile t, panel 1        ...
+//!   stores          sums of tile t - 1, panel 1        sums of tile t, panel 0
+//!   vector units    floats of tile t - 1, panel 0      floats of tile t - 1, panel 1
+//! ```
+//!
+//! so that nothing waits for the products that it needs. Each panel has its own tiles of sums: 0 and 1, 2 and 3.
+
+use std::marker::PhantomData;
+
+use super::{Arithmetic, Products, Sixteen, TILE_ROWS, Tiles, Waiting, Weights};
+use crate::kernels::QuantizedBlock;
+use crate::kernels::functions::Lanes;
+use crate::kernels::isa::{Isa, TileIsa, unrolled};
+use crate::kernels::panel::steps_256::{Digits, Layout, Shape, Steps256};
+use crate::kernels::panel::{Blocks, Part};
+
+/// The arithmetic of a layout.
+pub(in crate::kernels) struct ByTiles<L>(PhantomData<L>);
+
+/// Bytes from one token's activations to the next one's.
+const STRIDE: usize = size_of::<QuantizedBlock>();
+
+impl<L: Layout> Arithmetic for ByTiles<L> {
+    const DEPTH: usize = 64;
+
+    #[inline(always)]
+    fn unpack<I: TileIsa>(isa: I, blocks: Blocks<'_>, _: usize, weights: &mut Weights) {
+        for part in 0..16 / I::LANES {
+            unpack::<I, L>(isa, &blocks.part::<I, Steps256<L>>(0, part), part, weights);
+        }
+    }
+
+    #[inline(always)]
+    fn token_tile<I: TileIsa, T: Tiles>(
+        isa: I,
+        tiles: &mut T,
+        weights: &[Weights; 2],
+        _: usize,
+        waiting: &mut Waiting,
+        now: &[QuantizedBlock; TILE_ROWS],
+        before: Option<Sixteen<'_>>,
+    ) {
+        let [first, second] = &mut waiting.0;
+        match before {
+            Some(mut before) => {
+                let floats = Some((&mut before, 0));
+                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], now, (first, second), floats);
+                let floats = Some((&mut before, 1));
+                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], now, (second, first), floats);
+            }
+            None => {
+                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], now, (first, second), None);
+                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], now, (second, first), None);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn last_rows<I: TileIsa, T: Tiles>(
+        isa: I,
+        tiles: &mut T,
+        weights: &[Weights; 2],
+        _: usize,
+        waiting: &mut Waiting,
+        mut last: Sixteen<'_>,
+        skip: usize,
+    ) {
+        store::<T, L, 2, 3>(tiles, &mut waiting.0[1]);
+        if L::MIN {
+            tiles.store::<5>(&mut waiting.0[1].mins);
+        }
+        for p in 0..2 {
+            let factors = Factors::of::<I>(isa, &weights[p]);
+            for t in skip..TILE_ROWS {
+                float_steps::<I, L>(isa, &factors, &waiting.0[p], &mut last, p, t);
+            }
+        }
+    }
+}
+
+/// Writes both tiles of sums.
+#[inline(always)]
+fn store<T: Tiles, L: Layout, const C0: usize, const C1: usize>(tiles: &mut T, out: &mut Products) {
+    tiles.store::<C0>(&mut out.high);
+    if L::DIGITS.two() {
+        tiles.store::<C1>(&mut out.low);
+    }
+}
+
+/// The float factors of a panel's rows, in the vectors that they fill.
+struct Factors<F> {
+    d: [F; 4],
+    dmin: [F; 4],
+}
+
+impl<F: Lanes> Factors<F> {
+    #[inline(always)]
+    fn of<I: Isa<F = F>>(isa: I, weights: &Weights) -> Self {
+        let zero = F::splat(0.0);
+        let mut factors = Factors {
+            d: [zero; 4],
+            dmin: [zero; 4],
+        };
+        unrolled!(part in 16 / I::LANES, at most 4 => {
+            factors.d[part] = isa.load_f(&weights.d[0][part * I::LANES..]);
+            factors.dmin[part] = isa.load_f(&weights.dmin[0][part * I::LANES..]);
+        });
+        factors
+    }
+}
+
+/// The products of 16 tokens with a panel, in tiles C0 and C1. Meanwhile the sums before them, of the other panel, are written from O0
+/// and O1 to the second of `waiting`; and of the sums that wait in the first one, of 16 tokens before, the float steps are made.
+#[inline(always)]
+fn products<
+    I: TileIsa,
+    T: Tiles,
+    L: Layout,
+    const C0: usize,
+    const C1: usize,
+    const O0: usize,
+    const O1: usize,
+>(
+    isa: I,
+    tiles: &mut T,
+    weights: &Weights,
+    x: &[QuantizedBlock; TILE_ROWS],
+    (own, other): (&Products, &mut Products),
+    mut floats: Option<(&mut Sixteen<'_>, usize)>,
+) {
+    let bytes: &[u8] = bytemuck::cast_slice(x);
+    let factors = Factors::of::<I>(isa, weights);
+    macro_rules! float_steps {
+        ($first:expr, $n:expr) => {
+            if let Some((before, panel)) = &mut floats {
+                unrolled!(t in $n, at most 4 => {
+                    float_steps::<I, L>(isa, &factors, own, before, *panel, $first + t);
+                });
+            }
+        };
+    }
+    tiles.zero::<C0>();
+    if L::DIGITS.two() {
+        tiles.zero::<C1>();
+    }
+    unrolled!(k in 4, at most 4 => {
+        tiles.load_weights::<6>(weights.high[16 * k..16 * k + 16].as_flattened());
+        tiles.load_tokens::<STRIDE>(&bytes[64 * k..]);
+        dot::<T, L, C0, 6>(tiles);
+        if k == 0 {
+            tiles.store::<O0>(&mut other.high);
+        }
+        if L::DIGITS.two() {
+            if k == 1 {
+                tiles.store::<O1>(&mut other.low);
+            }
+            float_steps!(4 * k, 2);
+            tiles.load_weights::<7>(weights.low[16 * k..16 * k + 16].as_flattened());
+            dot::<T, L, C1, 7>(tiles);
+            float_steps!(4 * k + 2, 2);
+        } else {
+            float_steps!(4 * k, 4);
+        }
+        if L::MIN && k == 2 {
+            tiles.store::<5>(&mut other.mins);
+            tiles.zero::<5>();
+            tiles.load_weights::<6>(bytemuck::cast_slice(weights.mins.as_flattened()));
+            tiles.load_tokens::<STRIDE>(&bytes[QuantizedBlock::DIGITS_AT..]);
+            tiles.dot_bf16::<5, 6>();
+        }
+    });
+}
+
+/// One product of tiles.
+#[inline(always)]
+fn dot<T: Tiles, L: Layout, const C: usize, const B: usize>(tiles: &mut T) {
+    match L::DIGITS {
+        Digits::Scale | Digits::Product => tiles.dot_unsigned::<C, B>(),
+        Digits::Negated | Digits::Bits => tiles.dot_signed::<C, B>(),
+    }
+}
+
+/// The float step of one token with a panel's rows.
+#[inline(always)]
+fn float_steps<I: TileIsa, L: Layout>(
+    isa: I,
+    factors: &Factors<I::F>,
+    products: &Products,
+    tokens: &mut Sixteen<'_>,
+    panel: usize,
+    t: usize,
+) {
+    // The remainder changes nothing but tells the compiler that there is no such panel.
+    let sums = &mut tokens.sums[t][panel % 2 * 16..][..16];
+    let dx = I::F::splat(tokens.x[t].scale);
+    unrolled!(part in 16 / I::LANES, at most 4 => {
+        let high = isa.load(&products.high.0[t][part * 4 * I::LANES..]);
+        let isum = match L::DIGITS.shift() {
+            Some(shift) => {
+                let low = isa.load(&products.low.0[t][part * 4 * I::LANES..]);
+                isa.join_digits(high, low, shift)
+            }
+            None => high,
+        };
+        let (d, isum) = (factors.d[part], isa.to_f(isum));
+        let step = if L::MIN {
+            let msum = isa.load_f32(&products.mins.0[t][part * 4 * I::LANES..]);
+            dx.mul(d.mul(isum).sub(factors.dmin[part].mul(msum)))
+        } else {
+            d.mul(dx).mul(isum)
+        };
+        let sums = &mut sums[part * I::LANES..];
+        isa.store_f(isa.load_f(sums).add(step), sums);
+    });
+}
+
+/// One block of as many rows as a vector has.
+#[inline(always)]
+fn unpack<I: TileIsa, L: Layout>(isa: I, block: &Part<'_>, part: usize, weights: &mut Weights) {
+    let at = part * 4 * I::LANES;
+    let scales = L::scales(isa, block);
+    let quads = Shape::<I, L>::QUADS;
+    unrolled!(g in Shape::<I, L>::GROUPS, at most 16 => {
+        // The group's scale in both halves of each lane.
+        let bytes = scales[g / 4];
+        let j = (g % 4) as u8;
+        let scale = match L::DIGITS {
+            Digits::Scale | Digits::Product => isa.shuffle_lanes(bytes, [j, 0x80, j, 0x80]),
+            Digits::Negated => {
+                let bytes = isa.sub8(isa.zero(), bytes);
+                isa.sar16(isa.shuffle_lanes(bytes, [0x80, j, 0x80, j]), 8)
+            }
+            Digits::Bits => isa.sar16(isa.shuffle_lanes(bytes, [0x80, j, 0x80, j]), 8),
+        };
+        unrolled!(i in quads, at most 8 => {
+            let quad = g * quads + i;
+            let (high, low) = digits::<I, L>(isa, L::quad(isa, block, quad), scale);
+            isa.store(high, &mut weights.high[quad][at..]);
+            if L::DIGITS.two() {
+                isa.store(low, &mut weights.low[quad][at..]);
+            }
+        });
+    });
+    if L::MIN {
+        let mins = L::mins(isa, block);
+        let rows = part * I::LANES..(part + 1) * I::LANES;
+        for g in 0..16 {
+            // Groups of 32 count as two of 16.
+            let g_of_block = g * Shape::<I, L>::GROUPS / 16;
+            let mut floats = [0.0f32; 16];
+            let min = isa.factor(mins[g_of_block / 4 % 4], g_of_block % 4, false, true);
+            isa.store_f(isa.to_f(min), &mut floats);
+            for (pair, min) in weights.mins[g][rows.clone()].iter_mut().zip(&floats) {
+                // An integer of at most 8 bits: its lower half is zero.
+                *pair = min.to_bits() | min.to_bits() >> 16;
+            }
+        }
+        isa.store_f(L::dmin(isa, block), &mut weights.dmin[0][part * I::LANES..]);
+    }
+    let d = L::d(isa, block);
+    let d = match L::DIGITS {
+        Digits::Negated => I::F::splat(0.0).sub(d),
+        _ => d,
+    };
+    isa.store_f(d, &mut weights.d[0][part * I::LANES..]);
+}
+
+/// The digits of a quad of weights times its group's scale.
+#[inline(always)]
+fn digits<I: TileIsa, L: Layout>(isa: I, quad: I::V, scale: I::V) -> (I::V, I::V) {
+    // Products of both bytes of a 16-bit lane at once: that of the lower one stays below 256.
+    match L::DIGITS {
+        Digits::Product => return (isa.mul16(quad, scale), quad),
+        Digits::Scale => {
+            let high = isa.shr16(scale, 3);
+            let low = isa.and(scale, isa.splat16(7));
+            return (isa.mul16(quad, high), isa.mul16(quad, low));
+        }
+        Digits::Negated | Digits::Bits => {}
+    }
+    // The weight without what it is stored with.
+    let q = match Shape::<I, L>::OFFSET {
+        Some(shift) => isa.sub8(quad, isa.splat8(1 << shift)),
+        None => quad,
+    };
+    let even = isa.mul16(isa.sar16(isa.shl16(q, 8), 8), scale);
+    let odd = isa.mul16(isa.sar16(q, 8), scale);
+    let (lower, upper) = (isa.splat32(0x00ff_00ff), isa.splat32(0xff00_ff00));
+    match L::DIGITS {
+        Digits::Negated => (isa.or(isa.and(even, lower), isa.shl16(odd, 8)), even),
+        _ => {
+            let high = isa.or(
+                isa.and(isa.sar16(even, 7), lower),
+                isa.and(isa.shl16(odd, 1), upper),
+            );
+            let low = isa.or(
+                isa.and(even, isa.splat32(0x007f_007f)),
+                isa.and(isa.shl16(odd, 8), isa.splat32(0x7f00_7f00)),
+            );
+            (high, low)
+        }
+    }
+}
