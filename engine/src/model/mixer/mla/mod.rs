@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Which of the two a file has tensors for is its choice. The cache of the absorbed form is one latent vector per
-//! position; it holds the first part twice, as a key's and as a value, though the second is the beginning of the first.
+//! position; it holds the first part twice, as a key's and as a value, though the second is the beginning of the first: in a
+//! page keys lie d-major and values position-major, each as the kernels read them, so one memory cannot stand for both.
 
 mod heads;
 
