@@ -1,4 +1,4 @@
-//! The machine's limits, measured: int8 dot products, f32 multiply and add, reads of memory, on all workers at once; and
+//! The machine's limits, measured: int8 dot products (those of whole tiles too, where there is a unit for them), f32 multiply and add, reads of memory, on all workers at once; and
 //! what they mean for a model.
 //!
 //! Each is the median of some runs; of the read patterns the best median counts. Neighbours on a shared machine move all of
@@ -34,6 +34,8 @@ const READ_PIECE: usize = 4 << 20;
 /// Most bytes that are read in a run, and the least that are beyond all caches.
 const MOST: usize = 1 << 30;
 pub(crate) const BEYOND_CACHES: usize = 512 << 20;
+/// Tokens of a tile.
+const TILE_TOKENS: usize = 16;
 /// The buffer where no weights are at hand.
 const BUFFER: u64 = 1 << 30;
 
@@ -41,6 +43,8 @@ const BUFFER: u64 = 1 << 30;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) dot: f64,
+    /// Products of whole tiles, where the backend has a unit for them.
+    pub(crate) tile_dot: Option<f64>,
     pub(crate) multiply_add: f64,
     pub(crate) read: f64,
     /// The best pattern of reading.
@@ -50,7 +54,7 @@ pub(crate) struct Limits {
 }
 
 /// Measurements that [`measure`] reports progress in.
-pub(crate) const STEPS: u64 = PATTERNS.len() as u64 + 2;
+pub(crate) const STEPS: u64 = PATTERNS.len() as u64 + 3;
 
 /// Measures on all workers of the team. `memory` is read: that of weights, or from [`buffer`].
 pub(crate) fn measure(
@@ -61,6 +65,11 @@ pub(crate) fn measure(
 ) -> Result<Limits> {
     let peak = select::peak(backend);
     let dot = arithmetic(team, peak, |rounds| Work::Dot { rounds })?;
+    step();
+    let has_tiles = peak.exercise(&Work::TileDot { rounds: 1 }).operations > 0;
+    let tile_dot = has_tiles
+        .then(|| arithmetic(team, peak, |rounds| Work::TileDot { rounds }))
+        .transpose()?;
     step();
     let multiply_add = arithmetic(team, peak, |rounds| Work::MultiplyAdd { rounds })?;
     step();
@@ -96,6 +105,7 @@ pub(crate) fn measure(
     (patterns.len()..PATTERNS.len()).for_each(|_| step());
     Ok(Limits {
         dot,
+        tile_dot,
         multiply_add,
         read,
         pattern: name,
@@ -176,6 +186,7 @@ impl Limits {
         };
         Limits {
             dot: max(self.dot, other.dot),
+            tile_dot: self.tile_dot.zip(other.tile_dot).map(|(a, b)| max(a, b)),
             multiply_add: max(self.multiply_add, other.multiply_add),
             read,
             pattern,
@@ -186,6 +197,7 @@ impl Limits {
     pub(crate) fn json(&self) -> Value {
         json!({
             "int8_dot_gmacs": json_f64(self.dot / 1e9),
+            "int8_tile_gmacs": self.tile_dot.map(|rate| json_f64(rate / 1e9)),
             "f32_multiply_add_gmacs": json_f64(self.multiply_add / 1e9),
             "memory_read_gb_s": json_f64(self.read / 1e9),
             "memory_read_pattern": self.pattern,
@@ -292,9 +304,9 @@ impl TokenWork {
         (every, asked)
     }
 
-    /// Seconds of arithmetic at the limits.
-    fn compute(&self, limits: &Limits) -> f64 {
-        self.integer / limits.dot + self.float / limits.multiply_add
+    /// Seconds of arithmetic at the limits, integer products at a rate.
+    fn compute(&self, limits: &Limits, integer: f64) -> f64 {
+        self.integer / integer + self.float / limits.multiply_add
     }
 }
 
@@ -351,7 +363,7 @@ impl Allowed<'_> {
         let weights = every.bytes(n) + asked.bytes(n);
         let own = self.cache_bytes(depth) + self.state_traffic();
         let read = (weights + n * own) / limits.read;
-        let compute = n * (every.compute(limits) + asked.compute(limits));
+        let compute = n * (every.compute(limits, limits.dot) + asked.compute(limits, limits.dot));
         n / if read < compute { compute } else { read }
     }
 
@@ -359,7 +371,9 @@ impl Allowed<'_> {
     /// only the last one meets, and read once.
     pub(crate) fn prefill(&self, limits: &Limits, n: usize) -> f64 {
         let (every, asked) = self.work;
-        let compute = every.compute(limits) * n as f64 + asked.compute(limits);
+        // Tokens that fill no tile are multiplied without them.
+        let integer = limits.tile_dot.filter(|_| n >= TILE_TOKENS).unwrap_or(limits.dot);
+        let compute = every.compute(limits, integer) * n as f64 + asked.compute(limits, limits.dot);
         let read = (every.bytes(n as f64) + asked.bytes(1.0)) / limits.read;
         n as f64 / if read < compute { compute } else { read }
     }
@@ -375,6 +389,7 @@ mod tests {
         assert_eq!(median(&mut []), 0.0);
         let limits = |dot, read, pattern| Limits {
             dot,
+            tile_dot: None,
             multiply_add: 1.0,
             read,
             pattern,

@@ -106,10 +106,6 @@ impl Backend for Faulty {
         self.inner.name()
     }
 
-    fn has_tiles(&self) -> bool {
-        self.inner.has_tiles()
-    }
-
     fn pack(
         &self,
         ty: GgmlType,

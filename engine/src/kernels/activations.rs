@@ -74,17 +74,10 @@ pub struct QuantizedBlock {
     pub sums: [i16; QuantizedBlock::LEN / 16],
     /// One sum of `q` per 32 values.
     pub sums32: [i16; QuantizedBlock::LEN / 32],
-    /// The scale of a step of 256.
-    pub scale: f32,
-    reserved: [u32; 3],
-    /// One scale per shorter step. Of a step of 256 the [`digits`] of its sums of 16, for backends with tiles.
+    /// Up to whole cache lines.
+    reserved: [u32; 4],
+    /// One scale per step.
     pub d: [f32; QuantizedBlock::LEN / 16],
-}
-
-/// A sum of 16 values as two bfloat16 numbers, exactly: a multiple of 16 in the lower half, and what is left.
-fn digits(sum: i16) -> u32 {
-    let (high, low) = (sum & !15, sum & 15);
-    f32::from(high).to_bits() >> 16 | f32::from(low).to_bits()
 }
 
 impl QuantizedBlock {
@@ -96,29 +89,15 @@ impl QuantizedBlock {
         q: [[0; 4]; QuantizedBlock::LEN / 4],
         sums: [0; QuantizedBlock::LEN / 16],
         sums32: [0; QuantizedBlock::LEN / 32],
-        scale: 0.0,
-        reserved: [0; 3],
+        reserved: [0; 4],
         d: [0.0; QuantizedBlock::LEN / 16],
     };
-
-    /// The byte at which the digits of the sums begin.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) const DIGITS_AT: usize = std::mem::offset_of!(QuantizedBlock, d);
 
     /// Quantizes at most 256 values. False if one is not finite.
     fn fill(&mut self, backend: &dyn Backend, step: usize, x: &[f32]) -> bool {
         let q = &mut self.q.as_flattened_mut()[..x.len()];
-        let d = match step {
-            QuantizedBlock::LEN => std::slice::from_mut(&mut self.scale),
-            _ => &mut self.d[..x.len() / step],
-        };
-        let sums = &mut self.sums[..x.len() / 16];
+        let (d, sums) = (&mut self.d[..x.len() / step], &mut self.sums[..x.len() / 16]);
         let finite = backend.quantize(step, x, q, d, sums);
-        if step == QuantizedBlock::LEN && backend.has_tiles() {
-            for (d, sum) in self.d.iter_mut().zip(&self.sums) {
-                *d = f32::from_bits(digits(*sum));
-            }
-        }
         for (wide, sums) in self.sums32.iter_mut().zip(self.sums.as_chunks::<2>().0) {
             *wide = sums[0].wrapping_add(sums[1]);
         }

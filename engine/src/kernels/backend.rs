@@ -28,9 +28,6 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         packing: &Packing<'_>,
     ) -> Result<PackedMatrix>;
 
-    /// Whether its matrix products are made by a unit of whole tiles, which wants the sums of activations prepared.
-    fn has_tiles(&self) -> bool;
-
     /// Quantizes one row to int8: `q` (k), `d` (one per step), `sums` (one per 16 values). False if a value is not
     /// finite.
     fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool;

@@ -55,20 +55,19 @@ fn amx() -> Known {
     Known {
         name: "amx",
         backend: isa.zip(unit).map(|(isa, unit)| super::simd::backend(isa, unit)),
-        peak: isa.zip(unit).map(|(isa, _)| super::peak::simd::exercise(isa)),
+        peak: isa
+            .zip(unit)
+            .map(|(isa, unit)| peak::tiles::exercise(peak::simd::exercise(isa), unit)),
         lacking,
     }
 }
 
-/// The driver of whole tiles with the unit in plain Rust, over the machine's best vectors: to test it where no such unit is. It is not
-/// among the [`known`] ones, as nobody would compute with it.
+/// The driver of whole tiles with the unit in plain Rust, on AVX2: to test it where there is no such unit. It is not among the
+/// [`known`] ones, as nobody would compute with it.
 #[cfg(target_arch = "x86_64")]
 pub fn plain_tiles() -> Option<&'static dyn Backend> {
     static PLAIN: OnceLock<Option<&'static dyn Backend>> = OnceLock::new();
-    *PLAIN.get_or_init(|| match Avx512::<false>::detect() {
-        Some(isa) => Some(super::simd::backend(isa, Plain)),
-        None => Some(super::simd::backend(Avx2::<false>::detect()?, Plain)),
-    })
+    *PLAIN.get_or_init(|| Some(super::simd::backend(Avx2::<false>::detect()?, Plain)))
 }
 
 /// There is none elsewhere.

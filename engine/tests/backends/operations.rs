@@ -129,6 +129,9 @@ fn work_for_measuring_is_done_in_full() {
         let dot = peak.exercise(&Work::Dot { rounds: 1000 });
         assert!(dot.operations >= 8000, "{name}");
         assert_eq!(dot.checksum, (dot.operations * 15) & 0xffff_ffff, "{name}");
+        let tiles = peak.exercise(&Work::TileDot { rounds: 100 });
+        assert_eq!(tiles.operations > 0, name == "amx", "{name}");
+        assert_eq!(tiles.checksum, (tiles.operations * 15) & 0xffff_ffff, "{name}");
         let float = peak.exercise(&Work::MultiplyAdd { rounds: 1000 });
         assert_eq!(float.checksum, float.operations, "{name}");
         for pattern in PATTERNS {

@@ -327,6 +327,12 @@ impl Report<'_> {
                     plural(found.workers.n, "thread")
                 ),
             );
+            if let Some(rate) = limits.tile_dot {
+                t.line(
+                    "",
+                    format_args!("int8 tile product   {:>8.1} GMAC/s", rate / 1e9),
+                );
+            }
             t.line(
                 "",
                 format_args!("f32 multiply + add  {:>8.1} GMAC/s", limits.multiply_add / 1e9),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, Instruction, IntelFormatter};
 
 use super::table::Width;
 
@@ -49,6 +49,20 @@ impl Function {
             .collect()
     }
 
+    /// Stretches without a jump or a call, as ranges of instructions.
+    pub(super) fn stretches(&self) -> Vec<Range<usize>> {
+        let mut stretches = Vec::new();
+        let mut start = 0;
+        for (i, instruction) in self.instructions.iter().enumerate() {
+            if instruction.flow_control() != FlowControl::Next {
+                stretches.push(start..i);
+                start = i + 1;
+            }
+        }
+        stretches.push(start..self.instructions.len());
+        stretches
+    }
+
     /// The instructions as text, one a line.
     pub(super) fn text(&self, range: Range<usize>) -> String {
         let mut formatter = IntelFormatter::new();
@@ -81,12 +95,14 @@ pub(super) fn is_x87(i: &Instruction) -> bool {
     name.starts_with('f') && !matches!(name.as_str(), "fxsave" | "fxrstor" | "fxsave64" | "fxrstor64")
 }
 
-/// The widest vector register that it names.
+/// The widest vector register that it names, a tile being the widest.
 pub(super) fn width(i: &Instruction) -> Option<Width> {
     (0..i.op_count())
         .filter_map(|operand| {
             let register = i.op_register(operand);
-            if register.is_zmm() {
+            if register.is_tmm() {
+                Some(Width::Tile)
+            } else if register.is_zmm() {
                 Some(Width::Zmm)
             } else if register.is_ymm() {
                 Some(Width::Ymm)
@@ -116,6 +132,7 @@ mod tests {
         ];
         let f = Function::decode("f".into(), &code, 0);
         assert_eq!(f.innermost_loops(), vec![Range { start: 1, end: 4 }]);
+        assert_eq!(f.stretches(), vec![0..3, 4..4, 5..6, 7..8, 9..9]);
         let names: Vec<String> = f.instructions.iter().map(mnemonic).collect();
         assert_eq!(
             names,

@@ -138,14 +138,18 @@ fn nowhere(functions: &[Function]) -> Vec<String> {
     faults
 }
 
-/// The innermost loops that contain the rule's instruction.
+/// The innermost loops that contain the rule's instruction; where that is one on tiles, the straight stretches of code.
 fn hot_loops(rule: &Rule, function: &Function) -> Vec<std::ops::Range<usize>> {
     let has = |range: &std::ops::Range<usize>| {
         function.instructions[range.clone()]
             .iter()
             .any(|i| mnemonic(i) == rule.hot.0)
     };
-    function.innermost_loops().into_iter().filter(has).collect()
+    let ranges = match rule.hot.1 {
+        Width::Tile => function.stretches(),
+        Width::Ymm | Width::Zmm => function.innermost_loops(),
+    };
+    ranges.into_iter().filter(has).collect()
 }
 
 /// A line about a function, and what is wrong with it.
@@ -157,8 +161,8 @@ fn judge(rule: &Rule, function: &Function) -> (String, Vec<String>) {
         if mnemonic(instruction) == hot && found != Some(wanted) {
             faults.push(format!("{hot} on {found:?}, expected {wanted:?}"));
         }
-        if wanted == Width::Ymm && found == Some(Width::Zmm) {
-            faults.push(format!("{} on zmm", mnemonic(instruction)));
+        if wanted == Width::Ymm && found > Some(Width::Ymm) {
+            faults.push(format!("{} on wider registers", mnemonic(instruction)));
         }
     }
     let loops = hot_loops(rule, function);

@@ -20,11 +20,13 @@ pub(super) struct Rule {
     pub(super) without: &'static [&'static str],
 }
 
-/// Registers by width.
+/// Registers by width. Of products of tiles the straight stretches of code count, not loops: the vector work between them is written
+/// out, and what is asked for ahead has loops of its own beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Width {
     Ymm,
     Zmm,
+    Tile,
 }
 
 /// Prefixes of instructions that no function of the engine may contain, and why.
@@ -86,6 +88,18 @@ const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
         least,
         with: &["vpmaddwd"],
         without: &[],
+    }
+}
+
+/// Products of tiles with the float steps of the tile before between them.
+const fn amx(name: &'static str, symbols: &'static str, hot: &'static str, least: usize) -> Rule {
+    Rule {
+        name,
+        symbols,
+        hot: (hot, Width::Tile),
+        least,
+        with: &["tileloadd", "tilestored", "tilezero", "vcvtdq2ps", "vmulps", "vaddps"],
+        without: &["vpmulld"],
     }
 }
 
@@ -164,6 +178,28 @@ pub(super) const RULES: &[Rule] = &[
         "avx512 int8 tile",
         "*::avx512::enter::<*::Tokens<*::layouts_256::Int8>>>",
         32,
+    ),
+    // Two panels, each with four products a digit; with floats between them and, for the first tokens, without.
+    amx(
+        "amx q4_k",
+        "*::avx512::enter::<*::InTiles<*::Q45K<false>>>>",
+        "tdpbsud",
+        32,
+    ),
+    amx("amx q6_k", "*::avx512::enter::<*::InTiles<*::Q6K>>>", "tdpbssd", 32),
+    amx("amx q3_k", "*::avx512::enter::<*::InTiles<*::Q3K>>>", "tdpbssd", 16),
+    amx(
+        "amx int8",
+        "*::avx512::enter::<*::InTiles<*::layouts_256::Int8>>>",
+        "tdpbssd",
+        32,
+    ),
+    // Eight steps, of a panel in a loop.
+    amx(
+        "amx q8_0",
+        "*::avx512::enter::<*::InTiles<*::layouts_32::Q8>>>",
+        "tdpbssd",
+        8,
     ),
     avx2(
         "avx2 q4_k tile",

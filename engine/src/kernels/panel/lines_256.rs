@@ -112,7 +112,7 @@ pub(in crate::kernels) fn in_lines<I: LineIsa, L: Layout, A: ReadAhead<I>>(
             });
         }
         let (d, dmin) = (L::d(isa, &part), L::dmin(isa, &part));
-        let step = float_step::<I, L>(isa, x.block.scale, (d, isum[p]), (dmin, msum));
+        let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
         let acc = &mut acc[p * I::LANES..];
         isa.store_f(isa.load_f(acc).add(step), acc);
     }

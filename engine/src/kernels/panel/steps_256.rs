@@ -13,7 +13,7 @@ use super::one_token::by_vectors;
 use super::packing::{FileRows, unpack_steps};
 use super::token_tiles::{Scratch, place, stride, sums_of};
 use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
-use crate::kernels::ActFormat;
+use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
 #[cfg(target_arch = "x86_64")]
@@ -91,11 +91,6 @@ pub(in crate::kernels) enum Digits {
 
 #[cfg(target_arch = "x86_64")]
 impl Digits {
-    /// Whether there are two.
-    pub(in crate::kernels) const fn two(self) -> bool {
-        self.shift().is_some()
-    }
-
     /// Bits of the lower one, where there are two.
     pub(in crate::kernels) const fn shift(self) -> Option<u32> {
         match self {
@@ -140,10 +135,16 @@ pub(in crate::kernels) struct Steps256<L>(PhantomData<L>);
 /// Group sums of x by twos.
 #[inline(always)]
 pub(super) fn sums_by_twos<'a, L: Layout>(x: &Input<'a>) -> &'a [[i16; 2]] {
+    block_sums::<L>(x.block)
+}
+
+/// The same of a block.
+#[inline(always)]
+pub(in crate::kernels) fn block_sums<L: Layout>(block: &QuantizedBlock) -> &[[i16; 2]] {
     if L::GROUP == 16 {
-        x.block.sums.as_chunks().0
+        block.sums.as_chunks().0
     } else {
-        x.block.sums32.as_chunks().0
+        block.sums32.as_chunks().0
     }
 }
 
@@ -306,7 +307,7 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
             });
         }
         let (d, dmin) = (L::d(isa, &block[p]), L::dmin(isa, &block[p]));
-        let step = float_step::<I, L>(isa, x.block.scale, (d, isum[p]), (dmin, msum));
+        let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
         let acc = &mut acc[(part + p) * I::LANES..];
         isa.store_f(isa.load_f(acc).add(step), acc);
     }
@@ -406,7 +407,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
         let d = isa.load_f(&scratch[panel].d[row * I::LANES..]);
         let dmin = isa.load_f(&scratch[panel].dmin[row * I::LANES..]);
         for t in 0..M {
-            let step = float_step::<I, L>(isa, x[t].block.scale, (d, isum[t][p]), (dmin, msum[t][0]));
+            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][0]));
             let acc = &mut acc[sums_of::<I>(t, part + p)..];
             isa.store_f(isa.load_f(acc).add(step), acc);
         }

@@ -20,7 +20,7 @@ use crate::kernels::matrix::Shard;
 use crate::team::Tile;
 
 /// Tokens whose sums are kept at a time.
-pub(in crate::kernels) const TOKENS: usize = 512;
+pub(super) const TOKENS: usize = 512;
 
 /// The same where there are no more. They take little time, and to clear space for [`TOKENS`] would be felt.
 pub(super) const FEW_TOKENS: usize = 32;

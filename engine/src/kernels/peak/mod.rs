@@ -6,6 +6,8 @@
 
 #[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 pub(super) mod simd;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod tiles;
 
 /// Does work at the peak rate of a backend's instructions: [`select::peak`](super::select::peak) has that of each backend.
 pub trait Exercise: Send + Sync + std::fmt::Debug {
@@ -32,6 +34,11 @@ pub enum Work<'a> {
         /// How much; a round is some hundred operations.
         rounds: usize,
     },
+    /// The same by whole tiles, also in registers, where a backend has a unit for them: none are done elsewhere.
+    TileDot {
+        /// How much; a round is some ten thousand operations.
+        rounds: usize,
+    },
     /// f32 multiplications and additions, each rounded by itself, operands in registers. The checksum is the number of
     /// operations.
     MultiplyAdd {
@@ -55,6 +62,12 @@ pub struct Done {
     /// See [`Work`].
     pub checksum: u64,
 }
+
+/// Of work that a backend has no instructions for.
+const NOTHING: Done = Done {
+    operations: 0,
+    checksum: 0,
+};
 
 /// Bytes of the unit of [`Work::Read`].
 pub const PAGE: usize = 4096;
@@ -137,6 +150,7 @@ fn plainly(work: &Work<'_>) -> Done {
                 checksum: sums.iter().fold(0u32, |a, b| a.wrapping_add(*b)).into(),
             }
         }
+        Work::TileDot { .. } => NOTHING,
         Work::MultiplyAdd { rounds } => {
             let mut sums = [0.0f32; LANES];
             for _ in 0..rounds {

@@ -1,6 +1,6 @@
 //! [`Work`] on an instruction set: what [`Peak`] must offer, and the patterns of reading, written once.
 
-use super::{Done, Exercise, LINE, PAGE, Work, sum_words};
+use super::{Done, Exercise, LINE, NOTHING, PAGE, Work, sum_words};
 use crate::kernels::isa::{Isa, Op};
 
 /// The peak rates of an instruction set. All methods are `#[inline(always)]`.
@@ -45,6 +45,7 @@ impl<I: Peak> Op<I> for Enabled<'_> {
     fn run(self, isa: I) -> Done {
         match *self.0 {
             Work::Dot { rounds } => isa.dots(rounds),
+            Work::TileDot { .. } => NOTHING,
             Work::MultiplyAdd { rounds } => isa.multiply_adds(rounds),
             Work::Read { bytes, pattern } => {
                 let bytes = &bytes[..bytes.len() / PAGE * PAGE];

@@ -122,15 +122,14 @@ impl MatmulKernel for Quantized {
                     for (acc, token) in acc.iter_mut().zip(tokens.clone()) {
                         let x = &inputs.column(s * len / 256)[token];
                         let s = s % (256 / len);
-                        let dx = if len == 256 { x.scale } else { x.d[s] };
                         let q = &x.q.as_flattened()[s * len..(s + 1) * len];
                         let sums = &x.sums[s * len / 16..(s + 1) * len / 16];
                         let isum = dot(&step, q);
                         if has_min {
                             let msum = minimums(&step, sums);
-                            *acc += dx * (step.d * isum as f32 - step.dmin * msum as f32);
+                            *acc += x.d[s] * (step.d * isum as f32 - step.dmin * msum as f32);
                         } else {
-                            *acc += (step.d * dx) * isum as f32;
+                            *acc += (step.d * x.d[s]) * isum as f32;
                         }
                     }
                 }

@@ -21,10 +21,6 @@ impl Backend for Scalar {
         "scalar"
     }
 
-    fn has_tiles(&self) -> bool {
-        false
-    }
-
     fn pack(&self, ty: GgmlType, n: usize, k: usize, bytes: Bytes, _: &Packing<'_>) -> Result<PackedMatrix> {
         PackedMatrix::mapped(ty, n, k, bytes, matmul::kernel(ty)?)
     }

@@ -38,10 +38,6 @@ impl<I: Drivers, W: ManyTokens<I>> Backend for Simd<I, W> {
         W::NAME.unwrap_or(I::NAME)
     }
 
-    fn has_tiles(&self) -> bool {
-        W::NAME.is_some()
-    }
-
     fn pack(
         &self,
         ty: GgmlType,

@@ -2,15 +2,16 @@
 //! unpacked once, and all tokens are multiplied with them, 16 at a time.
 //!
 //! ```text
-//!   for tokens by 512
-//!     for up to four pairs of panels       as many sums as stay in the second-level cache
-//!       for k by 256                       the activations of a fill come from there for all pairs but the first
+//!   for tokens by 256
+//!     for pairs of panels                  one where all activations stay in the second-level cache; else eight of them
+//!       for k by 256                       take the activations of a fill from there
 //!         for pairs of panels              unpack
-//!           for tokens by 16               tiles
+//!           for tokens by 16               tiles; before them some of what is needed later is asked for: weights and activations
+//!                                          of the next fill, outputs
 //! ```
 //!
-//! A tile unit is so fast that the activations count: those of 512 tokens are more than a core's caches hold, and read once for each
-//! pair of panels they took half of the time.
+//! 16 tokens times a pair of panels take a unit some 150 ns, about what one line from the last cache or from memory takes: so
+//! everything that is not in the second-level cache is asked for in small shares, long before.
 //!
 //! Where the tokens are no multiple of 16 the last tile begins 16 before the end, and adds to the sums of those alone that the tile
 //! before it has not.
@@ -21,17 +22,23 @@ use super::{Arithmetic, Sixteen, TILE_ROWS, TileUnit, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::isa::{Isa, Op, TileIsa};
 use crate::kernels::panel::fill::{Buffer, Inputs, ShardPanels};
-use crate::kernels::panel::token_tiles::{Coming, InRegisters, ManyTokens, Product, Sums, TOKENS};
+use crate::kernels::panel::token_tiles::{Coming, InRegisters, ManyTokens, Product, Sums};
 use crate::kernels::panel::{Drivers, Format, ROWS};
 
-/// Tokens of which a few sums are cleared at a time.
-const FEW: usize = 64;
+/// Tokens whose sums are kept at a time.
+const TOKENS: usize = 256;
+
+/// The same where there are no more: to clear space for [`TOKENS`] would be felt.
+const FEW_TOKENS: usize = 64;
 
 /// Rows of a pair of panels.
 const PAIR: usize = 2 * ROWS;
 
-/// Pairs of panels that take a fill of activations one after the other.
-const PAIRS: usize = 4;
+/// Pairs of panels whose sums are kept at a time, of as many tokens.
+const PAIRS: usize = 8;
+
+/// Bytes of activations that stay in the second-level cache beside sums, outputs and weights.
+const CACHED: usize = 1 << 20;
 
 /// Products by a unit's tiles, of 16 tokens and more: fewer do not fill a tile, and take the register tiles.
 impl<I: Drivers + TileIsa, U: TileUnit> ManyTokens<I> for U {
@@ -43,28 +50,27 @@ impl<I: Drivers + TileIsa, U: TileUnit> ManyTokens<I> for U {
             return InRegisters.multiply(isa, product);
         }
         let all = product.tokens.clone();
-        let pairs = product.rows.len().div_ceil(PAIR);
+        let one_pair = product.rows.len() <= PAIR || stays(&product, TOKENS);
         for first in all.clone().step_by(TOKENS) {
             let part = product.some(first..all.end.min(first + TOKENS));
-            match (part.tokens.len(), pairs) {
-                (0..TILE_ROWS, _) => InRegisters.multiply(isa, part),
-                (TILE_ROWS..=FEW, _) => {
-                    in_tiles(self, isa, part, &mut [const { Sums::<FEW>::new() }; PAIRS]);
+            match part.tokens.len() {
+                0..TILE_ROWS => InRegisters.multiply(isa, part),
+                TILE_ROWS..=FEW_TOKENS => {
+                    in_tiles(self, isa, part, &mut Sums::<{ FEW_TOKENS * PAIRS }>::new().0);
                 }
-                // Little work: sums that are cleared and not used would be felt.
-                (_, 1) => in_tiles(self, isa, part, &mut [Sums::<TOKENS>::new()]),
-                _ => in_tiles(self, isa, part, &mut [const { Sums::<TOKENS>::new() }; PAIRS]),
+                _ if one_pair => in_tiles(self, isa, part, &mut Sums::<TOKENS>::new().0),
+                _ => in_tiles(self, isa, part, &mut Sums::<{ TOKENS * PAIRS }>::new().0),
             }
         }
     }
 }
 
-/// A product of at most N tokens, by tiles as deep as the format wants them.
-fn in_tiles<I: TileIsa, U: TileUnit, F: Format, const N: usize>(
+/// A product by tiles as deep as the format wants them, with space for the sums of a pair of panels at least.
+fn in_tiles<I: TileIsa, U: TileUnit, F: Format>(
     unit: U,
     isa: I,
     product: Product<'_, '_, '_, F>,
-    sums: &mut [Sums<N>],
+    sums: &mut [[f32; PAIR]],
 ) {
     match <F::ByTiles as Arithmetic>::DEPTH {
         64 => isa.run(InTiles(unit.tiles::<64>(), product, sums)),
@@ -74,14 +80,14 @@ fn in_tiles<I: TileIsa, U: TileUnit, F: Format, const N: usize>(
 }
 
 /// Rows of a weight times some tokens, by tiles.
-struct InTiles<'a, 'b, 'c, 'd, T, F, const N: usize>(T, Product<'a, 'b, 'c, F>, &'d mut [Sums<N>]);
+struct InTiles<'a, 'b, 'c, 'd, T, F>(T, Product<'a, 'b, 'c, F>, &'d mut [[f32; PAIR]]);
 
-impl<I: TileIsa, T: Tiles, F: Format, const N: usize> Op<I> for InTiles<'_, '_, '_, '_, T, F, N> {
+impl<I: TileIsa, T: Tiles, F: Format> Op<I> for InTiles<'_, '_, '_, '_, T, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, isa: I) {
-        let InTiles(mut tiles, mut product, sums) = self;
+        let InTiles(mut tiles, mut product, all_sums) = self;
         let m = product.tokens.len();
         let shard = ShardPanels::<F>::new(product.weight);
         let inputs = Inputs::<F>::new(product.x);
@@ -89,28 +95,37 @@ impl<I: TileIsa, T: Tiles, F: Format, const N: usize> Op<I> for InTiles<'_, '_, 
         let mut weights = [const { Weights::new() }; 2];
         let mut waiting = Waiting::new();
         let end = product.rows.end.div_ceil(ROWS);
+        let fills = shard.fills();
+        let tokens = product.tokens.clone();
+        let x_of = |i: usize| &inputs.fill(i).blocks()[tokens.clone()];
+        let x_stays = stays(&product, m);
         let token_tiles = m.div_ceil(TILE_ROWS);
         let tile = |i: usize| {
             let start = (i * TILE_ROWS).min(m - TILE_ROWS);
             start..start + TILE_ROWS
         };
         let mut coming = Coming::behind_fill::<F>(product.weight, token_tiles);
-        for group in (product.rows.start / ROWS..end).step_by(2 * sums.len()) {
-            let pairs = (group..end.min(group + 2 * sums.len())).step_by(2);
-            for sums in sums.iter_mut().take(pairs.len()) {
-                sums.0[..m].as_flattened_mut().fill(0.0);
+        let first_panel = product.rows.start / ROWS;
+        let high = match x_stays {
+            true => 2,
+            false => 2 * (all_sums.len() / m),
+        };
+        for group in (first_panel..end).step_by(high) {
+            let pairs = (group..end.min(group + high)).step_by(2);
+            if group > first_panel {
+                all_sums[..m * pairs.len()].as_flattened_mut().fill(0.0);
             }
-            for i in 0..shard.fills() {
-                let x = &inputs.fill(i).blocks()[product.tokens.clone()];
-                let next_x = match i + 1 < shard.fills() {
-                    true => &inputs.fill(i + 1).blocks()[product.tokens.clone()],
+            for i in 0..fills {
+                let x = x_of(i);
+                let next_x = match i + 1 < fills && !x_stays {
+                    true => x_of(i + 1),
                     false => &[],
                 };
-                let last_fill = i + 1 == shard.fills();
+                let share = next_x.len().div_ceil(token_tiles * pairs.len());
+                let last_fill = i + 1 == fills;
                 for (number, first) in pairs.clone().enumerate() {
-                    let Some(sums) = sums.get_mut(number).and_then(|sums| sums.0.get_mut(..m)) else {
-                        return;
-                    };
+                    let sums = &mut all_sums[number * m..(number + 1) * m];
+                    let panels = first..end.min(first + 2);
                     coming.at_fill::<F>(first, i);
                     let mut n = 0;
                     for (panel, weights) in (first..).zip(&mut weights) {
@@ -120,8 +135,6 @@ impl<I: TileIsa, T: Tiles, F: Format, const N: usize> Op<I> for InTiles<'_, '_, 
                         F::ByTiles::unpack(isa, fill, blocks, weights);
                         n = blocks;
                     }
-                    let panels = first..end.min(first + 2);
-                    let share = next_x.len().div_ceil(token_tiles * pairs.len());
                     for t in 0..token_tiles {
                         coming.share_of_pair(isa);
                         prefetch_blocks(isa, next_x, (number * token_tiles + t) * share, share);
@@ -149,6 +162,12 @@ impl<I: TileIsa, T: Tiles, F: Format, const N: usize> Op<I> for InTiles<'_, '_, 
             }
         }
     }
+}
+
+/// Whether the activations of some tokens stay in the second-level cache.
+fn stays<F>(product: &Product<'_, '_, '_, F>, tokens: usize) -> bool {
+    let blocks = product.weight.k.div_ceil(QuantizedBlock::LEN);
+    tokens * blocks * size_of::<QuantizedBlock>() <= CACHED
 }
 
 /// Brings some activations of the next fill to the second-level cache.

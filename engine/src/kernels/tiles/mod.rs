@@ -5,14 +5,13 @@
 //!   tile        what                         shape, bytes
 //!   4           tokens: int8                 16 tokens x K
 //!   6, 7        weights                      K / 4 quads x 16 rows x 4: as a panel is interleaved
-//!   0 .. 3, 5   sums: i32, or f32 of bf16    16 tokens x 16 rows x 4
+//!   0 .. 3      sums: i32                    16 tokens x 16 rows x 4
 //! ```
 //!
 //! Sums of a tile are exact integers, so the contract holds without a change. What they are made of differs by the length of a step:
 //!
 //! - Steps of 256 (`steps_256`): the weight `s_g * q` as one or two digits that fit int8, so that a step is a few tile products
-//!   without a scale inside. The minima's sum is a tile product too, in bfloat16: all its numbers are integers that float formats
-//!   hold exactly.
+//!   without a scale inside.
 //! - Steps of 32 and 16 (`steps_32`): a tile as deep as the step.
 //!
 //! `driver` has the loops, `plain` a unit in plain Rust with the same shapes and layouts, so that all of it is tested on machines
@@ -61,9 +60,6 @@ pub(super) trait Tiles {
     fn dot_signed<const C: usize, const B: usize>(&mut self);
     /// The same with unsigned weights.
     fn dot_unsigned<const C: usize, const B: usize>(&mut self);
-    /// Adds the products of pairs of bfloat16 numbers to f32 sums. The caller sees to it that everything is an integer below 2^24, so
-    /// that neither order nor rounding exists.
-    fn dot_bf16<const C: usize, const B: usize>(&mut self);
 }
 
 /// Sums as they lie in memory: `[token][row]`, 32 bits each.
@@ -72,7 +68,7 @@ pub(super) trait Tiles {
 pub(super) struct Tile(pub(super) [[u8; ROW_BYTES]; TILE_ROWS]);
 
 impl Tile {
-    const ZERO: Tile = Tile([[0; ROW_BYTES]; TILE_ROWS]);
+    pub(super) const ZERO: Tile = Tile([[0; ROW_BYTES]; TILE_ROWS]);
 }
 
 /// A fill of one panel as tiles multiply it: 256 weights of 16 rows.
@@ -82,8 +78,8 @@ pub(super) struct Weights {
     high: [[u8; ROW_BYTES]; 64],
     /// The low digits.
     low: [[u8; ROW_BYTES]; 64],
-    /// The minimum of each group of 16 as a pair of equal bfloat16 numbers, `[group][row]`.
-    mins: [[u32; 16]; 16],
+    /// The minima of two groups as 16-bit numbers, `[pair of groups][row]`.
+    mins: [[u8; ROW_BYTES]; 8],
     /// The float factor, `[step][row]`.
     d: [[f32; 16]; 16],
     /// The same of the minima.
@@ -95,7 +91,7 @@ impl Weights {
         Weights {
             high: [[0; ROW_BYTES]; 64],
             low: [[0; ROW_BYTES]; 64],
-            mins: [[0; 16]; 16],
+            mins: [[0; ROW_BYTES]; 8],
             d: [[0.0; 16]; 16],
             dmin: [[0.0; 16]; 16],
         }
@@ -113,7 +109,6 @@ pub(super) struct Sixteen<'a> {
 struct Products {
     high: Tile,
     low: Tile,
-    mins: Tile,
 }
 
 /// Products that wait, one of each panel.
@@ -126,7 +121,6 @@ impl Waiting {
                 Products {
                     high: Tile::ZERO,
                     low: Tile::ZERO,
-                    mins: Tile::ZERO,
                 }
             }; 2],
         )

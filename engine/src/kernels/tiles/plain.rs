@@ -45,11 +45,6 @@ fn add_bytes(sum: [u8; 4], x: [u8; 4], w: [i32; 4]) -> [u8; 4] {
     sum.to_le_bytes()
 }
 
-/// The two bfloat16 numbers of four bytes.
-fn bf16([a, b, c, d]: [u8; 4]) -> [f32; 2] {
-    [f32::from_le_bytes([0, 0, a, b]), f32::from_le_bytes([0, 0, c, d])]
-}
-
 impl<const K: usize> Tiles for PlainTiles<K> {
     fn zero<const C: usize>(&mut self) {
         self.0[C] = Tile::ZERO;
@@ -77,13 +72,5 @@ impl<const K: usize> Tiles for PlainTiles<K> {
 
     fn dot_unsigned<const C: usize, const B: usize>(&mut self) {
         self.dot::<C, B>(|sum, x, w| add_bytes(sum, x, w.map(i32::from)));
-    }
-
-    fn dot_bf16<const C: usize, const B: usize>(&mut self) {
-        self.dot::<C, B>(|sum, x, w| {
-            let (x, w) = (bf16(x), bf16(w));
-            let sum = f32::from_le_bytes(sum) + x[0] * w[0] + x[1] * w[1];
-            sum.to_le_bytes()
-        });
     }
 }

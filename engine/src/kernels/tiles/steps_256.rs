@@ -10,9 +10,8 @@
 //! | Q3_K | one, `-(q * s)`: -124 ..= 128 for `q * s`, and 128 is no byte, so the float factor is negated as well | |
 //! | all others | `(q * s) >> 7`, `(q * s) & 127` | 7 |
 //!
-//! The sum of the minima, `sum of m_g * (sum of x over the group)`, is one more product, of bfloat16 pairs: each group sum of x as a
-//! multiple of 16 and a rest below 16, with m_g for both. Factors have at most 8 bits, and the sum is below 2^24: all of it is exact, and
-//! it comes as the float that the contract converts it to.
+//! The sum of the minima is made by the vector units, two groups per `vpdpwssd`. As a tile product it would be slower: its operand,
+//! the sums of x as digits, is one more cache line per token.
 //!
 //! The vector work of a tile is done between the products of a later one. Of panels 0 and 1 in turn:
 //!
@@ -30,7 +29,7 @@ use super::{Arithmetic, Products, Sixteen, TILE_ROWS, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
-use crate::kernels::panel::steps_256::{Digits, Layout, Shape, Steps256};
+use crate::kernels::panel::steps_256::{Digits, Layout, Shape, Steps256, block_sums};
 use crate::kernels::panel::{Blocks, Part};
 
 /// The arithmetic of a layout.
@@ -38,6 +37,13 @@ pub(in crate::kernels) struct ByTiles<L>(PhantomData<L>);
 
 /// Bytes from one token's activations to the next one's.
 const STRIDE: usize = size_of::<QuantizedBlock>();
+
+impl<L: Layout> ByTiles<L> {
+    /// Bits of the lower digit, where there are two.
+    const SHIFT: Option<u32> = L::DIGITS.shift();
+    /// Whether there are two.
+    const TWO: bool = Self::SHIFT.is_some();
+}
 
 impl<L: Layout> Arithmetic for ByTiles<L> {
     const DEPTH: usize = 64;
@@ -85,11 +91,8 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         skip: usize,
     ) {
         store::<T, L, 2, 3>(tiles, &mut waiting.0[1]);
-        if L::MIN {
-            tiles.store::<5>(&mut waiting.0[1].mins);
-        }
         for p in 0..2 {
-            let factors = Factors::of::<I>(isa, &weights[p]);
+            let factors = Factors::of::<L>(isa, &weights[p]);
             for t in skip..TILE_ROWS {
                 float_steps::<I, L>(isa, &factors, &waiting.0[p], &mut last, p, t);
             }
@@ -101,28 +104,36 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
 #[inline(always)]
 fn store<T: Tiles, L: Layout, const C0: usize, const C1: usize>(tiles: &mut T, out: &mut Products) {
     tiles.store::<C0>(&mut out.high);
-    if L::DIGITS.two() {
+    if ByTiles::<L>::TWO {
         tiles.store::<C1>(&mut out.low);
     }
 }
 
-/// The float factors of a panel's rows, in the vectors that they fill.
-struct Factors<F> {
-    d: [F; 4],
-    dmin: [F; 4],
+/// What a panel's rows are multiplied with, in the vectors that they fill.
+struct Factors<I: Isa> {
+    d: [I::F; 4],
+    dmin: [I::F; 4],
+    /// The minima of two groups.
+    mins: [[I::V; 8]; 4],
 }
 
-impl<F: Lanes> Factors<F> {
+impl<I: Isa> Factors<I> {
     #[inline(always)]
-    fn of<I: Isa<F = F>>(isa: I, weights: &Weights) -> Self {
-        let zero = F::splat(0.0);
+    fn of<L: Layout>(isa: I, weights: &Weights) -> Self {
+        let zero = I::F::splat(0.0);
         let mut factors = Factors {
             d: [zero; 4],
             dmin: [zero; 4],
+            mins: [[isa.zero(); 8]; 4],
         };
         unrolled!(part in 16 / I::LANES, at most 4 => {
             factors.d[part] = isa.load_f(&weights.d[0][part * I::LANES..]);
-            factors.dmin[part] = isa.load_f(&weights.dmin[0][part * I::LANES..]);
+            if L::MIN {
+                factors.dmin[part] = isa.load_f(&weights.dmin[0][part * I::LANES..]);
+                unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
+                    factors.mins[part][i] = isa.load(&weights.mins[i][part * 4 * I::LANES..]);
+                });
+            }
         });
         factors
     }
@@ -148,7 +159,7 @@ fn products<
     mut floats: Option<(&mut Sixteen<'_>, usize)>,
 ) {
     let bytes: &[u8] = bytemuck::cast_slice(x);
-    let factors = Factors::of::<I>(isa, weights);
+    let factors = Factors::of::<L>(isa, weights);
     macro_rules! float_steps {
         ($first:expr, $n:expr) => {
             if let Some((before, panel)) = &mut floats {
@@ -159,7 +170,7 @@ fn products<
         };
     }
     tiles.zero::<C0>();
-    if L::DIGITS.two() {
+    if ByTiles::<L>::TWO {
         tiles.zero::<C1>();
     }
     unrolled!(k in 4, at most 4 => {
@@ -169,7 +180,7 @@ fn products<
         if k == 0 {
             tiles.store::<O0>(&mut other.high);
         }
-        if L::DIGITS.two() {
+        if ByTiles::<L>::TWO {
             if k == 1 {
                 tiles.store::<O1>(&mut other.low);
             }
@@ -179,13 +190,6 @@ fn products<
             float_steps!(4 * k + 2, 2);
         } else {
             float_steps!(4 * k, 4);
-        }
-        if L::MIN && k == 2 {
-            tiles.store::<5>(&mut other.mins);
-            tiles.zero::<5>();
-            tiles.load_weights::<6>(bytemuck::cast_slice(weights.mins.as_flattened()));
-            tiles.load_tokens::<STRIDE>(&bytes[QuantizedBlock::DIGITS_AT..]);
-            tiles.dot_bf16::<5, 6>();
         }
     });
 }
@@ -203,7 +207,7 @@ fn dot<T: Tiles, L: Layout, const C: usize, const B: usize>(tiles: &mut T) {
 #[inline(always)]
 fn float_steps<I: TileIsa, L: Layout>(
     isa: I,
-    factors: &Factors<I::F>,
+    factors: &Factors<I>,
     products: &Products,
     tokens: &mut Sixteen<'_>,
     panel: usize,
@@ -211,10 +215,11 @@ fn float_steps<I: TileIsa, L: Layout>(
 ) {
     // The remainder changes nothing but tells the compiler that there is no such panel.
     let sums = &mut tokens.sums[t][panel % 2 * 16..][..16];
-    let dx = I::F::splat(tokens.x[t].scale);
+    let dx = I::F::splat(tokens.x[t].d[0]);
+    let sums_of_x = block_sums::<L>(&tokens.x[t]);
     unrolled!(part in 16 / I::LANES, at most 4 => {
         let high = isa.load(&products.high.0[t][part * 4 * I::LANES..]);
-        let isum = match L::DIGITS.shift() {
+        let isum = match ByTiles::<L>::SHIFT {
             Some(shift) => {
                 let low = isa.load(&products.low.0[t][part * 4 * I::LANES..]);
                 isa.join_digits(high, low, shift)
@@ -223,8 +228,11 @@ fn float_steps<I: TileIsa, L: Layout>(
         };
         let (d, isum) = (factors.d[part], isa.to_f(isum));
         let step = if L::MIN {
-            let msum = isa.load_f32(&products.mins.0[t][part * 4 * I::LANES..]);
-            dx.mul(d.mul(isum).sub(factors.dmin[part].mul(msum)))
+            let mut msum = isa.zero();
+            unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
+                msum = isa.dot_pairs(msum, factors.mins[part][i], sums_of_x[i]);
+            });
+            dx.mul(d.mul(isum).sub(factors.dmin[part].mul(isa.to_f(msum))))
         } else {
             d.mul(dx).mul(isum)
         };
@@ -255,25 +263,16 @@ fn unpack<I: TileIsa, L: Layout>(isa: I, block: &Part<'_>, part: usize, weights:
             let quad = g * quads + i;
             let (high, low) = digits::<I, L>(isa, L::quad(isa, block, quad), scale);
             isa.store(high, &mut weights.high[quad][at..]);
-            if L::DIGITS.two() {
+            if ByTiles::<L>::TWO {
                 isa.store(low, &mut weights.low[quad][at..]);
             }
         });
     });
     if L::MIN {
         let mins = L::mins(isa, block);
-        let rows = part * I::LANES..(part + 1) * I::LANES;
-        for g in 0..16 {
-            // Groups of 32 count as two of 16.
-            let g_of_block = g * Shape::<I, L>::GROUPS / 16;
-            let mut floats = [0.0f32; 16];
-            let min = isa.factor(mins[g_of_block / 4 % 4], g_of_block % 4, false, true);
-            isa.store_f(isa.to_f(min), &mut floats);
-            for (pair, min) in weights.mins[g][rows.clone()].iter_mut().zip(&floats) {
-                // An integer of at most 8 bits: its lower half is zero.
-                *pair = min.to_bits() | min.to_bits() >> 16;
-            }
-        }
+        unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
+            isa.store(isa.pairs(mins[i / 2], i % 2), &mut weights.mins[i][at..]);
+        });
         isa.store_f(L::dmin(isa, block), &mut weights.dmin[0][part * I::LANES..]);
     }
     let d = L::d(isa, block);

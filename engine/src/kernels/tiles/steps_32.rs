@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Arithmetic, ROW_BYTES, Sixteen, TILE_ROWS, Tile, Tiles, Waiting, Weights};
+use super::{Arithmetic, Sixteen, TILE_ROWS, Tile, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{TileIsa, unrolled};
@@ -170,5 +170,4 @@ fn float_steps<I: TileIsa, L: Layout>(
             sums[t][part] = sums[t][part].add(product);
         });
     });
-    let _ = ROW_BYTES;
 }

@@ -40,8 +40,11 @@ fn params(n: usize) -> String {
 
 /// The limits in one line.
 pub(super) fn limits_line(limits: &Limits) -> String {
+    let tiles = limits
+        .tile_dot
+        .map_or_else(String::new, |rate| format!("int8 tile product {:.1} GMAC/s, ", rate / 1e9));
     format!(
-        "limits in the same run: int8 dot product {:.1} GMAC/s, f32 multiply + add {:.1} GMAC/s, memory read {:.1} GB/s ({})\n",
+        "limits in the same run: int8 dot product {:.1} GMAC/s, {tiles}f32 multiply + add {:.1} GMAC/s, memory read {:.1} GB/s ({})\n",
         limits.dot / 1e9,
         limits.multiply_add / 1e9,
         limits.read / 1e9,

@@ -1,4 +1,4 @@
-//! AMX: eight tiles of 16 rows of 64 bytes, and instructions that multiply whole tiles of int8 (and of bfloat16).
+//! AMX: eight tiles of 16 rows of 64 bytes, and instructions that multiply whole tiles of int8.
 //!
 //! The tiles are state of the thread that the operating system keeps for it once it was asked: Linux by a call of the process.
 //! What a tile holds is declared before use (`ldtilecfg`) and given up afterwards (`tilerelease`), so that a thread that does
@@ -13,12 +13,12 @@ use std::marker::PhantomData;
 
 use crate::kernels::tiles::{TILE_ROWS, Tile, TileUnit, Tiles};
 
-/// Proof that the machine has AMX with int8 and bfloat16 (Sapphire Rapids and later), and that the system keeps its tiles.
+/// Proof that the machine has AMX with int8 (Sapphire Rapids and later), and that the system keeps its tiles.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernels) struct Amx(());
 
 /// The features of leaf 7 of CPUID, by the bit of edx.
-const FEATURES: [(u32, &str); 3] = [(24, "amx-tile"), (25, "amx-int8"), (22, "amx-bf16")];
+const FEATURES: [(u32, &str); 2] = [(24, "amx-tile"), (25, "amx-int8")];
 
 /// What the system has to say, where it is not what is needed.
 const REFUSED: &str = "leave of the system to use tiles";
@@ -178,26 +178,20 @@ impl<const K: usize> Tiles for Declared<K> {
 
     #[inline(always)]
     fn store<const C: usize>(&mut self, out: &mut Tile) {
-        const { assert!(C < 4 || C == 5) };
+        const { assert!(C < 4) };
         // 16 rows of 64 bytes are written: the size of a tile.
         tile_op!([] "tilestored [{out} + {stride}*1], tmm{c}", c = const C, out = in(reg) out.0.as_mut_ptr(), stride = in(reg) 64usize);
     }
 
     #[inline(always)]
     fn dot_signed<const C: usize, const B: usize>(&mut self) {
-        const { assert!((C < 4 || C == 5) && (B == 6 || B == 7)) };
+        const { assert!(C < 4 && (B == 6 || B == 7)) };
         tile_op!([nomem] "tdpbssd tmm{c}, tmm4, tmm{b}", c = const C, b = const B);
     }
 
     #[inline(always)]
     fn dot_unsigned<const C: usize, const B: usize>(&mut self) {
-        const { assert!((C < 4 || C == 5) && (B == 6 || B == 7)) };
+        const { assert!(C < 4 && (B == 6 || B == 7)) };
         tile_op!([nomem] "tdpbsud tmm{c}, tmm4, tmm{b}", c = const C, b = const B);
-    }
-
-    #[inline(always)]
-    fn dot_bf16<const C: usize, const B: usize>(&mut self) {
-        const { assert!((C < 4 || C == 5) && (B == 6 || B == 7)) };
-        tile_op!([nomem] "tdpbf16ps tmm{c}, tmm4, tmm{b}", c = const C, b = const B);
     }
 }
