@@ -3,6 +3,7 @@
 //! The vectors are in `tests/oracle`: one small random model per feature (rope scaling, biases, q and k norms, sliding windows,
 //! fused tensors, longrope), the logits of all positions. The bound is the distance to the float64 pass. llama.cpp's
 //! own distance to it differs by model (its GELU has 11 bits), so to llama.cpp the engine must be about as near as ideal is.
+//! One model has keys that llama.cpp passes over in its family: of that the float64 pass is the only reference.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs;
@@ -20,7 +21,7 @@ use twinfer_engine::team::Team;
 const MAX_TO_IDEAL: f64 = 5e-5;
 
 /// Models that `tests/oracle/make_models.py` and `make_families.py` make.
-const MODELS: usize = 41;
+const MODELS: usize = 42;
 
 /// What NAME.json and the files beside it say.
 struct Vector {
@@ -30,9 +31,14 @@ struct Vector {
     n_ctx: usize,
     n_vocab: usize,
     ideal: Vec<f32>,
-    llama_cpp: Vec<f32>,
-    /// rms of llama.cpp's logits to the float64 pass.
-    rms_llama_cpp: f64,
+    llama_cpp: Option<LlamaCpp>,
+}
+
+/// What llama.cpp computes.
+struct LlamaCpp {
+    logits: Vec<f32>,
+    /// Of them to the float64 pass.
+    rms: f64,
 }
 
 fn folder() -> PathBuf {
@@ -79,8 +85,10 @@ fn vector(name: &str) -> Vector {
         n_ctx: size("n_ctx"),
         n_vocab: size("n_vocab"),
         ideal: rows("ideal"),
-        llama_cpp: rows("llama_cpp"),
-        rms_llama_cpp: json["rms_llama_cpp_to_ideal"].as_f64().unwrap(),
+        llama_cpp: json["rms_llama_cpp_to_ideal"].as_f64().map(|rms| LlamaCpp {
+            logits: rows("llama_cpp"),
+            rms,
+        }),
         tokens,
     }
 }
@@ -136,7 +144,7 @@ fn distance(a: &[f32], b: &[f32], n_vocab: usize) -> (f64, usize, f64) {
 #[test]
 fn logits_are_those_of_the_references() {
     let mut failed = Vec::new();
-    let (mut within, mut largest) = (0, 0.0);
+    let (mut within, mut compared, mut largest) = (0, 0, 0.0);
     println!(
         "{:<24} {:>9} {:>9} | {:>12} {:>9} | llama.cpp",
         "to ideal:", "max", "rms", "to llama.cpp:", "rms"
@@ -144,11 +152,24 @@ fn logits_are_those_of_the_references() {
     for v in &vectors() {
         let ours = logits(&load(&v.name), v, v.tokens.len());
         let (max, at, rms) = distance(&ours, &v.ideal, v.n_vocab);
-        let (max_llama, _, rms_llama) = distance(&ours, &v.llama_cpp, v.n_vocab);
-        println!(
-            "{:<24} {max:>9.1e} {rms:>9.1e} | {max_llama:>13.1e} {rms_llama:>9.1e} | {:.1e} to ideal",
-            v.name, v.rms_llama_cpp
-        );
+        print!("{:<24} {max:>9.1e} {rms:>9.1e} |", v.name);
+        match &v.llama_cpp {
+            None => println!(" no reference"),
+            Some(theirs) => {
+                let (max_llama, _, rms_llama) = distance(&ours, &theirs.logits, v.n_vocab);
+                println!(
+                    " {max_llama:>13.1e} {rms_llama:>9.1e} | {:.1e} to ideal",
+                    theirs.rms
+                );
+                if rms_llama > 1.05 * theirs.rms + 1e-5 {
+                    failed.push(format!(
+                        "{} ({}): rms {rms_llama:.1e} from llama.cpp",
+                        v.name, v.about
+                    ));
+                }
+                compared += 1;
+            }
+        }
         if max > largest {
             largest = max;
         }
@@ -159,13 +180,8 @@ fn logits_are_those_of_the_references() {
                 v.name, v.about
             ));
         }
-        if rms_llama > 1.05 * v.rms_llama_cpp + 1e-5 {
-            failed.push(format!(
-                "{} ({}): rms {rms_llama:.1e} from llama.cpp",
-                v.name, v.about
-            ));
-        }
     }
+    assert_eq!(compared, MODELS - 1, "models with llama.cpp's logits");
     println!(
         "architectures: {within} of {MODELS} within {MAX_TO_IDEAL:.0e} of ideal; the largest difference is {largest:.1e}"
     );

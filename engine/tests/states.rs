@@ -8,12 +8,12 @@ use std::sync::Arc;
 use twinfer_engine::Error;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CacheType, CheckpointId, Pool, SeqId};
-use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
+use twinfer_engine::context::{Context, ContextOptions, ContextPlan, held_bytes};
 use twinfer_engine::error::Class;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
-use twinfer_engine::team::Team;
+use twinfer_engine::team::{Place, Team};
 
 /// Delta nets of both kinds, short convolutions, Mamba2, and layers of one part each.
 const MODELS: [&str; 5] = [
@@ -365,4 +365,44 @@ fn whatever_happens_logits_are_those_of_the_tokens() {
         println!("{name}: {passes} passes, {cuts} cuts, {:?}", context.usage());
         assert!(passes > 20 && cuts > 0);
     }
+}
+
+/// States are as much of a cache's memory as keys and values are: counted, placed, and brought in with them.
+#[test]
+fn states_are_counted_with_keys_and_values() {
+    let places = [0, 1].map(|node| Place { node, cache: 0 });
+    for name in MODELS {
+        let model = model(name);
+        for n_states in [2, 5] {
+            let options = options(16, 1, Some(n_states));
+            let held = held_bytes(model.config(), &options).unwrap();
+            let states = n_states * model.config().state_bytes();
+            assert_eq!(held.states, states as u64, "{name}");
+            assert!(held.keys_and_values > 0, "{name}");
+            let all = held.keys_and_values + held.states;
+            for team in [
+                Team::single(),
+                Team::placed(&places, |_, work| {
+                    std::thread::spawn(work);
+                }),
+            ] {
+                let nodes = team.nodes();
+                let context = Context::new(Arc::clone(&model), team, options.clone()).unwrap();
+                let sum = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+                    pieces.map(|bytes| bytes.len() as u64).sum::<u64>()
+                };
+                assert_eq!(sum(&mut context.cache_memory()), all, "{name}");
+                let placed = context.placed_cache();
+                assert_eq!(sum(&mut placed.iter().map(|(_, bytes)| *bytes)), all, "{name}");
+                for node in 0..nodes {
+                    assert!(placed.iter().any(|(of, _)| *of == node), "{name}, node {node}");
+                }
+            }
+        }
+    }
+    // Layers that keep nothing but keys and values.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle/vectors/llama-gqa.gguf");
+    let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
+    let config = twinfer_engine::model::config::Config::from_file(&file).unwrap();
+    assert_eq!(held_bytes(&config, &options(16, 1, None)).unwrap().states, 0);
 }

@@ -201,24 +201,46 @@ impl<'a> Compute<'a> {
         context: &ContextOptions,
         rooms: &[Room],
     ) -> Vec<String> {
-        let storage = self.settings.weights.storage;
-        let mapped = match storage {
-            Storage::Mapped => None,
-            _ => ModelPlan::of(planned.file, &self.load_options(Storage::Mapped, None)).ok(),
-        };
-        let fits = |choice: &Choice| {
-            let model = match choice.storage {
-                Storage::Mapped => mapped.as_ref().unwrap_or(&planned.model),
-                _ => &planned.model,
-            };
+        let (storage, experts) = (self.settings.weights.storage, self.settings.weights.experts);
+        let has_experts = planned.config().has_experts();
+        let mapped = Some(Storage::Mapped);
+        // What there is to choose from beside what was asked for. Without experts nobody asks for some of the plans.
+        let others: Vec<_> = [
+            (storage, mapped),
+            (Storage::Mapped, experts),
+            (Storage::Mapped, mapped),
+        ]
+        .into_iter()
+        .filter(|lie| *lie != (storage, experts) && (has_experts || lie.1 == experts))
+        .filter_map(|lie| {
+            let model = ModelPlan::of(planned.file, &self.load_options(lie.0, lie.1)).ok()?;
+            Some((lie, model))
+        })
+        .collect();
+        let fits_in = |lie: (Storage, Option<Storage>), context: &ContextOptions| {
+            let other = others
+                .iter()
+                .find(|(other, _)| *other == lie)
+                .map(|(_, model)| model);
+            let asked = (lie == (storage, experts)).then_some(&planned.model);
             // A cache that a head's width does not go into is no choice.
-            let budget = self.budget_of(planned, model, &choice.context);
-            budget.is_ok_and(|budget| {
+            let budget = other
+                .or(asked)
+                .map(|model| self.budget_of(planned, model, context));
+            budget.and_then(Result::ok).is_some_and(|budget| {
                 budget::too_small(&budget, rooms, &budget::nodes(Path::new("/"), &budget)).is_none()
             })
         };
+        let fits = |choice: &Choice| {
+            fits_in((choice.storage, choice.experts), &choice.context)
+                // As `settle_experts` has it.
+                || choice.experts.is_none() && fits_in((choice.storage, mapped), &choice.context)
+        };
         let asked = Choice {
             storage,
+            experts,
+            has_experts,
+            has_states: planned.config().has_state(),
             context: context.clone(),
         };
         budget::advice(&asked, &fits)
@@ -363,9 +385,17 @@ impl<'a> Compute<'a> {
             n_batch,
             n_sequences,
             pool,
-            n_states: None,
+            n_states: self.settings.context.states,
             cache_type_k,
             cache_type_v,
+        }
+    }
+
+    /// As many of these sequences as can be computed together with the states that were asked for: in a pass each has two.
+    pub(crate) fn together(&self, config: &Config, sequences: usize) -> usize {
+        match self.settings.context.states {
+            Some(states) if config.has_state() => sequences.min(states / 2),
+            _ => sequences,
         }
     }
 

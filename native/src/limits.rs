@@ -10,14 +10,14 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::{Value, json};
 use twinfer_engine::cache::{CacheType, Pool};
-use twinfer_engine::context::{ContextOptions, kv_bytes};
+use twinfer_engine::context::{ContextOptions, held_bytes};
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
 use twinfer_engine::kernels::{Backend, select};
 use twinfer_engine::math;
 use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::config::{Config, OutputMatrix};
-use twinfer_engine::model::ffn::ExpertsConfig;
+use twinfer_engine::model::ffn::{ExpertsConfig, is_of_experts};
 use twinfer_engine::team::Team;
 
 use crate::output::json_f64;
@@ -290,7 +290,7 @@ impl TokenWork {
                 Some((layer, part)) => {
                     let experts = config.layers[layer].ffn.experts();
                     let used = experts
-                        .filter(|_| part.contains("_exps."))
+                        .filter(|_| is_of_experts(part))
                         .map(ExpertsConfig::used_share);
                     let for_asked =
                         layer + 1 == n_layers && !of_all.iter().any(|name| part.starts_with(name));
@@ -346,8 +346,8 @@ impl Allowed<'_> {
             cache_type_k: self.cache.0,
             cache_type_v: self.cache.1,
         };
-        let bytes = kv_bytes(self.config, &options).unwrap_or(0);
-        bytes as f64 * depth as f64 / whole as f64
+        let held = held_bytes(self.config, &options).unwrap_or_default();
+        held.keys_and_values as f64 * depth as f64 / whole as f64
     }
 
     /// Bytes of states that a token reads and writes.

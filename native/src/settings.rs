@@ -40,6 +40,8 @@ pub(crate) struct ContextSettings {
     pub(crate) size: Option<usize>,
     /// Types of the cached keys and of the cached values.
     pub(crate) cache: (CacheType, CacheType),
+    /// States of sequences; `None`: as the number of sequences has it.
+    pub(crate) states: Option<usize>,
     /// Its memory is brought in when it is made, not as it is filled.
     pub(crate) populate: bool,
 }
@@ -116,6 +118,7 @@ impl From<GlobalArgs> for Settings {
             context: ContextSettings {
                 size: Some(args.ctx_size).filter(|&size| size > 0),
                 cache: (args.cache_type_k.into(), args.cache_type_v.into()),
+                states: args.cache_states,
                 populate: args.populate,
             },
             workers,
@@ -181,6 +184,8 @@ mod tests {
         assert_eq!((asked.workers.n, asked.workers.pinning), (Some(3), Some(false)));
         assert_eq!(asked.verbosity, Verbosity::Quiet);
         assert_eq!(asked.context.cache, (CacheType::F16, CacheType::Q8_0));
+        assert_eq!(asked.context.states, None);
+        assert_eq!(settings(&["--cache-states", "2"]).context.states, Some(2));
         assert!(settings(&["-v"]).verbosity.is_verbose());
         assert_eq!(
             settings(&["--cpus", "0-2,8"]).workers.cpus,

@@ -175,8 +175,15 @@ def experts(layer, x, *, used, gating, route=None, normalise=False, scale=1.0, g
     return out
 
 
-def gated(layer, x, suffix="", activation=silu):
-    return layer("ffn_down" + suffix, activation(layer("ffn_gate" + suffix, x)) * layer("ffn_up" + suffix, x))
+def limited(limit, activation=silu):
+    """Silu times what it gates, where there is a limit the one cut above it and the other on both sides."""
+    if limit <= 1e-6:
+        return lambda gate, up: activation(gate) * up
+    return lambda gate, up: np.minimum(activation(gate), limit) * np.clip(up, -limit, limit)
+
+
+def gated(layer, x, suffix="", activation=silu, limit=0.0):
+    return layer("ffn_down" + suffix, limited(limit, activation)(layer("ffn_gate" + suffix, x), layer("ffn_up" + suffix, x)))
 
 
 # Recurrent layers
@@ -383,8 +390,10 @@ def forward(arch, keys, weights, tokens, gelu=gelu_tanh):
             else:
                 x = x + plain_attention(keys, layer, h, neighbours=False, gate=True)
             h = rms(x, layer["post_attention_norm.weight"], eps)
-            shared = gated(layer, h, "_shexp") * sigmoid(h @ layer["ffn_gate_inp_shexp.weight"].reshape(-1))[:, None]
-            x = x + experts(layer, h, used=used, gating="softmax", normalise=True) + shared
+            limit, shared_limit = (of_layer(keys.get("swiglu_clamp_" + which, 0.0), i) for which in ("exp", "shexp"))
+            shared = gated(layer, h, "_shexp", limit=shared_limit)
+            shared = shared * sigmoid(h @ layer["ffn_gate_inp_shexp.weight"].reshape(-1))[:, None]
+            x = x + experts(layer, h, used=used, gating="softmax", normalise=True, activation=limited(limit)) + shared
         elif arch == "gpt-oss":
             local = keys["attention.sliding_window"] if i % 2 == 0 else 0
             x = x + plain_attention(keys, layer, normed("attn_norm"), neighbours=False, window=local, sinks=layer["attn_sinks.weight"])

@@ -311,6 +311,10 @@ def cohere2(m):
             "attention.layer_norm_epsilon": 1e-5, "attention.key_length": 8, "attention.value_length": 8}
 
 
+def limits(m):
+    return {**qwen35moe(m, True), "swiglu_clamp_exp": [0.25, 0.0], "swiglu_clamp_shexp": [0.0, 0.5]}
+
+
 # What each shows, what makes it, whether the output matrix is the embedding.
 MODELS = {
     "qwen3moe": ("qwen3moe", "8 experts, 3 used", qwen3moe, False),
@@ -325,7 +329,11 @@ MODELS = {
     "llama4": ("llama4", "the router's weight on the input, layer 3 without rope", llama4, False),
     "minimax-m2": ("minimax-m2", "q and k normed over all heads, half of a head rotated", minimax_m2, False),
     "cohere2": ("cohere2", "parallel parts, layer norms, window 12, layer 3 global without rope", cohere2, True),
+    "limits": ("qwen3next", "gates of experts limited in one layer, those of the shared expert in the other", limits, False),
 }
+
+# Keys that llama.cpp reads for families that are not here alone, and passes over for these: it is no reference for them.
+IDEAL_ALONE = ["limits"]
 
 N_TOKENS = 70
 N_CTX = 256

@@ -1,7 +1,7 @@
 """Computes the reference logits of every model in `vectors/`: by llama.cpp and by `ideal.py`.
 
 For each MODEL.gguf it writes
-  MODEL.llama_cpp.f32   logits as llama.cpp computes them: CPU, 1 thread, flash attention off, KV cache F32, no weight
+  MODEL.llama_cpp.f32   (but for those of `IDEAL_ALONE`) logits as llama.cpp computes them: CPU, 1 thread, flash attention off, KV cache F32, no weight
                         repacking, the whole prompt as one batch
   MODEL.ideal.f32       logits of the float64 forward pass, rounded to float32
   MODEL.json            what the model shows, the token ids, n_ctx, and how far the two lie apart
@@ -267,6 +267,11 @@ def compute(lib, path, name):
         exact = families.forward(*loaded, tokens)
         with_gelu = families.forward(*loaded, tokens, gelu_in_f16)
         moves = disturbed(*loaded, tokens, exact)
+        keys = loaded[1]
+        for key in ("swiglu_clamp_exp", "swiglu_clamp_shexp"):
+            if key in keys:
+                without = families.forward(arch, {**keys, key: 0.0}, loaded[2], tokens)
+                moves["no " + key] = float(np.abs(without - exact).max())
     else:
         model = {**make_models.DEFAULTS, **make_models.MODELS[name]}
         n_ctx, tokens, about = model["n_ctx"], prompt(model["n_tokens"]), model["about"]
@@ -275,7 +280,8 @@ def compute(lib, path, name):
         exact = ideal.forward(config, weights, tokens, n_ctx)
         with_gelu = ideal.forward(config, weights, tokens, n_ctx, gelu_in_f16)
         moves = sensitivity(model, config, weights, tokens, exact)
-    return arch, about, n_ctx, tokens, llama_cpp_logits(lib, path, tokens, n_ctx), exact, with_gelu, moves
+    theirs = None if name in make_families.IDEAL_ALONE else llama_cpp_logits(lib, path, tokens, n_ctx)
+    return arch, about, n_ctx, tokens, theirs, exact, with_gelu, moves
 
 
 def main():
@@ -286,27 +292,32 @@ def main():
     for name in sys.argv[1:] or [*make_models.MODELS, *make_families.MODELS]:
         path = folder / f"{name}.gguf"
         arch, about, n_ctx, tokens, theirs, exact, with_gelu, moves = compute(lib, path, name)
-        difference = theirs.astype(np.float64) - exact
-        as_theirs = theirs - with_gelu
-        theirs.astype("<f4").tofile(folder / f"{name}.llama_cpp.f32")
         exact.astype("<f4").tofile(folder / f"{name}.ideal.f32")
-        record = {
-            "model": f"{name}.gguf",
-            "arch": arch,
-            "about": about,
-            "engine": f"llama.cpp of xllamacpp {XLLAMACPP_VERSION}: CPU, 1 thread, flash attention off, KV cache F32",
+        record = {"model": f"{name}.gguf", "arch": arch, "about": about}
+        if theirs is not None:
+            record["engine"] = f"llama.cpp of xllamacpp {XLLAMACPP_VERSION}: CPU, 1 thread, flash attention off, KV cache F32"
+        record |= {
             "n_ctx": n_ctx,
             "n_vocab": make_models.N_VOCAB,
             "tokens": tokens,
             "rms_logit": float(np.sqrt(np.mean(exact**2))),
-            "rms_llama_cpp_to_ideal": float(np.sqrt(np.mean(difference**2))),
-            "max_llama_cpp_to_ideal": float(np.abs(difference).max()),
-            "rms_llama_cpp_to_ideal_with_f16_gelu": float(np.sqrt(np.mean(as_theirs**2))),
-            "sensitivity": {key: float(f"{value:.3g}") for key, value in moves.items()},
         }
+        if theirs is not None:
+            difference = theirs.astype(np.float64) - exact
+            as_theirs = theirs - with_gelu
+            theirs.astype("<f4").tofile(folder / f"{name}.llama_cpp.f32")
+            record |= {
+                "rms_llama_cpp_to_ideal": float(np.sqrt(np.mean(difference**2))),
+                "max_llama_cpp_to_ideal": float(np.abs(difference).max()),
+                "rms_llama_cpp_to_ideal_with_f16_gelu": float(np.sqrt(np.mean(as_theirs**2))),
+            }
+        record["sensitivity"] = {key: float(f"{value:.3g}") for key, value in moves.items()}
         lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items())
         (folder / f"{name}.json").write_text("{\n" + lines + "\n}\n")
         weakest = min(moves, key=moves.get)
+        if theirs is None:
+            print(f"| {name} | {record['rms_logit']:.2f} | | | | {weakest}: {moves[weakest]:.2g} |", flush=True)
+            continue
         print(f"| {name} | {record['rms_logit']:.2f} | {record['rms_llama_cpp_to_ideal']:.1e} |"
               f" {record['max_llama_cpp_to_ideal']:.1e} |"
               f" {record['rms_llama_cpp_to_ideal_with_f16_gelu']:.1e} | {weakest}: {moves[weakest]:.2g} |", flush=True)

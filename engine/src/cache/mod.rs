@@ -40,12 +40,10 @@ use prefix::PrefixIndex;
 use sequences::{Held, NO_TOKEN};
 use state::{Pools, Snapshot};
 
-/// The planned buffers that hold keys and values; the others are lists.
-pub(crate) const HOLD_NUMBERS: [&str; 2] = [KEYS, VALUES];
-const KEYS: &str = "keys";
-const VALUES: &str = "values";
-/// The planned buffer of states.
-const STATES: &str = "states of sequences";
+// The planned buffers that hold numbers; the others are lists.
+pub(crate) const KEYS: &str = "keys";
+pub(crate) const VALUES: &str = "values";
+pub(crate) const STATES: &str = "states of sequences";
 
 /// What a layer keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,13 +144,6 @@ impl LayerCache {
         layers.get_mut(of).ok_or_else(|| Error::InvalidInput {
             what: format!("there is no memory for layer {i}"),
         })
-    }
-
-    fn kv(&self) -> Option<&KvCache> {
-        match self {
-            LayerCache::Kv(cache) => Some(cache),
-            LayerCache::None | LayerCache::State(_) | LayerCache::Reused(_) => None,
-        }
     }
 
     fn kv_mut(&mut self) -> Option<&mut KvCache> {
@@ -270,10 +261,17 @@ impl Cache {
         })
     }
 
-    /// The memory of keys and values, with the node of those who read it.
+    /// The memory of keys, values and states, with the node of those who read it.
     pub(crate) fn placed(&self, team: &Team) -> Vec<(usize, &[u8])> {
-        let layers = self.layers.iter().filter_map(LayerCache::kv);
-        layers.flat_map(|cache| cache.placed(team)).collect()
+        let mut all = Vec::new();
+        for layer in &self.layers {
+            match layer {
+                LayerCache::None | LayerCache::Reused(_) => {}
+                LayerCache::Kv(cache) => all.extend(cache.placed(team)),
+                LayerCache::State(cache) => all.extend(cache.placed(team)),
+            }
+        }
+        all
     }
 
     /// An empty sequence.
@@ -371,10 +369,13 @@ impl Cache {
         self.prefix.clear(&self.pools);
     }
 
-    /// The memory of keys and values.
+    /// The memory of keys, values and states.
     pub(crate) fn memory(&self) -> impl Iterator<Item = &[u8]> {
-        let layers = self.layers.iter().filter_map(LayerCache::kv);
-        layers.flat_map(|cache| [cache.k.bytes(), cache.v.bytes()])
+        self.layers.iter().flat_map(|layer| match layer {
+            LayerCache::None | LayerCache::Reused(_) => [&[][..]; 2],
+            LayerCache::Kv(cache) => [cache.k.bytes(), cache.v.bytes()],
+            LayerCache::State(cache) => cache.bytes(),
+        })
     }
 
     pub(crate) fn usage(&self) -> Usage {

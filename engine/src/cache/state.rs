@@ -79,6 +79,25 @@ impl StateCache {
         }
         Ok(())
     }
+
+    /// The memory of each item, with the node of those who use it.
+    pub(super) fn placed(&self, team: &Team) -> impl Iterator<Item = (usize, &[u8])> {
+        let parts = [self.shape.recent, self.shape.memory]
+            .into_iter()
+            .zip(self.bytes());
+        parts.flat_map(move |(part, bytes)| {
+            let shares = team.shares(part.items, 1);
+            let items = bytes.chunks_exact((bytes.len() / part.items.max(1)).max(1));
+            items
+                .enumerate()
+                .map(move |(item, bytes)| (shares.node_of(item), bytes))
+        })
+    }
+
+    /// Its memory.
+    pub(super) fn bytes(&self) -> [&[u8]; 2] {
+        [&self.recent, &self.memory].map(|numbers| bytemuck::cast_slice(numbers))
+    }
 }
 
 /// What is handed out of a cache: pages of groups of layers, slots of states where layers have some.

@@ -534,6 +534,33 @@ impl Keys<'_> {
         }
     }
 
+    /// Limits of `n_layers` layers, each a positive number: stated once, or as an array of one per block. `None` where that is
+    /// nothing, or so small that it stands for nothing.
+    pub(crate) fn limits(&self, key: &str, n_layers: usize) -> Result<Vec<Option<f32>>> {
+        const NOTHING: f32 = 1e-6;
+        let (name, n_blocks) = (self.key(key), self.n_blocks()?);
+        let mut limits = match self.metadata.get(&name) {
+            None => return Ok(vec![None; n_layers]),
+            Some(crate::gguf::Value::Array(_)) => {
+                let limits = self.metadata.opt_f32s(&name)?.unwrap_or_default();
+                if limits.len() != n_blocks {
+                    let expected = format!("a number, or an array of one for each of {n_blocks} layers");
+                    return Err(self.wrong(key, &expected, &format!("an array of {}", limits.len())));
+                }
+                limits.to_vec()
+            }
+            Some(_) => vec![self.f32(key)?; n_blocks],
+        };
+        limits.resize(n_layers, 0.0);
+        match limits.iter().find(|limit| !(0.0..f32::INFINITY).contains(*limit)) {
+            Some(limit) => Err(self.wrong(key, "finite numbers from 0 on", &limit.to_string())),
+            None => Ok(limits
+                .into_iter()
+                .map(|limit| Some(limit).filter(|limit| *limit > NOTHING))
+                .collect()),
+        }
+    }
+
     /// Flags of the layers: an array of one per block (true, or a number other than 0), or a period `n`, for which
     /// `periodic(layer, n)` says them; `default` is the period where the key is missing.
     pub(crate) fn flags(

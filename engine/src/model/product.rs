@@ -33,8 +33,45 @@ enum Then<'a> {
     /// A function of them times the outputs of another matrix.
     Gate {
         up: &'a Linear,
-        activation: Activation,
+        gate: Gate,
     },
+}
+
+/// What is made of a gate and what it gates.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gate {
+    activation: Activation,
+    limit: Option<f32>,
+}
+
+impl From<Activation> for Gate {
+    fn from(activation: Activation) -> Self {
+        Gate {
+            activation,
+            limit: None,
+        }
+    }
+}
+
+impl Gate {
+    /// With a limit `min(f(gate), limit) * max(min(up, limit), -limit)`.
+    pub(super) fn limited(activation: Activation, limit: Option<f32>) -> Self {
+        Gate { activation, limit }
+    }
+
+    /// `gate` = what is made of it and of `up`.
+    fn apply(self, backend: &dyn Backend, gate: &mut [f32], up: &[f32]) {
+        let Some(limit) = self.limit else {
+            return backend.gate(self.activation, gate, up);
+        };
+        backend.activate(self.activation, gate);
+        for (gate, up) in gate.iter_mut().zip(up) {
+            // Comparisons that a number which is none passes through: it ends the pass where rows are rounded next.
+            let least = if *gate > limit { limit } else { *gate };
+            let up = if *up > limit { limit } else { *up };
+            *gate = least * if up < -limit { -limit } else { up };
+        }
+    }
 }
 
 impl<'a> Task<'a> {
@@ -79,19 +116,19 @@ pub(super) fn gated<'a>(
     up: (&'a Linear, &'a mut [f32]),
     activation: Activation,
 ) -> Product<'a> {
-    gated_from(gate, up, 0, activation)
+    gated_from(gate, up, 0, activation.into())
 }
 
 /// As [`gated`], from row `first` of x.
 pub(super) fn gated_from<'a>(
-    (linear, gate): (&'a Linear, &'a mut [f32]),
+    (linear, out): (&'a Linear, &'a mut [f32]),
     (up, up_out): (&'a Linear, &'a mut [f32]),
     first: usize,
-    activation: Activation,
+    gate: Gate,
 ) -> Product<'a> {
-    let task = Task::new(linear, first, gate.len(), Then::Gate { up, activation });
+    let task = Task::new(linear, first, out.len(), Then::Gate { up, gate });
     let grain = linear.weight.grain().max(up.weight.grain());
-    Columns::of(gate, linear.weight.n(), grain, task)
+    Columns::of(out, linear.weight.n(), grain, task)
         .with(up_out)
         .placed(linear.weight.shares())
 }
@@ -119,10 +156,10 @@ impl Task<'_> {
         let x = x.rows(self.rows.clone());
         self.linear.apply(&x, node, &mut out);
         match (&self.then, second) {
-            (Then::Gate { up, activation }, Some(mut ups)) => {
+            (Then::Gate { up, gate }, Some(mut ups)) => {
                 up.apply(&x, node, &mut ups);
                 for row in 0..out.rows() {
-                    backend.gate(*activation, out.row(row), ups.row(row));
+                    gate.apply(backend, out.row(row), ups.row(row));
                 }
             }
             (Then::Activate(activation), _) => {
@@ -173,6 +210,47 @@ impl Linear {
             let bias = &bias[tile.columns()];
             for row in 0..tile.rows() {
                 tile.row(row).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::select;
+    use crate::math;
+
+    #[test]
+    fn a_limit_cuts_the_gate_above_and_what_it_gates_on_both_sides() {
+        let values: Vec<f32> = (-40..=40).map(|i| i as f32 * 0.25).collect();
+        for backend in select::available() {
+            for limit in [0.5f32, 7.0, 1e30] {
+                for shift in 0..values.len() {
+                    let mut gate = values.clone();
+                    let mut up = values.clone();
+                    up.rotate_left(shift);
+                    Gate::limited(Activation::Silu, Some(limit)).apply(*backend, &mut gate, &up);
+                    let mut plain = values.clone();
+                    backend.gate(Activation::Silu, &mut plain, &up);
+                    for i in 0..gate.len() {
+                        let (x, l) = (f64::from(values[i]), f64::from(limit));
+                        let silu = x / (1.0 + math::exp(-x));
+                        let least = if silu > l { l } else { silu };
+                        let expected = least * f64::from(up[i]).clamp(-l, l);
+                        let found = f64::from(gate[i]);
+                        let close = (found - expected).abs() <= 1e-6 * (1.0 + expected.abs());
+                        assert!(close, "{}, {limit}: {found} {expected}", backend.name());
+                        // A limit that nothing reaches changes no bit.
+                        assert!(limit < 10.0 || gate[i].to_bits() == plain[i].to_bits());
+                    }
+                }
+            }
+            let (nan, limit) = (f32::NAN, Some(1.0));
+            for (gate, up) in [(nan, 1.0), (1.0, nan)] {
+                let mut gate = [gate];
+                Gate::limited(Activation::Silu, limit).apply(*backend, &mut gate, &[up]);
+                assert!(gate[0].is_nan());
             }
         }
     }

@@ -492,8 +492,8 @@ impl Binder<'_> {
     ) -> Result<PackedMatrix> {
         let info = find(self.file, name)?;
         if !info.is_stack(count, n, k) {
-            let expected = match (role, count) {
-                (Role::Dense | Role::Table, 1) => format!("[{k}, {n}]"),
+            let expected = match count {
+                1 => format!("[{k}, {n}]"),
                 _ => format!("[{k}, {n}, {count}]"),
             };
             return Err(shape(name, &expected, info));

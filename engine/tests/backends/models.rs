@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CacheType, Pool};
-use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
+use twinfer_engine::context::{Context, ContextOptions, held_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::Storage;
@@ -92,7 +92,7 @@ fn models_give_the_digests_of_scalar() {
                 ..ContextOptions::default()
             };
             // Heads narrower than a block of q8_0.
-            if kv_bytes(scalar.config(), &options).is_err() {
+            if held_bytes(scalar.config(), &options).is_err() {
                 continue;
             }
             if reduced() && cache.0 != cache.1 {

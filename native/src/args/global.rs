@@ -102,6 +102,13 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "TYPE", default_value = "f16")]
     pub(crate) cache_type_v: CacheTypeArg,
 
+    /// States of sequences that the cache holds at a time, of models with layers that keep one (Mamba, delta nets, short
+    /// convolutions). A sequence holds one, two during a pass, and those of earlier lengths that it can be taken back to;
+    /// with few of them more is computed again. No number depends on it. Default: two for each sequence, and 6.
+    #[arg(long, global = true, value_name = "N",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..=1 << 20))]
+    pub(crate) cache_states: Option<usize>,
+
     /// Only the result and errors: no progress, no timings.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,

@@ -106,6 +106,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     let shortest = texts.iter().map(|text| text.n_ctx).min().unwrap_or(1);
     // No more than fills a pass, or one that is longer. A chunk has a row less than tokens.
     let together = (N_BATCH / (shortest - 1).max(1)).clamp(1, n_chunks.max(1));
+    let together = compute.together(planned.config(), together);
     let pages = longest.max(N_BATCH).div_ceil(BLOCK) + together;
     let options = compute.sequences((longest, N_BATCH), together, Pool::Pages(pages));
     let model = compute.load(planned, &options)?;

@@ -363,6 +363,53 @@ fn prompts_that_share_a_beginning_are_read_once() {
     assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&alone).unwrap());
 }
 
+/// Layers that keep a state: few states make texts wait for one another, and change none.
+#[test]
+fn few_states_change_no_answer() {
+    let directory = Directory::new("states");
+    let model = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/oracle/vectors/qwen35moe.gguf"
+    );
+    let states = |options: &[&str]| {
+        let args = ["inspect", "--plan", "--json", "-m", model, "--parallel", "3"];
+        let plan = twinfer(&[&args, options].concat()).json();
+        let cache = plan["plan"]["cache"].as_array().unwrap().iter();
+        let states = cache.filter(|buffer| buffer["name"] == "states of sequences");
+        states
+            .map(|buffer| buffer["bytes"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    let unasked = states(&[]);
+    assert!(unasked > 0 && unasked.is_multiple_of(12));
+    assert_eq!(states(&["--cache-states", "3"]), unasked / 4);
+    let questions: String = (0..12)
+        .map(|i| json!({"prompt": [1, 3 + i, 7, 9], "max_tokens": 3 + i, "temperature": 0, "ignore_eos": true}))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let of = |options: &[&str]| {
+        let options = [&["-m", model, "-c", "64", "--parallel", "6"], options].concat();
+        answers(questions.as_bytes(), &options)
+    };
+    let expected = of(&[]);
+    assert_eq!(expected.len(), 12);
+    assert!(expected.iter().all(|answer| answer.get("error").is_none()));
+    for n in ["2", "3", "7"] {
+        assert_eq!(of(&["--cache-states", n]), expected, "{n} states");
+    }
+    // Nor a digest of texts that share passes.
+    let list = directory.file("lines.txt");
+    std::fs::write(&list, "a\nab a\nb\nba ab\n").unwrap();
+    let digests = |options: &[&str]| {
+        let args = ["eval", "-m", model, "-c", "64", "--texts", &list, "--json"];
+        twinfer(&[&args, options].concat()).json()
+    };
+    assert_eq!(digests(&["--cache-states", "2"]), digests(&[]));
+    let refused = twinfer(&["run", "a", "-m", model, "--cache-states", "1"]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("--cache-states"), "{}", refused.err);
+}
+
 #[test]
 fn an_output_of_something_else_is_left_alone() {
     let directory = Directory::new("batch-other");

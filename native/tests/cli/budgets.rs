@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use twinfer_engine::gguf::{self, ModelFile, TensorSpec, Writer};
+use twinfer_engine::memory::Bytes;
+use twinfer_engine::quant::GgmlType;
 
 use crate::support::{Directory, Run, command, twinfer};
 
@@ -153,6 +156,82 @@ fn what_does_not_fit_is_refused_with_what_would() {
     let fits: u64 = fits.parse().unwrap();
     // What the program has itself differs by some pages from run to run.
     batch(&format!("{}M", fits * 9 / 10), "b").ok();
+}
+
+/// A model nearly all of whose weights are those of experts, 26 MiB of zeros: one of `tests/oracle` with wider ones.
+fn mostly_experts(path: &str) {
+    const WIDTH: usize = 16384;
+    let small = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/oracle/vectors/qwen3moe.gguf"
+    );
+    let file = ModelFile::from_parts(vec![Bytes::from_vec(fs::read(small).unwrap())]).unwrap();
+    let mut metadata = file.metadata().clone();
+    let width = gguf::Value::U32(WIDTH as u32);
+    metadata.insert("qwen3moe.expert_feed_forward_length", width);
+    let specs: Vec<TensorSpec> = file
+        .tensors()
+        .map(|tensor| {
+            let of_experts = tensor.name.contains("_exps.");
+            // The embedding's width is 32, that of experts 24.
+            let wide = |&n: &usize| if of_experts && n == 24 { WIDTH } else { n };
+            TensorSpec {
+                name: tensor.name.clone(),
+                ty: if of_experts { GgmlType::Q8_0 } else { tensor.ty },
+                shape: tensor.shape.iter().map(wide).collect(),
+            }
+        })
+        .collect();
+    let mut writer = Writer::new(fs::File::create(path).unwrap(), &metadata, &specs).unwrap();
+    for spec in &specs {
+        let data = match spec.ty {
+            GgmlType::Q8_0 => {
+                let rows = spec.shape[1..].iter().product::<usize>();
+                vec![0; spec.ty.row_bytes(spec.shape[0]).unwrap() * rows]
+            }
+            _ => file.tensor_bytes(&spec.name).unwrap().to_vec(),
+        };
+        writer.write_tensor(&spec.name, &data).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn mapped_experts_are_among_what_would_fit() {
+    let directory = Directory::new("experts");
+    let model = directory.file("m.gguf");
+    mostly_experts(&model);
+    let needed = |options: &[&str]| {
+        let report = plan(&[&["-m", &model, "-c", "4096"], options].concat());
+        report["plan"]["needed"].as_u64().unwrap()
+    };
+    let (packed, mapped) = (needed(&["--experts", "packed"]), needed(&["--experts", "mapped"]));
+    if packed == mapped {
+        println!("left out: the scalar backend packs no weights");
+        return;
+    }
+    assert!(packed > mapped + (20 << 20), "{packed} {mapped}");
+    // What the program has itself counts as well: a few MiB.
+    let limit = format!("{}", (packed + mapped) / 2);
+    let eval = |options: &[&str]| {
+        let args = ["eval", "-m", &model, "--tokens", "1,2,3", "-c", "4096"];
+        twinfer(&[&args[..], &["--memory-limit", &limit], options].concat())
+    };
+    let refused = eval(&["--experts", "packed"]);
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    let (_, advice) = refused.err.split_once("what would fit: ").unwrap();
+    assert!(advice.contains("--experts mapped"), "{}", refused.err);
+    eval(&["--experts", "mapped"]).ok();
+    // Mapped weights alone are no help to who insists on packed experts.
+    assert!(!advice.contains("--weights mapped"), "{}", refused.err);
+    assert_eq!(eval(&["--experts", "packed", "--weights", "mapped"]).code, 1);
+    // Where nobody said, they are mapped unasked.
+    let settled = eval(&[]).ok();
+    assert!(
+        settled.err.contains("those of experts stay mapped"),
+        "{}",
+        settled.err
+    );
 }
 
 /// A control group of its own for a test, with a limit on memory.

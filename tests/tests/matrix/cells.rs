@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use twinfer_engine::cache::CacheType;
-use twinfer_engine::context::{Context, ContextOptions, kv_bytes};
+use twinfer_engine::context::{Context, ContextOptions, held_bytes};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::kernels::{Backend, Placement, Storage, select};
@@ -66,7 +66,7 @@ fn caches(config: &Config) -> (Vec<Cache>, &'static [Cache]) {
         cache_type_v: CacheType::Q8_0,
         ..ContextOptions::default()
     };
-    if kv_bytes(config, &q8_0).is_ok() {
+    if held_bytes(config, &q8_0).is_ok() {
         (vec![F16, F32, Q8_0], &MIXED)
     } else {
         (vec![F16, F32], &[])

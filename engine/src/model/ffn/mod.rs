@@ -13,6 +13,8 @@ pub use gated::GatedConfig;
 pub use plain::PlainConfig;
 pub use router::Gating;
 
+pub use super::stack::is_of_experts;
+
 use super::config::{Config, Keys};
 use super::ops::Run;
 use super::probe::Probe;

@@ -2,14 +2,13 @@
 //! belongs to which key. At each position it decays, and what it answers to the position's key is moved towards the value.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::conv::Conv;
+use super::recurrent::{RecurrentBuffers, Widths, convolve, go_on};
 use crate::Result;
-use crate::cache::{CacheKind, Sizes, StateCache, StatePart, StateShape};
+use crate::cache::{CacheKind, StateCache};
 use crate::kernels::functions::{exp, sigmoid, softplus};
-use crate::kernels::{Activation, MAX_HEAD_DIM, state_columns};
-use crate::memory::Buffers;
+use crate::kernels::{Activation, MAX_HEAD_DIM};
 use crate::model::config::{Config, Keys, MAX_WIDTH};
 use crate::model::ops::{Ops, Run};
 use crate::model::probe::Probe;
@@ -73,14 +72,17 @@ impl DeltaNetConfig {
     }
 
     pub(super) fn cache_kind(&self) -> CacheKind {
-        let columns = state_columns(self.head_dim_v);
-        CacheKind::State(StateShape {
-            recent: Conv::state(self.channels(), self.kernel),
-            memory: StatePart {
-                items: self.inner_width() / columns,
-                len: self.head_dim_k * columns,
-            },
-        })
+        self.widths().cache_kind(self.kernel, self.head_dim_k)
+    }
+
+    pub(super) fn widths(&self) -> Widths {
+        Widths {
+            channels: self.channels(),
+            inner: self.inner_width(),
+            heads: self.n_v_heads,
+            logits: 2 * self.n_v_heads,
+            fused: self.width_fused(),
+        }
     }
 
     /// Width of all values.
@@ -208,13 +210,13 @@ impl DeltaNet {
         x: &[f32],
         rows: Range<usize>,
         out: &mut [f32],
-        buffers: &mut DeltaNetBuffers,
+        buffers: &mut RecurrentBuffers,
         cache: &mut StateCache,
     ) -> Result<()> {
         let (config, m) = (&self.config, run.pass.rows.len());
         let (channels, inner, heads) = (config.channels(), config.inner_width(), config.n_v_heads);
         let z = &mut buffers.z[..rows.len() * inner];
-        let qkv = &mut buffers.qkv[..m * channels];
+        let qkv = &mut buffers.input[..m * channels];
         let logits = &mut buffers.logits[..m * 2 * heads];
         let fused = &mut buffers.fused[..m * config.width_fused()];
         self.products(run, x, rows.start, (&mut *z, &mut *qkv, fused, &mut *logits))?;
@@ -222,15 +224,8 @@ impl DeltaNet {
         run.look("z", inner, z);
 
         let mixed = &mut buffers.mixed[..m * channels];
-        let qkv = &*qkv;
-        self.conv.forward(
-            run,
-            &mut cache.recent,
-            mixed,
-            |row, part, x| x.copy_from_slice(&qkv[row * channels..][part]),
-            |_, _, out| run.ops.backend.activate(Activation::Silu, out),
-        )?;
-        run.look("conv", channels, mixed);
+        let through = (&*qkv, &mut *mixed);
+        convolve(run, &self.conv, &mut cache.recent, through, channels)?;
         self.norm_heads(run, mixed)?;
         run.look("qk_norm", channels, mixed);
         let gates = &mut buffers.gates[..m * 2 * heads];
@@ -390,82 +385,24 @@ impl DeltaNet {
         answers: &mut [f32],
         memory: &mut [f32],
     ) -> Result<()> {
-        let (ops, pass, config) = (&run.ops, run.pass, &self.config);
+        let (config, backend) = (&self.config, run.ops.backend);
         let (channels, width, dim) = (config.channels(), config.key_width(), config.head_dim_k);
-        let (inner, heads) = (config.inner_width(), config.n_v_heads);
-        let columns = state_columns(config.head_dim_v);
-        let len = dim * columns;
-        let finite = AtomicBool::new(true);
-        let grain = ops.grain(pass.rows.len() * len);
-        ops.team
-            .items((answers, inner, columns), memory, grain, |_, mut tile, memory| {
-                let part = tile.columns();
-                let head = part.start / config.head_dim_v;
-                let first = config.key_head(head) * dim;
-                for (i, row) in pass.rows.iter().enumerate() {
-                    let step = pass.sequences.at(row.slot).step(row.position);
-                    let mixed = &mixed[i * channels..(i + 1) * channels];
-                    let (q, k) = (&mixed[first..], &mixed[width + first..]);
-                    let v = &mixed[2 * width..][part.clone()];
-                    let gates = &gates[(i * heads + head) * 2..][..2];
-                    let out = tile.row(i);
-                    ops.backend.delta_step(
-                        step.enter(memory, len),
-                        (&q[..dim], &k[..dim], v),
-                        (gates[0], gates[1]),
-                        out,
-                    );
-                    if !out.iter().all(|value| value.is_finite()) {
-                        finite.store(false, Ordering::Relaxed);
-                    }
-                    step.leave(memory, len);
-                }
-            })?;
-        ops.check(finite.into_inner(), "delta")
-    }
-}
-
-/// What it computes in.
-#[derive(Debug)]
-pub(super) struct DeltaNetBuffers {
-    qkv: Vec<f32>,
-    z: Vec<f32>,
-    /// All of these by key head, where one matrix makes them.
-    fused: Vec<f32>,
-    /// Of beta and the decay.
-    logits: Vec<f32>,
-    gates: Vec<f32>,
-    /// Queries, keys and values after the convolution.
-    mixed: Vec<f32>,
-    answers: Vec<f32>,
-}
-
-impl DeltaNetBuffers {
-    /// For any of these layers.
-    pub(super) fn make<'a>(
-        layers: impl Iterator<Item = &'a DeltaNetConfig> + Clone,
-        sizes: &Sizes,
-        buffers: &mut Buffers<'_>,
-    ) -> Result<Self> {
-        let m = sizes.n_batch;
-        let widest = |width: fn(&DeltaNetConfig) -> usize| layers.clone().map(width).max().unwrap_or(0);
-        let (channels, inner) = (
-            widest(DeltaNetConfig::channels),
-            widest(DeltaNetConfig::inner_width),
-        );
-        let gates = widest(|layer| 2 * layer.n_v_heads);
-        Ok(DeltaNetBuffers {
-            qkv: buffers.outputs("the delta net's queries, keys and values", m, channels)?,
-            z: buffers.outputs("the delta net's output gate", m, inner)?,
-            fused: buffers.outputs(
-                "the delta net's rows by head",
-                m,
-                widest(DeltaNetConfig::width_fused),
-            )?,
-            logits: buffers.outputs("the delta net's gates", m, gates)?,
-            gates: buffers.rows("the delta net's gates", m, gates)?,
-            mixed: buffers.outputs("the delta net's queries, keys and values", m, channels)?,
-            answers: buffers.outputs("the delta net's answers", m, inner)?,
-        })
+        go_on(
+            run,
+            "delta",
+            (answers, config.inner_width()),
+            (memory, config.head_dim_v, dim),
+            |columns| {
+                let head = columns.start / config.head_dim_v;
+                (columns, head, config.key_head(head) * dim)
+            },
+            |(columns, head, first), row, state, out| {
+                let mixed = &mixed[row * channels..(row + 1) * channels];
+                let (q, k) = (&mixed[*first..], &mixed[width + first..]);
+                let v = &mixed[2 * width..][columns.clone()];
+                let gates = &gates[(row * config.n_v_heads + head) * 2..][..2];
+                backend.delta_step(state, (&q[..dim], &k[..dim], v), (gates[0], gates[1]), out);
+            },
+        )
     }
 }

@@ -2,14 +2,13 @@
 //! that decays at each position and takes the input in, and answers along the second vector.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::conv::Conv;
+use super::recurrent::{RecurrentBuffers, Widths, convolve, go_on};
 use crate::Result;
-use crate::cache::{CacheKind, Sizes, StateCache, StatePart, StateShape};
+use crate::cache::{CacheKind, StateCache};
+use crate::kernels::Activation;
 use crate::kernels::functions::{exp, softplus};
-use crate::kernels::{Activation, state_columns};
-use crate::memory::Buffers;
 use crate::model::config::{Config, Keys, MAX_WIDTH};
 use crate::model::ops::Run;
 use crate::model::probe::Probe;
@@ -69,14 +68,17 @@ impl Mamba2Config {
     }
 
     pub(super) fn cache_kind(&self) -> CacheKind {
-        let columns = state_columns(self.head_dim);
-        CacheKind::State(StateShape {
-            recent: Conv::state(self.channels(), self.kernel),
-            memory: StatePart {
-                items: self.inner_width() / columns,
-                len: self.n_state * columns,
-            },
-        })
+        self.widths().cache_kind(self.kernel, self.n_state)
+    }
+
+    pub(super) fn widths(&self) -> Widths {
+        Widths {
+            channels: self.channels(),
+            inner: self.inner_width(),
+            heads: self.n_heads,
+            logits: self.n_heads,
+            fused: 0,
+        }
     }
 
     /// Width of all heads.
@@ -142,13 +144,13 @@ impl Mamba2 {
         x: &[f32],
         rows: Range<usize>,
         out: &mut [f32],
-        buffers: &mut Mamba2Buffers,
+        buffers: &mut RecurrentBuffers,
         cache: &mut StateCache,
     ) -> Result<()> {
         let (config, m) = (&self.config, run.pass.rows.len());
         let (channels, inner, heads) = (config.channels(), config.inner_width(), config.n_heads);
         let z = &mut buffers.z[..rows.len() * inner];
-        let xbc = &mut buffers.xbc[..m * channels];
+        let xbc = &mut buffers.input[..m * channels];
         let logits = &mut buffers.logits[..m * heads];
         let skipped = usize::from(rows.is_empty());
         let products = &mut [
@@ -162,15 +164,8 @@ impl Mamba2 {
         run.look("dt", heads, logits);
 
         let mixed = &mut buffers.mixed[..m * channels];
-        let xbc = &*xbc;
-        self.conv.forward(
-            run,
-            &mut cache.recent,
-            mixed,
-            |row, part, x| x.copy_from_slice(&xbc[row * channels..][part]),
-            |_, _, out| run.ops.backend.activate(Activation::Silu, out),
-        )?;
-        run.look("conv", channels, mixed);
+        let through = (&*xbc, &mut *mixed);
+        convolve(run, &self.conv, &mut cache.recent, through, channels)?;
         let gates = &mut buffers.gates[..m * 2 * heads];
         self.gates(run, logits, gates)?;
         run.look("decay_dt", 2 * heads, gates);
@@ -229,70 +224,26 @@ impl Mamba2 {
         answers: &mut [f32],
         memory: &mut [f32],
     ) -> Result<()> {
-        let (ops, pass, config) = (&run.ops, run.pass, &self.config);
+        let (config, backend) = (&self.config, run.ops.backend);
         let (channels, inner, n) = (config.channels(), config.inner_width(), config.n_state);
-        let columns = state_columns(config.head_dim);
-        let len = n * columns;
-        let finite = AtomicBool::new(true);
-        let grain = ops.grain(pass.rows.len() * len);
-        ops.team
-            .items((answers, inner, columns), memory, grain, |_, mut tile, memory| {
-                let part = tile.columns();
-                let head = part.start / config.head_dim;
+        go_on(
+            run,
+            "scan",
+            (answers, inner),
+            (memory, config.head_dim, n),
+            |columns| {
+                let head = columns.start / config.head_dim;
                 let group = head / (config.n_heads / config.n_groups);
-                let b = inner + group * n;
-                let c = b + config.vectors();
-                for (i, row) in pass.rows.iter().enumerate() {
-                    let step = pass.sequences.at(row.slot).step(row.position);
-                    let mixed = &mixed[i * channels..(i + 1) * channels];
-                    let gates = &gates[(i * config.n_heads + head) * 2..][..2];
-                    let out = tile.row(i);
-                    ops.backend.scan_step(
-                        step.enter(memory, len),
-                        (&mixed[b..b + n], &mixed[c..c + n], &mixed[part.clone()]),
-                        (gates[0], gates[1], self.d[head]),
-                        out,
-                    );
-                    if !out.iter().all(|value| value.is_finite()) {
-                        finite.store(false, Ordering::Relaxed);
-                    }
-                    step.leave(memory, len);
-                }
-            })?;
-        ops.check(finite.into_inner(), "scan")
-    }
-}
-
-/// What it computes in.
-#[derive(Debug)]
-pub(super) struct Mamba2Buffers {
-    z: Vec<f32>,
-    xbc: Vec<f32>,
-    logits: Vec<f32>,
-    gates: Vec<f32>,
-    /// The input, B and C after the convolution.
-    mixed: Vec<f32>,
-    answers: Vec<f32>,
-}
-
-impl Mamba2Buffers {
-    /// For any of these layers.
-    pub(super) fn make<'a>(
-        layers: impl Iterator<Item = &'a Mamba2Config> + Clone,
-        sizes: &Sizes,
-        buffers: &mut Buffers<'_>,
-    ) -> Result<Self> {
-        let m = sizes.n_batch;
-        let widest = |width: fn(&Mamba2Config) -> usize| layers.clone().map(width).max().unwrap_or(0);
-        let (channels, inner) = (widest(Mamba2Config::channels), widest(Mamba2Config::inner_width));
-        let heads = widest(|layer| layer.n_heads);
-        Ok(Mamba2Buffers {
-            z: buffers.outputs("Mamba's output gate", m, inner)?,
-            xbc: buffers.outputs("Mamba's input and vectors", m, channels)?,
-            logits: buffers.outputs("Mamba's gates", m, heads)?,
-            gates: buffers.rows("Mamba's gates", m, heads.saturating_mul(2))?,
-            mixed: buffers.outputs("Mamba's input and vectors", m, channels)?,
-            answers: buffers.outputs("Mamba's answers", m, inner)?,
-        })
+                (columns, head, inner + group * n)
+            },
+            |(columns, head, b), row, state, out| {
+                let mixed = &mixed[row * channels..(row + 1) * channels];
+                let (b, c) = (&mixed[*b..], &mixed[b + config.vectors()..]);
+                let x = &mixed[columns.clone()];
+                let gates = &gates[(row * config.n_heads + head) * 2..][..2];
+                let (decay, dt, skip) = (gates[0], gates[1], self.d[*head]);
+                backend.scan_step(state, (&b[..n], &c[..n], x), (decay, dt, skip), out);
+            },
+        )
     }
 }

@@ -2,7 +2,8 @@
 //! keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
 //!
 //! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some; `temperature` a
-//! factor of queries that some of them share; `conv` the short convolution that several mixers begin with.
+//! factor of queries that some of them share; `conv` the short convolution that several mixers begin with, `recurrent` what those
+//! share whose heads keep a state.
 
 mod attend;
 mod attention;
@@ -10,6 +11,7 @@ mod conv;
 mod delta_net;
 mod mamba2;
 mod mla;
+mod recurrent;
 mod short_conv;
 mod temperature;
 
@@ -212,13 +214,13 @@ impl Mixer {
                 mla.forward(run, x, rows, out, &mut buffers.mla, cache)
             }
             (Mixer::DeltaNet(net), LayerCache::State(cache)) => {
-                net.forward(run, x, rows, out, &mut buffers.delta_net, cache)
+                net.forward(run, x, rows, out, &mut buffers.recurrent, cache)
             }
             (Mixer::ShortConv(conv), LayerCache::State(cache)) => {
                 conv.forward(run, x, rows, out, &mut buffers.short_conv, cache)
             }
             (Mixer::Mamba2(mamba), LayerCache::State(cache)) => {
-                mamba.forward(run, x, rows, out, &mut buffers.mamba2, cache)
+                mamba.forward(run, x, rows, out, &mut buffers.recurrent, cache)
             }
             _ => Err(Error::InvalidInput {
                 what: "a layer's mixer and its cache are of different kinds".into(),
@@ -232,9 +234,8 @@ impl Mixer {
 pub(super) struct MixerBuffers {
     attention: attention::AttentionBuffers,
     mla: mla::MlaBuffers,
-    delta_net: delta_net::DeltaNetBuffers,
+    recurrent: recurrent::RecurrentBuffers,
     short_conv: short_conv::ShortConvBuffers,
-    mamba2: mamba2::Mamba2Buffers,
 }
 
 impl MixerBuffers {
@@ -252,12 +253,16 @@ impl MixerBuffers {
                 })
             };
         }
+        let recurrent = config.layers.iter().filter_map(|layer| match &layer.mixer {
+            MixerConfig::DeltaNet(config) => Some(config.widths()),
+            MixerConfig::Mamba2(config) => Some(config.widths()),
+            _ => None,
+        });
         Ok(MixerBuffers {
             attention: attention::AttentionBuffers::make(layers!(Attention), sizes, workers, buffers)?,
             mla: mla::MlaBuffers::make(layers!(Mla), sizes, workers, buffers)?,
-            delta_net: delta_net::DeltaNetBuffers::make(layers!(DeltaNet), sizes, buffers)?,
+            recurrent: recurrent::RecurrentBuffers::make(recurrent, sizes, buffers)?,
             short_conv: short_conv::ShortConvBuffers::make(layers!(ShortConv), sizes, buffers)?,
-            mamba2: mamba2::Mamba2Buffers::make(layers!(Mamba2), sizes, buffers)?,
         })
     }
 }

@@ -181,6 +181,10 @@ impl Scheduler {
             return false;
         }
         let usage = self.context.usage();
+        // In a pass each has the state that it goes on from and the one that it leaves.
+        if usage.states > 0 && 2 * (self.running.len() + 1) > usage.states {
+            return true;
+        }
         // With the page that it goes on in, which may be a copy of a shared one.
         let to_come = |len: usize, cached: usize| len.div_ceil(PAGE) - cached / PAGE;
         let own = to_come(len, cached) + 1;

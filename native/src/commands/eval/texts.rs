@@ -58,7 +58,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs, path:
     if longest > n_ctx && settings.context.size.is_some() {
         bail!("a text of {longest} tokens does not fit into --ctx-size {n_ctx}");
     }
-    let together = texts.len().min(TOGETHER);
+    let together = compute.together(planned.config(), texts.len().min(TOGETHER));
     // At most one text goes on from the pass before; the others begin in this one.
     let pages = longest.div_ceil(BLOCK) + args.batch_size.div_ceil(BLOCK) + together;
     let sizes = (n_ctx.max(longest), args.batch_size);

@@ -10,9 +10,14 @@
 //! ```
 //!
 //! Which of the two a file has tensors for is its choice. The cache of the absorbed form is one latent vector per
-//! position; it holds the first part twice, as a key's and as a value, though the second is the beginning of the first.
+//! position; it holds the first part twice, as a key's and as a value, though the second is the beginning of the first: in a
+//! page keys lie d-major and values position-major, each as the kernels read them, so one memory cannot stand for both.
+
+mod heads;
 
 use std::ops::Range;
+
+use heads::{HEAD_ROWS, HeadBuffers, HeadMatrices};
 
 use super::attend::{Attend, AttendBuffers};
 use super::attention::AttentionConfig;
@@ -24,14 +29,11 @@ use crate::model::config::{Config, Keys, MAX_WIDTH};
 use crate::model::norm::{Norm, NormKind};
 use crate::model::ops::Run;
 use crate::model::probe::Probe;
-use crate::model::product::{ListMemory, product, product_from};
-use crate::model::weights::{Binder, Linear, Role};
+use crate::model::product::{product, product_from};
+use crate::model::weights::{Binder, Linear};
 
 /// Rows of a pass whose attention is computed at a time: queries over latent vectors are wide.
 const ROWS: usize = 64;
-
-/// Rows that are multiplied with heads' own matrices at a time: some rows of some heads. At least [`ROWS`].
-const HEAD_ROWS: usize = 2048;
 
 /// One layer's, in numbers.
 #[derive(Debug, Clone)]
@@ -205,33 +207,6 @@ enum Form {
     Expanded { kv_b: Linear },
 }
 
-/// A matrix of each head.
-#[derive(Debug)]
-struct HeadMatrices {
-    /// All of them, one after the other: what is counted and kept in memory, not computed with.
-    whole: Linear,
-    heads: Vec<Linear>,
-}
-
-impl HeadMatrices {
-    /// `n_heads` matrices of n x k.
-    fn bind(binder: &Binder<'_>, name: &str, (n_heads, n, k): (usize, usize, usize)) -> Result<Self> {
-        let linear = |weight| Linear {
-            weight,
-            scale: None,
-            bias: None,
-        };
-        let whole = binder.matrices(&format!("{name}.weight"), Role::Dense, (n_heads, n, k))?;
-        let heads = (0..n_heads)
-            .map(|head| whole.view(head * n..(head + 1) * n).map(linear))
-            .collect::<Result<_>>()?;
-        Ok(HeadMatrices {
-            whole: linear(whole),
-            heads,
-        })
-    }
-}
-
 impl Mla {
     pub(super) fn bind(binder: &Binder<'_>, config: &Config, own: &MlaConfig, i: usize) -> Result<Self> {
         let (n_embd, n_heads) = (config.n_embd, own.attention.n_heads);
@@ -272,7 +247,7 @@ impl Mla {
         };
         linears.push(&self.kv_a);
         match &self.form {
-            Form::Absorbed { k_b, v_b } => linears.extend([&k_b.whole, &v_b.whole]),
+            Form::Absorbed { k_b, v_b } => linears.extend([k_b.whole(), v_b.whole()]),
             Form::Expanded { kv_b } => linears.push(kv_b),
         }
         linears.push(&self.output);
@@ -539,78 +514,16 @@ impl MlaBuffers {
                 few,
                 of(true, &|layer| n_heads(layer) * layer.kv_rank),
             )?,
-            heads: HeadBuffers {
-                x: buffers.outputs(
-                    "rows of heads",
-                    1,
+            heads: HeadBuffers::make(
+                of(true, &n_heads),
+                (
                     of(true, &|layer| layer.head_rows(m) * layer.plain.max(layer.kv_rank)),
-                )?,
-                y: buffers.outputs(
-                    "rows of heads",
-                    1,
                     of(true, &|layer| layer.head_rows(m) * layer.value.max(layer.kv_rank)),
-                )?,
-                list: ListMemory::make(of(true, &n_heads), buffers)?,
-            },
+                ),
+                buffers,
+            )?,
             values: buffers.outputs("attention's output", m, widest(&|layer| layer.width_values()))?,
             attend: AttendBuffers::make(attention, &attended, workers, buffers)?,
         })
-    }
-}
-
-/// What products of heads with matrices of their own are computed in.
-#[derive(Debug)]
-struct HeadBuffers {
-    /// Rows head by head, and their products.
-    x: Vec<f32>,
-    y: Vec<f32>,
-    list: ListMemory,
-}
-
-impl HeadBuffers {
-    /// The first numbers of each head of some rows times the head's matrix: the first numbers of the same head of `to`.
-    /// Beside the rows stand the widths of a head.
-    fn multiply<P: Probe>(
-        &mut self,
-        run: &mut Run<'_, P>,
-        op: &'static str,
-        matrices: &HeadMatrices,
-        (from, from_head): (&[f32], usize),
-        (to, to_head): (&mut [f32], usize),
-    ) -> Result<()> {
-        let (n_heads, whole) = (matrices.heads.len(), &matrices.whole.weight);
-        let (n, k) = (whole.n() / n_heads, whole.k());
-        let m = from.len() / (n_heads * from_head);
-        let at_once = (HEAD_ROWS / m).clamp(1, n_heads);
-        for (part, matrices) in matrices.heads.chunks(at_once).enumerate() {
-            let first = part * at_once;
-            let x = &mut self.x[..matrices.len() * m * k];
-            let y = &mut self.y[..matrices.len() * m * n];
-            let ops = &run.ops;
-            ops.team.rows(x, k, ops.grain(k), |range, x| {
-                for (i, x) in range.zip(x.chunks_exact_mut(k)) {
-                    let at = (i % m * n_heads + first + i / m) * from_head;
-                    x.copy_from_slice(&from[at..at + k]);
-                }
-            })?;
-            let mut list = self.list.take();
-            for (i, (matrix, y)) in matrices.iter().zip(y.chunks_exact_mut(m * n)).enumerate() {
-                list.push(product_from(matrix, i * m, y));
-            }
-            let done = run.products(op, x, &mut list);
-            self.list.put_back(list);
-            done?;
-            let (ops, y, width) = (&run.ops, &*y, n_heads * to_head);
-            ops.team.rows(to, width, ops.grain(width), |range, to| {
-                for (row, to) in range.zip(to.chunks_exact_mut(width)) {
-                    let heads = to.chunks_exact_mut(to_head).skip(first).take(matrices.len());
-                    for (i, to) in heads.enumerate() {
-                        let at = (i * m + row) * n;
-                        to[..n].copy_from_slice(&y[at..at + n]);
-                    }
-                }
-            })?;
-        }
-        Ok(())
     }
 }

@@ -4,174 +4,24 @@
 //! keep and copy as they like. A pass computes a [`Batch`]: rows of any of them. No number depends on how tokens are split
 //! into passes, on what shares a batch, on whether a prefix was found in the cache, or on the number of threads.
 
+mod embed;
+mod sizes;
+
+pub use sizes::{ContextOptions, ContextPlan, HeldBytes, held_bytes};
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::batch::{Batch, Output};
-use crate::cache::{Cache, CacheType, CheckpointId, Pool, SeqId, Sizes, Usage};
+use crate::cache::{Cache, CheckpointId, SeqId, Sizes, Usage};
 use crate::kernels::ActFormat;
-use crate::kernels::functions::sum16;
-use crate::memory::{Buffers, Memory, Planned};
+use crate::memory::{Buffers, Memory};
 use crate::model::config::{Config, OutputMatrix};
-use crate::model::loader::Loader;
-use crate::model::plan::ModelPlan;
-use crate::model::pooling::{Pooling, no_scores, wanted};
+use crate::model::pooling::{no_scores, wanted};
 use crate::model::probe::Probe;
 use crate::model::{Model, Pass, Workspace, no_logits};
 use crate::team::Team;
 use crate::{Error, Result};
-
-/// Sizes of a context.
-#[derive(Debug, Clone)]
-pub struct ContextOptions {
-    /// Positions per sequence.
-    pub n_ctx: usize,
-    /// Rows of the largest pass.
-    pub n_batch: usize,
-    /// Sequences at a time. A handle costs little; what they hold is bounded by the pool.
-    pub n_sequences: usize,
-    /// How much all sequences and the prefix index can hold together.
-    pub pool: Pool,
-    /// States of sequences that can be held at a time, by models with layers that keep one; at least 2. A sequence holds one, one
-    /// more during a pass, and some of earlier lengths to which it can be cut; a checkpoint holds one. `None`: two for each
-    /// sequence, and 6.
-    pub n_states: Option<usize>,
-    /// Format of cached keys.
-    pub cache_type_k: CacheType,
-    /// Format of cached values.
-    pub cache_type_v: CacheType,
-}
-
-impl Default for ContextOptions {
-    fn default() -> Self {
-        ContextOptions {
-            n_ctx: 4096,
-            n_batch: 512,
-            n_sequences: 1,
-            pool: Pool::Whole,
-            n_states: None,
-            cache_type_k: CacheType::default(),
-            cache_type_v: CacheType::default(),
-        }
-    }
-}
-
-impl ContextOptions {
-    /// As they are used: a batch is never larger than what the sequences can take.
-    fn sizes(&self) -> Result<Sizes> {
-        for (name, value) in [
-            ("n_ctx", self.n_ctx),
-            ("n_batch", self.n_batch),
-            ("n_sequences", self.n_sequences),
-        ] {
-            if value == 0 {
-                return Err(Error::InvalidInput {
-                    what: format!("{name} must be at least 1"),
-                });
-            }
-        }
-        const MORE_STATES: usize = 6;
-        let n_states = match self.n_states {
-            None => self.n_sequences.saturating_mul(2).saturating_add(MORE_STATES),
-            Some(n @ 2..) => n,
-            Some(n) => {
-                return Err(Error::InvalidInput {
-                    what: format!("n_states must be at least 2; it is {n}"),
-                });
-            }
-        };
-        Ok(Sizes {
-            n_ctx: self.n_ctx,
-            n_batch: self.n_batch.min(self.n_ctx.saturating_mul(self.n_sequences)),
-            n_sequences: self.n_sequences,
-            pool: self.pool,
-            n_states,
-            type_k: self.cache_type_k,
-            type_v: self.cache_type_v,
-        })
-    }
-}
-
-/// Memory that a context takes, buffer by buffer: what [`Context::new`] allocates for these sizes, counted by the functions
-/// that allocate it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContextPlan {
-    /// The cache.
-    pub cache: Vec<Planned>,
-    /// What a pass computes in.
-    pub workspace: Vec<Planned>,
-}
-
-impl ContextPlan {
-    /// Of a model that is loaded.
-    ///
-    /// # Errors
-    /// As [`Context::new`], but for memory that is not there.
-    pub fn of(model: &Model, team: &Team, options: &ContextOptions) -> Result<Self> {
-        Self::new(&model.config, &model.weights.formats(), team, options)
-    }
-
-    /// Of a model that is to come.
-    ///
-    /// # Errors
-    /// As [`Self::of`].
-    pub fn of_loader(loader: &Loader, options: &ContextOptions) -> Result<Self> {
-        Self::of_plan(loader.plan(), loader.team(), options)
-    }
-
-    /// Of a model that is planned itself.
-    ///
-    /// # Errors
-    /// As [`Self::of`].
-    pub fn of_plan(plan: &ModelPlan, team: &Team, options: &ContextOptions) -> Result<Self> {
-        Self::new(plan.config(), plan.formats(), team, options)
-    }
-
-    fn new(config: &Config, formats: &[ActFormat], team: &Team, options: &ContextOptions) -> Result<Self> {
-        let (mut cache, mut workspace) = (Buffers::counted(), Buffers::counted());
-        Parts::make(
-            config,
-            formats,
-            team,
-            &options.sizes()?,
-            (&mut cache, &mut workspace),
-        )?;
-        Ok(ContextPlan {
-            cache: cache.planned(),
-            workspace: workspace.planned(),
-        })
-    }
-
-    /// Bytes of the cache; saturates.
-    pub fn cache_bytes(&self) -> u64 {
-        sum(&self.cache)
-    }
-
-    /// Bytes of the workspace; saturates.
-    pub fn workspace_bytes(&self) -> u64 {
-        sum(&self.workspace)
-    }
-}
-
-fn sum(planned: &[Planned]) -> u64 {
-    planned
-        .iter()
-        .fold(0, |sum, buffer| buffer.bytes.saturating_add(sum))
-}
-
-/// Bytes of keys and values that a context of these sizes holds; saturates.
-///
-/// # Errors
-/// Sizes of zero, or a type that does not fit the model's heads.
-pub fn kv_bytes(config: &Config, options: &ContextOptions) -> Result<u64> {
-    let mut buffers = Buffers::counted();
-    Cache::make(config.cache_kinds(), &options.sizes()?, &mut buffers)?;
-    Ok(buffers
-        .planned()
-        .iter()
-        .filter(|buffer| crate::cache::HOLD_NUMBERS.contains(&buffer.name))
-        .fold(0, |sum, buffer| buffer.bytes.saturating_add(sum)))
-}
 
 /// Everything that is allocated for a context.
 #[derive(Debug)]
@@ -269,7 +119,7 @@ impl Context {
         &self.team
     }
 
-    /// The memory of keys and values, with the node of the team whose workers read it.
+    /// The memory of keys, values and states, with the node of the team whose workers read it.
     pub fn placed_cache(&self) -> Vec<(usize, &[u8])> {
         self.cache.placed(&self.team)
     }
@@ -409,8 +259,8 @@ impl Context {
         self.cache.clear_prefix();
     }
 
-    /// The memory of keys and values, piece by piece. The system may not have given it yet: a platform can bring it in before
-    /// the first pass, so that no pass waits for it.
+    /// The memory of keys, values and states, piece by piece. The system may not have given it yet: a platform can bring it in
+    /// before the first pass, so that no pass waits for it.
     pub fn cache_memory(&self) -> impl Iterator<Item = &[u8]> {
         self.cache.memory()
     }
@@ -564,130 +414,6 @@ impl Context {
         Ok(())
     }
 
-    /// Vectors of texts, as many of them in a pass as there is room for: `sink(text, vector)` gets them in order, with
-    /// [`Pooling::None`] one for each token. No vector depends on what shares its pass. `normalize` makes their length 1.
-    ///
-    /// # Errors
-    /// As [`Context::forward`]; a text without tokens, and one that is longer than a pass, unless only its last token counts
-    /// and none sees those behind it; scores where the model is no reranker.
-    pub fn embed(
-        &mut self,
-        texts: &[&[u32]],
-        pooling: Pooling,
-        normalize: bool,
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<()> {
-        let mut vector: Vec<f32> = Vec::new();
-        let mut sink = |text: usize, values: &[f32]| {
-            if !normalize {
-                return sink(text, values);
-            }
-            vector.clear();
-            vector.extend_from_slice(values);
-            to_length_1(&mut vector);
-            sink(text, &vector);
-        };
-        let mut first = 0;
-        while first < texts.len() {
-            let mut open = Vec::new();
-            let result = self.embed_some(texts, first, pooling, &mut open, &mut sink);
-            for id in open {
-                self.close(id)?;
-            }
-            first = result?;
-        }
-        Ok(())
-    }
-
-    /// The vectors of as many texts as one pass takes, from text `first` on; the next text.
-    fn embed_some(
-        &mut self,
-        texts: &[&[u32]],
-        first: usize,
-        pooling: Pooling,
-        open: &mut Vec<SeqId>,
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<usize> {
-        let config = &self.model.config;
-        // Which rows of a text count, and for what.
-        let (of, output) = match (pooling, &config.pooling.rank) {
-            (Pooling::Rank, Some(rank)) => (rank.of, Output::Scores),
-            (Pooling::Rank, None) => return Err(no_scores()),
-            (Pooling::None, _) => (pooling, Output::Hidden),
-            (Pooling::Mean | Pooling::Cls | Pooling::Last, _) => (pooling, Output::Pooled),
-        };
-        let counts = |i: usize, n: usize| match of {
-            Pooling::Cls => i == 0,
-            Pooling::Last => i + 1 == n,
-            Pooling::None | Pooling::Mean | Pooling::Rank => true,
-        };
-        let n_batch = self.options.n_batch;
-        let in_pieces = of == Pooling::Last && config.is_causal();
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.clear();
-        // Per text the row after its last one.
-        let mut ends = Vec::new();
-        let mut next = first;
-        let mut filled = Ok(());
-        for (i, text) in texts.iter().enumerate().skip(first) {
-            let mut text: &[u32] = text;
-            let n = text.len();
-            if n == 0 || (n > n_batch && !in_pieces) {
-                filled = Err(Error::InvalidInput {
-                    what: if n == 0 {
-                        format!("text {i} has no tokens")
-                    } else {
-                        format!("text {i} has {n} tokens; it must be whole in a batch, which takes {n_batch}")
-                    },
-                });
-                break;
-            }
-            if !open.is_empty()
-                && (open.len() == self.options.n_sequences || ends.last().copied().unwrap_or(0) + n > n_batch)
-            {
-                break;
-            }
-            let id = match self.open() {
-                Ok(id) => id,
-                Err(Error::TooManySequences { .. }) if !open.is_empty() => break,
-                Err(error) => {
-                    filled = Err(error);
-                    break;
-                }
-            };
-            open.push(id);
-            let mut done = 0;
-            while filled.is_ok() && text.len() > n_batch {
-                let (head, rest) = text.split_at(n_batch);
-                batch.clear();
-                head.iter().for_each(|token| batch.push(id, *token, Output::None));
-                filled = self.forward(&mut batch, &mut (), &mut |_, _| ());
-                batch.clear();
-                (text, done) = (rest, done + n_batch);
-            }
-            for (row, token) in text.iter().enumerate() {
-                let output = if counts(done + row, n) {
-                    output
-                } else {
-                    Output::None
-                };
-                batch.push(id, *token, output);
-            }
-            ends.push(batch.len());
-            next = i + 1;
-            if done > 0 {
-                break;
-            }
-        }
-        let result = filled.and_then(|()| {
-            self.forward(&mut batch, &mut (), &mut |row, values| {
-                sink(first + ends.partition_point(|end| *end <= row), values);
-            })
-        });
-        self.batch = batch;
-        result.map(|()| next)
-    }
-
     /// One pass of one sequence; without a sink the last logits are kept in `self.logits`.
     fn pass<P: Probe>(
         &mut self,
@@ -709,13 +435,5 @@ impl Context {
         });
         (self.batch, self.logits) = (batch, logits);
         result
-    }
-}
-
-/// Divides a vector by its length; one of zeros stays as it is.
-fn to_length_1(vector: &mut [f32]) {
-    let length = sum16(vector.len(), |i| vector[i] * vector[i]).sqrt();
-    if length > 0.0 {
-        vector.iter_mut().for_each(|x| *x /= length);
     }
 }
