@@ -59,18 +59,23 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         now: &[QuantizedBlock; TILE_ROWS],
         before: Option<Sixteen<'_>>,
     ) {
-        let steps = n * (Steps32::<L>::BLOCK / L::STEP);
+        if Self::steps(n) < Self::STEPS {
+            if let Some(mut before) = before {
+                step_by_step::<I, T, L>(isa, tiles, weights, Self::steps(n), waiting, &mut before, 0);
+            }
+            return;
+        }
         let [first, second] = &mut waiting.0;
         match before {
             Some(mut before) => {
-                let floats = Some((&mut before, 0));
-                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], steps, now, (first, second), floats);
-                let floats = Some((&mut before, 1));
-                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], steps, now, (second, first), floats);
+                let floats = (&mut before, 0);
+                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], now, (first, second), floats);
+                let floats = (&mut before, 1);
+                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], now, (second, first), floats);
             }
             None => {
-                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], steps, now, (first, second), None);
-                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], steps, now, (second, first), None);
+                products_alone::<T, L, 0, 1, 2, 3>(tiles, &weights[0], now, (first, second));
+                products_alone::<T, L, 2, 3, 0, 1>(tiles, &weights[1], now, (second, first));
             }
         }
     }
@@ -85,16 +90,62 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         mut last: Sixteen<'_>,
         skip: usize,
     ) {
-        let steps = n * (Steps32::<L>::BLOCK / L::STEP);
-        store_last::<T, 2, 3>(tiles, steps, &mut waiting.0[1]);
+        if Self::steps(n) < Self::STEPS {
+            return step_by_step::<I, T, L>(isa, tiles, weights, Self::steps(n), waiting, &mut last, skip);
+        }
+        tiles.store::<3>(&mut waiting.0[1].0[Self::STEPS - 1]);
         for p in 0..2 {
             let mut sums = Sums::<I>::load(isa, &last, p);
-            for (step, products) in waiting.0[p].0[..steps].iter().enumerate() {
+            for (step, products) in waiting.0[p].0[..Self::STEPS].iter().enumerate() {
                 float_steps::<I, L>(isa, &weights[p], step, products, last.x, &mut sums);
             }
             sums.store(isa, &mut last, p, skip);
         }
     }
+}
+
+impl<L: Layout> ByTiles<L> {
+    /// Steps of a whole fill: an even number.
+    const STEPS: usize = 256 / L::STEP;
+
+    /// Those of `n` blocks.
+    #[inline(always)]
+    fn steps(n: usize) -> usize {
+        n * (Steps32::<L>::BLOCK / L::STEP)
+    }
+}
+
+/// The products of 16 tokens with what is less than a fill, at the end of rows: each step by itself.
+#[inline(always)]
+fn step_by_step<I: TileIsa, T: Tiles, L: Layout>(
+    isa: I,
+    tiles: &mut T,
+    weights: &[Weights; 2],
+    steps: usize,
+    waiting: &mut Waiting,
+    tokens: &mut Sixteen<'_>,
+    skip: usize,
+) {
+    let bytes: &[u8] = bytemuck::cast_slice(tokens.x);
+    let products = &mut waiting.0[0].0[0];
+    for (p, weights) in weights.iter().enumerate() {
+        let mut sums = Sums::<I>::load(isa, tokens, p);
+        for step in 0..steps {
+            multiply::<T, L, 0>(tiles, weights, bytes, step);
+            tiles.store::<0>(products);
+            float_steps::<I, L>(isa, weights, step, products, tokens.x, &mut sums);
+        }
+        sums.store(isa, tokens, p, skip);
+    }
+}
+
+/// The products of one step, in tile C.
+#[inline(always)]
+fn multiply<T: Tiles, L: Layout, const C: usize>(tiles: &mut T, weights: &Weights, x: &[u8], step: usize) {
+    tiles.load_weights::<6>(weights.high[step * (L::STEP / 4)..][..L::STEP / 4].as_flattened());
+    tiles.load_tokens::<STRIDE>(&x[step * L::STEP..]);
+    tiles.zero::<C>();
+    tiles.dot_signed::<C, 6>();
 }
 
 /// The sums of 16 tokens with a panel's rows, in vectors.
@@ -125,21 +176,9 @@ impl<I: Isa> Sums<I> {
     }
 }
 
-/// Writes the sums of the last step, from the one of the two tiles that has them.
-#[inline(always)]
-fn store_last<T: Tiles, const C0: usize, const C1: usize>(tiles: &mut T, steps: usize, out: &mut Products) {
-    // The remainder changes nothing but tells the compiler that there is no such step.
-    let out = &mut out.0[(steps - 1) % 16];
-    if steps % 2 == 1 {
-        tiles.store::<C0>(out);
-    } else {
-        tiles.store::<C1>(out);
-    }
-}
-
-/// The products of 16 tokens with a panel, a step after the other in tiles C0 and C1 in turn. Those of step s are written to the first of
-/// `waiting` when step s + 1 is multiplied; until then the sums of 16 tokens before stand there, of which the float steps are made
-/// first. What is left in O0 or O1 of the other panel is written to the second.
+/// The products of 16 tokens with a whole fill of a panel, a step after the other in tiles C0 and C1 in turn. Those of step s are
+/// written to the first of `waiting` when step s + 1 is multiplied; until then the sums of 16 tokens before stand there, of which the
+/// float steps are made first. The last step of the other panel is left in O1, and written to the second.
 #[inline(always)]
 fn products<
     I: TileIsa,
@@ -153,44 +192,48 @@ fn products<
     isa: I,
     tiles: &mut T,
     weights: &Weights,
-    steps: usize,
     x: &[QuantizedBlock; TILE_ROWS],
     (own, other): (&mut Products, &mut Products),
-    mut floats: Option<(&mut Sixteen<'_>, usize)>,
+    (before, panel): (&mut Sixteen<'_>, usize),
 ) {
     let bytes: &[u8] = bytemuck::cast_slice(x);
-    let mut sums = floats
-        .as_ref()
-        .map(|(before, panel)| Sums::<I>::load(isa, before, *panel));
-    // Twice as many steps as are written out, where they are of 16.
-    for half in 0..(256 / L::STEP).div_ceil(8) {
-        unrolled!(s in 8, at most 8 => {
-            let step = 8 * half + s;
-            if step < steps {
-                tiles.load_weights::<6>(weights.high[step * (L::STEP / 4)..][..L::STEP / 4].as_flattened());
-                tiles.load_tokens::<STRIDE>(&bytes[step * L::STEP..]);
-                if s % 2 == 0 {
-                    tiles.zero::<C0>();
-                    tiles.dot_signed::<C0, 6>();
-                } else {
-                    tiles.zero::<C1>();
-                    tiles.dot_signed::<C1, 6>();
-                }
-                if let (Some((before, _)), Some(sums)) = (&floats, &mut sums) {
-                    float_steps::<I, L>(isa, weights, step, &own.0[step % 16], before.x, sums);
-                }
-                if step == 0 {
-                    store_last::<T, O0, O1>(tiles, steps, other);
-                } else if s % 2 == 0 {
-                    tiles.store::<C1>(&mut own.0[(step - 1) % 16]);
-                } else {
-                    tiles.store::<C0>(&mut own.0[(step - 1) % 16]);
-                }
-            }
-        });
-    }
-    if let (Some((before, panel)), Some(sums)) = (&mut floats, sums) {
-        sums.store(isa, before, *panel, 0);
+    let steps = ByTiles::<L>::STEPS;
+    let mut sums = Sums::<I>::load(isa, before, panel);
+    unrolled!(step in steps, at most 16 => {
+        if step % 2 == 0 {
+            multiply::<T, L, C0>(tiles, weights, bytes, step);
+        } else {
+            multiply::<T, L, C1>(tiles, weights, bytes, step);
+        }
+        float_steps::<I, L>(isa, weights, step, &own.0[step], before.x, &mut sums);
+        if step == 0 {
+            tiles.store::<O1>(&mut other.0[steps - 1]);
+        } else if step % 2 == 0 {
+            tiles.store::<C1>(&mut own.0[step - 1]);
+        } else {
+            tiles.store::<C0>(&mut own.0[step - 1]);
+        }
+    });
+    sums.store(isa, before, panel, 0);
+}
+
+/// [`products`] of the first 16 tokens, when there are none before.
+#[inline(always)]
+fn products_alone<T: Tiles, L: Layout, const C0: usize, const C1: usize, const O0: usize, const O1: usize>(
+    tiles: &mut T,
+    weights: &Weights,
+    x: &[QuantizedBlock; TILE_ROWS],
+    (own, other): (&mut Products, &mut Products),
+) {
+    let bytes: &[u8] = bytemuck::cast_slice(x);
+    tiles.store::<O1>(&mut other.0[ByTiles::<L>::STEPS - 1]);
+    for step in (0..ByTiles::<L>::STEPS).step_by(2) {
+        multiply::<T, L, C0>(tiles, weights, bytes, step);
+        tiles.store::<C0>(&mut own.0[step]);
+        multiply::<T, L, C1>(tiles, weights, bytes, step + 1);
+        if step + 2 < ByTiles::<L>::STEPS {
+            tiles.store::<C1>(&mut own.0[step + 1]);
+        }
     }
 }
 
