@@ -91,8 +91,8 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         skip: usize,
     ) {
         store::<T, L, 2, 3>(tiles, &mut waiting.0[1]);
-        for p in 0..2 {
-            let factors = Factors::of::<L>(isa, &weights[p]);
+        for (p, weights) in weights.iter().enumerate() {
+            let factors = Factors::of::<L>(isa, weights);
             for t in skip..TILE_ROWS {
                 float_steps::<I, L>(isa, &factors, &waiting.0[p], &mut last, p, t);
             }

@@ -94,10 +94,10 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
             return step_by_step::<I, T, L>(isa, tiles, weights, Self::steps(n), waiting, &mut last, skip);
         }
         tiles.store::<3>(&mut waiting.0[1].0[Self::STEPS - 1]);
-        for p in 0..2 {
+        for (p, weights) in weights.iter().enumerate() {
             let mut sums = Sums::<I>::load(isa, &last, p);
             for (step, products) in waiting.0[p].0[..Self::STEPS].iter().enumerate() {
-                float_steps::<I, L>(isa, &weights[p], step, products, last.x, &mut sums);
+                float_steps::<I, L>(isa, weights, step, products, last.x, &mut sums);
             }
             sums.store(isa, &mut last, p, skip);
         }
@@ -200,7 +200,7 @@ fn products<
     let steps = ByTiles::<L>::STEPS;
     let mut sums = Sums::<I>::load(isa, before, panel);
     unrolled!(step in steps, at most 16 => {
-        if step % 2 == 0 {
+        if step.is_multiple_of(2) {
             multiply::<T, L, C0>(tiles, weights, bytes, step);
         } else {
             multiply::<T, L, C1>(tiles, weights, bytes, step);
@@ -208,7 +208,7 @@ fn products<
         float_steps::<I, L>(isa, weights, step, &own.0[step], before.x, &mut sums);
         if step == 0 {
             tiles.store::<O1>(&mut other.0[steps - 1]);
-        } else if step % 2 == 0 {
+        } else if step.is_multiple_of(2) {
             tiles.store::<C1>(&mut own.0[step - 1]);
         } else {
             tiles.store::<C0>(&mut own.0[step - 1]);
