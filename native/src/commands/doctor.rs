@@ -259,7 +259,7 @@ impl Report<'_> {
             let state = if known.name != self.backend {
                 match known.lacking.as_slice() {
                     [] => "available".into(),
-                    lacking => format!("missing: the CPU has no {}", lacking.join(", ")),
+                    lacking => format!("missing: this machine lacks {}", lacking.join(", ")),
                 }
             } else if self.forced {
                 "used: --backend asks for it".into()

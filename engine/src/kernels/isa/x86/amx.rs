@@ -20,8 +20,8 @@ pub(in crate::kernels) struct Amx(());
 /// The features of leaf 7 of CPUID, by the bit of edx.
 const FEATURES: [(u32, &str); 2] = [(24, "amx-tile"), (25, "amx-int8")];
 
-/// What the system has to say, where it is not what is needed.
-const REFUSED: &str = "leave of the system to use tiles";
+/// What is lacking where the instructions are there and the system refuses them.
+const REFUSED: &str = "the system's leave to use tiles";
 
 impl Amx {
     /// The value, where this machine has the instructions and the system gives leave to use them.
