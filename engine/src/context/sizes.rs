@@ -85,8 +85,8 @@ impl ContextOptions {
     }
 }
 
-/// Memory that a context takes, buffer by buffer: what [`Context::new`] allocates for these sizes, counted by the functions
-/// that allocate it.
+/// Memory that a context takes, buffer by buffer: what [`Context::new`](super::Context::new) allocates for these sizes, counted by
+/// the functions that allocate it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextPlan {
     /// The cache.
@@ -99,7 +99,7 @@ impl ContextPlan {
     /// Of a model that is loaded.
     ///
     /// # Errors
-    /// As [`Context::new`], but for memory that is not there.
+    /// As [`Context::new`](super::Context::new), but for memory that is not there.
     pub fn of(model: &Model, team: &Team, options: &ContextOptions) -> Result<Self> {
         Self::new(&model.config, &model.weights.formats(), team, options)
     }
