@@ -58,7 +58,8 @@ pub(crate) fn run(criterion: &mut Criterion, meter: &mut Meter) {
                     if !wanted(&name) {
                         continue;
                     }
-                    check(backend, ty, storage, if tokens > 8 { 9 } else { tokens });
+                    // Enough for a whole tile and a part of one.
+                    check(backend, ty, storage, tokens.min(20));
                     let (n, k) = shape(ty, tokens);
                     let weight = backend
                         .pack(
