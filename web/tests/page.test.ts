@@ -125,7 +125,7 @@ describe('the demo page', () => {
     await page.locator('#message').fill('Tell me a long story about everything.');
     await page.keyboard.press('Enter');
     await page.locator('#stop').click();
-    await page.getByText('Stopped.').waitFor();
+    await page.getByText('Stopped.', { exact: true }).waitFor();
     assert.ok(await page.locator('#send').isEnabled());
   });
 
