@@ -1,5 +1,5 @@
-//! The machine's limits, measured: int8 dot products (those of whole tiles too, where there is a unit for them), f32 multiply and add, reads of memory, on all workers at once; and
-//! what they mean for a model.
+//! The machine's limits, measured: int8 dot products (those of whole tiles too, where there is a unit for them), f32 multiply and
+//! add, reads of memory, on all workers at once; and what they mean for a model.
 //!
 //! Each is the median of some runs; of the read patterns the best median counts. Neighbours on a shared machine move all of
 //! them, so a fraction is only meaningful with limits of the same minute.

@@ -273,6 +273,25 @@ fn more_tokens_than_sums_are_kept_for_change_nothing() {
     }
 }
 
+/// Rows so long that the activations of many tokens outgrow a core's cache are taken by several panels before the next part of them;
+/// more rows of the weight than these panels have, and no whole number of them.
+#[test]
+fn long_rows_of_many_tokens_change_nothing() {
+    let team = Team::single();
+    let (n, m) = if reduced() { (33, 257) } else { (300, 276) };
+    for ty in [GgmlType::Q4_K, GgmlType::Q8_0, GgmlType::Q3_K] {
+        Case {
+            ty,
+            n,
+            k: 3072,
+            m,
+            content: Content::Random,
+            seed: 11,
+        }
+        .check(&team);
+    }
+}
+
 #[test]
 fn threads_and_views_change_nothing() {
     let scalar = select::choose(Some("scalar")).unwrap();

@@ -34,6 +34,9 @@ pub(super) const TILE_ROWS: usize = 16;
 /// Bytes of a row of sums or weights: 16 lanes of 32 bits.
 const ROW_BYTES: usize = 64;
 
+/// Bytes from one token's activations to the next one's.
+const STRIDE: usize = size_of::<QuantizedBlock>();
+
 /// A unit that multiplies whole tiles. A value proves that it is there.
 pub(super) trait TileUnit: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// The name of the backend that has it.

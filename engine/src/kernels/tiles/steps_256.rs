@@ -25,7 +25,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Arithmetic, Products, Sixteen, TILE_ROWS, Tiles, Waiting, Weights};
+use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
@@ -34,9 +34,6 @@ use crate::kernels::panel::{Blocks, Part};
 
 /// The arithmetic of a layout.
 pub(in crate::kernels) struct ByTiles<L>(PhantomData<L>);
-
-/// Bytes from one token's activations to the next one's.
-const STRIDE: usize = size_of::<QuantizedBlock>();
 
 impl<L: Layout> ByTiles<L> {
     /// Bits of the lower digit, where there are two.
