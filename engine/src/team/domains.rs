@@ -44,6 +44,50 @@ struct Gate {
     job: UnsafeCell<Option<Job>>,
 }
 
+/// How the items of an operation are cut into pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Items of the smallest piece, a multiple of the grain, and of the largest one.
+    least: usize,
+    most: usize,
+}
+
+impl Cut {
+    /// Pieces of `n` items.
+    pub(super) fn each(n: usize) -> Self {
+        Cut { least: n, most: n }
+    }
+
+    /// As many pieces as a worker gets `pieces`, of the same size, a multiple of `grain`.
+    pub(super) fn even(items: usize, grain: usize, pieces: usize) -> Self {
+        let grain = grain.max(1);
+        Cut::each((items / pieces.max(1) / grain * grain).max(grain))
+    }
+
+    /// Large pieces first, smaller ones as less is left. Who takes a large one reads on where it is, which memory is fastest
+    /// with; the last ones are so small that nobody waits long for another worker's.
+    pub(super) fn shrinking(items: usize, grain: usize, workers: usize) -> Self {
+        Cut {
+            most: usize::MAX,
+            ..Cut::even(items, grain, workers * LAST_PIECES)
+        }
+    }
+
+    /// Items of the smallest piece.
+    pub(super) fn least(self) -> usize {
+        self.least
+    }
+
+    /// Items of the next piece where so many are left for so many workers: half of a worker's part.
+    fn piece(self, left: usize, workers: usize) -> usize {
+        let half = left / (2 * workers) / self.least * self.least;
+        half.clamp(self.least, self.most)
+    }
+}
+
+/// The smallest piece of [`Cut::shrinking`] is this part of a worker's share.
+const LAST_PIECES: usize = 64;
+
 /// Items of the present operation that nobody has taken yet.
 struct Work {
     next: AtomicUsize,
@@ -144,14 +188,24 @@ impl Domain {
         self.work.0.end.store(items.end, Ordering::Relaxed);
     }
 
-    /// At most `each` items that nobody else gets.
-    pub(super) fn take(&self, each: usize) -> Option<Range<usize>> {
-        if self.is_drained() {
-            return None;
+    /// A piece that nobody else gets.
+    pub(super) fn take(&self, cut: Cut) -> Option<Range<usize>> {
+        let work = &self.work.0;
+        let mut start = work.next.load(Ordering::SeqCst);
+        loop {
+            let end = work.end.load(Ordering::SeqCst);
+            if start >= end {
+                return None;
+            }
+            let next = end.min(start + cut.piece(end - start, self.workers));
+            match work
+                .next
+                .compare_exchange_weak(start, next, Ordering::SeqCst, Ordering::SeqCst)
+            {
+                Ok(_) => return Some(start..next),
+                Err(other) => start = other,
+            }
         }
-        let end = self.work.0.end.load(Ordering::SeqCst);
-        let start = self.work.0.next.fetch_add(each, Ordering::SeqCst);
-        (start < end).then(|| start..end.min(start + each))
     }
 
     /// Whether everything has been taken. In one order with the gates and with who sleeps (SeqCst): the leader must not go to
@@ -320,7 +374,23 @@ mod tests {
             let domains = Domains::new(&places(&nodes));
             assert_eq!(domains.nodes(), nodes.len());
             let workers: usize = nodes.iter().flat_map(|node| *node).sum();
-            for (items, each) in [(0, 1), (1, 1), (7, 2), (1000, 1), (1000, 16), (8, 1), (5, 100)] {
+            let cuts = [
+                (0, 1),
+                (1, 1),
+                (7, 2),
+                (1000, 1),
+                (1000, 16),
+                (8, 1),
+                (5, 100),
+                (5000, 32),
+            ];
+            let cuts = cuts.iter().flat_map(|(items, grain)| {
+                let shrinking = Cut::shrinking(*items, *grain, workers);
+                [(*items, *grain, Cut::each(*grain)), (*items, *grain, shrinking)]
+            });
+            for (items, grain, cut) in cuts {
+                let each = cut.least();
+                assert!(each.is_multiple_of(grain));
                 let shares = domains.shares(items, each);
                 domains.give(&shares, each);
                 let mut taken = vec![0; items];
@@ -330,16 +400,34 @@ mod tests {
                     assert!(share.len().abs_diff(fair) <= 2 * each, "{share:?} of {items}");
                     assert!(share.clone().all(|item| shares.node_of(item) == node));
                     for domain in domains.all.iter().filter(|domain| domain.node == node) {
-                        while let Some(range) = domain.take(each) {
+                        while let Some(range) = domain.take(cut) {
                             assert!(range.start >= share.start && range.end <= share.end);
                             taken[range].iter_mut().for_each(|taken| *taken += 1);
                         }
                         assert!(domain.is_drained());
                     }
                 }
-                assert!(taken.iter().all(|taken| *taken == 1), "{items} by {each}");
+                assert!(taken.iter().all(|taken| *taken == 1), "{items} by {cut:?}");
             }
         }
+    }
+
+    #[test]
+    fn pieces_shrink_and_end_on_the_grain() {
+        let cut = Cut::shrinking(64 * 32, 32, 2);
+        let domains = Domains::new(&places(&[&[2]]));
+        domains.give(&domains.shares(64 * 32, cut.least()), cut.least());
+        let pieces: Vec<usize> =
+            std::iter::from_fn(|| domains.all[0].take(cut).map(|piece| piece.len() / 32)).collect();
+        assert_eq!(pieces, [16, 12, 9, 6, 5, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1]);
+        // Items that are no whole number of grains: the last piece alone is smaller.
+        let cut = Cut::shrinking(1000, 32, 1);
+        assert_eq!(
+            (cut.piece(1000, 1), cut.piece(40, 1), cut.piece(8, 1)),
+            (480, 32, 32)
+        );
+        assert_eq!(Cut::each(1).piece(1000, 2), 1);
+        assert_eq!(Cut::even(1000, 32, 8), Cut::each(96));
     }
 
     #[test]

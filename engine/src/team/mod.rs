@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, Result, math};
-use domains::{Domain, Domains, Seen};
+use domains::{Cut, Domain, Domains, Seen};
 
 /// Looks in the time of one on x86, whose spin-loop hint takes some 10 ns. WebAssembly has no such hint.
 const LOOKS: u32 = if cfg!(target_arch = "wasm32") { 10 } else { 1 };
@@ -297,15 +297,15 @@ impl Team {
     /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside an
     /// operation of any team, [`Error::FloatMode`] if a worker's mode is not the one that the contract needs.
     pub fn ranges(&self, items: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
-        self.hand_out(items, chunk(items, grain, self.n), |_, range| f(range))
+        self.hand_out(items, Cut::shrinking(items, grain, self.n), |_, range| f(range))
     }
 
-    /// Hands out ranges of `each` items: `f(worker, range)`.
-    fn hand_out(&self, items: usize, each: usize, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
-        if self.inner.is_none() || items <= each {
+    /// Hands out items in pieces: `f(worker, range)`.
+    fn hand_out(&self, items: usize, cut: Cut, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
+        if self.inner.is_none() || items <= cut.least() {
             return self.alone(items, f);
         }
-        self.hand_out_shares(&self.shares(items, each), each, f)
+        self.hand_out_shares(&self.shares(items, cut.least()), cut, f)
     }
 
     /// All of it by the caller. Still an operation, of one worker, so that a panic becomes an error and nesting is seen.
@@ -324,35 +324,24 @@ impl Team {
         }
     }
 
-    /// Hands out ranges of `each` items, those of a node's share to its workers.
+    /// Hands out items in pieces, those of a node's share to its workers.
     fn hand_out_shares(
         &self,
         shares: &Shares,
-        each: usize,
+        cut: Cut,
         f: impl Fn(usize, Range<usize>) + Sync,
     ) -> Result<()> {
         let Some(handle) = &self.inner else {
             return self.alone(shares.0[1], f);
         };
         let domains = &handle.0.domains;
-        self.operate(Some((shares, each)), &|worker| {
+        self.operate(Some((shares, cut.least())), &|worker| {
             for domain in domains.reach_of(worker) {
-                while let Some(range) = domain.take(each) {
+                while let Some(range) = domain.take(cut) {
                     f(worker, range);
                 }
             }
         })
-    }
-}
-
-/// Rows per hand-out: about four per worker for balance, in multiples of `grain`.
-fn chunk(items: usize, grain: usize, workers: usize) -> usize {
-    let grain = if grain == 0 { 1 } else { grain };
-    let share = items / (workers * 4);
-    if share <= grain {
-        grain
-    } else {
-        share / grain * grain
     }
 }
 

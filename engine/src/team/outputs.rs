@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
-use super::{MAX_NODES, Shares, Team, chunk};
+use super::domains::Cut;
+use super::{MAX_NODES, Shares, Team};
 use crate::{Error, Result};
 
-/// Into how many times as many pieces a list of products is cut whose outputs have different numbers of rows.
-const UNEVEN: usize = 4;
+/// Pieces per worker of a list of products whose outputs have different numbers of rows.
+const UNEVEN: usize = 16;
 
 impl Team {
     /// Splits `out`, rows of `row_len` elements, between the workers: `f(rows, part)` gets a range of row indices and
@@ -57,8 +58,8 @@ impl Team {
         };
         match node.filter(|node| *node < self.nodes()) {
             Some(node) if self.nodes() > 1 => {
-                let each = chunk(n_rows, grain, self.n);
-                self.hand_out_shares(&Shares::only(node, n_rows), each, |_, rows| part(rows))
+                let cut = Cut::shrinking(n_rows, grain, self.n);
+                self.hand_out_shares(&Shares::only(node, n_rows), cut, |_, rows| part(rows))
             }
             _ => self.ranges(n_rows, grain, part),
         }
@@ -109,9 +110,13 @@ impl Team {
         }
         let shares = Shares::at(starts[..nodes].iter().copied(), end);
         let outs = &*outs;
-        // Columns of different lengths are different amounts of work: in smaller pieces, what is left at the end is little.
+        // Columns of different lengths are different amounts of work: a large piece might be most of it.
         let even = outs.windows(2).all(|pair| pair[0].rows() == pair[1].rows());
-        let each = chunk(end, grain, if even { self.n } else { UNEVEN * self.n });
+        let cut = if even {
+            Cut::shrinking(end, grain, self.n)
+        } else {
+            Cut::even(end, grain, UNEVEN * self.n)
+        };
         let run = |worker, range: Range<usize>| {
             let node = self.node_of(worker);
             // They stand in the order of the list: those that end before the range are passed over, at the first one behind it
@@ -132,8 +137,8 @@ impl Team {
             }
         };
         match nodes {
-            1 => self.hand_out(end, each, run),
-            _ => self.hand_out_shares(&shares, each, run),
+            1 => self.hand_out(end, cut, run),
+            _ => self.hand_out_shares(&shares, cut, run),
         }
     }
 
@@ -158,7 +163,7 @@ impl Team {
         let m = out.len() / n;
         let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
         let base = Raw(out.as_mut_ptr());
-        self.hand_out(down * across, 1, |worker, range| {
+        self.hand_out(down * across, Cut::each(1), |worker, range| {
             let base = &base;
             for cell in range {
                 let (row, column) = ((down - 1 - cell % down) * rows, cell / down * columns);
@@ -268,7 +273,7 @@ impl Team {
             .each_mut()
             .map(|(buffer, width)| (Raw(buffer.as_mut_ptr()), *width));
         let tiles = &*tiles;
-        self.hand_out(units * across, 1, |worker, range| {
+        self.hand_out(units * across, Cut::each(1), |worker, range| {
             let (base, bases) = (&base, &bases);
             for item in range {
                 let (block, unit) = (item / units, units - 1 - item % units);

@@ -30,6 +30,11 @@ pub(crate) trait Drivers: Isa {
     type Floats: Drivers;
     /// [`Drivers::Floats`] where this processor is faster with it.
     fn floats(self) -> Option<Self::Floats>;
+
+    /// The same instructions and numbers, prefetches to the second-level cache.
+    type IntoL2: Drivers;
+    /// [`Drivers::IntoL2`] where this processor reads packed weights faster with it, one token or a few one by one.
+    fn into_l2(self) -> Option<Self::IntoL2>;
 }
 
 /// Packed weights behind those that are multiplied now, to be brought along share by share.

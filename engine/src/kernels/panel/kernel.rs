@@ -15,6 +15,7 @@ use super::steps_256::Steps256;
 use super::token_tiles::{InRegisters, ManyTokens, PANELS, Product};
 use super::{Drivers, Format, ROWS};
 use super::{layouts_32 as l32, layouts_256 as l256};
+use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Shard;
 use crate::kernels::{ActFormat, Activations, MatmulKernel, Packing};
 use crate::quant::{self, GgmlType, step_len};
@@ -71,12 +72,11 @@ impl<I: Drivers, W: ManyTokens<I>, F: Format> MatmulKernel for PanelKernel<I, W,
                 out,
                 format: PhantomData::<F>,
             };
-            if weight.packed {
-                self.isa.run(tokens);
-            } else {
-                self.isa.run(OneMappedToken(tokens));
-            }
-            return;
+            return match self.isa.into_l2() {
+                _ if !weight.packed => self.isa.run(OneMappedToken(tokens)),
+                Some(isa) => isa.run(tokens),
+                None => self.isa.run(tokens),
+            };
         }
         self.way.multiply(
             self.isa,

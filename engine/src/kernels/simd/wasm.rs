@@ -40,4 +40,10 @@ where
     fn floats(self) -> Option<Self> {
         None
     }
+
+    type IntoL2 = Self;
+
+    fn into_l2(self) -> Option<Self> {
+        None
+    }
 }

@@ -9,9 +9,10 @@ use crate::kernels::panel::steps_256::{Layout, in_vectors};
 use crate::kernels::panel::{Blocks, Drivers, Input, ROWS, ReadAhead};
 use crate::kernels::rows::FewTokens;
 
-impl<const VNNI: bool> Drivers for Avx2<VNNI>
+impl<const VNNI: bool, const L2: bool> Drivers for Avx2<VNNI, L2>
 where
     Self: Enter,
+    Avx2<VNNI, true>: Enter,
 {
     type Ahead<'a> = NoReads;
 
@@ -28,7 +29,7 @@ where
         in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);
     }
 
-    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<VNNI, K> {
+    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<VNNI, L2, K> {
         FewTokens::new(self, unpacking)
     }
 
@@ -37,11 +38,20 @@ where
     fn floats(self) -> Option<Self> {
         None
     }
+
+    type IntoL2 = Avx2<VNNI, true>;
+
+    #[inline(always)]
+    fn into_l2(self) -> Option<Avx2<VNNI, true>> {
+        self.into_l2()
+    }
 }
 
-impl<const SPLAT: bool> Drivers for Avx512<SPLAT>
+impl<const SPLAT: bool, const L2: bool> Drivers for Avx512<SPLAT, L2>
 where
     Self: Enter,
+    Avx512<SPLAT, true>: Enter,
+    Avx512<true, L2>: Enter,
 {
     type Ahead<'a> = NoReads;
 
@@ -59,14 +69,21 @@ where
         in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);
     }
 
-    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<SPLAT, K> {
+    fn without_layout<K: MatmulKernel>(self, unpacking: K) -> impl MatmulKernel + use<SPLAT, L2, K> {
         FewTokens::new(self, unpacking)
     }
 
-    type Floats = Avx512<true>;
+    type Floats = Avx512<true, L2>;
 
     #[inline(always)]
-    fn floats(self) -> Option<Avx512<true>> {
+    fn floats(self) -> Option<Avx512<true, L2>> {
         self.with_splats()
+    }
+
+    type IntoL2 = Avx512<SPLAT, true>;
+
+    #[inline(always)]
+    fn into_l2(self) -> Option<Avx512<SPLAT, true>> {
+        self.into_l2()
     }
 }

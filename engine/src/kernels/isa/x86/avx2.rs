@@ -15,22 +15,34 @@
 
 use std::arch::x86_64::*;
 
+use super::processor::Processor;
 use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, TileIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder Lake, Zen 5
-/// and later), where `VNNI` says so.
+/// and later), where `VNNI` says so. `L2`: [`Isa::prefetch`] brings lines to the second-level cache.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::kernels) struct Avx2<const VNNI: bool>(());
+pub(in crate::kernels) struct Avx2<const VNNI: bool, const L2: bool = false>(());
 
 isa! {
     ["avx2" "f16c"]
-    Avx2<false>, enter
+    Avx2<false>, enter;
+    Avx2<false, true>, enter_l2
 }
 isa! {
     ["avx2" "f16c" "avxvnni"]
-    Avx2<true>, enter_vnni
+    Avx2<true>, enter_vnni;
+    Avx2<true, true>, enter_vnni_l2
+}
+
+impl<const VNNI: bool, const L2: bool> Avx2<VNNI, L2> {
+    /// The same instructions, prefetches to the second-level cache, where this processor is faster with that.
+    #[inline(always)]
+    pub(in crate::kernels) fn into_l2(self) -> Option<Avx2<VNNI, true>> {
+        // The same features: `self` proves them.
+        (!L2 && Processor::of_machine().prefetch_to_l2).then_some(Avx2(()))
+    }
 }
 
 /// Eight floats. Private: made only by the methods of [`Avx2`], whose existence proves the instructions.
@@ -62,7 +74,7 @@ fn black_box(mut v: __m256i) -> __m256i {
     v
 }
 
-impl<const VNNI: bool> Isa for Avx2<VNNI>
+impl<const VNNI: bool, const L2: bool> Isa for Avx2<VNNI, L2>
 where
     Self: Enter,
 {
@@ -93,8 +105,14 @@ where
 
     #[inline(always)]
     fn prefetch(self, bytes: &[u8], at: usize) {
-        // SAFETY: a hint, for which any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) };
+        let line = bytes.as_ptr().wrapping_add(at).cast();
+        if L2 {
+            // SAFETY: a hint, for which any address will do.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
+        } else {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        }
     }
 
     #[inline(always)]
@@ -459,7 +477,7 @@ where
     }
 }
 
-impl<const VNNI: bool> RowIsa for Avx2<VNNI>
+impl<const VNNI: bool, const L2: bool> RowIsa for Avx2<VNNI, L2>
 where
     Self: Enter,
 {
@@ -591,7 +609,7 @@ where
     }
 }
 
-impl<const VNNI: bool> TileIsa for Avx2<VNNI>
+impl<const VNNI: bool, const L2: bool> TileIsa for Avx2<VNNI, L2>
 where
     Self: Enter,
 {

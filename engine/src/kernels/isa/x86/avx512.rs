@@ -4,44 +4,37 @@
 //! operand. Signed weights are made unsigned by adding 128; the sums of the activations take it out again.
 
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
 
+use super::processor::Processor;
 use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, TileIsa, bytes_to_i16, lane_shuffle};
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`] puts the
-/// number into a register.
+/// number into a register. `L2`: [`Isa::prefetch`] brings lines to the second-level cache.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::kernels) struct Avx512<const SPLAT: bool>(());
+pub(in crate::kernels) struct Avx512<const SPLAT: bool, const L2: bool = false>(());
 
 isa! {
     ["avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx2" "f16c"]
     Avx512<false>, enter;
-    Avx512<true>, enter_splat
+    Avx512<true>, enter_splat;
+    Avx512<false, true>, enter_l2;
+    Avx512<true, true>, enter_splat_l2
 }
 
-/// Whether a number that goes from memory to all lanes of a register takes a multiplier's or an adder's place: on Zen 4 (AMD's
-/// family 25), which computes with 512 bits in two halves.
-fn splats_cost() -> bool {
-    static COST: OnceLock<bool> = OnceLock::new();
-    *COST.get_or_init(|| {
-        let vendor = __cpuid(0);
-        let family = __cpuid(1).eax >> 8;
-        [vendor.ebx, vendor.edx, vendor.ecx]
-            .map(u32::to_le_bytes)
-            .as_flattened()
-            == b"AuthenticAMD"
-            && (family & 0xf) + (family >> 12 & 0xff) == 25
-    })
-}
-
-impl<const SPLAT: bool> Avx512<SPLAT> {
+impl<const SPLAT: bool, const L2: bool> Avx512<SPLAT, L2> {
     /// The same instructions, numbers put into registers, where this processor is faster with that.
     #[inline(always)]
-    pub(in crate::kernels) fn with_splats(self) -> Option<Avx512<true>> {
+    pub(in crate::kernels) fn with_splats(self) -> Option<Avx512<true, L2>> {
         // The same features: `self` proves them.
-        (!SPLAT && !splats_cost()).then_some(Avx512(()))
+        (!SPLAT && !Processor::of_machine().splats_cost).then_some(Avx512(()))
+    }
+
+    /// The same instructions, prefetches to the second-level cache, where this processor is faster with that.
+    #[inline(always)]
+    pub(in crate::kernels) fn into_l2(self) -> Option<Avx512<SPLAT, true>> {
+        (!L2 && Processor::of_machine().prefetch_to_l2).then_some(Avx512(()))
     }
 }
 
@@ -115,7 +108,7 @@ fn black_box(mut v: __m512i) -> __m512i {
     v
 }
 
-impl<const SPLAT: bool> Isa for Avx512<SPLAT>
+impl<const SPLAT: bool, const L2: bool> Isa for Avx512<SPLAT, L2>
 where
     Self: Enter,
 {
@@ -146,8 +139,14 @@ where
 
     #[inline(always)]
     fn prefetch(self, bytes: &[u8], at: usize) {
-        // SAFETY: a hint, for which any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) };
+        let line = bytes.as_ptr().wrapping_add(at).cast();
+        if L2 {
+            // SAFETY: a hint, for which any address will do.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
+        } else {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        }
     }
 
     #[inline(always)]
@@ -467,7 +466,7 @@ where
     }
 }
 
-impl<const SPLAT: bool> RowIsa for Avx512<SPLAT>
+impl<const SPLAT: bool, const L2: bool> RowIsa for Avx512<SPLAT, L2>
 where
     Self: Enter,
 {
@@ -624,7 +623,7 @@ where
     }
 }
 
-impl<const SPLAT: bool> TileIsa for Avx512<SPLAT>
+impl<const SPLAT: bool, const L2: bool> TileIsa for Avx512<SPLAT, L2>
 where
     Self: Enter,
 {

@@ -15,6 +15,7 @@ mod amx;
 mod avx2;
 mod avx512;
 mod peak;
+mod processor;
 
 pub(in crate::kernels) use amx::Amx;
 pub(in crate::kernels) use avx2::Avx2;
