@@ -106,6 +106,9 @@ fn documents_by_score() {
         listed.text()
     );
     assert_eq!(listed.text().lines().count(), 1);
+    // Each document is a line of the list, whatever is in it.
+    let listed = twinfer(&of(&model, &["a\tb\nc\x1b[31m"])).ok();
+    assert!(listed.text().ends_with("  0  a b c [31m\n"), "{}", listed.text());
     let short = ["rerank", "-m", &model, "-q", "pet", "--top-n", "1"];
     assert_eq!(
         twinfer_with(&short, documents.join("\n").as_bytes()).ok().out,
