@@ -63,6 +63,8 @@ fn an_encoder_writes_no_text() {
         &["run", "-m", &*model, "Hello"][..],
         &["eval", "-m", &model, "--tokens", "5,6"],
         &["perplexity", "-m", &model, "-f", "-"],
+        // It has no template either, and one would not help.
+        &["chat", "-m", &model],
     ] {
         let run = twinfer_with(command, b"Hello");
         assert_eq!(run.code, 1, "{command:?}");
