@@ -199,13 +199,23 @@ fn features() -> Vec<&'static str> {
         }
         let all = found!("sse4.2" "avx" "f16c" "fma" "avx2" "avxvnni" "avx512f" "avx512bw" "avx512dq" "avx512vl"
                          "avx512vbmi" "avx512vnni" "avx512bf16" "avx512fp16");
-        all.iter()
-            .filter(|(_, there)| *there)
-            .map(|(name, _)| *name)
-            .collect()
+        let all = all.into_iter().chain(tile_features());
+        all.filter(|(_, there)| *there).map(|(name, _)| name).collect()
     }
     #[cfg(not(target_arch = "x86_64"))]
     Vec::new()
+}
+
+/// Those of AMX, for which the standard library has no test: bits of edx in leaf 7 of CPUID. Whether the system keeps the tiles
+/// is said where the backends are.
+#[cfg(target_arch = "x86_64")]
+fn tile_features() -> [(&'static str, bool); 3] {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let leaf_7 = match __cpuid(0).eax {
+        0..7 => 0,
+        _ => __cpuid_count(7, 0).edx,
+    };
+    [("amx-bf16", 22), ("amx-tile", 24), ("amx-int8", 25)].map(|(name, bit)| (name, leaf_7 >> bit & 1 == 1))
 }
 
 /// A model and what the limits allow it.
