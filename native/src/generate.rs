@@ -119,14 +119,17 @@ impl Session {
         let mut progress = Some(Progress::new("reading the prompt", total, self.verbosity));
         while !generation.is_over() {
             let start = Instant::now();
+            // Before the pass: after it the token that it chose is pending as well.
+            let pending = generation.pending();
             let generations = std::slice::from_mut(&mut generation);
             let rows = driver.pass(context, generations)?;
             let elapsed = start.elapsed();
+            // The prompt is read: what is printed from now on shall not meet the bar.
+            if rows >= pending {
+                progress = None;
+            }
             if let Some(bar) = &mut progress {
                 bar.add(rows as u64);
-            }
-            if !generation.is_reading() || generation.pending() == rows {
-                progress = None;
             }
             let mut printed = Ok(());
             let mut on_event = |_: usize, event: Event<'_>| {

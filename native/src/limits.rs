@@ -13,7 +13,7 @@ use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{ContextOptions, held_bytes};
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::peak::{Done, Exercise, PATTERNS, Work};
-use twinfer_engine::kernels::{Backend, select};
+use twinfer_engine::kernels::{Backend, TILE_TOKENS, select};
 use twinfer_engine::math;
 use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::config::{Config, OutputMatrix};
@@ -34,8 +34,6 @@ const READ_PIECE: usize = 4 << 20;
 /// Most bytes that are read in a run, and the least that are beyond all caches.
 const MOST: usize = 1 << 30;
 pub(crate) const BEYOND_CACHES: usize = 512 << 20;
-/// Tokens of a tile.
-const TILE_TOKENS: usize = 16;
 /// The buffer where no weights are at hand.
 const BUFFER: u64 = 1 << 30;
 
@@ -372,7 +370,10 @@ impl Allowed<'_> {
     pub(crate) fn prefill(&self, limits: &Limits, n: usize) -> f64 {
         let (every, asked) = self.work;
         // Tokens that fill no tile are multiplied without them.
-        let integer = limits.tile_dot.filter(|_| n >= TILE_TOKENS).unwrap_or(limits.dot);
+        let integer = TILE_TOKENS
+            .filter(|tokens| n >= *tokens)
+            .and(limits.tile_dot)
+            .unwrap_or(limits.dot);
         let compute = every.compute(limits, integer) * n as f64 + asked.compute(limits, limits.dot);
         let read = (every.bytes(n as f64) + asked.bytes(1.0)) / limits.read;
         n as f64 / if read < compute { compute } else { read }

@@ -73,6 +73,11 @@ pub(crate) fn printable(text: &str) -> String {
     text.replace(obeyed, "\u{fffd}")
 }
 
+/// Text that takes one line whatever is in it: line ends, tabs and other control characters are spaces.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// Prints a JSON value, indented, with a line end.
 pub(crate) fn json(value: &serde_json::Value) -> Result<()> {
     to_stdout(&json_text(value)?)

@@ -48,5 +48,13 @@ pub fn state_columns(width: usize) -> usize {
     scalar::recurrent::block_width(width)
 }
 
+/// Tokens that a unit for whole tiles (AMX) multiplies at a time; fewer go without it. `None` where this build knows no such
+/// unit.
+#[cfg(target_arch = "x86_64")]
+pub const TILE_TOKENS: Option<usize> = Some(tiles::TILE_ROWS);
+/// There is none elsewhere.
+#[cfg(not(target_arch = "x86_64"))]
+pub const TILE_TOKENS: Option<usize> = None;
+
 /// Version of the numerics contract. It stands in every digest record; a change that moves any number bumps it.
 pub const NUMERICS_VERSION: u32 = 2;

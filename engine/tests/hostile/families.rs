@@ -317,7 +317,10 @@ fn of_unknown_names() {
     for (name, part) in [
         ("qwen33", "the nearest that is: `qwen3`"),
         ("granite_swa", "the nearest that is: `granite`"),
+        ("qwen3mo", "the nearest that is: `qwen3moe`"),
+        ("qwen3vl", "the nearest that is: `qwen3`"),
         ("lama", "the nearest that is: `llama`"),
+        ("LLaMA", "the nearest that is: `llama`"),
         ("commandr", "the nearest that is: `command-r`"),
         ("", "supported: llama"),
         ("a model of no family", "is not supported; supported: llama"),

@@ -55,6 +55,8 @@ static ALLOCATOR: Counting = Counting;
 pub(crate) struct Cost {
     /// The most bytes held at once beyond those held before.
     pub(crate) peak: usize,
+    /// Bytes that are held afterwards beyond those held before.
+    pub(crate) kept: usize,
     pub(crate) time: Duration,
 }
 
@@ -66,7 +68,8 @@ pub(crate) fn measure<T>(f: impl FnOnce() -> T) -> (T, Cost) {
     let result = f();
     let time = start.elapsed();
     let peak = (PEAK.get() - before).max(0) as usize;
-    (result, Cost { peak, time })
+    let kept = (HELD.get() - before).max(0) as usize;
+    (result, Cost { peak, kept, time })
 }
 
 #[test]
@@ -75,6 +78,6 @@ fn the_allocator_counts() {
         drop(vec![1u8; 1 << 20]);
         vec![2u8; 1 << 10]
     });
-    assert_eq!(kept.len(), 1 << 10);
+    assert_eq!((kept.len(), cost.kept), (1 << 10, 1 << 10));
     assert!((1 << 20..2 << 20).contains(&cost.peak), "{}", cost.peak);
 }

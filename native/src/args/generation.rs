@@ -301,6 +301,53 @@ impl GenerationArgs {
     }
 }
 
+/// The sampler's settings as options that would say them: those that are always asked about, and what differs from the
+/// defaults.
+pub(crate) fn as_options(params: &SamplerParams) -> String {
+    type Setting = (&'static str, fn(&SamplerParams) -> String);
+    const ALWAYS: usize = 5;
+    const SETTINGS: [Setting; 24] = [
+        ("--seed", |p| p.seed.to_string()),
+        ("--temp", |p| p.temp.to_string()),
+        ("--top-k", |p| p.top_k.to_string()),
+        ("--top-p", |p| p.top_p.to_string()),
+        ("--min-p", |p| p.min_p.to_string()),
+        ("--min-keep", |p| p.min_keep.to_string()),
+        ("--typical", |p| p.typ_p.to_string()),
+        ("--top-nsigma", |p| p.top_n_sigma.to_string()),
+        ("--xtc-probability", |p| p.xtc_probability.to_string()),
+        ("--xtc-threshold", |p| p.xtc_threshold.to_string()),
+        ("--dynatemp-range", |p| p.dynatemp_range.to_string()),
+        ("--dynatemp-exp", |p| p.dynatemp_exponent.to_string()),
+        ("--repeat-last-n", |p| p.penalty_last_n.to_string()),
+        ("--repeat-penalty", |p| p.penalty_repeat.to_string()),
+        ("--frequency-penalty", |p| p.penalty_freq.to_string()),
+        ("--presence-penalty", |p| p.penalty_present.to_string()),
+        ("--dry-multiplier", |p| p.dry_multiplier.to_string()),
+        ("--dry-base", |p| p.dry_base.to_string()),
+        ("--dry-allowed-length", |p| p.dry_allowed_length.to_string()),
+        ("--dry-penalty-last-n", |p| p.dry_penalty_last_n.to_string()),
+        ("--mirostat", |p| p.mirostat.to_string()),
+        ("--mirostat-ent", |p| p.mirostat_tau.to_string()),
+        ("--mirostat-lr", |p| p.mirostat_eta.to_string()),
+        ("--samplers", |p| {
+            let names: Vec<&str> = p.samplers.iter().map(|kind| kind.name()).collect();
+            format!("'{}'", names.join(";"))
+        }),
+    ];
+    let usual = SamplerParams::default();
+    let mut options = Vec::new();
+    for (i, (flag, of)) in SETTINGS.iter().enumerate() {
+        let value = of(params);
+        if i < ALWAYS || value != of(&usual) {
+            options.push(format!("{flag} {value}"));
+        }
+    }
+    let biases = params.logit_bias.iter();
+    options.extend(biases.map(|(id, bias)| format!("--logit-bias {id}{bias:+}")));
+    options.join(" ")
+}
+
 /// The engine names parameters as llama.cpp's code does; a person typed the flag.
 fn by_flag(mut error: Error) -> Usage {
     const FLAGS: [(&str, &str); 21] = [
@@ -379,5 +426,19 @@ mod tests {
         // also where the option says what is the default without a model
         let found = resolved(&["--top-k", "40", "--samplers", ""], &model);
         assert_eq!((found.temp, found.top_k, found.samplers.len()), (1.0, 40, 0));
+    }
+
+    #[test]
+    fn settings_are_said_as_they_would_be_typed() {
+        let nothing = Recommended::default();
+        let usual = "--seed 5 --temp 0.8 --top-k 40 --top-p 0.95 --min-p 0.05";
+        assert_eq!(as_options(&resolved(&[], &nothing)), usual);
+        let more = "--min-keep 1 --typical 0.9 --top-nsigma 2 --xtc-probability 0.1 --xtc-threshold 0.2 --dynatemp-range 0.3 \
+                    --dynatemp-exp 2 --repeat-last-n -1 --repeat-penalty 1.1 --frequency-penalty 0.4 --presence-penalty \
+                    0.5 --dry-multiplier 0.6 --dry-base 1.5 --dry-allowed-length 3 --dry-penalty-last-n 7 --mirostat 2 \
+                    --mirostat-ent 4 --mirostat-lr 0.2 --samplers 'top_k;temperature' --logit-bias 7-1.5 --logit-bias 9+2";
+        let typed: Vec<&str> = more.split(' ').map(|word| word.trim_matches('\'')).collect();
+        let found = as_options(&resolved(&typed, &nothing));
+        assert_eq!(found, format!("{usual} {more}"));
     }
 }

@@ -22,6 +22,7 @@ use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::Model;
+use twinfer_engine::model::config::Config;
 use twinfer_engine::team::Team;
 
 use crate::args::{BenchArgs, BenchOutput, ReportFormat};
@@ -157,6 +158,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         layers: args.layers,
         mix: args.mix.as_deref(),
     };
+    if let (Some(shape), true) = (&args.shape, measures) {
+        must_write_text(&wish(shape))?;
+    }
     let made = match args.shape.as_deref() {
         None => None,
         Some(shape) => match target {
@@ -240,10 +244,23 @@ pub(super) fn shape_of(shape: &str, mix: Option<&str>) -> Result<(String, ModelF
     Ok((model.name, file))
 }
 
+/// An error where a shape is that of a model which writes no text, before gigabytes are made of it.
+fn must_write_text(wish: &Wish<'_>) -> Result<()> {
+    let file = Synthetic::new(*wish, 0, false)?.headers()?;
+    if Config::from_file(&file)?.writes_text() {
+        return Ok(());
+    }
+    let shape = wish.shape;
+    bail!(
+        "`{shape}` is an encoder, which makes vectors of texts, and text that is written is measured here: `twinfer doctor \
+         --shape {shape}` says how fast it can be, `-p 0 -n 0 -o FILE.gguf` makes a file of it for `twinfer embed`"
+    )
+}
+
 /// A model of random weights in memory, and its name.
 fn made_up(settings: &Settings, workers: &Workers, wish: Wish<'_>) -> Result<(String, ModelFile)> {
     let (name, model) = random_model(settings, wish, false)?;
-    let bytes = model.in_memory(&workers.pool()?, settings.verbosity)?;
+    let bytes = model.in_memory(&workers.pool()?, settings)?;
     Ok((name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?))
 }
 

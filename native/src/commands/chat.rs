@@ -44,10 +44,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     let generation = args
         .generation
         .resolve(seed, &load::recommended(&file, verbosity))?;
-    let template = template::load(source, &file, &args.template)?;
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
+    // Said first: no template would make a model of vectors talk.
     planned.must_write_text()?;
+    let template = template::load(source, &file, &args.template)?;
     let driver = generate::driver(&generation, &compute, &tokenizer, (planned.config(), verbosity))?;
     let n_ctx = compute.context_size(planned.config());
     let options = compute.one_sequence(n_ctx, N_BATCH);

@@ -147,6 +147,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
             .backend
             .as_deref()
             .is_some_and(|name| name != "auto"),
+        asks_for_nodes: !matches!(settings.workers.numa, NumaMode::Auto | NumaMode::Off),
         limits: packed,
         estimate,
     };
@@ -199,13 +200,23 @@ fn features() -> Vec<&'static str> {
         }
         let all = found!("sse4.2" "avx" "f16c" "fma" "avx2" "avxvnni" "avx512f" "avx512bw" "avx512dq" "avx512vl"
                          "avx512vbmi" "avx512vnni" "avx512bf16" "avx512fp16");
-        all.iter()
-            .filter(|(_, there)| *there)
-            .map(|(name, _)| *name)
-            .collect()
+        let all = all.into_iter().chain(tile_features());
+        all.filter(|(_, there)| *there).map(|(name, _)| name).collect()
     }
     #[cfg(not(target_arch = "x86_64"))]
     Vec::new()
+}
+
+/// Those of AMX, for which the standard library has no test: bits of edx in leaf 7 of CPUID. Whether the system keeps the tiles
+/// is said where the backends are.
+#[cfg(target_arch = "x86_64")]
+fn tile_features() -> [(&'static str, bool); 3] {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let leaf_7 = match __cpuid(0).eax {
+        0..7 => 0,
+        _ => __cpuid_count(7, 0).edx,
+    };
+    [("amx-bf16", 22), ("amx-tile", 24), ("amx-int8", 25)].map(|(name, bit)| (name, leaf_7 >> bit & 1 == 1))
 }
 
 /// A model and what the limits allow it.
@@ -224,6 +235,8 @@ struct Report<'a> {
     placed: Option<Placed>,
     backend: &'static str,
     forced: bool,
+    /// A mode of `--numa` was named.
+    asks_for_nodes: bool,
     limits: Option<Limits>,
     estimate: Option<Estimate<'a>>,
 }
@@ -240,6 +253,19 @@ impl Table {
 
 fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+/// A number of `units`, each a thousand of the one before: the largest of which there is a tenth.
+fn scaled(n: f64, units: [&str; 2]) -> String {
+    if n < 1e8 {
+        format!("{:.2} {}", n / 1e6, units[0])
+    } else {
+        format!("{:.2} {}", n / 1e9, units[1])
+    }
+}
+
+fn bytes(n: f64) -> String {
+    scaled(n, ["MB", "GB"])
 }
 
 fn plural(n: usize, what: &str) -> String {
@@ -298,6 +324,11 @@ impl Report<'_> {
         t.line("", layout::pins(found.workers));
         if let Some(placed) = &self.placed {
             t.line("numa", placed.text());
+        } else if self.asks_for_nodes && found.workers.numa.nodes.is_none() {
+            t.line(
+                "numa",
+                "there are no two nodes to use: --numa makes no difference here",
+            );
         }
         if let Some((free, total)) = found.memory {
             t.line("memory", format_args!("{} free of {}", gib(free), gib(total)));
@@ -404,20 +435,23 @@ impl Estimate<'_> {
         t.line(
             "",
             format_args!(
-                "{}, {:.2} B parameters, {:.2} GB; a token reads {:.2} GB of them for {:.2} G multiplications",
+                "{}, {} parameters, {}; a token reads {} of them for {} multiplications",
                 self.allowed.config.arch,
-                self.size.0 / 1e9,
-                self.size.1 / 1e9,
-                (layers.bytes(1.0) + output.bytes(1.0)) / 1e9,
-                (layers.multiplications() + output.multiplications()) / 1e9,
+                scaled(self.size.0, ["M", "B"]),
+                bytes(self.size.1),
+                bytes(layers.bytes(1.0) + output.bytes(1.0)),
+                scaled(layers.multiplications() + output.multiplications(), ["M", "G"]),
             ),
         );
+        if !self.allowed.config.writes_text() {
+            return self.vectors(t, memory);
+        }
         t.line(
             "",
             format_args!(
-                "keys and values: {:.1} KiB a position, {:.2} GB at {} tokens{}",
+                "keys and values: {:.1} KiB a position, {} at {} tokens{}",
                 self.allowed.cache_bytes(1) / 1024.0,
-                self.allowed.cache_bytes(self.depth) / 1e9,
+                bytes(self.allowed.cache_bytes(self.depth)),
                 self.depth,
                 match self.allowed.config.state_bytes() {
                     0 => String::new(),
@@ -428,12 +462,7 @@ impl Estimate<'_> {
                 }
             ),
         );
-        if let Some((_, memory)) = memory.filter(|(_, memory)| self.size.1 > *memory as f64) {
-            t.line(
-                "",
-                format_args!("it is larger than this machine's memory of {}", gib(memory)),
-            );
-        }
+        self.too_large(t, memory);
         for (name, limits) in [("packed", &self.packed), ("mapped", &self.mapped)] {
             let Some(limits) = limits else { continue };
             t.line(
@@ -452,15 +481,59 @@ impl Estimate<'_> {
         }
     }
 
+    /// Of a model that makes vectors: it writes no token, and keeps nothing of a text for another one.
+    fn vectors(&self, t: &mut Table, memory: Option<(u64, u64)>) {
+        self.too_large(t, memory);
+        for (name, limits) in [("packed", &self.packed), ("mapped", &self.mapped)] {
+            let Some(limits) = limits else { continue };
+            let speed = self.allowed.prefill(limits, self.prompt());
+            t.line(
+                "",
+                format_args!(
+                    "{name}: at most {speed:.0} tokens/s of texts of {} tokens",
+                    self.prompt()
+                ),
+            );
+        }
+        if let Some(mapped) = &self.mapped {
+            t.line("", format_args!("mapped {}", read_line(mapped)));
+        }
+    }
+
+    fn too_large(&self, t: &mut Table, memory: Option<(u64, u64)>) {
+        if let Some((_, memory)) = memory.filter(|(_, memory)| self.size.1 > *memory as f64) {
+            t.line(
+                "",
+                format_args!("it is larger than this machine's memory of {}", gib(memory)),
+            );
+        }
+    }
+
+    /// Tokens of the prompt, or of a text of which a vector is made: of those, a model takes no more than it was trained with.
+    fn prompt(&self) -> usize {
+        let config = self.allowed.config;
+        if config.writes_text() {
+            PROMPT
+        } else {
+            PROMPT.min(config.n_ctx_train.max(1))
+        }
+    }
+
     fn json(&self) -> Value {
         let (layers, output) = self.allowed.work;
         let allowed = |limits: &Limits| {
+            let written = |depth| {
+                let config = self.allowed.config;
+                config
+                    .writes_text()
+                    .then(|| json_f64(self.allowed.decode(limits, depth, 1)))
+            };
             json!({
                 "limits": limits.json(),
-                "prompt_tokens": PROMPT,
-                "prompt_tokens_per_second": json_f64(self.allowed.prefill(limits, PROMPT)),
-                "generated_tokens_per_second": json_f64(self.allowed.decode(limits, 0, 1)),
-                "generated_tokens_per_second_at_depth": json_f64(self.allowed.decode(limits, self.depth, 1)),
+                "prompt_tokens": self.prompt(),
+                "prompt_tokens_per_second": json_f64(self.allowed.prefill(limits, self.prompt())),
+                "generated_tokens_per_second": written(0),
+                "generated_tokens_per_second_at_depth": written(self.depth),
             })
         };
         json!({

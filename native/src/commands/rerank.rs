@@ -71,7 +71,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RerankArgs) -> 
         let _ = writeln!(
             report,
             "{score:>12.6}  {index:>5}  {}",
-            output::printable(&documents[index])
+            output::one_line(&documents[index])
         );
     }
     output::to_stdout(&report)

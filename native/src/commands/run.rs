@@ -6,7 +6,7 @@ use twinfer_engine::tokenizer::EncodeOptions;
 use twinfer_template::reasoning::Reasoning;
 
 use crate::answer::Answer;
-use crate::args::{RunArgs, Source};
+use crate::args::{self, RunArgs, Source};
 use crate::compute::Compute;
 use crate::failure::{Interrupted, Usage};
 use crate::generate::{self, Session};
@@ -82,9 +82,13 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     let _pinned = compute.pin_caller();
     let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
     verbosity.detail(&format!(
-        "prompt of {} tokens; {:?}",
+        "prompt of {} tokens; sampler: {}{}",
         ids.len(),
-        generation.sampling.params
+        args::as_options(&generation.sampling.params),
+        match tokenizer.suppressed().len() {
+            0 => String::new(),
+            n => format!("; never one of {n} tokens that the model's author suppressed"),
+        }
     ));
 
     let marks = reasoning.iter().flat_map(Reasoning::marks).map(String::from);

@@ -129,6 +129,17 @@ fn a_long_text_needs_no_vocabulary_and_must_fit() {
     );
 }
 
+/// Random weights count as all others do.
+#[test]
+fn weights_that_do_not_fit_are_not_made() {
+    let shape = ["bench", "--shape", "smollm2-135m", "--memory-limit", "64M"];
+    let run = twinfer(&shape);
+    assert_eq!(run.code, 1);
+    for part in ["these weights need", "(--memory-limit)", "--layers", "-o"] {
+        assert!(run.err.contains(part), "{part}: {}", run.err);
+    }
+}
+
 #[test]
 fn the_scenario_has_its_settings_switched_off_in_turn() {
     let preset = ["bench", "--preset", "epyc-3b", "-m", DEMO, "-r", "1"];

@@ -19,6 +19,24 @@ fn doctor_says_what_is_used_and_what_the_machine_can_do() {
     assert!(!text.text().contains("GMAC/s"));
     assert!(text.err.is_empty());
 
+    // A backend that is there has its features among those that are listed.
+    let amx = text
+        .text()
+        .lines()
+        .any(|line| line.contains("amx ") && (line.contains("available") || line.contains("used")));
+    assert!(
+        !amx || text.text().contains(" amx-tile amx-int8"),
+        "{}",
+        text.text()
+    );
+    let several = twinfer(&["doctor", "--no-measure", "--numa", "distribute"]).ok();
+    let one_node = text.text().contains("1 NUMA node,");
+    assert!(
+        !one_node || several.text().contains("--numa makes no difference"),
+        "{}",
+        several.text()
+    );
+
     let report = twinfer(&["doctor", "--json", "-t", "1", "--backend", "scalar"]).json();
     let backends = report["backends"].as_array().unwrap();
     for backend in backends {

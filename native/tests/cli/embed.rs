@@ -1,6 +1,6 @@
 //! `embed` and `rerank`, on reference models that are no part of the project; and what they refuse.
 
-use crate::support::{shared, twinfer, twinfer_with};
+use crate::support::{Directory, shared, twinfer, twinfer_with};
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     let chunks = bytes.as_chunks::<4>().0.iter();
@@ -63,6 +63,8 @@ fn an_encoder_writes_no_text() {
         &["run", "-m", &*model, "Hello"][..],
         &["eval", "-m", &model, "--tokens", "5,6"],
         &["perplexity", "-m", &model, "-f", "-"],
+        // It has no template either, and one would not help.
+        &["chat", "-m", &model],
     ] {
         let run = twinfer_with(command, b"Hello");
         assert_eq!(run.code, 1, "{command:?}");
@@ -83,6 +85,61 @@ fn an_encoder_writes_no_text() {
         "{}",
         run.err
     );
+}
+
+/// An encoder is a shape to make a file of and to estimate; it writes nothing whose speed could be measured.
+#[test]
+fn an_encoders_shape() {
+    let directory = Directory::new("encoder-shape");
+    let model = directory.file("m.gguf");
+    let measured = twinfer(&["bench", "--shape", "all-minilm", "-o", &model]);
+    assert_eq!(measured.code, 1);
+    for part in [
+        "an encoder",
+        "doctor --shape all-minilm",
+        "-p 0 -n 0 -o FILE.gguf",
+    ] {
+        assert!(measured.err.contains(part), "{part}: {}", measured.err);
+    }
+    assert!(!std::path::Path::new(&model).exists());
+    twinfer(&[
+        "bench",
+        "--shape",
+        "all-minilm",
+        "-p",
+        "0",
+        "-n",
+        "0",
+        "-o",
+        &model,
+    ])
+    .ok();
+    let json = twinfer(&["embed", "-m", &model, "Hello"]).json();
+    assert_eq!(json["data"][0]["embedding"].as_array().unwrap().len(), 384);
+
+    let doctor = |more: &[&str]| twinfer(&[&["doctor", "--shape", "all-minilm"], more].concat()).ok();
+    let text = doctor(&[]);
+    for part in ["22.57 M parameters", "tokens/s of texts of 512 tokens"] {
+        assert!(text.text().contains(part), "{part}: {}", text.text());
+    }
+    assert!(!text.text().contains("written"), "{}", text.text());
+    let machines = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/machines");
+    let machine = std::fs::read_dir(machines)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let machine = ["--machine", machine.to_str().unwrap()];
+    let text = doctor(&machine);
+    assert!(
+        text.text().contains("| pp512: reads ms |") && !text.text().contains("tg"),
+        "{}",
+        text.text()
+    );
+    let json = doctor(&[&machine[..], &["--json"]].concat()).json();
+    assert!(json["modes"][0]["prompt_tokens_per_second"].as_f64() > Some(0.0));
+    assert!(json["modes"][0]["generated_tokens_per_second"].is_null());
 }
 
 #[test]
@@ -106,6 +163,9 @@ fn documents_by_score() {
         listed.text()
     );
     assert_eq!(listed.text().lines().count(), 1);
+    // Each document is a line of the list, whatever is in it.
+    let listed = twinfer(&of(&model, &["a\tb\nc\x1b[31m"])).ok();
+    assert!(listed.text().ends_with("  0  a b c [31m\n"), "{}", listed.text());
     let short = ["rerank", "-m", &model, "-q", "pet", "--top-n", "1"];
     assert_eq!(
         twinfer_with(&short, documents.join("\n").as_bytes()).ok().out,

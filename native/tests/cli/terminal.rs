@@ -275,3 +275,34 @@ fn a_terminal_does_not_obey_a_text() {
         piped.text()
     );
 }
+
+/// Where reading the prompt takes a moment, as it does here, its bar is not there any more when the text comes: it would wipe
+/// the line away with every token.
+#[test]
+fn a_text_does_not_meet_the_bar_of_its_prompt() {
+    let directory = Directory::new("bar");
+    let model = directory.file("m.gguf");
+    let make = ["bench", "--shape", "smollm2-135m", "-p", "0", "-n", "0", "-o"];
+    crate::support::twinfer(&[make.as_slice(), &[&model]].concat()).ok();
+    let prompt = "word ".repeat(100);
+    let args = [
+        "run",
+        "-m",
+        &model,
+        "--backend",
+        "scalar",
+        "-t",
+        "1",
+        "-n",
+        "3",
+        "--ignore-eos",
+        &prompt,
+    ];
+    let (status, text, _) = Terminal::new(command(&args), Some("xterm")).end();
+    assert_eq!(status.code(), Some(0), "{text:?}");
+    let (_, after) = text.split_once(prompt.trim_end()).unwrap();
+    assert!(
+        after.contains("generated: 3 tokens") && !after.contains("\x1b[2K"),
+        "{text:?}"
+    );
+}

@@ -109,19 +109,22 @@ pub(crate) fn find(name: &str) -> Result<&'static Family> {
 
 /// The supported name that is most like an unknown one, if any is.
 fn nearest(name: &str) -> Option<&'static str> {
-    let name: String = name.chars().take(64).collect();
-    // A sibling's name goes on where the family's ends: qwen3 and qwen3vl.
-    let begins = FAMILIES
-        .iter()
-        .map(|f| f.name)
-        .filter(|known| name.starts_with(known));
-    begins.max_by_key(|known| known.len()).or_else(|| {
+    let name: String = name.chars().take(64).collect::<String>().to_ascii_lowercase();
+    let like = |most: fn(&str) -> usize| {
         let distances = FAMILIES
             .iter()
             .map(|f| (strsim::damerau_levenshtein(f.name, &name), f.name));
         distances
             .min()
-            .filter(|(distance, known)| *distance <= known.len() / 3)
+            .filter(|(distance, known)| *distance <= most(known))
             .map(|(_, known)| known)
-    })
+    };
+    // A sibling's name goes on where the family's ends: qwen3 and qwen3vl. One wrong letter is a slip: qwen3mo.
+    let begins = FAMILIES
+        .iter()
+        .map(|f| f.name)
+        .filter(|known| name.starts_with(known));
+    like(|_| 1)
+        .or_else(|| begins.max_by_key(|known| known.len()))
+        .or_else(|| like(|known| known.len() / 3))
 }

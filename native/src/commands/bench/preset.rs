@@ -280,13 +280,13 @@ impl MadeUp {
         Ok(match system::memory_file() {
             Ok((file, path)) => MadeUp {
                 name,
-                file: Some((model.write_to(file, &pool, settings.verbosity)?, path)),
+                file: Some((model.write_to(file, &pool, settings)?, path)),
                 bytes: None,
             },
             Err(_) => MadeUp {
                 name,
                 file: None,
-                bytes: Some(Bytes::from_vec(model.in_memory(&pool, settings.verbosity)?)),
+                bytes: Some(Bytes::from_vec(model.in_memory(&pool, settings)?)),
             },
         })
     }

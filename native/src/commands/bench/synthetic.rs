@@ -21,8 +21,8 @@ use super::vocabulary;
 use crate::commands::quantize::{find_mix, mix_model};
 use crate::output_file::OutputFile;
 use crate::progress::Progress;
-use crate::settings::Verbosity;
-use crate::{interrupt, system};
+use crate::settings::{Settings, Verbosity};
+use crate::{budget, interrupt};
 
 /// Blocks in a pool.
 const POOL_BLOCKS: usize = 4096;
@@ -102,30 +102,32 @@ impl Synthetic {
     }
 
     /// Makes the model as the bytes of a file.
-    pub(super) fn in_memory(&self, threads: &ThreadPool, verbosity: Verbosity) -> Result<Vec<u8>> {
-        let capacity =
-            usize::try_from(self.memory()?).context("this model does not fit into the address space")?;
-        self.write(Vec::with_capacity(capacity), threads, verbosity)
+    pub(super) fn in_memory(&self, threads: &ThreadPool, settings: &Settings) -> Result<Vec<u8>> {
+        let capacity = usize::try_from(self.memory(settings)?)
+            .context("this model does not fit into the address space")?;
+        self.write(Vec::with_capacity(capacity), threads, settings.verbosity)
     }
 
     /// Writes the model to a file that lies in memory.
-    pub(super) fn write_to(&self, file: File, threads: &ThreadPool, verbosity: Verbosity) -> Result<File> {
-        self.memory()?;
-        self.write(file, threads, verbosity)
+    pub(super) fn write_to(&self, file: File, threads: &ThreadPool, settings: &Settings) -> Result<File> {
+        self.memory(settings)?;
+        self.write(file, threads, settings.verbosity)
             .context("cannot write the weights to memory")
     }
 
     /// Bytes of memory that it takes, which are there.
-    fn memory(&self) -> Result<u64> {
+    fn memory(&self, settings: &Settings) -> Result<u64> {
         let (_, header) = writer::header(&self.metadata, &self.tensors)?;
         let bytes = header.data_end();
-        if let Some(free) = system::available_memory()
-            && bytes > free
+        if let Some(room) = budget::rooms(Path::new("/"), settings.memory_limit).first()
+            && bytes > room.free
         {
             bail!(
-                "these weights need {} MiB, {} MiB of memory are free; choose a smaller shape or --type, or write a file with -o",
+                "these weights need {} MiB, {} MiB of memory are free ({}); choose fewer --layers, a smaller shape or --type, \
+                 or write a file with -o",
                 bytes >> 20,
-                free >> 20
+                room.free >> 20,
+                room.limiter
             );
         }
         Ok(bytes)

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{PROMPT, plural};
+use super::{PROMPT, bytes, plural, scaled};
 use crate::commands::bench::report::table;
 use crate::limits::Allowed;
 use crate::output::json_f64;
@@ -59,43 +59,42 @@ impl Predicted<'_> {
             m.f32_gmac_s,
         );
         out += &format!(
-            "{}: {:.2} B parameters, {:.2} GB; {:.2} GB of weights and {:.2} G multiplications a token, {} operations a \
-             pass\n\n",
+            "{}: {} parameters, {}; {} of weights and {} multiplications a token, {} operations a pass\n\n",
             self.model,
-            self.size.0 / 1e9,
-            self.size.1 / 1e9,
-            (every.bytes(1.0) + asked.bytes(1.0)) / 1e9,
-            (every.multiplications() + asked.multiplications()) / 1e9,
+            scaled(self.size.0, ["M", "B"]),
+            bytes(self.size.1),
+            bytes(every.bytes(1.0) + asked.bytes(1.0)),
+            scaled(every.multiplications() + asked.multiplications(), ["M", "G"]),
             self.allowed.config.operations(),
         );
         let deep = format!("tg @ d{}", self.depth);
         let prompt = format!("pp{PROMPT}");
-        let head = [
-            "machine",
-            "model",
-            "numa",
-            &prompt,
-            "tg",
-            &deep,
-            "tg: reads ms",
-            "computes ms",
-            "hand-overs ms",
-        ];
+        // What makes vectors writes no token: then it is the prompt whose time is split up.
+        let writes = self.allowed.config.writes_text();
+        let reads = format!("{}: reads ms", if writes { "tg" } else { &prompt });
+        let mut head = vec!["machine", "model", "numa", &prompt];
+        if writes {
+            head.extend(["tg", &deep]);
+        }
+        head.extend([&reads, "computes ms", "hand-overs ms"]);
         let rows: Vec<Vec<String>> = self
             .rows()
             .iter()
             .map(|row| {
-                vec![
+                let mut cells = vec![
                     m.name.clone(),
                     self.model.into(),
                     row.mode.name().into(),
                     format!("{:.0}", row.prompt_speed()),
-                    format!("{:.1}", 1.0 / row.token.seconds()),
-                    format!("{:.1}", 1.0 / row.deep.seconds()),
-                    format!("{:.2}", row.token.read * 1e3),
-                    format!("{:.2}", row.token.compute * 1e3),
-                    format!("{:.2}", row.token.hand_overs * 1e3),
-                ]
+                ];
+                if writes {
+                    cells.extend([&row.token, &row.deep].map(|pass| format!("{:.1}", 1.0 / pass.seconds())));
+                }
+                let pass = if writes { &row.token } else { &row.prompt };
+                cells.extend(
+                    [pass.read, pass.compute, pass.hand_overs].map(|seconds| format!("{:.2}", seconds * 1e3)),
+                );
+                cells
             })
             .collect();
         out + &table(&head, &[0, 1, 2], &rows)
@@ -110,6 +109,9 @@ impl Predicted<'_> {
                 "hand_over_seconds": json_f64(pass.hand_overs),
             })
         };
+        let writes = self.allowed.config.writes_text();
+        let written = |pass: &Pass| writes.then(|| json_f64(1.0 / pass.seconds()));
+        let token = |of: &Pass| writes.then(|| pass(of));
         let modes: Vec<Value> = self
             .rows()
             .iter()
@@ -118,12 +120,12 @@ impl Predicted<'_> {
                     "numa": row.mode.name(),
                     "prompt_tokens": PROMPT,
                     "prompt_tokens_per_second": json_f64(row.prompt_speed()),
-                    "generated_tokens_per_second": json_f64(1.0 / row.token.seconds()),
+                    "generated_tokens_per_second": written(&row.token),
                     "depth": self.depth,
-                    "generated_tokens_per_second_at_depth": json_f64(1.0 / row.deep.seconds()),
+                    "generated_tokens_per_second_at_depth": written(&row.deep),
                     "prompt": pass(&row.prompt),
-                    "token": pass(&row.token),
-                    "token_at_depth": pass(&row.deep),
+                    "token": token(&row.token),
+                    "token_at_depth": token(&row.deep),
                 })
             })
             .collect();

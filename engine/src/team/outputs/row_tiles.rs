@@ -1,0 +1,234 @@
+//! Tiles of some rows of an output, whole or in parts that are joined afterwards: the shape of attention.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::tile::{Raw, Tile};
+use crate::team::Team;
+use crate::team::domains::Cut;
+use crate::{Error, Result};
+
+impl Team {
+    /// Hands out tiles of some rows of an output, each cut across into cells of some columns, and each cell whole or in parts:
+    /// `f(worker, tile, block of columns, piece)`, with the worker's index below [`Team::workers`].
+    /// Each piece is much work: they are handed out one by one, block by block of columns, in each the last tiles first: in
+    /// causal attention they take longest.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; also if tiles overlap or are not in order, or there is no room for their parts.
+    pub fn tiles(
+        &self,
+        out: &mut Tiled<'_>,
+        tiles: &mut [RowTile],
+        f: impl Fn(usize, &RowTile, usize, Piece<'_>) + Sync,
+    ) -> Result<()> {
+        let (n, columns) = (out.n, out.columns);
+        let invalid = |what: String| Err(Error::InvalidInput { what });
+        if n == 0 || columns == 0 || !out.out.len().is_multiple_of(n) {
+            return invalid(format!(
+                "{} elements cannot be cut into rows of {n}, and those into {columns} columns",
+                out.out.len()
+            ));
+        }
+        let across = n.div_ceil(columns);
+        let (mut row, mut part, mut units) = (0, 0, 0);
+        for tile in &mut *tiles {
+            if tile.rows.start < row || tile.rows.end <= tile.rows.start {
+                return invalid(format!("the tile of rows {:?} is not after row {row}", tile.rows));
+            }
+            (tile.part, tile.unit) = (part, units);
+            row = tile.rows.end;
+            part += tile.parts * tile.rows.len() * across;
+            units += tile.parts.max(1);
+        }
+        let room = out
+            .parts
+            .iter()
+            .all(|(buffer, width)| part * width <= buffer.len());
+        if row > out.out.len() / n || !room {
+            return invalid(format!(
+                "{row} rows and {part} parts of rows are more than there is room for"
+            ));
+        }
+        let base = Raw(out.out.as_mut_ptr());
+        let bases = out
+            .parts
+            .each_mut()
+            .map(|(buffer, width)| (Raw(buffer.as_mut_ptr()), *width));
+        let tiles = &*tiles;
+        self.hand_out(units * across, Cut::each(1), |worker, range| {
+            let (base, bases) = (&base, &bases);
+            for item in range {
+                let (block, unit) = (item / units, units - 1 - item % units);
+                let tile = &tiles[tiles.partition_point(|tile| tile.unit <= unit) - 1];
+                let piece = if tile.parts == 0 {
+                    let column = block * columns;
+                    Piece::Cell(Tile {
+                        // SAFETY: the rows are inside `out` (checked above). Tiles have no rows in common, blocks no columns,
+                        // and each pair of them is handed out once.
+                        base: unsafe { base.0.add(tile.rows.start * n) },
+                        stride: n,
+                        rows: tile.rows.len(),
+                        columns: column..n.min(column + columns),
+                        borrow: PhantomData,
+                    })
+                } else {
+                    let (part, rows) = (unit - tile.unit, tile.rows.len());
+                    let first = tile.part_row(block, part);
+                    // SAFETY: `part_row` counts parts without a gap over tiles, blocks and parts of a cell, each of them
+                    // `rows` rows, and the last one ends inside each buffer (checked above).
+                    let [a, b, c] = bases.each_ref().map(|(base, width)| unsafe {
+                        std::slice::from_raw_parts_mut(base.0.add(first * width), rows * width)
+                    });
+                    Piece::Part(part, a, b, c)
+                };
+                f(worker, tile, block, piece);
+            }
+        })
+    }
+}
+
+/// What [`Team::tiles`] hands out pieces of.
+pub struct Tiled<'a> {
+    /// A row-major matrix.
+    pub out: &'a mut [f32],
+    /// Elements of its rows.
+    pub n: usize,
+    /// Of those, how many a block has; the last one may have fewer.
+    pub columns: usize,
+    /// Three buffers for parts, with the elements of each that a row's part of a block takes.
+    pub parts: [(&'a mut [f32], usize); 3],
+}
+
+/// Some rows of an output that are computed together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowTile {
+    /// The rows.
+    pub rows: Range<usize>,
+    /// Parts that each of its cells is handed out in; 0 for whole cells.
+    pub parts: usize,
+    /// Rows of parts before its own.
+    part: usize,
+    /// Units of a block before its own.
+    unit: usize,
+}
+
+impl RowTile {
+    /// A tile of these rows.
+    pub fn new(rows: Range<usize>, parts: usize) -> Self {
+        RowTile {
+            rows,
+            parts,
+            part: 0,
+            unit: 0,
+        }
+    }
+
+    /// The first row in the buffers of parts of a part of its cell in a block of columns; [`Team::tiles`] has given them out.
+    /// The parts of a cell lie one after the other.
+    pub fn part_row(&self, block: usize, part: usize) -> usize {
+        self.part + (block * self.parts + part) * self.rows.len()
+    }
+}
+
+/// A piece of work of [`Team::tiles`].
+pub enum Piece<'a> {
+    /// All of a cell: its columns of the output.
+    Cell(Tile<'a>),
+    /// A part of a cell, by number, with its rows of the three buffers.
+    Part(usize, &'a mut [f32], &'a mut [f32], &'a mut [f32]),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Piece, RowTile, Tiled};
+    use crate::team::tests::{teams, threads};
+
+    #[test]
+    fn tiles_cover_their_rows_once() {
+        for team in teams() {
+            let mut out = vec![0.0; 10 * 7];
+            let mut parts = [vec![0.0; 48], vec![0.0; 96], vec![0.0; 48]];
+            let [a, b, c] = &mut parts;
+            let mut tiled = Tiled {
+                out: &mut out,
+                n: 7,
+                columns: 2,
+                parts: [(a, 1), (b, 2), (c, 1)],
+            };
+            // Row 3 is nobody's; rows 4 and 5 are in parts, and row 9.
+            let mut tiles =
+                [(0..3, 0), (4..6, 3), (6..9, 0), (9..10, 5)].map(|(rows, parts)| RowTile::new(rows, parts));
+            team.tiles(&mut tiled, &mut tiles, |worker, tile, block, piece| {
+                assert!(worker < team.workers());
+                match piece {
+                    Piece::Cell(mut cell) => {
+                        assert_eq!(cell.columns().start, block * 2);
+                        for i in 0..cell.rows() {
+                            let columns = cell.columns();
+                            for (v, column) in cell.row(i).iter_mut().zip(columns) {
+                                *v += ((tile.rows.start + i) * 7 + column + 1) as f32;
+                            }
+                        }
+                    }
+                    Piece::Part(part, a, b, c) => {
+                        assert_eq!((b.len(), c.len()), (2 * a.len(), a.len()));
+                        let number = (tile.rows.start * 1000 + block * 100 + part * 10) as f32;
+                        a.iter_mut()
+                            .enumerate()
+                            .for_each(|(row, a)| *a += number + row as f32);
+                        b.iter_mut().for_each(|b| *b += 1.0);
+                    }
+                }
+            })
+            .unwrap();
+            for (i, v) in out.iter().enumerate() {
+                let row = i / 7;
+                let whole = !matches!(row, 3 | 4 | 5 | 9);
+                assert_eq!(*v, if whole { (i + 1) as f32 } else { 0.0 });
+            }
+            let [a, b, _] = &parts;
+            for (index, first, rows) in [(1, 4, 2), (3, 9, 1)] {
+                for block in 0..4 {
+                    for part in 0..tiles[index].parts {
+                        for row in 0..rows {
+                            let number = (first * 1000 + block * 100 + part * 10 + row) as f32;
+                            assert_eq!(a[tiles[index].part_row(block, part) + row], number);
+                        }
+                    }
+                }
+            }
+            // 4 blocks of 2 rows in 3 parts and of 1 row in 5.
+            assert_eq!(b.iter().sum::<f32>(), 2.0 * 4.0 * 11.0);
+            assert_eq!(a.iter().filter(|a| **a == 0.0).count(), 48 - 4 * 11);
+        }
+    }
+
+    #[test]
+    fn tiles_that_do_not_fit_are_errors() {
+        let team = threads(2);
+        let (mut out, mut parts) = (vec![0.0; 12], [vec![0.0; 8], vec![0.0; 8], vec![0.0; 8]]);
+        for (n, columns, tiles) in [
+            (5, 1, vec![(0..1, 0)]),
+            (0, 1, vec![]),
+            (4, 0, vec![(0..1, 0)]),
+            (4, 4, vec![(0..2, 0), (1..3, 0)]),
+            (4, 4, vec![(1..1, 0)]),
+            (4, 4, vec![(2..4, 0)]),
+            (4, 2, vec![(0..1, 5)]),
+        ] {
+            let [a, b, c] = &mut parts;
+            let mut tiled = Tiled {
+                out: &mut out,
+                n,
+                columns,
+                parts: [(a, 1), (b, 1), (c, 1)],
+            };
+            let mut tiles: Vec<_> = tiles
+                .into_iter()
+                .map(|(rows, parts)| RowTile::new(rows, parts))
+                .collect();
+            assert!(team.tiles(&mut tiled, &mut tiles, |_, _, _, _| ()).is_err());
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What a person can choose instead where memory is too small: options with which the rest of what was asked for fits.
+
+use twinfer_engine::cache::{CacheType, Pool};
+use twinfer_engine::context::ContextOptions;
+use twinfer_engine::kernels::{BLOCK, Storage};
+
+/// What a person can choose to need less.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    pub(crate) storage: Storage,
+    /// Of experts, where that was said: else they lie as all others do, or stay mapped where that makes the rest fit.
+    pub(crate) experts: Option<Storage>,
+    /// Whether the model has some.
+    pub(crate) has_experts: bool,
+    /// Whether layers of it keep a state of each sequence.
+    pub(crate) has_states: bool,
+    pub(crate) context: ContextOptions,
+}
+
+impl Choice {
+    fn with_q8_0(&self) -> Option<Self> {
+        let mut choice = self.clone();
+        choice.context.cache_type_k = CacheType::Q8_0;
+        choice.context.cache_type_v = CacheType::Q8_0;
+        let types = |choice: &Choice| (choice.context.cache_type_k, choice.context.cache_type_v);
+        (types(&choice) != types(self)).then_some(choice)
+    }
+
+    /// With mapped experts, where they would not be.
+    fn with_mapped_experts(&self) -> Option<Self> {
+        let mapped = Some(Storage::Mapped);
+        let lie = self.experts.unwrap_or(self.storage);
+        (self.has_experts && lie != Storage::Mapped).then(|| Choice {
+            experts: mapped,
+            ..self.clone()
+        })
+    }
+
+    fn mapped(&self) -> Option<Self> {
+        let storage = Storage::Mapped;
+        (self.storage != storage).then(|| Choice {
+            storage,
+            ..self.clone()
+        })
+    }
+
+    fn with_states(&self, n: usize) -> Self {
+        let mut choice = self.clone();
+        choice.context.n_states = Some(n);
+        choice
+    }
+
+    /// The size that decides how large the cache is, in tokens or in bytes.
+    fn size(&self) -> u64 {
+        match self.context.pool {
+            Pool::Bytes(bytes) => bytes,
+            Pool::Whole | Pool::Pages(_) => self.context.n_ctx as u64,
+        }
+    }
+
+    fn with_size(&self, size: u64) -> Self {
+        let mut choice = self.clone();
+        match &mut choice.context.pool {
+            Pool::Bytes(bytes) => *bytes = size,
+            Pool::Whole | Pool::Pages(_) => {
+                choice.context.n_ctx = usize::try_from(size).unwrap_or(usize::MAX)
+            }
+        }
+        choice
+    }
+
+    /// A step between two sizes worth telling apart.
+    fn step(&self) -> u64 {
+        match self.context.pool {
+            Pool::Bytes(_) => 1 << 20,
+            Pool::Whole | Pool::Pages(_) => BLOCK as u64,
+        }
+    }
+
+    /// What one types for what differs from `asked`.
+    fn options(&self, asked: &Choice) -> String {
+        let mut options = Vec::new();
+        if self.storage != asked.storage {
+            options.push("--weights mapped".into());
+        }
+        if self.experts != asked.experts {
+            options.push("--experts mapped".into());
+        }
+        for (name, own, other) in [
+            ("k", self.context.cache_type_k, asked.context.cache_type_k),
+            ("v", self.context.cache_type_v, asked.context.cache_type_v),
+        ] {
+            if own != other {
+                options.push(format!("--cache-type-{name} q8_0"));
+            }
+        }
+        if self.context.states() != asked.context.states() {
+            options.push(format!("--cache-states {}", self.context.states()));
+        }
+        if self.size() != asked.size() {
+            options.push(match self.context.pool {
+                Pool::Bytes(bytes) => format!("--cache-size {}M", bytes >> 20),
+                Pool::Whole | Pool::Pages(_) => format!("--ctx-size {}", self.context.n_ctx),
+            });
+        }
+        options.join(" ")
+    }
+}
+
+/// What would fit in place of what was asked for, as options. `fits` says it of a choice.
+pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<String> {
+    let smaller = |choice: &Choice| largest(choice, fits);
+    let whole = |choice: Option<Choice>| choice.filter(fits);
+    let mut found: Vec<Choice> = [
+        smaller(asked),
+        whole(asked.with_q8_0()),
+        fewer_states(asked, fits),
+        whole(asked.with_mapped_experts()),
+        whole(asked.mapped()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if found.is_empty() {
+        // No single option is enough. Mapped experts first: what every token needs stays as fast as it can be.
+        let experts = asked.with_mapped_experts();
+        let mapped = asked.mapped().unwrap_or_else(|| asked.clone());
+        let all = mapped.with_mapped_experts().unwrap_or(mapped);
+        found = experts
+            .into_iter()
+            .chain([all])
+            .filter_map(|choice| {
+                let both = choice.with_q8_0();
+                let least = both.clone().unwrap_or_else(|| choice.clone());
+                whole(Some(choice.clone()))
+                    .or_else(|| whole(both))
+                    .or_else(|| smaller(&choice))
+                    .or_else(|| smaller(&least))
+            })
+            .collect();
+    }
+    let mut options: Vec<String> = found.iter().map(|choice| choice.options(asked)).collect();
+    options.dedup();
+    options
+}
+
+/// The largest size below the one that was asked for that fits; sizes are multiples of a step.
+fn largest(choice: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Option<Choice> {
+    let step = choice.step();
+    let of = |steps: u64| choice.with_size(steps * step);
+    let most = most(1, choice.size().div_ceil(step), &|steps| fits(&of(steps)))?;
+    Some(of(most))
+}
+
+/// As many states as fit, where there are some, and fewer than were asked for.
+fn fewer_states(choice: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Option<Choice> {
+    const LEAST: u64 = 2;
+    let of = |n: u64| choice.with_states(usize::try_from(n).unwrap_or(usize::MAX));
+    let end = if choice.has_states {
+        choice.context.states() as u64
+    } else {
+        0
+    };
+    let most = most(LEAST, end, &|n| fits(&of(n)))?;
+    Some(of(most))
+}
+
+/// The largest number from `least` on and below `end` that fits, where those that do come first.
+fn most(least: u64, end: u64, fits: &dyn Fn(u64) -> bool) -> Option<u64> {
+    // Those below `low` fit; `high` and what is above do not.
+    let (mut low, mut high) = (least, end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if fits(middle) {
+            low = middle + 1
+        } else {
+            high = middle
+        }
+    }
+    (low > least).then(|| low - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::MIB;
+    use super::*;
+
+    #[test]
+    fn advice_fits_and_is_as_large_as_fits() {
+        // Packed weights of 100 MiB; a cache of 1 MiB for 64 tokens in f16, of half of it in q8_0.
+        let cache = |choice: &Choice| {
+            let half = u64::from(choice.context.cache_type_k == CacheType::Q8_0);
+            (choice.context.n_ctx as u64 * MIB / 64) >> half
+        };
+        let needed = |choice: &Choice| {
+            let weights = if choice.storage == Storage::Mapped {
+                0
+            } else {
+                100 * MIB
+            };
+            weights + cache(choice)
+        };
+        let asked = Choice {
+            storage: Storage::Auto,
+            experts: None,
+            has_experts: false,
+            has_states: false,
+            context: ContextOptions {
+                n_ctx: 6400,
+                ..ContextOptions::default()
+            },
+        };
+        let q8 = "--cache-type-k q8_0 --cache-type-v q8_0";
+        for (free, expected) in [
+            (
+                180,
+                vec![
+                    "--ctx-size 5120".to_string(),
+                    q8.into(),
+                    "--weights mapped".into(),
+                ],
+            ),
+            (120, vec!["--ctx-size 1280".into(), "--weights mapped".into()]),
+            (101, vec!["--ctx-size 64".into(), "--weights mapped".into()]),
+            (99, vec![format!("--weights mapped {q8}")]),
+            (40, vec!["--weights mapped --ctx-size 2560".into()]),
+            (0, vec![]),
+        ] {
+            let found = advice(&asked, &|choice| needed(choice) <= free * MIB);
+            assert_eq!(found, expected, "{free} MiB");
+        }
+        // Of those weights 80 MiB are experts'.
+        let with_experts = |choice: &Choice| {
+            let packed = |storage| u64::from(storage != Storage::Mapped);
+            let experts = choice.experts.unwrap_or(choice.storage);
+            cache(choice) + 20 * MIB * packed(choice.storage) + 80 * MIB * packed(experts)
+        };
+        let insisting = Choice {
+            experts: Some(Storage::Packed),
+            has_experts: true,
+            ..asked.clone()
+        };
+        for (free, expected) in [
+            (
+                180,
+                vec![
+                    "--ctx-size 5120".to_string(),
+                    q8.into(),
+                    "--experts mapped".into(),
+                    "--weights mapped".into(),
+                ],
+            ),
+            (130, vec!["--ctx-size 1920".into(), "--experts mapped".into()]),
+            (
+                90,
+                vec![
+                    format!("--experts mapped {q8}"),
+                    format!("--weights mapped --experts mapped {q8}"),
+                ],
+            ),
+            (
+                40,
+                vec![
+                    "--experts mapped --ctx-size 1280".into(),
+                    "--weights mapped --experts mapped --ctx-size 2560".into(),
+                ],
+            ),
+            (
+                10,
+                vec!["--weights mapped --experts mapped --ctx-size 640".into()],
+            ),
+        ] {
+            let found = advice(&insisting, &|choice| with_experts(choice) <= free * MIB);
+            assert_eq!(found, expected, "{free} MiB");
+        }
+        // Where nobody said where they lie they are mapped if that is enough: the size is that of such a context.
+        let open = Choice {
+            experts: None,
+            ..insisting
+        };
+        let settled = |choice: &Choice| {
+            let mapped = choice.with_mapped_experts();
+            let least = mapped.filter(|_| choice.experts.is_none());
+            with_experts(least.as_ref().unwrap_or(choice)) <= 90 * MIB
+        };
+        assert_eq!(advice(&open, &settled), ["--ctx-size 4480", q8]);
+        // States of 1 MiB each, 8 of them unless other options say so.
+        let recurrent = Choice {
+            has_states: true,
+            ..asked.clone()
+        };
+        let with_states = |choice: &Choice| needed(choice) + choice.context.states() as u64 * MIB;
+        let of = |free: u64| advice(&recurrent, &|choice| with_states(choice) <= free * MIB);
+        assert_eq!(of(207)[0], "--ctx-size 6336");
+        assert!(of(207).contains(&"--cache-states 7".into()), "{:?}", of(207));
+        assert!(of(202).contains(&"--cache-states 2".into()), "{:?}", of(202));
+        assert!(!of(201).concat().contains("states"), "{:?}", of(201));
+        // A cache whose size is given in bytes.
+        let mut asked = asked;
+        asked.context.pool = Pool::Bytes(500 * MIB);
+        let fits = |choice: &Choice| choice.size() <= 30 * MIB && choice.storage == Storage::Auto;
+        assert_eq!(advice(&asked, &fits), ["--cache-size 30M"]);
+    }
+}
