@@ -186,6 +186,17 @@ pub(super) const RULES: &[Rule] = &[
         "*::avx512::enter::<*::Tokens<*::layouts_256::Int8>>>",
         32,
     ),
+    // The same with prefetches to the second-level cache, as Intel's processors have them.
+    avx512(
+        "avx512 q4_k one token, L2",
+        "*::avx512::enter_l2::<*::TokenByToken<*::Q45K<false>>>>",
+        64,
+    ),
+    avx512(
+        "avx512 q6_k one token, L2",
+        "*::avx512::enter_l2::<*::TokenByToken<*::Q6K>>>",
+        64,
+    ),
     // Two panels, each with four products a digit; with floats between them and, for the first tokens, without.
     amx(
         "amx q4_k",
@@ -270,6 +281,16 @@ pub(super) const RULES: &[Rule] = &[
         "avx2 int8 tile",
         "*::avx2::enter::<*::Tokens<*::layouts_256::Int8>>>",
         16,
+    ),
+    avx2(
+        "avx2 q4_k one token, L2",
+        "*::avx2::enter_l2::<*::TokenByToken<*::Q45K<false>>>>",
+        64,
+    ),
+    avx_vnni(
+        "avx-vnni q4_k one token, L2",
+        "*::avx2::enter_vnni_l2::<*::TokenByToken<*::Q45K<false>>>>",
+        64,
     ),
     avx_vnni(
         "avx-vnni q4_k tile",
