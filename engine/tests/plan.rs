@@ -78,7 +78,7 @@ fn a_context_allocates_what_was_planned() {
             for options in [
                 sizes(1, 1, 1, CacheType::F16),
                 sizes(64, 2, 1, CacheType::F32),
-                sizes(300, 5, 3, CacheType::Q8_0),
+                sizes(300, 5, 3, CacheType::F32),
                 sizes(4096, 1, 1, CacheType::F16),
                 sizes(1 << 17, 7, 1, CacheType::F16),
                 sizes(64, 8, 1, CacheType::F16),
