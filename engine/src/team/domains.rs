@@ -58,7 +58,7 @@ impl Cut {
         Cut { least: n, most: n }
     }
 
-    /// As many pieces as a worker gets `pieces`, of the same size, a multiple of `grain`.
+    /// About so many pieces of the same size, a multiple of `grain`.
     pub(super) fn even(items: usize, grain: usize, pieces: usize) -> Self {
         let grain = grain.max(1);
         Cut::each((items / pieces.max(1) / grain * grain).max(grain))
@@ -85,7 +85,7 @@ impl Cut {
     }
 }
 
-/// The smallest piece of [`Cut::shrinking`] is this part of a worker's share.
+/// Into how many of the smallest pieces of [`Cut::shrinking`] a worker's share could be cut.
 const LAST_PIECES: usize = 64;
 
 /// Items of the present operation that nobody has taken yet.
