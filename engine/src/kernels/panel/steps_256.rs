@@ -52,6 +52,10 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     /// There are minima.
     const MIN: bool = false;
     /// How weights times scales are written where whole tiles are multiplied.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "read where units of whole tiles exist")
+    )]
     const DIGITS: Digits = Digits::Bits;
     /// See [`Format::ONE_BY_ONE`]: four where a weight's bits lie in one place.
     const ONE_BY_ONE: usize = 4;
