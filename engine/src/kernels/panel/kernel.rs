@@ -72,8 +72,10 @@ impl<I: Drivers, W: ManyTokens<I>, F: Format> MatmulKernel for PanelKernel<I, W,
                 out,
                 format: PhantomData::<F>,
             };
+            if !weight.packed {
+                return self.isa.run(OneMappedToken(tokens));
+            }
             return match self.isa.into_l2() {
-                _ if !weight.packed => self.isa.run(OneMappedToken(tokens)),
                 Some(isa) => isa.run(tokens),
                 None => self.isa.run(tokens),
             };

@@ -10,8 +10,8 @@ pub(super) struct Processor {
     /// family 25), which computes with 512 bits in two halves.
     pub(super) splats_cost: bool,
     /// Weights that are read once are prefetched to the second-level cache: on Intel's, which keep 48 lines on their way
-    /// to that cache but 16 to the first one. A prefetch that finds no place holds up what comes after it. On a Sapphire
-    /// Rapids one token is an eighth to a fifth faster so.
+    /// to that cache but 16 to the first one. A prefetch that finds no place holds up what comes after it. Measured on a
+    /// Xeon with AMX, `docs/kernels.md`; other processors of Intel were not at hand.
     pub(super) prefetch_to_l2: bool,
 }
 
