@@ -18,6 +18,24 @@ DESCRIPTION = (
 )
 
 
+def add_vocabulary(w, vocab_size):
+    bpe = json.loads(tokens.PATH.read_text())["model"]
+    vocabulary = sorted(bpe["vocab"], key=bpe["vocab"].get)
+    assert len(vocabulary) == vocab_size
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    w.add_token_list(vocabulary)
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    w.add_token_types([control if t in tokens.SPECIAL else normal for t in vocabulary])
+    w.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in bpe["merges"]])
+    w.add_bos_token_id(tokens.BOS)
+    w.add_eos_token_id(tokens.EOS)
+    w.add_eot_token_id(tokens.END)
+    w.add_add_bos_token(True)
+    w.add_add_eos_token(False)
+    w.add_chat_template(tokens.CHAT_TEMPLATE)
+
+
 def write(checkpoint, path):
     c, tokenizer, weights = Config(), tokens.load_tokenizer(), np.load(checkpoint)
     w = gguf.GGUFWriter(path, "llama")
@@ -46,21 +64,8 @@ def write(checkpoint, path):
     w.add_layer_norm_rms_eps(c.rms_eps)
     w.add_vocab_size(c.vocab_size)
 
-    bpe = json.loads(tokens.PATH.read_text())["model"]
-    vocabulary = sorted(bpe["vocab"], key=bpe["vocab"].get)
-    assert len(vocabulary) == c.vocab_size == tokenizer.get_vocab_size()
-    w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("gpt-2")
-    w.add_token_list(vocabulary)
-    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
-    w.add_token_types([control if t in tokens.SPECIAL else normal for t in vocabulary])
-    w.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in bpe["merges"]])
-    w.add_bos_token_id(tokens.BOS)
-    w.add_eos_token_id(tokens.EOS)
-    w.add_eot_token_id(tokens.END)
-    w.add_add_bos_token(True)
-    w.add_add_eos_token(False)
-    w.add_chat_template(tokens.CHAT_TEMPLATE)
+    assert tokenizer.get_vocab_size() == c.vocab_size
+    add_vocabulary(w, c.vocab_size)
 
     for name in weights.files:
         w.add_tensor(f"{name}.weight", weights[name].astype(np.float32))

@@ -89,6 +89,13 @@ def orthogonalize(g):
     return x.T if tall else x
 
 
+def adam(w, g, state, lr, step):
+    m, v = state
+    m, v = 0.9 * m + 0.1 * g, 0.97 * v + 0.03 * g * g
+    update = (m / (1 - 0.9**step)) / (jnp.sqrt(v / (1 - 0.97**step)) + 1e-8)
+    return w - lr * update, (m, v)
+
+
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
 def train_step(config, quantize, params, state, batch, matrix_lr, other_lr, step):
     loss, grads = jax.value_and_grad(loss_fn)(params, config, batch, quantize)
@@ -101,11 +108,8 @@ def train_step(config, quantize, params, state, batch, matrix_lr, other_lr, step
             update = orthogonalize(g + 0.95 * m) * max(1.0, out / inp) ** 0.5
             new_params[name], new_state[name] = w * (1 - 0.05 * matrix_lr) - matrix_lr * update, m
         else:
-            m, v = state[name]
-            m, v = 0.9 * m + 0.1 * g, 0.97 * v + 0.03 * g * g
-            update = (m / (1 - 0.9**step)) / (jnp.sqrt(v / (1 - 0.97**step)) + 1e-8)
             lr = other_lr * (10.0 if name == "token_embd" else 1.0)
-            new_params[name], new_state[name] = w - lr * update, (m, v)
+            new_params[name], new_state[name] = adam(w, g, state[name], lr, step)
     return new_params, new_state, loss
 
 

@@ -1,7 +1,6 @@
 """Writes a trained checkpoint as an F32 GGUF, ready for `twinfer quantize`."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "demo"))
 
-import tokens
 from experts import Config, gguf_tensors
+from export import add_vocabulary
 
 
 def add_shape(w, c: Config):
@@ -44,24 +43,6 @@ def add_shape(w, c: Config):
         w.add_ssm_group_count(c.n_k_head)
 
 
-def add_vocabulary(w, c: Config):
-    bpe = json.loads(tokens.PATH.read_text())["model"]
-    vocabulary = sorted(bpe["vocab"], key=bpe["vocab"].get)
-    assert len(vocabulary) == c.vocab_size
-    w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("gpt-2")
-    w.add_token_list(vocabulary)
-    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
-    w.add_token_types([control if t in tokens.SPECIAL else normal for t in vocabulary])
-    w.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in bpe["merges"]])
-    w.add_bos_token_id(tokens.BOS)
-    w.add_eos_token_id(tokens.EOS)
-    w.add_eot_token_id(tokens.END)
-    w.add_add_bos_token(True)
-    w.add_add_eos_token(False)
-    w.add_chat_template(tokens.CHAT_TEMPLATE)
-
-
 def write(params, c: Config, path):
     w = gguf.GGUFWriter(path, c.family)
     w.add_type("model")
@@ -72,7 +53,7 @@ def write(params, c: Config, path):
     w.add_description("A toy for testing twinfer, trained on small stories that a script made up.")
     w.add_file_type(gguf.LlamaFileType.ALL_F32)
     add_shape(w, c)
-    add_vocabulary(w, c)
+    add_vocabulary(w, c.vocab_size)
     for name, tensor in gguf_tensors(params):
         w.add_tensor(name, tensor)
     w.write_header_to_file()

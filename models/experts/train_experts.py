@@ -16,7 +16,7 @@ sys.path.append(str(HERE.parent / "demo"))
 
 import tokens
 from experts import MATRICES, Config, forward, init_params, rounded_product
-from train import batches, save
+from train import adam, batches, save
 
 # What an expert takes of its even share of a batch, and how much being uneven costs.
 CAPACITY, EVEN = 1.5, 0.01
@@ -60,11 +60,8 @@ def train_step(config, params, state, batch, matrix_lr, other_lr, step):
             update = orthogonalize(g + 0.95 * m) * max(1.0, out / inp) ** 0.5
             new_params[name], new_state[name] = w * (1 - 0.05 * matrix_lr) - matrix_lr * update, m
         else:
-            m, v = state[name]
-            m, v = 0.9 * m + 0.1 * g, 0.97 * v + 0.03 * g * g
-            update = (m / (1 - 0.9**step)) / (jnp.sqrt(v / (1 - 0.97**step)) + 1e-8)
             lr = other_lr * (10.0 if name == "token_embd" else 1.0)
-            new_params[name], new_state[name] = w - lr * update, (m, v)
+            new_params[name], new_state[name] = adam(w, g, state[name], lr, step)
     return new_params, new_state, seen
 
 
