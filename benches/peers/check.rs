@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use twinfer_benches::statistics::correlation;
 
 use crate::engines::{Engine, Settings};
+use crate::plan::Kind;
 
 /// Spread over every vocabulary in use.
 const TOKENS: [u32; 16] = [
@@ -22,6 +23,7 @@ const LEAST: f64 = 0.98;
 pub(crate) struct Agreement {
     /// The smallest correlation of one position's logits.
     pub(crate) correlation: f64,
+    /// 1 where a text's vector was compared.
     pub(crate) positions: usize,
     /// Sequences that the peer wrote together.
     pub(crate) sequences: usize,
@@ -45,25 +47,29 @@ pub(crate) fn compare(
     ours: &Engine,
     peer: &Engine,
     model: &Path,
-    sequences: usize,
+    (kind, sequences): (Kind, usize),
     directory: &Path,
     settings: &Settings,
 ) -> Result<Agreement> {
     let logits = |engine: &Engine| {
         let output = directory.join(format!("{}.logits", engine.name()));
-        let found = engine.logits(model, &TOKENS, sequences, &output, settings);
+        let found = engine.logits(model, &TOKENS, (kind, sequences), &output, settings);
         let _ = std::fs::remove_file(output);
         found
+    };
+    let positions = match kind {
+        Kind::Prompt | Kind::Writing => TOKENS.len(),
+        Kind::Texts => 1,
     };
     let (a, _) = logits(ours)?;
     let (b, report) = logits(peer)?;
     let agreement = Agreement {
         sequences,
-        ..agreement(&a, &b, TOKENS.len(), report)?
+        ..agreement(&a, &b, positions, report)?
     };
     if agreement.correlation < LEAST {
         bail!(
-            "the logits of {} and twinfer correlate by only {:.4}: one of them does not compute this model",
+            "what {} and twinfer compute correlates by only {:.4}: one of them does not compute this model",
             peer.name(),
             agreement.correlation
         );

@@ -8,16 +8,18 @@ use clap::ValueEnum;
 use serde_json::Value;
 use twinfer_benches::run;
 
-use crate::plan::Test;
+use crate::plan::{Kind, Test};
 use crate::setup;
 
-/// An engine to compare with: llama.cpp, by how it was built.
+/// An engine to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// For this machine.
+    /// llama.cpp, built for this machine.
     LlamaCpp,
-    /// With AVX2 and FMA at most.
+    /// llama.cpp with AVX2 and FMA at most.
     LlamaCppAvx2,
+    /// ONNX Runtime, for BERT's encoders: in f32, whatever the file's type is.
+    OnnxRuntime,
 }
 
 impl Peer {
@@ -25,13 +27,14 @@ impl Peer {
         match self {
             Peer::LlamaCpp => "llama.cpp",
             Peer::LlamaCppAvx2 => "llama.cpp-avx2",
+            Peer::OnnxRuntime => "onnxruntime",
         }
     }
 }
 
 impl ValueEnum for Peer {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Peer::LlamaCpp, Peer::LlamaCppAvx2]
+        &[Peer::LlamaCpp, Peer::LlamaCppAvx2, Peer::OnnxRuntime]
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
@@ -96,10 +99,10 @@ impl Engine {
     /// The variants to try; the best one counts.
     pub(crate) fn variants(&self, settings: &Settings) -> &'static [Variant] {
         match self {
+            Engine::Twinfer(_) | Engine::Peer(Peer::OnnxRuntime, _) => &[Variant::Plain],
             // A quantized cache of values wants flash attention.
             Engine::Peer(..) if settings.cache_type == "q8_0" => &[Variant::FlashAttention(true)],
             Engine::Peer(..) => &[Variant::FlashAttention(true), Variant::FlashAttention(false)],
-            Engine::Twinfer(_) => &[Variant::Plain],
         }
     }
 
@@ -113,7 +116,10 @@ impl Engine {
     ) -> Result<Sample> {
         let report = match self {
             Engine::Twinfer(program) => {
-                let (prompt, generate) = if test.prompt { (test.n, 0) } else { (0, test.n) };
+                let (prompt, generate) = match test.kind {
+                    Kind::Prompt | Kind::Texts => (test.n, 0),
+                    Kind::Writing => (0, test.n),
+                };
                 let mut command = twinfer(program, model, settings);
                 command
                     .args(["bench", "-o", "json", "-r", "1", "--no-limits"])
@@ -124,6 +130,9 @@ impl Engine {
                     command.args(["--parallel", &test.sequences.to_string()]);
                 }
                 run::json(&mut command)?
+            }
+            Engine::Peer(Peer::OnnxRuntime, python) => {
+                run::json(onnxruntime(python, model, settings).args(["--test", &test.to_string()]))?
             }
             Engine::Peer(_, python) => run::json(
                 llama_cpp(python, model, variant, settings)
@@ -145,28 +154,45 @@ impl Engine {
         })
     }
 
-    /// The logits of some tokens, a row per position; and the engine's report. A peer computes them in one of so many
+    /// The logits of some tokens, a row per position, or their vector where they are an encoder's text; and the engine's report. A peer computes them in one of so many
     /// sequences that are written together, the others of other tokens. twinfer computes them alone: no number of its
     /// depends on what shares a pass, which its own tests prove.
     pub(crate) fn logits(
         &self,
         model: &Path,
         tokens: &[u32],
-        sequences: usize,
+        (kind, sequences): (Kind, usize),
         output: &Path,
         settings: &Settings,
     ) -> Result<(Vec<f32>, Value)> {
         let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
         let tokens = tokens.join(",");
         let report = match self {
+            Engine::Twinfer(program) if kind == Kind::Texts => {
+                let vector = twinfer(program, model, settings)
+                    .args(["embed", "-o", "f32", "--tokens", &tokens])
+                    .stderr(std::process::Stdio::inherit())
+                    .output()?;
+                if !vector.status.success() {
+                    bail!("twinfer embed failed ({})", vector.status);
+                }
+                std::fs::write(output, vector.stdout)?;
+                Value::Null
+            }
             Engine::Twinfer(program) => run::json(
                 twinfer(program, model, settings)
                     .args(["eval", "--json", "--tokens", &tokens, "--logits"])
                     .arg(output),
             )?,
+            Engine::Peer(Peer::OnnxRuntime, python) => run::json(
+                onnxruntime(python, model, settings)
+                    .args(["--test", "vector", "--tokens", &tokens, "--output"])
+                    .arg(output),
+            )?,
             Engine::Peer(_, python) => run::json(
                 llama_cpp(python, model, self.variants(settings)[0], settings)
-                    .args(["--test", "logits", "--tokens", &tokens])
+                    .args(["--test", if kind == Kind::Texts { "vector" } else { "logits" }])
+                    .args(["--tokens", &tokens])
                     .args(["--sequences", &sequences.to_string(), "--output"])
                     .arg(output),
             )?,
@@ -192,9 +218,16 @@ fn twinfer(program: &Path, model: &Path, settings: &Settings) -> Command {
     command
 }
 
+fn onnxruntime(python: &Path, model: &Path, settings: &Settings) -> Command {
+    let mut command = Command::new(python);
+    command.arg(setup::script("onnxruntime_runner.py")).arg(model);
+    command.args(["--threads", &settings.threads.to_string()]);
+    command
+}
+
 fn llama_cpp(python: &Path, model: &Path, variant: Variant, settings: &Settings) -> Command {
     let mut command = Command::new(python);
-    command.arg(setup::llama_cpp_script()).arg(model);
+    command.arg(setup::script("llama_cpp_runner.py")).arg(model);
     command.args(["--threads", &settings.threads.to_string()]);
     command.args(["--cache-type", &settings.cache_type]);
     let flash = if variant == Variant::FlashAttention(false) {

@@ -2,8 +2,9 @@
 llama-bench does, and batched-bench for several sequences.
 
 Prints one JSON object. Tests: "ppN" (read a prompt of N tokens), "tgN" (write N tokens one by one), "tgN x S" (S
-sequences write N tokens each, a token of every one in a pass), "tgN @ dM" (the same behind M tokens), "logits" (of the
-token ids given, to a file). Prompts go in batches of 2048 and micro-batches of 512, both programs' defaults; only a
+sequences write N tokens each, a token of every one in a pass), "tgN @ dM" (the same behind M tokens), "emN x S" (an
+encoder's vectors of S texts of N tokens, as many in a micro-batch as fit), "logits" (of the token ids given, to a file),
+"vector" (of a text's token ids, to a file). Prompts go in batches of 2048 and micro-batches of 512, both programs' defaults; only a
 prompt's last token has logits. Each sequence has a cache of its own (kv_unified is off, the default). What a test needs
 is touched before it is timed.
 """
@@ -29,8 +30,8 @@ def token(i, n_vocab):
 
 
 class Session:
-    def __init__(self, args, n_ctx, n_seq):
-        """A context of `n_ctx` positions for each of `n_seq` sequences."""
+    def __init__(self, args, n_ctx, n_seq, vectors=False):
+        """A context of `n_ctx` positions for each of `n_seq` sequences; of an encoder for `vectors`."""
         start = time.perf_counter()
         ll.llama_backend_init()
         model_params = ll.llama_model_default_params()
@@ -49,13 +50,17 @@ class Session:
         params.flash_attn_type = args.flash_attention
         params.type_k = params.type_v = CACHE_TYPES[args.cache_type]
         params.no_perf = True
+        params.embeddings = vectors
+        if vectors:
+            # A text must be whole in a micro-batch.
+            params.n_batch = params.n_ubatch = max(MICRO_BATCH, n_ctx)
         self.ctx = ll.llama_init_from_model(self.model, params)
         if not self.ctx:
             sys.exit("llama.cpp cannot make a context with these settings")
         self.memory = ll.llama_get_memory(self.ctx)
         self.n_seq = n_seq
         # A row of every sequence.
-        self.rows = ll.llama_batch_init(n_seq, 0, 1)
+        self.rows = ll.llama_batch_init(max(n_seq, n_seq * n_ctx if vectors else 0), 0, 1)
         self.rows.n_tokens = n_seq
         for j in range(n_seq):
             self.rows.n_seq_id[j], self.rows.seq_id[j][0], self.rows.logits[j] = 1, j, 1
@@ -85,6 +90,29 @@ class Session:
             self.rows.token[j], self.rows.pos[j] = value, position
         self.decode(self.rows)
         ll.llama_synchronize(self.ctx)
+
+    def texts(self, n, count):
+        """Vectors of `count` texts of the same `n` tokens, `n_seq` of them in a pass."""
+        for at in range(0, count, self.n_seq):
+            together = min(self.n_seq, count - at)
+            self.vectors([[token(i, self.n_vocab) for i in range(n)]] * together)
+
+    def vectors(self, texts):
+        """One pass over whole texts."""
+        rows = self.rows
+        rows.n_tokens = sum(map(len, texts))
+        at = 0
+        for j, text in enumerate(texts):
+            for position, value in enumerate(text):
+                rows.token[at], rows.pos[at], rows.logits[at] = value, position, 1
+                rows.n_seq_id[at], rows.seq_id[at][0] = 1, j
+                at += 1
+        if self.memory:
+            ll.llama_memory_clear(self.memory, False)
+        self.decode(rows)
+        ll.llama_synchronize(self.ctx)
+        if not ll.llama_get_embeddings_seq(self.ctx, len(texts) - 1):
+            sys.exit("llama.cpp made no vectors")
 
     def cut(self, n):
         """Forgets what lies behind the first `n` positions."""
@@ -150,7 +178,7 @@ def logits(session, ids, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--test", required=True, help="pp512, tg128, 'tg64 @ d4096', 'tg32 x 8' or logits")
+    parser.add_argument("--test", required=True, help="pp512, tg128, 'tg64 @ d4096', 'tg32 x 8', 'em64 x 256', logits, vector")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--flash-attention", type=int, choices=(0, 1), default=1)
     parser.add_argument("--cache-type", choices=CACHE_TYPES, default="f16")
@@ -176,6 +204,21 @@ def main():
         session = Session(args, len(ids), args.sequences)
         logits(session, ids, args.output)
         report["n_vocab"] = session.n_vocab
+    elif args.test == "vector":
+        ids = [int(word) for word in args.tokens.split(",")]
+        session = Session(args, len(ids), 1, vectors=True)
+        session.vectors([ids])
+        width = ll.llama_model_n_embd(session.model)
+        values = array.array("f", ll.llama_get_embeddings_seq(session.ctx, 0)[:width])
+        with open(args.output, "wb") as out:
+            values.tofile(out)
+    elif found := re.fullmatch(r"em(\d+)(?: x (\d+))?", args.test):
+        n, count = int(found[1]), int(found[2] or 1)
+        session = Session(args, n, max(1, min(count, MICRO_BATCH // n)), vectors=True)
+        session.texts(n, session.n_seq)
+        start = time.perf_counter()
+        session.texts(n, count)
+        report["seconds"].append(time.perf_counter() - start)
     else:
         found = re.fullmatch(r"(pp|tg)(\d+)(?: x (\d+))?(?: @ d(\d+))?", args.test)
         if not found:

@@ -21,7 +21,7 @@ use twinfer_benches::machine::{self, Machine, root};
 use twinfer_benches::program;
 
 use engines::{Engine, Peer, Settings, Variant};
-use plan::{Cell, ModelSpec, Test};
+use plan::{Cell, Kind, ModelSpec, Test};
 use report::{Beside, Measurement, Results};
 
 const EXAMPLES: &str = "\
@@ -31,6 +31,10 @@ Examples:
   cargo peers --models 3b:q4_k_m,1b:q6_k --tests pp512,tg64 --rounds 5
   cargo peers --models 3b:q4_k_m --tests pp512,tg32,tg32x4@d4096 --parallel 1,2,4,8,16,32
                                                            many sequences in one pass
+  cargo peers --models qwen3-30b-a3b/6:q4_k_m --tests pp512,tg32
+                                                           experts, as many layers as fit
+  cargo peers --models all-minilm:f16 --tests em64x256 --peers llama.cpp,onnxruntime
+                                                           vectors of texts
   cargo peers --peers llama.cpp-avx2 --backend avx2        both without AVX-512
   cargo peers --browser                                    twinfer and wllama in Chromium
   cargo peers --setup                                      only build the peers, below target/tools
@@ -38,7 +42,8 @@ Examples:
 Each engine is measured in a process of its own, in turn, round by round. A model is SHAPE:TYPE, where
 1b and 3b stand for llama-3.2-1b and llama-3.2-3b; a test is ppN (read a prompt of N tokens), tgN
 (write N tokens), tgNxS (S sequences write N tokens each, together), or one of them behind M tokens:
-tg64@dM.";
+tg64@dM. SHAPE/N:TYPE has the first N layers only. Of encoders a test is emNxS (vectors of S texts of N
+tokens).";
 
 /// Compare twinfer with other engines on this machine.
 #[derive(Debug, Parser)]
@@ -197,7 +202,8 @@ fn compare(args: &Args) -> Result<()> {
             None => {
                 let model = models::find(&cell.model, &args.models_dir, &twinfer)?;
                 let of_model = cells.iter().filter(|c| c.model == cell.model);
-                let most = of_model.map(|c| c.test.sequences).max().unwrap_or(1);
+                let written = of_model.filter(|c| c.test.kind == Kind::Writing);
+                let most = written.map(|c| c.test.sequences).max().unwrap_or(1);
                 let mut numbers = vec![1, most];
                 numbers.dedup();
                 for peer in &engines[1..] {
@@ -294,13 +300,25 @@ fn agree(
     settings: &Settings,
 ) -> Result<Value> {
     let name = cell.model.name();
-    let agreement = check::compare(ours, peer, &model.path, sequences, scratch, settings)?;
+    let agreement = check::compare(
+        ours,
+        peer,
+        &model.path,
+        (cell.test.kind, sequences),
+        scratch,
+        settings,
+    )?;
     let together = match sequences {
         1 => String::new(),
         n => format!(" (one of {n} sequences)"),
     };
     eprintln!(
-        "{name}: logits of {}{together} and twinfer correlate by {:.5}, {} of {} argmaxes are the same",
+        "{name}: {} of {}{together} and twinfer correlate by {:.5}, {} of {} argmaxes are the same",
+        if cell.test.kind == Kind::Texts {
+            "vectors"
+        } else {
+            "logits"
+        },
         peer.name(),
         agreement.correlation,
         agreement.same_argmax,

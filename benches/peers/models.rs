@@ -13,9 +13,10 @@ use serde_json::Value;
 use twinfer_benches::run;
 use twinfer_engine::gguf::{Metadata, ModelFile, TensorSpec, Writer};
 use twinfer_engine::memory::Bytes;
+use twinfer_engine::model::ffn::is_of_experts;
 use twinfer_engine::quant::GgmlType;
 
-use crate::plan::{ModelSpec, Test};
+use crate::plan::{Kind, ModelSpec, Test};
 
 /// A model's file and what a token costs in it.
 #[derive(Debug, Clone)]
@@ -48,14 +49,15 @@ const BY_BITS: &[(&str, GgmlType, usize, u16)] = &[
 /// The model's file, made if it is not there.
 pub(crate) fn find(spec: &ModelSpec, directory: &Path, twinfer: &Path) -> Result<ModelOnDisk> {
     std::fs::create_dir_all(directory)?;
-    let path = directory.join(format!("{}-{}.gguf", spec.shape, spec.ty));
+    let layers = spec.layers.map_or_else(String::new, |n| format!("-{n}-layers"));
+    let path = directory.join(format!("{}{layers}-{}.gguf", spec.shape, spec.ty));
     if !path.exists() {
         eprintln!("making {} ({})", spec.name(), path.display());
         match BY_BITS.iter().find(|row| row.0 == spec.ty) {
             Some(&(_, ty, at, scale)) => {
                 let base = ModelSpec {
-                    shape: spec.shape.clone(),
                     ty: "q4_k_m".into(),
+                    ..spec.clone()
                 };
                 let base = find(&base, directory, twinfer)?;
                 by_bits(&base.path, &path, ty, at, scale)?;
@@ -63,7 +65,9 @@ pub(crate) fn find(spec: &ModelSpec, directory: &Path, twinfer: &Path) -> Result
             None => run::quietly(
                 Command::new(twinfer)
                     .args(["bench", "-q", "-p", "0", "-n", "0", "--shape", &spec.shape])
-                    .args(["--type", &spec.ty, "-o"])
+                    .args(["--type", &spec.ty])
+                    .args(spec.layers.map(|n| format!("--layers={n}")))
+                    .arg("-o")
                     .arg(&path),
             )?,
         }
@@ -119,43 +123,59 @@ fn by_bits(base: &Path, path: &Path, ty: GgmlType, at: usize, scale: u16) -> Res
     Ok(())
 }
 
-/// Asks twinfer for the model's tensors and counts.
+/// Asks twinfer for the model's tensors and counts. Of experts a token meets those that are used; keys and values are counted
+/// as if every layer kept all of them, which is too many where layers have windows or states.
 fn inspect(path: PathBuf, twinfer: &Path) -> Result<ModelOnDisk> {
     let report: Value = run::json(Command::new(twinfer).arg("inspect").arg(&path).arg("--json"))?;
-    let number = |key: &str| -> Result<f64> {
+    let find = |key: &str| -> Result<&Value> {
         report["metadata"]
             .as_object()
             .and_then(|m| m.iter().find(|(name, _)| name.ends_with(key)))
-            .and_then(|(_, value)| value.as_f64())
+            .map(|(_, value)| value)
             .with_context(|| format!("{} has no {key}", path.display()))
     };
+    let number = |key: &str| -> Result<f64> {
+        let value = find(key)?.as_f64();
+        value.with_context(|| format!("{key} of {} is no number", path.display()))
+    };
+    let used = match (number(".expert_used_count"), number(".expert_count")) {
+        (Ok(used), Ok(all)) if all > 0.0 => used / all,
+        _ => 1.0,
+    };
+    // What makes vectors has no logits.
+    let encoder = !report["vectors"].is_null();
     let tensors = report["tensors"].as_array().context("no tensors")?;
-    let size = |t: &Value| -> (f64, f64) {
-        let weights = t["shape"].as_array().map_or(0.0, |dims| {
+    let untied = encoder || tensors.iter().any(|t| t["name"] == "output.weight");
+    let (mut macs, mut bytes) = (0.0, 0.0);
+    let mut output = encoder.then_some((0.0, 0.0));
+    for tensor in tensors {
+        let weights = tensor["shape"].as_array().map_or(0.0, |dims| {
             dims.iter().filter_map(Value::as_f64).fold(1.0, |p, d| p * d)
         });
-        (weights, t["bytes"].as_f64().unwrap_or(0.0))
-    };
-    let (mut macs, mut bytes) = (0.0, 0.0);
-    let mut output = None;
-    let untied = tensors.iter().any(|t| t["name"] == "output.weight");
-    for tensor in tensors {
-        let (weights, size) = size(tensor);
+        let size = tensor["bytes"].as_f64().unwrap_or(0.0);
         match tensor["name"].as_str().unwrap_or_default() {
             "token_embd.weight" if untied => {}
+            "position_embd.weight" | "token_types.weight" | "per_layer_token_embd.weight" => {}
             "token_embd.weight" | "output.weight" => output = Some((weights, size)),
-            _ => {
-                macs += weights;
-                bytes += size;
+            name => {
+                let part = name.splitn(3, '.').last().unwrap_or_default();
+                let share = if is_of_experts(part) { used } else { 1.0 };
+                macs += weights * share;
+                bytes += size * share;
             }
         }
     }
     let Some((output_macs, output_bytes)) = output else {
         bail!("{} has no output matrix", path.display());
     };
-    let cache = number(".block_count")?
-        * number(".attention.head_count_kv")?
-        * (number(".attention.key_length")? + number(".attention.value_length")?);
+    let layers = number(".block_count")?;
+    let heads = match find(".attention.head_count_kv").or_else(|_| find(".attention.head_count"))? {
+        Value::Array(of_layers) => of_layers.iter().filter_map(Value::as_f64).sum(),
+        one => one.as_f64().unwrap_or(0.0) * layers,
+    };
+    let width = number(".embedding_length")? / number(".attention.head_count").unwrap_or(1.0);
+    let length = |key: &str| number(key).unwrap_or(width);
+    let cache = heads * (length(".attention.key_length") + length(".attention.value_length"));
     Ok(ModelOnDisk {
         path,
         macs,
@@ -179,7 +199,10 @@ impl ModelOnDisk {
 
     /// Multiply-adds of the matrices per token of a test (without attention's), in units of 1e9.
     pub(crate) fn gmacs(&self, test: Test) -> f64 {
-        let logits = if test.prompt { 1.0 / test.n as f64 } else { 1.0 };
+        let logits = match test.kind {
+            Kind::Prompt => 1.0 / test.n as f64,
+            Kind::Writing | Kind::Texts => 1.0,
+        };
         (self.macs + self.output_macs * logits) * 1e-9
     }
 

@@ -7,6 +7,8 @@ use std::str::FromStr;
 pub(crate) struct ModelSpec {
     /// As `twinfer bench --shape` takes it.
     pub(crate) shape: String,
+    /// The first layers only, of models that do not fit: `--layers`.
+    pub(crate) layers: Option<usize>,
     /// As `--type` takes it, or a type that has no quantizer (see `models.rs`).
     pub(crate) ty: String,
 }
@@ -14,7 +16,16 @@ pub(crate) struct ModelSpec {
 impl ModelSpec {
     /// For tables: `llama-3.2-1b q4_k_m`.
     pub(crate) fn name(&self) -> String {
-        format!("{} {}", self.shape, self.ty)
+        match self.layers {
+            None => format!("{} {}", self.shape, self.ty),
+            Some(1) => format!("{} (1 layer) {}", self.shape, self.ty),
+            Some(n) => format!("{} ({n} layers) {}", self.shape, self.ty),
+        }
+    }
+
+    /// Whether its weights are floats, which no product of integers multiplies.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(&*self.ty, "f32" | "f16" | "bf16")
     }
 }
 
@@ -26,6 +37,13 @@ impl FromStr for ModelSpec {
             .split_once(':')
             .filter(|(shape, ty)| !shape.is_empty() && !ty.is_empty())
             .ok_or("expected SHAPE:TYPE, such as llama-3.2-1b:q4_k_m")?;
+        let (shape, layers) = match shape.split_once('/') {
+            None => (shape, None),
+            Some((shape, layers)) => match layers.parse() {
+                Ok(n) if n > 0 => (shape, Some(n)),
+                _ => return Err("expected SHAPE/LAYERS:TYPE, such as qwen3-30b-a3b/6:q4_k_m".into()),
+            },
+        };
         // The usual two have short names.
         let shape = match shape {
             "1b" => "llama-3.2-1b",
@@ -34,19 +52,30 @@ impl FromStr for ModelSpec {
         };
         Ok(ModelSpec {
             shape: shape.to_ascii_lowercase(),
+            layers,
             ty: ty.to_ascii_lowercase(),
         })
     }
 }
 
+/// What is done with tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `pp`: they are read at once.
+    Prompt,
+    /// `tg`: they are written one by one.
+    Writing,
+    /// `em`: they are texts, and an encoder makes a vector of each.
+    Texts,
+}
+
 /// One kind of work, named as `twinfer bench` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Test {
-    /// Tokens are read at once (`pp`), else written one by one (`tg`).
-    pub(crate) prompt: bool,
-    /// Tokens of each sequence.
+    pub(crate) kind: Kind,
+    /// Tokens of each sequence or text.
     pub(crate) n: usize,
-    /// Sequences that write together; a prompt is read by one.
+    /// Sequences that write together, or texts; a prompt is read by one.
     pub(crate) sequences: usize,
     /// Tokens that stand before, in each sequence.
     pub(crate) depth: usize,
@@ -57,6 +86,8 @@ const MOST: usize = 1 << 24;
 
 /// llama.cpp's limit.
 pub(crate) const MOST_SEQUENCES: usize = 256;
+/// As `twinfer bench --parallel` takes them.
+const MOST_TEXTS: usize = 4096;
 
 impl FromStr for Test {
     type Err = String;
@@ -69,23 +100,29 @@ impl FromStr for Test {
             let (rest, depth) = rest.split_once("@d").unwrap_or((rest, "0"));
             let (n, sequences) = rest.split_once('x').unwrap_or((rest, "1"));
             let test = Test {
-                prompt: match kind {
-                    "pp" => true,
-                    "tg" => false,
+                kind: match kind {
+                    "pp" => Kind::Prompt,
+                    "tg" => Kind::Writing,
+                    "em" => Kind::Texts,
                     _ => return None,
                 },
                 n: n.parse().ok()?,
                 sequences: sequences.parse().ok()?,
                 depth: depth.parse().ok()?,
             };
-            let most = if test.prompt { 1 } else { MOST_SEQUENCES };
+            let (most, deepest) = match test.kind {
+                Kind::Prompt => (1, MOST),
+                Kind::Writing => (MOST_SEQUENCES, MOST),
+                Kind::Texts => (MOST_TEXTS, 0),
+            };
             let in_range =
-                test.n > 0 && test.n <= MOST && test.depth <= MOST && (1..=most).contains(&test.sequences);
+                test.n > 0 && test.n <= MOST && test.depth <= deepest && (1..=most).contains(&test.sequences);
             in_range.then_some(test)
         };
         parse().ok_or_else(|| {
             format!(
-                "expected ppN, tgN, or tgNxS of S sequences (at most {MOST_SEQUENCES}), maybe with a depth: tg64@d4096"
+                "expected ppN, tgN, or tgNxS of S sequences (at most {MOST_SEQUENCES}), maybe with a depth: tg64@d4096; \
+                 or emNxS, S texts of an encoder (at most {MOST_TEXTS})"
             )
         })
     }
@@ -93,7 +130,12 @@ impl FromStr for Test {
 
 impl std::fmt::Display for Test {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", if self.prompt { "pp" } else { "tg" }, self.n)?;
+        let kind = match self.kind {
+            Kind::Prompt => "pp",
+            Kind::Writing => "tg",
+            Kind::Texts => "em",
+        };
+        write!(f, "{kind}{}", self.n)?;
         if self.sequences > 1 {
             write!(f, " x {}", self.sequences)?;
         }
@@ -114,7 +156,7 @@ pub(crate) struct Cell {
 /// The tests, where each writing one that names no number of sequences is done with each of these numbers.
 pub(crate) fn together(tests: &[Test], numbers: &[usize]) -> Vec<Test> {
     let with = |&test: &Test| {
-        if test.prompt || test.sequences > 1 || numbers.is_empty() {
+        if test.kind != Kind::Writing || test.sequences > 1 || numbers.is_empty() {
             return vec![test];
         }
         let of = |&sequences: &usize| Test { sequences, ..test };
@@ -155,7 +197,7 @@ const FULL: &[(&str, &str)] = &[
 ];
 
 /// Many sequences, and one of them alone, of which they are multiples.
-const TOGETHER: &str = "tg32 tg32x2 tg32x4 tg32x8 tg32x16 tg32x32 tg32x4@d4096";
+const TOGETHER: &str = "tg32 tg32x2 tg32x4 tg32x8 tg32x16 tg32x32 tg32@d4096 tg32x4@d4096";
 
 /// What fits into three minutes.
 const QUICK: &[(&str, &str)] = &[("1b:q4_k_m", "pp512 tg64")];
@@ -189,6 +231,7 @@ mod tests {
             "pp16 @ d1",
             "tg32 x 8",
             "tg32 x 4 @ d4096",
+            "em64 x 256",
         ] {
             let test: Test = text.parse().unwrap();
             assert_eq!(test.to_string(), text);
@@ -208,6 +251,8 @@ mod tests {
             "tg5x0",
             "tg5x257",
             "tg5@d4x2",
+            "em5@d4",
+            "em5x4097",
             "é512",
             "pp99999999999",
         ] {
@@ -227,7 +272,9 @@ mod tests {
     fn models_are_read() {
         let model: ModelSpec = "1b:Q4_K_M".parse().unwrap();
         assert_eq!(model.name(), "llama-3.2-1b q4_k_m");
-        for text in ["", "1b", ":q4_0", "1b:"] {
+        let model: ModelSpec = "qwen3-30b-a3b/6:q4_0".parse().unwrap();
+        assert_eq!(model.name(), "qwen3-30b-a3b (6 layers) q4_0");
+        for text in ["", "1b", ":q4_0", "1b:", "1b/:q4_0", "1b/0:q4_0", "1b/x:q4_0"] {
             assert!(text.parse::<ModelSpec>().is_err(), "{text}");
         }
     }

@@ -8,7 +8,7 @@ use twinfer_benches::limits::Limits;
 use twinfer_benches::statistics::median;
 
 use crate::models::ModelOnDisk;
-use crate::plan::{Cell, Test};
+use crate::plan::{Cell, Kind, Test};
 
 /// One measured value.
 #[derive(Debug, Clone)]
@@ -98,11 +98,25 @@ impl Results {
         found.filter(|_| test.sequences > 1)
     }
 
+    /// The cell where this model reads a prompt, which many sequences that write should come near to.
+    fn prompt(&self, cell: usize) -> Option<usize> {
+        let Cell { model, test } = &self.cells[cell];
+        let found = self
+            .cells
+            .iter()
+            .position(|c| c.model == *model && c.test.kind == Kind::Prompt && c.test.depth == 0);
+        found.filter(|_| test.kind == Kind::Writing && test.sequences > 1)
+    }
+
     /// The median over the rounds of the fraction of that round's limit: of int8 dot products for prompts, of memory reads
     /// for writing, of the one that allows less for many sequences.
     fn fraction(&self, cell: usize, engine: usize) -> Option<f64> {
-        let test = self.cells[cell].test;
-        let model = &self.models[cell];
+        let Cell { model: spec, test } = &self.cells[cell];
+        let (test, model) = (*test, &self.models[cell]);
+        // Nobody measured how fast floats are multiplied.
+        if spec.is_float() && test.kind != Kind::Writing {
+            return None;
+        }
         let fractions: Vec<f64> = self
             .rates(cell, engine)
             .into_iter()
@@ -110,7 +124,7 @@ impl Results {
                 let beside = self.limits.iter().find(|b| b.cell == cell && b.round == round)?;
                 let compute = model.gmacs(test) / beside.limits.dot;
                 let read = model.gigabytes(test, self.cache_bytes) / beside.limits.read;
-                let by_compute = test.prompt || test.sequences > 1 && read < compute;
+                let by_compute = test.kind != Kind::Writing || test.sequences > 1 && read < compute;
                 Some(rate * if by_compute { compute } else { read })
             })
             .collect();
@@ -133,13 +147,13 @@ impl Results {
         }
         let together = self.cells.iter().any(|cell| cell.test.sequences > 1);
         if together {
-            out += " ratio to one sequence |";
+            out += " ratio to one sequence | to the prompt's rate |";
         }
         for name in &self.engines {
             out += &format!(" {name}: of the limit |");
         }
         out += "\n|---|---|";
-        out += &"---:|".repeat(self.engines.len() * 3 - 1 + usize::from(together));
+        out += &"---:|".repeat(self.engines.len() * 3 - 1 + 2 * usize::from(together));
         out += "\n";
         for (i, cell) in self.cells.iter().enumerate() {
             if self.rates(i, 0).is_empty() {
@@ -154,7 +168,8 @@ impl Results {
             }
             if together {
                 let ratio = self.alone(i).and_then(|alone| self.ratio(i, (alone, 0)));
-                out += &format!(" {} |", times(ratio));
+                let share = self.prompt(i).and_then(|prompt| self.ratio(i, (prompt, 0)));
+                out += &format!(" {} | {} |", times(ratio), percent(share));
             }
             for engine in 0..self.engines.len() {
                 out += &format!(" {} |", percent(self.fraction(i, engine)));
@@ -176,7 +191,7 @@ impl Results {
             .map(|m| {
                 let cell = &self.cells[m.cell];
                 json!({
-                    "shape": cell.model.shape, "type": cell.model.ty, "test": cell.test.to_string(),
+                    "shape": cell.model.shape, "layers": cell.model.layers, "type": cell.model.ty, "test": cell.test.to_string(),
                     "sequences": cell.test.sequences,
                     "engine": self.engines[m.engine], "round": m.round, "tokens_per_second": m.rate,
                     "gmacs_per_token": self.models[m.cell].gmacs(cell.test),
@@ -309,14 +324,19 @@ mod tests {
         let text = results.markdown();
         // 100 tokens a second where one sequence makes 20; a quarter of a gigabyte for each, and a multiply-add per byte.
         assert!(
-            text.contains(" ratio to other | ratio to one sequence |"),
+            text.contains(" ratio to other | ratio to one sequence | to the prompt's rate |"),
             "{text}"
         );
         assert!(
-            text.contains("| llama-3.2-1b q4_k_m | tg64 x 4 | 100 | 50.0 | 2.00 x | 5.00 x | 62 % | 31 % |"),
+            text.contains(
+                "| llama-3.2-1b q4_k_m | tg64 x 4 | 100 | 50.0 | 2.00 x | 5.00 x | – | 62 % | 31 % |"
+            ),
             "{text}"
         );
-        assert!(text.contains("| tg64 | 20.0 | – | – | – | 50 % | – |"), "{text}");
+        assert!(
+            text.contains("| tg64 | 20.0 | – | – | – | – | 50 % | – |"),
+            "{text}"
+        );
         // As many bytes, and more to compute than this machine could.
         results.models[0] = ModelOnDisk::for_test(2e9, 0.0, 1e9, 0.0);
         assert_eq!(results.fraction(0, 0), Some(1.0));

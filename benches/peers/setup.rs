@@ -12,6 +12,8 @@ use crate::engines::Peer;
 /// Pinned, so that results of different days compare. It brings the sources of llama.cpp along.
 const LLAMA_CPP_PYTHON: &str = "llama-cpp-python==0.3.36";
 
+const ONNXRUNTIME: &[&str] = &["onnxruntime==1.32.0", "onnx==1.23.2", "gguf==0.19.0"];
+
 /// This machine's instructions, whatever they are.
 const NATIVE: &str = "-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release";
 
@@ -26,25 +28,34 @@ pub(crate) fn tools() -> Result<PathBuf> {
     Ok(tools)
 }
 
-/// Makes the peer ready to run: a Python environment with llama.cpp built in; its interpreter.
+/// Makes the peer ready to run: a Python environment with the engine in it; its interpreter.
 pub(crate) fn peer(peer: Peer) -> Result<PathBuf> {
     let name = peer.name();
-    let flags = match peer {
-        Peer::LlamaCpp => NATIVE,
-        Peer::LlamaCppAvx2 => WITHOUT_AVX512,
+    // Without its cache: that would give one build of llama.cpp the other's program.
+    let from_sources = [
+        "--no-cache-dir",
+        "--no-binary",
+        "llama-cpp-python",
+        LLAMA_CPP_PYTHON,
+    ];
+    let (packages, flags) = match peer {
+        Peer::LlamaCpp => (&from_sources[..], NATIVE),
+        Peer::LlamaCppAvx2 => (&from_sources[..], WITHOUT_AVX512),
+        Peer::OnnxRuntime => (ONNXRUNTIME, ""),
     };
     let tools = tools()?;
     let environment = tools.join(name);
     let python = environment.join("bin/python");
     // Written last: an interrupted build is begun anew.
     let ready = environment.join("ready");
-    let wanted = format!("{LLAMA_CPP_PYTHON} {flags}\n");
+    let wanted = format!("{} {flags}\n", packages.join(" "));
     if std::fs::read_to_string(&ready).is_ok_and(|found| found == wanted) {
         return Ok(python);
     }
     let log = tools.join(format!("{name}.log"));
     eprintln!(
-        "building llama.cpp from {LLAMA_CPP_PYTHON} into {}: some minutes, once; output in {}",
+        "setting up {} in {}: some minutes, once; output in {}",
+        packages.last().unwrap_or(&name),
         environment.display(),
         log.display()
     );
@@ -54,28 +65,20 @@ pub(crate) fn peer(peer: Peer) -> Result<PathBuf> {
             .arg(&environment),
     )
     .context("python3 with its venv module is needed (Debian: python3-venv)")?;
-    // Without its cache: that would give one build the other's program.
-    let pip = [
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "--verbose",
-        "--no-cache-dir",
-    ];
+    let pip = ["-m", "pip", "--disable-pip-version-check", "install", "--verbose"];
     run::logged(
         Command::new(&python)
             .args(pip)
-            .args(["--no-binary", "llama-cpp-python", LLAMA_CPP_PYTHON])
+            .args(packages)
             .env("CMAKE_ARGS", flags),
         &log,
     )
-    .context("llama.cpp needs a C++ compiler (Debian: g++)")?;
+    .context("llama.cpp needs a C++ compiler (Debian: g++), and pip the network")?;
     std::fs::write(&ready, wanted)?;
     Ok(python)
 }
 
-/// The script that runs one measurement of llama.cpp.
-pub(crate) fn llama_cpp_script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/llama_cpp_runner.py")
+/// The script that runs one measurement of a peer.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
 }

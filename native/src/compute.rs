@@ -306,12 +306,15 @@ impl<'a> Compute<'a> {
         let model = model.with_context(|| self.name_of(file))?;
         drop(progress);
         for part in file.parts() {
-            mapped::file_of(part).map_or(Ok(()), mapped::Entry::check_unchanged)?;
+            mapped::file_of(part).map_or(Ok(()), mapped::Entry::check_loaded)?;
+        }
+        for entry in model.weight_data().iter().filter_map(mapped::file_of) {
+            entry.set_in_use();
         }
         for text in model.notes() {
             verbosity.note(&format!("note: {text}"));
         }
-        resident::settle(weights, *verbosity, &model.weight_data())?;
+        resident::settle(weights, *verbosity, self.team(), &model.weight_data())?;
         if verbosity.is_verbose() {
             verbosity.detail(&format!(
                 "weights ready after {:.3} s{}",

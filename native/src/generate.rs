@@ -15,6 +15,7 @@ use crate::args;
 use crate::compute::Compute;
 use crate::interrupt;
 use crate::load;
+use crate::mapped;
 use crate::progress::Progress;
 use crate::settings::Verbosity;
 
@@ -124,6 +125,7 @@ impl Session {
             let generations = std::slice::from_mut(&mut generation);
             let rows = driver.pass(context, generations)?;
             let elapsed = start.elapsed();
+            mapped::check_at_times()?;
             // The prompt is read: what is printed from now on shall not meet the bar.
             if rows >= pending {
                 progress = None;
@@ -149,6 +151,7 @@ impl Session {
             }
             printed?;
         }
+        mapped::check()?;
         let outcome = Outcome {
             end: generation.end().unwrap_or(End::Interrupted),
             counts: *generation.counts(),

@@ -369,15 +369,30 @@ impl Allowed<'_> {
     /// only the last one meets, and read once.
     pub(crate) fn prefill(&self, limits: &Limits, n: usize) -> f64 {
         let (every, asked) = self.work;
-        // Tokens that fill no tile are multiplied without them.
-        let integer = TILE_TOKENS
-            .filter(|tokens| n >= *tokens)
-            .and(limits.tile_dot)
-            .unwrap_or(limits.dot);
-        let compute = every.compute(limits, integer) * n as f64 + asked.compute(limits, limits.dot);
+        let compute =
+            every.compute(limits, integer_rate(limits, n)) * n as f64 + asked.compute(limits, limits.dot);
         let read = (every.bytes(n as f64) + asked.bytes(1.0)) / limits.read;
         n as f64 / if read < compute { compute } else { read }
     }
+
+    /// Tokens per second at most while vectors are made of `texts` texts of `n` tokens each: every weight is multiplied once a
+    /// token, and read once.
+    pub(crate) fn texts(&self, limits: &Limits, n: usize, texts: usize) -> f64 {
+        let (every, asked) = self.work;
+        let all = (n * texts) as f64;
+        let integer = integer_rate(limits, n * texts);
+        let compute = (every.compute(limits, integer) + asked.compute(limits, integer)) * all;
+        let read = (every.bytes(all) + asked.bytes(all)) / limits.read;
+        all / if read < compute { compute } else { read }
+    }
+}
+
+/// Integer products per second where so many tokens share a pass: those that fill no tile are multiplied without them.
+fn integer_rate(limits: &Limits, tokens: usize) -> f64 {
+    TILE_TOKENS
+        .filter(|least| tokens >= *least)
+        .and(limits.tile_dot)
+        .unwrap_or(limits.dot)
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use twinfer_engine::memory::Bytes;
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     path: PathBuf,
     /// What the file was when it was mapped.
     identity: Identity,
+    /// Weights are read from the map while the program computes.
+    in_use: AtomicBool,
     /// The entry added before this one.
     next: AtomicPtr<Entry>,
 }
@@ -53,6 +56,7 @@ pub(crate) fn list(map: &[u8], path: &Path, metadata: &Metadata) -> Listed {
         len: AtomicUsize::new(map.len()),
         path: path.into(),
         identity: Identity::of(metadata),
+        in_use: AtomicBool::new(false),
         next: AtomicPtr::new(LAST.load(Ordering::Acquire)),
     }));
     let mut last = entry.next.load(Ordering::Relaxed);
@@ -86,21 +90,29 @@ impl Entry {
         self.identity == Identity::of(metadata)
     }
 
-    /// An error if the file was written to since it was mapped. Where another file has its name meanwhile, or none, the
-    /// map is still of this one.
-    pub(crate) fn check_unchanged(&self) -> Result<()> {
-        let path = &self.path;
-        let Ok(metadata) = std::fs::metadata(path) else {
-            return Ok(());
-        };
-        let now = Identity::of(&metadata);
-        if now.number == self.identity.number && now != self.identity {
+    /// An error if the file was written to since it was mapped.
+    pub(crate) fn check_loaded(&self) -> Result<()> {
+        if self.was_written_to() {
             bail!(
                 "`{}` was changed while the model was loaded from it",
-                path.display()
+                self.path.display()
             );
         }
         Ok(())
+    }
+
+    /// From here on [`check`] and [`check_at_times`] look at it: weights are read from the map.
+    pub(crate) fn set_in_use(&self) {
+        self.in_use.store(true, Ordering::Relaxed);
+    }
+
+    /// Where another file has its name meanwhile, or none, the map is still of this one.
+    fn was_written_to(&self) -> bool {
+        let Ok(metadata) = std::fs::metadata(&self.path) else {
+            return false;
+        };
+        let now = Identity::of(&metadata);
+        now.number == self.identity.number && now != self.identity
     }
 
     /// Why the page at byte `offset` could not be had, as far as can be told.
@@ -121,6 +133,31 @@ impl Entry {
             },
         }
     }
+}
+
+/// An error if a file was written to that weights are read from: they are others since.
+pub(crate) fn check() -> Result<()> {
+    for entry in entries() {
+        let mapped = entry.in_use.load(Ordering::Relaxed) && entry.len.load(Ordering::Acquire) > 0;
+        if mapped && entry.was_written_to() {
+            bail!(
+                "`{}` was written to while weights were read from it (`--weights packed` has a copy of its own)",
+                entry.path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// As [`check`], once a second however often it is called.
+pub(crate) fn check_at_times() -> Result<()> {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    static LAST_SECOND: AtomicU64 = AtomicU64::new(0);
+    let second = BEGIN.get_or_init(Instant::now).elapsed().as_secs();
+    if LAST_SECOND.swap(second, Ordering::Relaxed) == second {
+        return Ok(());
+    }
+    check()
 }
 
 /// What tells a file from another one, and from itself after it was written to.
@@ -158,15 +195,17 @@ fn read_at(path: &Path, offset: u64) -> io::Result<()> {
 
 /// The map that an address lies in, and where in it. It takes no lock and allocates nothing: a signal handler may ask.
 fn find(address: usize) -> Option<(&'static Entry, usize)> {
-    let mut at = LAST.load(Ordering::Acquire);
-    while let Some(entry) = entry(at) {
+    entries().find_map(|entry| {
         let offset = address.wrapping_sub(entry.start.load(Ordering::Relaxed));
-        if offset < entry.len.load(Ordering::Acquire) {
-            return Some((entry, offset));
-        }
-        at = entry.next.load(Ordering::Relaxed);
-    }
-    None
+        (offset < entry.len.load(Ordering::Acquire)).then_some((entry, offset))
+    })
+}
+
+/// All that were ever listed, the last ones first.
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    std::iter::successors(entry(LAST.load(Ordering::Acquire)), |last| {
+        entry(last.next.load(Ordering::Relaxed))
+    })
 }
 
 #[allow(unsafe_code)] // entries of the list, which are never freed
@@ -194,15 +233,20 @@ mod tests {
             assert_eq!((entry.path(), found), (path.as_path(), offset));
         }
         let (entry, _) = find(at).unwrap();
-        assert!(entry.check_unchanged().is_ok());
+        assert!(entry.check_loaded().is_ok());
         std::fs::write(&path, [7; 100]).unwrap();
         let why = entry.why(4096);
         assert!(why.contains("5000") && why.contains("100"), "{why}");
-        assert!(entry.check_unchanged().is_err());
+        assert!(entry.check_loaded().is_err());
+        assert!(check().is_ok(), "nothing is read from it");
+        entry.set_in_use();
+        let error = check().unwrap_err().to_string();
+        assert!(error.contains("was written to"), "{error}");
         std::fs::remove_file(&path).unwrap();
         assert!(entry.why(0).contains("No such file") || !cfg!(unix));
         drop(other);
         drop(listed);
+        assert!(check().is_ok());
         assert!(find(at).is_none());
     }
 }

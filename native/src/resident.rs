@@ -2,11 +2,13 @@
 //! and in huge pages (`--huge-pages`). What the system refuses is said, with what to do about it, and the model runs all the same.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use twinfer_engine::context::Context;
 use twinfer_engine::memory::Bytes;
+use twinfer_engine::team::Team;
 
 use crate::args::HugePages;
 use crate::progress::Progress;
@@ -14,10 +16,17 @@ use crate::settings::{Verbosity, WeightSettings};
 use crate::{interrupt, system};
 
 /// Bytes that are brought in or locked between two looks at the progress bar and at Ctrl-C.
-const CHUNK: usize = 16 << 20;
+const CHUNK: usize = 64 << 20;
+/// Bytes of it that a worker takes at a time.
+const PIECE: usize = 1 << 20;
 
 /// Does what the settings ask for with the memory of the weights.
-pub(crate) fn settle(settings: &WeightSettings, verbosity: Verbosity, weights: &[Bytes]) -> Result<()> {
+pub(crate) fn settle(
+    settings: &WeightSettings,
+    verbosity: Verbosity,
+    team: &Team,
+    weights: &[Bytes],
+) -> Result<()> {
     let total: u64 = weights.iter().map(|bytes| bytes.len() as u64).sum();
     if settings.huge_pages == HugePages::On {
         for bytes in weights {
@@ -26,7 +35,7 @@ pub(crate) fn settle(settings: &WeightSettings, verbosity: Verbosity, weights: &
         }
     }
     if settings.populate {
-        each_chunk("bringing weights in", weights, total, verbosity, &mut |chunk| {
+        each_chunk("bringing weights in", (weights, total), verbosity, team, &|chunk| {
             if system::populate(chunk).is_err() {
                 touch(chunk);
             }
@@ -34,15 +43,18 @@ pub(crate) fn settle(settings: &WeightSettings, verbosity: Verbosity, weights: &
         })?;
     }
     if settings.mlock {
-        let (mut locked, mut refused) = (0u64, None);
-        each_chunk("locking weights", weights, total, verbosity, &mut |chunk| {
-            match system::lock(chunk) {
-                Ok(()) => locked += chunk.len() as u64,
-                Err(error) => refused = Some(error),
+        let (locked, refused) = (AtomicU64::new(0), Mutex::new(None));
+        each_chunk("locking weights", (weights, total), verbosity, team, &|chunk| {
+            let result = system::lock(chunk);
+            if let Err(error) = result {
+                *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                return false;
             }
-            refused.is_none()
+            locked.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            true
         })?;
-        if let Some(error) = refused {
+        if let Some(error) = refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let locked = locked.into_inner();
             verbosity.note(&why_not_locked(&error, locked, total, system::memlock_limit()));
         }
     }
@@ -57,11 +69,11 @@ pub(crate) fn bring_in_cache(context: &Context, verbosity: Verbosity) -> Result<
     let _guard = interrupt::Guard::new();
     let chunks: Vec<&[u8]> = context
         .cache_memory()
-        .flat_map(|bytes| bytes.chunks(CHUNK / 16))
+        .flat_map(|bytes| bytes.chunks(PIECE))
         .collect();
     let mut progress = Progress::new("bringing the cache in", chunks.len() as u64, verbosity);
     let refused = AtomicBool::new(false);
-    for some in chunks.chunks(64) {
+    for some in chunks.chunks(CHUNK / PIECE) {
         interrupt::check()?;
         context.team().ranges(some.len(), 1, |range| {
             for chunk in &some[range] {
@@ -80,24 +92,31 @@ pub(crate) fn bring_in_cache(context: &Context, verbosity: Verbosity) -> Result<
     Ok(())
 }
 
-/// Runs `f` over the weights in chunks, with a progress bar, until it says false.
+/// Runs `f` over the weights in chunks, which the workers share, with a progress bar, until it says false.
 fn each_chunk(
     what: &str,
-    weights: &[Bytes],
-    total: u64,
+    (weights, total): (&[Bytes], u64),
     verbosity: Verbosity,
-    f: &mut dyn FnMut(&[u8]) -> bool,
+    team: &Team,
+    f: &(dyn Fn(&[u8]) -> bool + Sync),
 ) -> Result<()> {
     let _guard = interrupt::Guard::new();
     let mut progress = Progress::new(what, total, verbosity);
-    for bytes in weights {
-        for chunk in bytes.chunks(CHUNK) {
-            interrupt::check()?;
-            if !f(chunk) {
-                return Ok(());
+    let go_on = AtomicBool::new(true);
+    let chunks: Vec<&[u8]> = weights.iter().flat_map(|bytes| bytes.chunks(PIECE)).collect();
+    for some in chunks.chunks(CHUNK / PIECE) {
+        interrupt::check()?;
+        team.ranges(some.len(), 1, |range| {
+            for chunk in &some[range] {
+                if go_on.load(Ordering::Relaxed) && !f(chunk) {
+                    go_on.store(false, Ordering::Relaxed);
+                }
             }
-            progress.add(chunk.len() as u64);
+        })?;
+        if !go_on.load(Ordering::Relaxed) {
+            break;
         }
+        progress.add(some.iter().map(|chunk| chunk.len() as u64).sum());
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::settings::Verbosity;
 use crate::{interrupt, output};
 
 /// Texts that share a pass at most.
-const TOGETHER: usize = 64;
+pub(crate) const TOGETHER: usize = 64;
 
 /// What is made of texts.
 #[derive(Debug, Clone, Copy)]

@@ -19,7 +19,7 @@ use crate::memory::{Buffers, Memory};
 use crate::model::config::{Config, OutputMatrix};
 use crate::model::pooling::{no_scores, wanted};
 use crate::model::probe::Probe;
-use crate::model::{Model, Pass, Workspace, no_logits};
+use crate::model::{InTurn, Model, Pass, Sink, Workspace, no_logits};
 use crate::team::Team;
 use crate::{Error, Result};
 
@@ -283,6 +283,16 @@ impl Context {
         batch: &mut Batch,
         probe: &mut P,
         sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        self.forward_into(batch, probe, &mut InTurn(sink))
+    }
+
+    /// As [`Context::forward`], with a sink that takes many rows at once.
+    pub(crate) fn forward_into<P: Probe>(
+        &mut self,
+        batch: &mut Batch,
+        probe: &mut P,
+        sink: &mut dyn Sink,
     ) -> Result<()> {
         if batch.is_empty() {
             return Ok(());

@@ -1,5 +1,6 @@
 //! The driver: passes over any number of generations.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cost::{Cost, Made};
@@ -8,13 +9,15 @@ use super::lookup::Rate;
 use super::{Event, Generation};
 use crate::batch::Batch;
 use crate::context::Context;
+use crate::model::Sink;
 use crate::sample::Scratch;
+use crate::team::Team;
 use crate::{Error, Result};
 
 /// Gets the logits of a position: index of the generation, position, logits.
 type Tap<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
 
-/// What passes over generations need beside them: a batch, the samplers' scratch, and what is known of drafts. One is used for
+/// What passes over generations need beside them: a batch, a sampler's scratch for each worker, and what is known of drafts. One is used for
 /// one context, in turns of [`Self::pass`] and [`Self::finish`].
 ///
 /// ```no_run
@@ -38,7 +41,8 @@ type Tap<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
 #[derive(Debug)]
 pub struct Driver {
     batch: Batch,
-    scratch: Scratch,
+    /// One for each worker.
+    scratch: Vec<Mutex<Scratch>>,
     /// Which generation has the rows from which one on, of those that have any.
     order: Vec<(usize, usize)>,
     /// The generation whose turn it is to be first.
@@ -48,6 +52,98 @@ pub struct Driver {
     model_rate: Rate,
     cost: Cost,
     made: Made,
+}
+
+/// Has each generation choose from its logits.
+struct Choosing<'a, 'b, G> {
+    generations: &'a mut [G],
+    /// As the driver has it.
+    order: &'a [(usize, usize)],
+    /// Whose rows came last: a place in `order`.
+    owner: usize,
+    scratch: &'a [Mutex<Scratch>],
+    tap: Option<&'a mut Tap<'b>>,
+}
+
+impl<G: AsMut<Generation> + Send> Choosing<'_, '_, G> {
+    /// The generation that a row belongs to, and which of its rows it is. Rows come in order.
+    fn owner(&mut self, row: usize) -> Option<(usize, usize)> {
+        while self
+            .order
+            .get(self.owner + 1)
+            .is_some_and(|&(_, first)| first <= row)
+        {
+            self.owner += 1;
+        }
+        let &(index, first) = self.order.get(self.owner)?;
+        Some((index, row - first))
+    }
+}
+
+impl<G: AsMut<Generation> + Send> Sink for Choosing<'_, '_, G> {
+    fn take(&mut self, row: usize, logits: &[f32]) {
+        let Some((index, row)) = self.owner(row) else {
+            return;
+        };
+        let generation = self.generations[index].as_mut();
+        if generation.logits(row, logits, &mut lock(&self.scratch[0]))
+            && let Some(tap) = &mut self.tap
+        {
+            tap(index, generation.computed + row, logits);
+        }
+    }
+
+    /// Each generation's logits in order, those of several by as many workers.
+    fn take_logits(
+        &mut self,
+        team: &Team,
+        rows: &mut dyn Iterator<Item = usize>,
+        logits: &[f32],
+        n_vocab: usize,
+    ) -> Result<()> {
+        let all = logits.chunks_exact(n_vocab);
+        if self.tap.is_some() || all.len() == 1 || team.workers() == 1 {
+            all.zip(rows).for_each(|(logits, row)| self.take(row, logits));
+            return Ok(());
+        }
+        for generation in self.generations.iter_mut() {
+            generation.as_mut().pass.logits = 0..0;
+        }
+        for (at, row) in (0..all.len()).zip(rows) {
+            let Some((index, row)) = self.owner(row) else {
+                continue;
+            };
+            let pass = &mut self.generations[index].as_mut().pass;
+            if pass.logits.is_empty() {
+                (pass.logits, pass.first_row) = (at..at, row);
+            }
+            pass.logits.end = at + 1;
+        }
+        let scratch = self.scratch;
+        team.each(self.generations, |worker, _, generation| {
+            let generation = generation.as_mut();
+            let own = generation.pass.logits.clone();
+            if own.is_empty() {
+                return;
+            }
+            let first = generation.pass.first_row;
+            let mut scratch = lock(&scratch[worker]);
+            let own = &logits[own.start * n_vocab..own.end * n_vocab];
+            // The rows that want logits are the last ones of a generation, or all.
+            for (i, logits) in own.chunks_exact(n_vocab).enumerate() {
+                generation.logits(first + i, logits, &mut scratch);
+            }
+        })
+    }
+}
+
+fn lock(scratch: &Mutex<Scratch>) -> MutexGuard<'_, Scratch> {
+    scratch.lock().unwrap_or_else(|poisoned| {
+        // A panic may have left counts in it.
+        let mut scratch = poisoned.into_inner();
+        *scratch = Scratch::default();
+        scratch
+    })
 }
 
 impl Default for Driver {
@@ -63,7 +159,7 @@ impl Driver {
         let draft_max = speculation.draft_max.min(MAX_DRAFT);
         Driver {
             batch: Batch::new(),
-            scratch: Scratch::default(),
+            scratch: Vec::new(),
             order: Vec::new(),
             turn: 0,
             speculation: Speculation {
@@ -83,12 +179,12 @@ impl Driver {
     /// # Errors
     /// As [`Context::forward`]. Nothing has changed then, so with fewer generations, or after others have ended, the pass can be
     /// made again; but those that had chosen a token before the pass failed (it met values that are not finite) fail with it.
-    pub fn pass<G: AsMut<Generation>>(
+    pub fn pass<G: AsMut<Generation> + Send>(
         &mut self,
         context: &mut Context,
         generations: &mut [G],
     ) -> Result<usize> {
-        self.pass_with(context, generations, &mut |_, _, _| {})
+        self.pass_tapped(context, generations, None)
     }
 
     /// As [`Self::pass`], with a look at the logits: `tap(generation, position, logits)` gets those of each position of the texts
@@ -96,11 +192,20 @@ impl Driver {
     ///
     /// # Errors
     /// As [`Self::pass`].
-    pub fn pass_with<G: AsMut<Generation>>(
+    pub fn pass_with<G: AsMut<Generation> + Send>(
         &mut self,
         context: &mut Context,
         generations: &mut [G],
         tap: Tap<'_>,
+    ) -> Result<usize> {
+        self.pass_tapped(context, generations, Some(tap))
+    }
+
+    fn pass_tapped<G: AsMut<Generation> + Send>(
+        &mut self,
+        context: &mut Context,
+        generations: &mut [G],
+        mut tap: Option<Tap<'_>>,
     ) -> Result<usize> {
         // What drafts that are not taken have done to a state could not be undone.
         let most = if context.model().has_state() {
@@ -109,7 +214,7 @@ impl Driver {
             self.speculation.draft_max
         };
         self.draft(generations, context.options().n_batch, most);
-        let result = self.forward(context, generations, tap);
+        let result = self.forward(context, generations, tap.as_mut());
         if !matches!(result, Err(Error::CacheFull { .. })) {
             return result;
         }
@@ -123,30 +228,32 @@ impl Driver {
         if drafts == 0 {
             return result;
         }
-        self.forward(context, generations, tap)
+        self.forward(context, generations, tap.as_mut())
     }
 
-    fn forward<G: AsMut<Generation>>(
+    fn forward<G: AsMut<Generation> + Send>(
         &mut self,
         context: &mut Context,
         generations: &mut [G],
-        tap: Tap<'_>,
+        tap: Option<&mut Tap<'_>>,
     ) -> Result<usize> {
         self.fill(generations, context.options().n_batch);
-        let (order, scratch) = (&self.order, &mut self.scratch);
-        let mut owner = 0;
-        let result = context.forward(&mut self.batch, &mut (), &mut |row, logits| {
-            while order.get(owner + 1).is_some_and(|&(_, first)| first <= row) {
-                owner += 1;
+        let workers = context.team().workers();
+        self.scratch.resize_with(workers, Mutex::default);
+        for scratch in &mut self.scratch {
+            let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+            for &(index, _) in &self.order {
+                scratch.fit_to(&generations[index].as_mut().sampler);
             }
-            let Some(&(index, first)) = order.get(owner) else {
-                return;
-            };
-            let generation = generations[index].as_mut();
-            if generation.logits(row - first, logits, scratch) {
-                tap(index, generation.computed + row - first, logits);
-            }
-        });
+        }
+        let mut sampling = Choosing {
+            generations: &mut *generations,
+            order: &self.order,
+            owner: 0,
+            scratch: &self.scratch,
+            tap,
+        };
+        let result = context.forward_into(&mut self.batch, &mut (), &mut sampling);
         if let Err(error) = result {
             for generation in generations.iter_mut() {
                 generation.as_mut().pass_failed(&error);

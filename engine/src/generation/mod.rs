@@ -23,6 +23,7 @@ pub use draft::{DraftModel, MAX_DRAFT, Speculation};
 pub use driver::Driver;
 pub use sampling::Sampling;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::batch::{Batch, Output};
@@ -193,6 +194,9 @@ struct Pass {
     chosen: usize,
     /// It reads a prompt, or what has to be computed again.
     reading: bool,
+    /// Of the logits that are at hand those that are its own, and the row that the first of them belongs to.
+    logits: Range<usize>,
+    first_row: usize,
 }
 
 impl std::fmt::Debug for Generation {

@@ -16,7 +16,6 @@ use super::probe::Probe;
 use super::product::product;
 use crate::batch::{Input, Output, Row};
 use crate::cache::{LayerCache, Sizes, Slots};
-use crate::kernels::functions::tanh;
 use crate::kernels::{ActBuffer, ActFormat};
 use crate::memory::Buffers;
 use crate::team::Team;
@@ -110,9 +109,38 @@ impl Workspace {
     }
 }
 
+/// Who gets what a pass computes.
+pub(crate) trait Sink {
+    /// What a row wants, or a text, with the first row that is part of it.
+    fn take(&mut self, row: usize, values: &[f32]);
+
+    /// Logits of as many rows as there are, `n_vocab` of each. The team has nothing else to do meanwhile.
+    fn take_logits(
+        &mut self,
+        _team: &Team,
+        rows: &mut dyn Iterator<Item = usize>,
+        logits: &[f32],
+        n_vocab: usize,
+    ) -> Result<()> {
+        for (logits, row) in logits.chunks_exact(n_vocab).zip(rows) {
+            self.take(row, logits);
+        }
+        Ok(())
+    }
+}
+
+/// A function that gets one row after the other.
+pub(crate) struct InTurn<'a>(pub(crate) &'a mut dyn FnMut(usize, &[f32]));
+
+impl Sink for InTurn<'_> {
+    fn take(&mut self, row: usize, values: &[f32]) {
+        (self.0)(row, values);
+    }
+}
+
 impl Model {
-    /// One pass. `sink(row, values)` gets what is wanted of each row that wants something, in order; of a text, once, with the
-    /// first such row.
+    /// One pass. The sink gets what is wanted of each row that wants something, in order; of a text, once, with the first such
+    /// row.
     pub(crate) fn forward<P: Probe>(
         &self,
         pass: &Pass<'_>,
@@ -120,7 +148,7 @@ impl Model {
         cache: &mut [LayerCache],
         team: &Team,
         probe: &mut P,
-        sink: &mut dyn FnMut(usize, &[f32]),
+        sink: &mut dyn Sink,
     ) -> Result<()> {
         let config = &self.config;
         let (m, n_embd) = (pass.rows.len(), config.n_embd);
@@ -254,7 +282,15 @@ impl Model {
         let output = pooling::wanted(pass.rows)?;
         if output != Output::Logits {
             run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;
-            return pooling::give(&mut run, &self.weights.heads, (output, h), &mut ws.heads, sink);
+            return pooling::give(
+                &mut run,
+                &self.weights.heads,
+                (output, h),
+                &mut ws.heads,
+                &mut |row, values| {
+                    sink.take(row, values);
+                },
+            );
         }
 
         // Output head: only of the rows that want one, some at a time.
@@ -267,19 +303,13 @@ impl Model {
             run.read("output_norm", x, self.weights.output_norm.as_ref(), h)?;
             let logits = &mut ws.logits[..x.len() / n_embd * config.n_vocab];
             run.products("output", h, &mut [product(output, &mut *logits)])?;
-            // Before the cap, which would make a finite number of an infinite one.
-            let finite = logits.iter().chain(&*h).all(|value| value.is_finite());
+            let finite = run
+                .ops
+                .finish_logits(logits, config.logit_scale, config.logit_softcap)?;
+            let finite = finite && h.iter().all(|value| value.is_finite());
             run.ops.check(finite, "output")?;
-            if config.logit_scale != 1.0 {
-                logits.iter_mut().for_each(|l| *l *= config.logit_scale);
-            }
-            if let Some(cap) = config.logit_softcap {
-                logits.iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
-            }
             run.look("logits", config.n_vocab, logits);
-            for (logits, row) in logits.chunks_exact(config.n_vocab).zip(&mut rows) {
-                sink(row, logits);
-            }
+            sink.take_logits(team, &mut rows, logits, config.n_vocab)?;
         }
         Ok(())
     }

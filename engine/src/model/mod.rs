@@ -25,7 +25,7 @@ mod stack;
 mod unused;
 pub mod weights;
 
-pub(crate) use forward::{Pass, Workspace, no_logits};
+pub(crate) use forward::{InTurn, Pass, Sink, Workspace, no_logits};
 
 use std::sync::Arc;
 

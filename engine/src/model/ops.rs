@@ -1,11 +1,14 @@
 //! What the parts of a model compute with: the operations over all rows of a pass, each split between the team's workers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::config::Config;
 use super::forward::Pass;
 use super::norm::Norm;
 use super::probe::Probe;
 use super::product::Product;
 use super::weights::PartNorms;
+use crate::kernels::functions::tanh;
 use crate::kernels::{ActBuffer, Backend};
 use crate::team::Team;
 use crate::{Error, Result};
@@ -33,6 +36,24 @@ impl Ops<'_> {
         self.team.rows(x, n, self.grain(n), |_, rows| {
             rows.iter_mut().for_each(|x| *x *= factor);
         })
+    }
+
+    /// Logits as the model means them: each times `scale`, and kept within `cap`. Whether all of them were finite before.
+    pub(super) fn finish_logits(&self, logits: &mut [f32], scale: f32, cap: Option<f32>) -> Result<bool> {
+        let finite = AtomicBool::new(true);
+        self.team.rows(logits, 1, self.grain(1), |_, part| {
+            // Before the cap, which would make a finite number of an infinite one.
+            if !part.iter().all(|value| value.is_finite()) {
+                finite.store(false, Ordering::Relaxed);
+            }
+            if scale != 1.0 {
+                part.iter_mut().for_each(|l| *l *= scale);
+            }
+            if let Some(cap) = cap {
+                part.iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
+            }
+        })?;
+        Ok(finite.into_inner())
     }
 
     /// Rows of `width` numbers that one worker takes at least.

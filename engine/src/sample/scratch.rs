@@ -18,13 +18,18 @@ impl Scratch {
     /// With room for this sampler already, where nothing is to be allocated later.
     pub fn fitting(sampler: &Sampler) -> Self {
         let mut scratch = Self::default();
-        scratch.fit(sampler.n_vocab, sampler.dry_history());
+        scratch.fit_to(sampler);
         scratch
     }
 
     /// The candidates among which the last [`Sampler::sample`] chose, most likely first, with their probabilities.
     pub fn candidates(&self) -> &[Candidate] {
         self.candidates.as_slice()
+    }
+
+    /// Makes room for this sampler.
+    pub(crate) fn fit_to(&mut self, sampler: &Sampler) {
+        self.fit(sampler.n_vocab, sampler.dry_history());
     }
 
     /// Makes room for a vocabulary, and for DRY's history where there is one.

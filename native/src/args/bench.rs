@@ -31,7 +31,7 @@ the others for work (about 10 ns each), workers put to sleep, threads taken off 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
-    /// Prompt lengths, separated by commas. 0: none.
+    /// Prompt lengths, separated by commas. 0: none. Of an encoder, the lengths of texts that vectors are made of.
     #[arg(
         short = 'p',
         long,
@@ -41,7 +41,7 @@ pub(crate) struct BenchArgs {
     )]
     pub(crate) n_prompt: Vec<usize>,
 
-    /// Numbers of tokens to generate, separated by commas. 0: none.
+    /// Numbers of tokens to generate, separated by commas. 0: none. An encoder generates none.
     #[arg(
         short = 'n',
         long,
@@ -62,7 +62,7 @@ pub(crate) struct BenchArgs {
     pub(crate) depth: Vec<usize>,
 
     /// Numbers of sequences that write together, separated by commas: each generation is measured with each of them, and its
-    /// speed counts the tokens of all.
+    /// speed counts the tokens of all. Of an encoder, numbers of texts.
     #[arg(
         long = "parallel",
         visible_alias = "npl",

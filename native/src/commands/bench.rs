@@ -23,6 +23,7 @@ use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::Model;
 use twinfer_engine::model::config::Config;
+use twinfer_engine::model::pooling::Pooling;
 use twinfer_engine::team::Team;
 
 use crate::args::{BenchArgs, BenchOutput, ReportFormat};
@@ -34,7 +35,7 @@ use crate::output_file::OutputFile;
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::workers::Workers;
-use crate::{interrupt, load};
+use crate::{interrupt, load, vectors};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +51,15 @@ enum Kind {
     Prompt(usize),
     /// Writing this many tokens, one by one, of each of some sequences.
     Generation { n: usize, sequences: usize },
+    /// Making the vectors of some texts of this many tokens each.
+    Texts { n: usize, texts: usize },
 }
 
 impl Test {
     /// Tokens of one sequence.
     fn tokens(self) -> usize {
         match self.kind {
-            Kind::Prompt(n) | Kind::Generation { n, .. } => n,
+            Kind::Prompt(n) | Kind::Generation { n, .. } | Kind::Texts { n, .. } => n,
         }
     }
 
@@ -64,15 +67,26 @@ impl Test {
         match self.kind {
             Kind::Prompt(_) => 1,
             Kind::Generation { sequences, .. } => sequences,
+            Kind::Texts { texts, .. } => texts,
         }
     }
 
-    /// llama-bench's names; of several sequences their number as well.
+    /// Sequences that are open at a time.
+    fn open(self) -> usize {
+        match self.kind {
+            Kind::Texts { texts, .. } => texts.min(vectors::TOGETHER),
+            Kind::Prompt(_) | Kind::Generation { .. } => self.sequences(),
+        }
+    }
+
+    /// llama-bench's names, and `em` for vectors of texts; of several sequences their number as well.
     fn name(self) -> String {
         let kind = match self.kind {
             Kind::Prompt(n) => format!("pp{n}"),
             Kind::Generation { n, sequences: 1 } => format!("tg{n}"),
             Kind::Generation { n, sequences } => format!("tg{n} x {sequences}"),
+            Kind::Texts { n, texts: 1 } => format!("em{n}"),
+            Kind::Texts { n, texts } => format!("em{n} x {texts}"),
         };
         match self.depth {
             0 => kind,
@@ -86,6 +100,7 @@ impl Test {
             Kind::Prompt(n) => allowed.prefill(limits, n),
             // Each token meets one position more; the middle one stands for all.
             Kind::Generation { n, sequences } => allowed.decode(limits, self.depth + n / 2, sequences),
+            Kind::Texts { n, texts } => allowed.texts(limits, n, texts),
         }
     }
 }
@@ -136,19 +151,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
     if target.is_some() && args.shape.is_none() {
         return Err(Usage("-o FILE.gguf makes a model of random weights and needs --shape".into()).into());
     }
-    let mut tests = Vec::new();
-    // One long text is no test like the others.
-    let depths: &[usize] = if args.long.is_some() { &[] } else { &args.depth[..] };
-    for &depth in depths {
-        let prompts = args.n_prompt.iter().map(|&n| Kind::Prompt(n));
-        let generations = args.n_gen.iter().flat_map(|&n| {
-            let together = args.parallel.iter();
-            together.map(move |&sequences| Kind::Generation { n, sequences })
-        });
-        tests.extend(prompts.chain(generations).map(|kind| Test { kind, depth }));
-    }
-    tests.retain(|test| test.tokens() > 0);
-    let measures = !tests.is_empty() || args.long.is_some();
+    let measures = !tests(args, true).is_empty() || args.long.is_some();
     if !measures && target.is_none() {
         return Err(Usage("there is nothing to measure; give -p or -n a number above 0".into()).into());
     }
@@ -159,7 +162,9 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         mix: args.mix.as_deref(),
     };
     if let (Some(shape), true) = (&args.shape, measures) {
-        must_write_text(&wish(shape))?;
+        // Before gigabytes are made of it.
+        let file = Synthetic::new(wish(shape), 0, false)?.headers()?;
+        tests_of(args, &Config::from_file(&file)?)?;
     }
     let made = match args.shape.as_deref() {
         None => None,
@@ -181,17 +186,25 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         None => (settings.source.to_string(), settings.source.open()?),
     };
     if let Some(n) = args.long {
+        tests_of(args, &Config::from_file(&file)?)?;
         return long::run(settings, workers, args, (&name, &file, loading), n, format);
     }
     let compute = Compute::start(settings, workers)?;
+    let planned = compute.plan(&file)?;
+    let tests = tests_of(args, planned.config())?;
     let options = sizes(settings, &compute, &tests, args.batch_size)?;
-    let model = compute.load(compute.plan(&file)?.writing_text()?, &options)?;
+    let model = compute.load(planned, &options)?;
     let load = loading.end("load", compute.team());
     let _pinned = compute.pin_caller();
     let _guard = interrupt::Guard::new();
     let mut context = compute.context(&model, options)?;
     first_token(&mut context)?;
-    let first_token = loading.end("first token", compute.team());
+    let first = if model.config().writes_text() {
+        "first token"
+    } else {
+        "first text"
+    };
+    let first_token = loading.end(first, compute.team());
     let with_limits = (args.limits || model.weight_bytes() >= BEYOND_CACHES) && !args.no_limits;
     let rounds = tests.len() * (args.repetitions + 1);
     let steps = rounds as u64 + if with_limits { 2 * limits::STEPS } else { 0 };
@@ -224,6 +237,58 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
     }
 }
 
+/// The tests that the options name, for a model that writes text or for one that makes vectors of texts.
+fn tests(args: &BenchArgs, writes_text: bool) -> Vec<Test> {
+    let mut tests = Vec::new();
+    // One long text is no test like the others.
+    let depths: &[usize] = if args.long.is_some() { &[] } else { &args.depth };
+    for &depth in depths {
+        let prompts = args.n_prompt.iter().copied();
+        if writes_text {
+            let together = |n| move |&sequences: &usize| Kind::Generation { n, sequences };
+            let generations = args
+                .n_gen
+                .iter()
+                .flat_map(|&n| args.parallel.iter().map(together(n)));
+            tests.extend(
+                prompts
+                    .map(Kind::Prompt)
+                    .chain(generations)
+                    .map(|kind| Test { kind, depth }),
+            );
+        } else {
+            let together = |n| move |&texts: &usize| Kind::Texts { n, texts };
+            let texts = prompts.flat_map(|n| args.parallel.iter().map(together(n)));
+            tests.extend(texts.map(|kind| Test { kind, depth }));
+        }
+    }
+    tests.retain(|test| test.tokens() > 0);
+    tests
+}
+
+/// The tests of this model; an error where they are none of its kind.
+fn tests_of(args: &BenchArgs, config: &Config) -> Result<Vec<Test>> {
+    let writes_text = config.writes_text();
+    let tests = tests(args, writes_text);
+    if writes_text {
+        return Ok(tests);
+    }
+    let wrong = if args.long.is_some() {
+        "--long"
+    } else if args.depth.iter().any(|&depth| depth > 0) {
+        "-d"
+    } else if tests.is_empty() {
+        "-p 0"
+    } else {
+        return Ok(tests);
+    };
+    let arch = &config.arch;
+    bail!(
+        "the model (`{arch}`) is an encoder, which makes vectors of texts, and `{wrong}` leaves nothing to measure: -p N takes \
+         texts of N tokens, --parallel N so many of them"
+    )
+}
+
 /// A model of random weights, described, and its name.
 fn random_model(settings: &Settings, wish: Wish<'_>, vocabulary: bool) -> Result<(String, Synthetic)> {
     // The same weights each time, unless others are asked for: speeds do not depend on them.
@@ -242,19 +307,6 @@ pub(super) fn shape_of(shape: &str, mix: Option<&str>) -> Result<(String, ModelF
     let model = Synthetic::new(wish, 0, false)?;
     let file = model.headers()?;
     Ok((model.name, file))
-}
-
-/// An error where a shape is that of a model which writes no text, before gigabytes are made of it.
-fn must_write_text(wish: &Wish<'_>) -> Result<()> {
-    let file = Synthetic::new(*wish, 0, false)?.headers()?;
-    if Config::from_file(&file)?.writes_text() {
-        return Ok(());
-    }
-    let shape = wish.shape;
-    bail!(
-        "`{shape}` is an encoder, which makes vectors of texts, and text that is written is measured here: `twinfer doctor \
-         --shape {shape}` says how fast it can be, `-p 0 -n 0 -o FILE.gguf` makes a file of it for `twinfer embed`"
-    )
 }
 
 /// A model of random weights in memory, and its name.
@@ -303,7 +355,13 @@ fn sizes(
         .map(|test| test.depth.saturating_add(test.tokens()))
         .max()
         .unwrap_or(1);
-    let most = tests.iter().map(|test| test.sequences()).max().unwrap_or(1);
+    let most = tests.iter().map(|test| test.open()).max().unwrap_or(1);
+    // A text that is made a vector of is whole in a pass.
+    let whole = tests.iter().map(|test| match test.kind {
+        Kind::Texts { n, .. } => n,
+        Kind::Prompt(_) | Kind::Generation { .. } => 1,
+    });
+    let batch_size = whole.fold(batch_size, usize::max);
     if let Some(size) = settings.context.size
         && size < longest
     {
@@ -337,8 +395,18 @@ fn token(i: usize, n_vocab: usize) -> u32 {
     (mixed % n_vocab.max(1) as u64) as u32
 }
 
+/// How the model makes a vector of a text, if its file says so.
+fn pooling(config: &Config) -> Pooling {
+    config.pooling.kind.unwrap_or(Pooling::Mean)
+}
+
 /// The first token that the model computes: what has not been in memory until then comes now.
 fn first_token(context: &mut Context) -> Result<()> {
+    let config = context.model().config();
+    if !config.writes_text() {
+        let (pooling, token) = (pooling(config), token(0, config.n_vocab));
+        return Ok(context.embed(&[&[token]], pooling, false, &mut |_, _| ())?);
+    }
     let id = context.open()?;
     context.decode(id, token(0, context.model().config().n_vocab))?;
     Ok(context.close(id)?)
@@ -384,15 +452,24 @@ fn measure(
     let (before, tokens) = tokens.split_at(test.depth);
     let mut seconds = Vec::new();
     let team = context.team().clone();
+    // Texts of a pass.
+    let together = (n_batch / test.tokens()).clamp(1, context.options().n_sequences);
     let passes = match test.kind {
         Kind::Prompt(n) => n.div_ceil(n_batch),
         Kind::Generation { n, .. } => n,
+        Kind::Texts { texts, .. } => texts.div_ceil(together),
     };
     let mut first = Stage::new(&test.name(), &team, passes);
     let mut counted = Stage::new(&test.name(), &team, passes * repetitions);
     let mut sequences = Vec::new();
-    for _ in 0..test.sequences() {
-        sequences.push(context.open()?);
+    let mut texts = Vec::new();
+    match test.kind {
+        Kind::Texts { texts: n, .. } => texts.resize(n, tokens),
+        Kind::Prompt(_) | Kind::Generation { .. } => {
+            for _ in 0..test.sequences() {
+                sequences.push(context.open()?);
+            }
+        }
     }
     let mut rows = Batch::new();
     for repetition in 0..=repetitions {
@@ -428,6 +505,16 @@ fn measure(
                             part.iter().for_each(|id| rows.push(*id, token, Output::Logits));
                             context.forward(&mut rows, &mut (), &mut |_, _| ())?;
                         }
+                        Ok(())
+                    })?;
+                }
+            }
+            Kind::Texts { .. } => {
+                let pooling = pooling(context.model().config());
+                for part in texts.chunks(together) {
+                    interrupt::check()?;
+                    elapsed += stage.pass(&team, || {
+                        context.embed(part, pooling, true, &mut |_, _| ())?;
                         Ok(())
                     })?;
                 }

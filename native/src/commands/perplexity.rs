@@ -18,7 +18,7 @@ use crate::output::{self, json_f64};
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::workers::Workers;
-use crate::{interrupt, load};
+use crate::{interrupt, load, mapped};
 
 const DEFAULT_CTX: usize = 512;
 const N_BATCH: usize = 512;
@@ -131,6 +131,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     let mut rest = jobs.as_slice();
     while !rest.is_empty() {
         interrupt::check()?;
+        mapped::check_at_times()?;
         let mut rows = 0;
         let fits = rest.iter().take(together).take_while(|(_, chunk)| {
             rows += chunk.len() - 1;

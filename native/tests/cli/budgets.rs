@@ -430,6 +430,74 @@ fn a_file_that_is_cut_while_it_runs_ends_with_an_error() {
     }
 }
 
+/// What is done to the file in the middle of a text, with mapped weights or packed ones, and whether it is an error.
+#[test]
+fn a_file_that_is_replaced_while_it_runs() {
+    let undisturbed = twinfer(&[
+        "run",
+        "Once",
+        "--ignore-eos",
+        "-n",
+        "3000",
+        "-c",
+        "3001",
+        "--seed",
+        "1",
+    ])
+    .ok();
+    for (name, weights, renamed, is_error) in [
+        ("written-mapped", "mapped", false, true),
+        ("written-packed", "packed", false, false),
+        ("renamed-mapped", "mapped", true, false),
+    ] {
+        let directory = Directory::new(name);
+        let model = directory.file("m.gguf");
+        fs::copy(DEMO, &model).unwrap();
+        let args = [
+            "run",
+            "Once",
+            "--ignore-eos",
+            "-n",
+            "3000",
+            "-c",
+            "3001",
+            "--seed",
+            "1",
+        ];
+        let mut child = piped(command(
+            &[&args[..], &["-m", &model, "--weights", weights]].concat(),
+        ));
+        let mut begin = [0; 8];
+        child.stdout.as_mut().unwrap().read_exact(&mut begin).unwrap();
+        // Other weights of the same length.
+        let mut bytes = fs::read(DEMO).unwrap();
+        let half = bytes.len() / 2;
+        bytes[half..].fill(0);
+        let to = if renamed {
+            directory.file("new.gguf")
+        } else {
+            model.clone()
+        };
+        fs::write(&to, bytes).unwrap();
+        if renamed {
+            fs::rename(&to, &model).unwrap();
+        }
+        let run = finish(child);
+        if is_error {
+            assert_eq!(run.code, 1, "{name}: {}", run.err);
+            assert!(
+                run.err
+                    .contains("m.gguf` was written to while weights were read from it"),
+                "{}",
+                run.err
+            );
+        } else {
+            assert_eq!(run.code, 0, "{name}: {}", run.err);
+            assert_eq!([&begin[..], &run.out].concat(), undisturbed.out, "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_disk_that_fails_ends_with_an_error() {
     let directory = Directory::new("failing");

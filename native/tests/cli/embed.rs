@@ -87,20 +87,56 @@ fn an_encoder_writes_no_text() {
     );
 }
 
-/// An encoder is a shape to make a file of and to estimate; it writes nothing whose speed could be measured.
+/// An encoder's speed is that of texts which vectors are made of.
+#[test]
+fn an_encoder_is_timed() {
+    let Some(model) = shared("reference/archs/bert-mean-a.gguf") else {
+        return;
+    };
+    let bench = |more: &[&str]| twinfer(&[&["bench", "-m", &model, "-r", "1"], more].concat());
+    let json = bench(&["-p", "20,33", "--parallel", "1,70", "-o", "json"]).json();
+    let tests: Vec<&str> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|test| test["test"].as_str().unwrap())
+        .collect();
+    assert_eq!(tests, ["em20", "em20 x 70", "em33", "em33 x 70"]);
+    // 70 texts of 33 tokens, 15 of them in a pass of 512.
+    assert_eq!(json[3]["stage"]["passes"], 5, "{json}");
+    assert!(json[3]["avg_ts"].as_f64().unwrap() > 0.0);
+    for (options, wrong) in [
+        (&["-p", "0"][..], "`-p 0`"),
+        (&["-d", "64"], "`-d`"),
+        (&["--long", "20"], "`--long`"),
+    ] {
+        let run = bench(options);
+        assert_eq!(run.code, 1, "{options:?}");
+        for part in ["is an encoder", wrong, "--parallel N"] {
+            assert!(run.err.contains(part), "{part}: {}", run.err);
+        }
+    }
+}
+
+/// An encoder is a shape like others: to measure, to make a file of, to estimate.
 #[test]
 fn an_encoders_shape() {
     let directory = Directory::new("encoder-shape");
     let model = directory.file("m.gguf");
-    let measured = twinfer(&["bench", "--shape", "all-minilm", "-o", &model]);
-    assert_eq!(measured.code, 1);
-    for part in [
-        "an encoder",
-        "doctor --shape all-minilm",
-        "-p 0 -n 0 -o FILE.gguf",
-    ] {
-        assert!(measured.err.contains(part), "{part}: {}", measured.err);
-    }
+    let measured = twinfer(&[
+        "bench",
+        "--shape",
+        "all-minilm",
+        "-p",
+        "16",
+        "-r",
+        "1",
+        "--no-limits",
+    ])
+    .ok();
+    assert!(measured.text().contains("| em16 |"), "{}", measured.text());
+    let refused = twinfer(&["bench", "--shape", "all-minilm", "-d", "1", "-o", &model]);
+    assert_eq!(refused.code, 1);
     assert!(!std::path::Path::new(&model).exists());
     twinfer(&[
         "bench",

@@ -86,6 +86,22 @@ impl Team {
         self.split_rows(Some(node), out, row_len, grain, f)
     }
 
+    /// Hands out items one by one: `f(worker, item, own)`, with the worker's index below [`Team::workers`].
+    ///
+    /// # Errors
+    /// As [`Team::ranges`].
+    pub fn each<T: Send>(&self, items: &mut [T], f: impl Fn(usize, usize, &mut T) + Sync) -> Result<()> {
+        let base = Raw(items.as_mut_ptr());
+        self.hand_out(items.len(), Cut::each(1), |worker, range| {
+            let base = &base;
+            for item in range {
+                // SAFETY: `item` is below the slice's length, and each item is handed out once, so nobody else has it until the
+                // operation is over; until then the slice stays exclusively borrowed. T: Send lets another thread have it.
+                f(worker, item, unsafe { &mut *base.0.add(item) });
+            }
+        })
+    }
+
     /// Splits a row-major matrix of rows of `n` into cells of `rows` x `columns` (the last ones may be smaller), each of
     /// them much work, and hands them out one by one: `f(worker, rows, tile)`, with the worker's index below
     /// [`Team::workers`]. Column by column, in each the last rows first: in causal attention they take longest.
@@ -193,6 +209,21 @@ mod tests {
                 for (i, v) in out.iter().enumerate() {
                     assert_eq!(*v, 20 * (i as u32 / 3 + 1));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_item_is_somebodys_once() {
+        for team in teams() {
+            for n in [0, 1, 2, 100] {
+                let mut items = vec![0usize; n];
+                team.each(&mut items, |worker, item, own| {
+                    assert!(worker < team.workers());
+                    *own += item + 1;
+                })
+                .unwrap();
+                assert!(items.iter().enumerate().all(|(i, item)| *item == i + 1));
             }
         }
     }

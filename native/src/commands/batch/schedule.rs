@@ -21,7 +21,7 @@ use twinfer_engine::kernels::BLOCK as PAGE;
 use super::answer::Finish;
 use super::desk::{Desk, Job};
 use super::request::Fault;
-use crate::interrupt;
+use crate::{interrupt, mapped};
 
 /// Tokens that a prompt must gain by waiting for another one.
 const WORTH_WAITING: usize = PAGE;
@@ -108,10 +108,11 @@ impl Scheduler {
     pub(super) fn run(&mut self, desk: &mut Desk<'_>, tick: &mut dyn FnMut(&Desk<'_>, &Stats)) -> Result<()> {
         loop {
             interrupt::check()?;
+            mapped::check_at_times()?;
             self.admit(desk)?;
             tick(desk, &self.stats);
             if self.running.is_empty() {
-                return Ok(());
+                return mapped::check();
             }
             self.pass(desk)?;
         }

@@ -146,7 +146,7 @@ impl Report<'_> {
             let speeds = m.speeds();
             let (mean, deviation) = statistics(&speeds);
             let (prompt, generated) = match m.test.kind {
-                Kind::Prompt(n) => (n, 0),
+                Kind::Prompt(n) | Kind::Texts { n, .. } => (n, 0),
                 Kind::Generation { n, .. } => (0, n),
             };
             let limit = self
