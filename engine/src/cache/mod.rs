@@ -35,7 +35,7 @@ pub(crate) use state::{StateCache, StatePart, StateShape};
 use crate::memory::Buffers;
 use crate::team::Team;
 use crate::{Error, Result};
-use pages::{Group, Reach};
+use pages::{Group, PlannedGroup, Reach};
 use prefix::PrefixIndex;
 use state::Pools;
 
@@ -60,6 +60,17 @@ pub(crate) enum CacheKind {
     State(StateShape),
 }
 
+impl CacheKind {
+    /// How far back its pages go, of what has some.
+    fn reach(self) -> Option<Reach> {
+        match self {
+            CacheKind::Kv(shape) => Some(shape.window.map_or(Reach::All, Reach::Window)),
+            CacheKind::Pass(_) => Some(Reach::Pass),
+            CacheKind::None | CacheKind::SharedWith(_) | CacheKind::State(_) => None,
+        }
+    }
+}
+
 /// Keys and values of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KvShape {
@@ -79,7 +90,9 @@ pub enum Pool {
     Whole,
     /// Pages of 64 positions of every group of layers. Never more than [`Pool::Whole`].
     Pages(usize),
-    /// As many pages as fit so many bytes. Never more than [`Pool::Whole`].
+    /// As many pages as fit so many bytes: those of whole sequences, which in layers with a sliding window are few, and with the
+    /// rest those of a shorter one. So a sequence as long as the context has room wherever its bytes have. Never more than
+    /// [`Pool::Whole`].
     Bytes(u64),
 }
 
@@ -176,20 +189,23 @@ impl Cache {
         sizes: &Sizes,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let page_bytes = kinds.clone().fold(0u64, |sum, kind| match kind {
-            CacheKind::None | CacheKind::Pass(_) | CacheKind::State(_) | CacheKind::SharedWith(_) => sum,
-            CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
-        });
         let of_pass = Sizes {
             type_k: CacheType::F32,
             type_v: CacheType::F32,
             ..*sizes
         };
         let has_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
-        let (mut layers, mut groups) = (Vec::new(), Vec::<(Reach, u32)>::new());
+        let groups = planned_groups(kinds.clone(), sizes);
+        let in_bytes = match sizes.pool {
+            Pool::Bytes(bytes) => pages::in_bytes(bytes, &groups)?,
+            Pool::Whole | Pool::Pages(_) => (0, 0),
+        };
+        let pages = groups.iter().map(|group| group.pages(sizes, in_bytes));
+        let pages = pages.collect::<Result<Vec<u32>>>()?;
+        let mut layers = Vec::new();
         let mut passing = Vec::<(KvShape, usize)>::new();
         for (i, kind) in kinds.enumerate() {
-            let (shape, reach, sizes) = match kind {
+            let (shape, sizes) = match kind {
                 CacheKind::None => {
                     layers.push(LayerCache::None);
                     continue;
@@ -202,33 +218,26 @@ impl Cache {
                     layers.push(LayerCache::Reused(layer));
                     continue;
                 }
-                CacheKind::Kv(shape) => (shape, shape.window.map_or(Reach::All, Reach::Window), sizes),
+                CacheKind::Kv(shape) => (shape, sizes),
                 CacheKind::Pass(shape) => {
                     if let Some((_, layer)) = passing.iter().find(|(other, _)| *other == shape) {
                         layers.push(LayerCache::Reused(*layer));
                         continue;
                     }
                     passing.push((shape, i));
-                    (shape, Reach::Pass, &of_pass)
+                    (shape, &of_pass)
                 }
             };
-            let found = groups.iter().position(|(other, _)| *other == reach);
-            let group = found.unwrap_or(groups.len());
-            if found.is_none() {
-                groups.push((reach, Group::pages(reach, sizes, page_bytes)?));
-            }
-            let pages = groups[group].1 as usize;
-            layers.push(LayerCache::Kv(KvCache::make(
-                shape,
-                (group, pages),
-                sizes,
-                buffers,
-            )?));
+            let reach = kind.reach();
+            let group = groups.iter().position(|group| Some(group.reach) == reach).unwrap_or(0);
+            let memory = (group, pages[group] as usize);
+            layers.push(LayerCache::Kv(KvCache::make(shape, memory, sizes, buffers)?));
         }
         // After the pages, which are more: where there is no memory for them, nothing has been written to.
         let groups = groups
-            .into_iter()
-            .map(|(reach, pages)| Group::make(reach, pages, buffers))
+            .iter()
+            .zip(pages)
+            .map(|(group, pages)| Group::make(group, pages, buffers))
             .collect::<Result<Vec<_>>>()?;
         let (states, seen) = match has_state {
             true => {
@@ -377,9 +386,19 @@ impl Cache {
         })
     }
 
+    /// Whether sequences can grow, all of them: of each, the tokens that it holds and those that it is to hold. What only the
+    /// prefix index holds is room.
+    pub(crate) fn has_room(&self, sequences: impl Iterator<Item = (usize, usize)> + Clone) -> bool {
+        self.pools.groups.iter().enumerate().all(|(g, group)| {
+            let grown = sequences.clone().map(|(held, wanted)| group.growth(held, wanted));
+            let lacks = grown.sum::<usize>().saturating_sub(group.pool.free());
+            self.prefix.evictable(g, group, lacks) == lacks
+        })
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         let count = |(g, group): (usize, &Group)| {
-            let (free, evictable) = (group.pool.free(), self.prefix.evictable(g, group));
+            let (free, evictable) = (group.pool.free(), self.prefix.evictable(g, group, usize::MAX));
             (group.pool.pages(), free, evictable)
         };
         let fullest = self
@@ -406,4 +425,22 @@ impl Cache {
 /// Whether a pass must have its texts whole: nothing of them is kept for a later one.
 fn whole_texts(groups: &[Group]) -> bool {
     groups.iter().any(|group| group.reach == Reach::Pass)
+}
+
+/// Groups of layers that see equally far back.
+fn planned_groups(kinds: impl Iterator<Item = CacheKind>, sizes: &Sizes) -> Vec<PlannedGroup> {
+    let mut groups = Vec::<PlannedGroup>::new();
+    for kind in kinds {
+        let Some(reach) = kind.reach() else { continue };
+        let known = groups.iter().position(|group| group.reach == reach);
+        let group = known.unwrap_or(groups.len());
+        if known.is_none() {
+            groups.push(PlannedGroup::new(reach, sizes));
+        }
+        if let CacheKind::Kv(shape) = kind {
+            let bytes = &mut groups[group].page_bytes;
+            *bytes = bytes.saturating_add(KvCache::page_bytes(shape, sizes));
+        }
+    }
+    groups
 }

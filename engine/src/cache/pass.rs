@@ -65,7 +65,7 @@ impl Cache {
             }
             let free = group.pool.free();
             if needed > free {
-                let evictable = self.prefix.evictable(g, group);
+                let evictable = self.prefix.evictable(g, group, usize::MAX);
                 if needed > free + evictable {
                     return Err(Error::CacheFull {
                         needed,

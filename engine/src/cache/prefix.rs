@@ -282,12 +282,11 @@ impl PrefixIndex {
         self.newest = node;
     }
 
-    /// Pages of a group that nobody but the index holds.
-    pub(super) fn evictable(&self, g: usize, group: &Group) -> usize {
+    /// Pages of a group that nobody but the index holds; counted up to `most`.
+    pub(super) fn evictable(&self, g: usize, group: &Group, most: usize) -> usize {
         let pages = self.pages.iter().skip(g).step_by(self.n_groups.max(1));
-        pages
-            .filter(|page| **page != NONE && !group.pool.is_shared(**page))
-            .count()
+        let evictable = pages.filter(|page| **page != NONE && !group.pool.is_shared(**page));
+        evictable.take(most).count()
     }
 
     /// Gives back a page of a group that nobody else holds; false if there is none. Allocates nothing.

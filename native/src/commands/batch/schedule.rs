@@ -180,19 +180,15 @@ impl Scheduler {
         if self.running.is_empty() {
             return false;
         }
-        let usage = self.context.usage();
         // In a pass each has the state that it goes on from and the one that it leaves.
-        if usage.states > 0 && 2 * (self.running.len() + 1) > usage.states {
+        let states = self.context.options().states();
+        if self.context.model().has_state() && 2 * (self.running.len() + 1) > states {
             return true;
         }
-        // With the page that it goes on in, which may be a copy of a shared one.
-        let to_come = |len: usize, cached: usize| len.div_ceil(PAGE) - cached / PAGE;
-        let own = to_come(len, cached) + 1;
         let others = self.running.iter();
-        let others: usize = others
-            .map(|other| to_come(other.generation.tokens().len(), other.cached()))
-            .sum();
-        usage.free + usage.evictable < own + others
+        let others = others.map(|other| (other.cached(), other.generation.tokens().len()));
+        // With the page that it goes on in, which may be a copy of a shared one.
+        !self.context.has_room(others.chain([(cached, len + PAGE)]))
     }
 
     fn begin(&mut self, desk: &mut Desk<'_>, id: SeqId, mut job: Job) -> Result<()> {

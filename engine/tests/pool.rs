@@ -1,0 +1,78 @@
+//! How large a pool of pages is, and what it holds.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::path::Path;
+use std::sync::Arc;
+
+use twinfer_engine::Error;
+use twinfer_engine::cache::Pool;
+use twinfer_engine::context::{Context, ContextOptions, held_bytes};
+use twinfer_engine::gguf::ModelFile;
+use twinfer_engine::memory::Bytes;
+use twinfer_engine::model::{LoadOptions, Model};
+use twinfer_engine::team::Team;
+
+const N_CTX: usize = 512;
+
+fn model(name: &str) -> Arc<Model> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/oracle/vectors/{name}.gguf"));
+    let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
+    Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap())
+}
+
+fn options(n_sequences: usize, pool: Pool) -> ContextOptions {
+    ContextOptions {
+        n_ctx: N_CTX,
+        n_batch: 32,
+        n_sequences,
+        pool,
+        ..ContextOptions::default()
+    }
+}
+
+fn context(model: &Arc<Model>, n_sequences: usize, pool: Pool) -> Context {
+    Context::new(Arc::clone(model), Team::single(), options(n_sequences, pool)).unwrap()
+}
+
+/// Bytes of keys and values that the cache has room for.
+fn bytes(model: &Model, n_sequences: usize, pool: Pool) -> u64 {
+    let held = held_bytes(&model.config, &options(n_sequences, pool)).unwrap();
+    held.keys_and_values
+}
+
+fn tokens(n: usize, seed: u32) -> Vec<u32> {
+    (0..n as u32).map(|i| (i * i * 7 + i * 13 + seed * 31) % 40).collect()
+}
+
+/// With sliding windows too, a pool of the bytes of so many sequences as long as the context holds as many.
+#[test]
+fn bytes_hold_as_many_whole_sequences_as_they_have_room_for() {
+    for name in ["llama-gqa", "gemma3-pattern", "gpt-oss", "gemma4"] {
+        let model = model(name);
+        let one = bytes(&model, 1, Pool::Whole);
+        for (n, more) in [(1, 0), (2, one / 2), (3, one - 1)] {
+            let pool = Pool::Bytes(n * one + more);
+            let taken = bytes(&model, 8, pool);
+            assert!((n * one..=n * one + more).contains(&taken), "{name}: {taken}");
+            let mut context = context(&model, 8, pool);
+            let open: Vec<_> = (0..n).map(|_| context.open().unwrap()).collect();
+            // In turns, so that no window is past what it needs while another one begins.
+            for part in tokens(N_CTX, 1).chunks(32) {
+                for id in &open {
+                    context.prefill(*id, part).unwrap();
+                }
+            }
+            assert!(open.iter().all(|id| context.seq_len(*id) == Ok(N_CTX)));
+            let further = context.open().unwrap();
+            let error = context.prefill(further, &tokens(N_CTX, 2)).map(drop).unwrap_err();
+            assert!(matches!(error, Error::CacheFull { .. }), "{name}: {error}");
+            // When they have ended and only the index holds something, there is as much room as before.
+            for id in open {
+                context.publish(id).unwrap();
+                context.close(id).unwrap();
+            }
+            context.truncate(further, 0).unwrap();
+            context.prefill(further, &tokens(N_CTX, 3)).unwrap();
+        }
+    }
+}
