@@ -76,3 +76,43 @@ fn bytes_hold_as_many_whole_sequences_as_they_have_room_for() {
         }
     }
 }
+
+/// A single sequence leaves the rest of a large pool to prefixes and checkpoints.
+#[test]
+fn what_sequences_leave_holds_prefixes_and_checkpoints() {
+    for name in ["llama-gqa", "gemma3-pattern"] {
+        let model = model(name);
+        let one = bytes(&model, 1, Pool::Whole);
+        for pool in [Pool::Bytes(5 * one), Pool::Pages(5 * N_CTX / 64)] {
+            let mut context = context(&model, 1, pool);
+            let prompts: Vec<_> = (0..4).map(|i| tokens(N_CTX, 50 + i)).collect();
+            let mut checkpoints = Vec::new();
+            for (i, prompt) in prompts.iter().enumerate() {
+                let id = context.open().unwrap();
+                context.prefill(id, prompt).unwrap();
+                context.publish(id).unwrap();
+                if i % 2 == 0 {
+                    checkpoints.push(context.checkpoint(id).unwrap());
+                }
+                context.close(id).unwrap();
+            }
+            assert_eq!(context.usage().prefix.evictions, 0, "{name}");
+            for prompt in &prompts {
+                let (id, len) = context.open_prefix(prompt).unwrap();
+                assert_eq!(len, N_CTX, "{name}");
+                context.close(id).unwrap();
+            }
+            let id = context.open().unwrap();
+            for (checkpoint, prompt) in checkpoints.iter().zip(prompts.iter().step_by(2)) {
+                context.restore(id, *checkpoint).unwrap();
+                assert_eq!(context.tokens(id), Ok(prompt.as_slice()));
+            }
+        }
+    }
+    // Nobody has more by not saying so.
+    let model = model("gemma3-pattern");
+    for (n, pages) in [(1, 20), (3, 10), (8, 64)] {
+        let (up_to, whole) = (bytes(&model, n, Pool::UpTo(pages)), bytes(&model, n, Pool::Whole));
+        assert!(up_to <= whole && up_to <= bytes(&model, n, Pool::Pages(pages)));
+    }
+}

@@ -88,11 +88,13 @@ pub enum Pool {
     /// Every sequence can be as long as the context.
     #[default]
     Whole,
-    /// Pages of 64 positions of every group of layers. Never more than [`Pool::Whole`].
+    /// Pages of 64 positions, of every group of layers that see equally far back. What open sequences leave of them is for
+    /// checkpoints and the prefix index.
     Pages(usize),
+    /// As [`Self::Pages`], but of no group more than [`Self::Whole`]: for texts of which nothing is kept.
+    UpTo(usize),
     /// As many pages as fit so many bytes: those of whole sequences, which in layers with a sliding window are few, and with the
-    /// rest those of a shorter one. So a sequence as long as the context has room wherever its bytes have. Never more than
-    /// [`Pool::Whole`].
+    /// rest those of a shorter one. So a sequence as long as the context has room wherever its bytes have.
     Bytes(u64),
 }
 
@@ -198,7 +200,7 @@ impl Cache {
         let groups = planned_groups(kinds.clone(), sizes);
         let in_bytes = match sizes.pool {
             Pool::Bytes(bytes) => pages::in_bytes(bytes, &groups)?,
-            Pool::Whole | Pool::Pages(_) => (0, 0),
+            Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => (0, 0),
         };
         let pages = groups.iter().map(|group| group.pages(sizes, in_bytes));
         let pages = pages.collect::<Result<Vec<u32>>>()?;

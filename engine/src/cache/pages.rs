@@ -167,10 +167,11 @@ impl PlannedGroup {
         let pages = match sizes.pool {
             _ if self.reach == Reach::Pass => self.whole,
             Pool::Whole => all,
-            Pool::Pages(pages) => all.min(pages as u64),
+            Pool::Pages(pages) => pages as u64,
+            Pool::UpTo(pages) => all.min(pages as u64),
             Pool::Bytes(_) => {
                 let held = sequences.saturating_mul(self.whole);
-                all.min(held.saturating_add(more.min(self.whole)))
+                held.saturating_add(more.min(self.whole))
             }
         };
         if pages == 0 {
@@ -297,6 +298,20 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_those_of_each_group() {
+        let pages = |n_sequences, pool| {
+            let sizes = sizes(n_sequences, pool);
+            let groups = planned_groups(pattern(), &sizes);
+            let pages = groups.iter().map(|group| group.pages(&sizes, (0, 0)).unwrap());
+            pages.collect::<Vec<_>>()
+        };
+        assert_eq!(pages(3, Pool::Whole), [3 * 19, 3 * 128]);
+        assert_eq!(pages(1, Pool::Pages(500)), [500, 500]);
+        assert_eq!(pages(3, Pool::UpTo(100)), [3 * 19, 100]);
+        assert_eq!(pages(1, Pool::UpTo(500)), [19, 128]);
+    }
+
+    #[test]
     fn bytes_hold_whole_sequences() {
         // 128 positions of f16 in each of 64; of 12 layers, 10 have a window.
         let page = 64 * 128 * 2;
@@ -310,6 +325,8 @@ mod tests {
         assert_eq!(pages(3 * whole + rest, 8).unwrap().1, 3 * 128 + 7);
         // One that is longer than its windows reach has no more pages there.
         assert_eq!(pages(whole - 2 * page, 8), Ok((19, 127, whole - 2 * page)));
+        // However few sequences there may be: the others' pages are for prefixes.
+        assert_eq!(pages(7 * whole, 1), pages(7 * whole, 8));
         for bytes in (12 * page..5 * whole).step_by(page as usize / 3 * 7) {
             let (windows, all, taken) = pages(bytes, 8).unwrap();
             let fit = bytes / whole;
