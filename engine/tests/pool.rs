@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use twinfer_engine::Error;
-use twinfer_engine::cache::Pool;
+use twinfer_engine::batch::{Batch, Output};
+use twinfer_engine::cache::{Pool, SeqId};
 use twinfer_engine::context::{Context, ContextOptions, held_bytes};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
+use twinfer_engine::{Error, Result};
 
 const N_CTX: usize = 512;
 
@@ -115,4 +116,95 @@ fn what_sequences_leave_holds_prefixes_and_checkpoints() {
         let (up_to, whole) = (bytes(&model, n, Pool::UpTo(pages)), bytes(&model, n, Pool::Whole));
         assert!(up_to <= whole && up_to <= bytes(&model, n, Pool::Pages(pages)));
     }
+}
+
+/// One pass in which each goes on with a token.
+fn go_on(context: &mut Context, sequences: &[SeqId], token: u32) -> Result<Vec<Vec<u32>>> {
+    let mut batch = Batch::new();
+    sequences
+        .iter()
+        .for_each(|id| batch.push(*id, token, Output::Logits));
+    let mut all = Vec::new();
+    context.forward(&mut batch, &mut (), &mut |_, logits| {
+        all.push(logits.iter().map(|logit| logit.to_bits()).collect());
+    })?;
+    Ok(all)
+}
+
+/// Of those who share a page and go on in one pass, the last one has it to itself when the others have their copies.
+#[test]
+fn the_last_of_those_who_share_a_page_needs_no_copy() {
+    let model = model("llama-gqa");
+    let prompt = tokens(40, 1);
+    let expected = {
+        let mut context = context(&model, 1, Pool::Whole);
+        let id = context.open().unwrap();
+        context.prefill(id, &prompt).unwrap();
+        go_on(&mut context, &[id], 3).unwrap().remove(0)
+    };
+    let full = |needed, free| Error::CacheFull {
+        needed,
+        free,
+        evictable: 0,
+    };
+    for n in [2, 3, 5] {
+        let mut context = context(&model, n + 1, Pool::Pages(n));
+        let first = context.open().unwrap();
+        context.prefill(first, &prompt).unwrap();
+        let mut all = vec![first];
+        all.resize_with(n, || context.fork(first, prompt.len()).unwrap());
+        let other = context.fork(first, 10).unwrap();
+        // Somebody holds it who is not in the pass.
+        assert_eq!(go_on(&mut context, &all, 3), Err(full(n, n - 1)));
+        assert_eq!(context.usage().free, n - 1);
+        context.close(other).unwrap();
+        assert_eq!(
+            go_on(&mut context, &all, 3).unwrap(),
+            vec![expected.clone(); n],
+            "{n}"
+        );
+        assert_eq!(context.usage().free, 0);
+        // A checkpoint is somebody.
+        let checkpoint = context.checkpoint(first).unwrap();
+        assert_eq!(go_on(&mut context, &[first], 4), Err(full(1, 0)));
+        context.forget(checkpoint).unwrap();
+        go_on(&mut context, &all, 4).unwrap();
+        for id in all {
+            context.close(id).unwrap();
+        }
+        assert_eq!(context.usage().free, n);
+    }
+}
+
+/// A sequence that goes on in a page of the prefix index is given the page itself where there is no room for a copy.
+#[test]
+fn the_index_lets_go_of_a_page_that_there_is_no_room_to_copy() {
+    let model = model("llama-gqa");
+    let (prompt, rest) = (tokens(128, 1), tokens(98, 2));
+    let of = |n_sequences, pool| {
+        let options = ContextOptions {
+            n_ctx: 128,
+            n_batch: 128,
+            n_sequences,
+            pool,
+            ..ContextOptions::default()
+        };
+        Context::new(Arc::clone(&model), Team::single(), options).unwrap()
+    };
+    let mut alone = of(1, Pool::Whole);
+    let id = alone.open().unwrap();
+    alone.prefill(id, &prompt[..30]).unwrap();
+    let expected = alone.prefill(id, &rest).unwrap().to_vec();
+    // Room for one sequence as long as the context, and what went before is in it.
+    let mut context = of(1, Pool::Pages(2));
+    let id = context.open().unwrap();
+    context.prefill(id, &prompt).unwrap();
+    context.publish(id).unwrap();
+    context.close(id).unwrap();
+    let (id, found) = context.open_prefix(&prompt[..30]).unwrap();
+    assert_eq!((found, context.usage().evictable), (30, 1));
+    assert_eq!(context.prefill(id, &rest).unwrap(), expected);
+    assert_eq!(context.usage().free, 0);
+    context.close(id).unwrap();
+    assert_eq!((context.usage().free, context.usage().evictable), (2, 0));
 }

@@ -47,33 +47,9 @@ impl Cache {
             (row.slot, row.position) = (slot, position);
         }
         self.check_states()?;
-        for (g, group) in self.pools.groups.iter().enumerate() {
-            let mut needed = 0;
-            for slot in &self.in_pass {
-                let held = self.sequences.at_mut(*slot);
-                let table = &mut held.tables[g];
-                for _ in 0..table.passed(held.tokens.len(), group) {
-                    table
-                        .pages
-                        .pop_front()
-                        .into_iter()
-                        .for_each(|page| group.pool.give(page));
-                    table.first += 1;
-                }
-                let (more, shared) = held.wants(g, group);
-                needed += more + usize::from(shared.is_some());
-            }
-            let free = group.pool.free();
-            if needed > free {
-                let evictable = self.prefix.evictable(g, group, usize::MAX);
-                if needed > free + evictable {
-                    return Err(Error::CacheFull {
-                        needed,
-                        free,
-                        evictable,
-                    });
-                }
-            }
+        for g in 0..self.pools.groups.len() {
+            self.give_back_passed(g);
+            self.check_pages(g)?;
         }
         for g in 0..self.pools.groups.len() {
             for i in 0..self.in_pass.len() {
@@ -81,6 +57,73 @@ impl Cache {
             }
         }
         self.reserve_states()
+    }
+
+    /// Gives back the pages that windows of the sequences in the pass have passed.
+    fn give_back_passed(&mut self, g: usize) {
+        let group = &self.pools.groups[g];
+        for slot in &self.in_pass {
+            let held = self.sequences.at_mut(*slot);
+            let table = &mut held.tables[g];
+            for _ in 0..table.passed(held.tokens.len(), group) {
+                table
+                    .pages
+                    .pop_front()
+                    .into_iter()
+                    .for_each(|page| group.pool.give(page));
+                table.first += 1;
+            }
+        }
+    }
+
+    /// Whether there are pages of a group for the pass: some that are free, or that only the prefix index holds. Where there are
+    /// not, the index lets go of the pages that sequences of the pass go on in, which are not copied then.
+    fn check_pages(&mut self, g: usize) -> Result<()> {
+        let mut needed = self.lacking(g);
+        let mut lets_go = false;
+        loop {
+            let group = &self.pools.groups[g];
+            let free = group.pool.free();
+            let more = needed.saturating_sub(free);
+            let evictable = self.prefix.evictable(g, group, more);
+            if evictable == more {
+                return Ok(());
+            }
+            if std::mem::replace(&mut lets_go, true) {
+                return Err(Error::CacheFull {
+                    needed,
+                    free,
+                    evictable,
+                });
+            }
+            for slot in &self.in_pass {
+                let held = self.sequences.at(*slot);
+                if let (_, Some(i)) = held.wants(g, group) {
+                    self.prefix.let_go(g, held.tables[g].pages[i], &self.pools);
+                }
+            }
+            needed = self.lacking(g);
+        }
+    }
+
+    /// Pages of a group that the pass takes. Of sequences that go on in the same page all but one copy it, and that one too where
+    /// somebody holds the page who is not in the pass.
+    fn lacking(&mut self, g: usize) -> usize {
+        let group = &self.pools.groups[g];
+        let mut pages = 0;
+        // Who copies a page lets go of it for the time being, so that the next one finds it as it will.
+        for slot in &self.in_pass {
+            let held = self.sequences.at_mut(*slot);
+            let (more, shared) = held.wants(g, group);
+            held.copied = shared.map(|i| held.tables[g].pages[i]);
+            held.copied.into_iter().for_each(|page| group.pool.give(page));
+            pages += more + usize::from(shared.is_some());
+        }
+        for slot in &self.in_pass {
+            let copied = self.sequences.at_mut(*slot).copied.take();
+            copied.into_iter().for_each(|page| group.pool.share(page));
+        }
+        pages
     }
 
     /// Gives back what a pass that failed was to leave its states in.
@@ -184,7 +227,7 @@ impl Cache {
         }
     }
 
-    /// The pages of a group that a sequence's rows of the pass lie in. There are as many, as [`Self::prepare`] has counted.
+    /// The pages of a group that a sequence's rows of the pass lie in. There are as many, as [`Self::check_pages`] has found.
     fn reserve(&mut self, g: usize, slot: usize) -> Result<()> {
         let (more, shared) = self.sequences.at(slot).wants(g, &self.pools.groups[g]);
         if let Some(i) = shared {

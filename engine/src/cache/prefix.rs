@@ -378,15 +378,40 @@ impl PrefixIndex {
         self.unused.push(node);
     }
 
-    /// Forgets all.
-    pub(super) fn clear(&mut self, pools: &Pools) {
-        while self.oldest != NONE {
-            // Of those that are left, the oldest has no child that is older; but a younger one may hang on it.
-            let mut leaf = self.oldest;
+    /// Lets go of a page of a group, whoever else holds it, and of what cannot be found without it. Allocates nothing.
+    pub(super) fn let_go(&mut self, g: usize, page: u32, pools: &Pools) {
+        let mut pages = self.pages.iter().skip(g).step_by(self.n_groups.max(1));
+        let Some(node) = pages.position(|held| *held == page) else {
+            return;
+        };
+        if pools.groups[g].window().is_some() {
+            self.pages[node * self.n_groups + g] = NONE;
+            pools.groups[g].pool.give(page);
+            self.stats.evictions += 1;
+            self.remove_empty(node as u32, pools);
+        } else {
+            self.remove_from(node as u32, pools);
+        }
+    }
+
+    /// Removes a node and all that hang on it.
+    fn remove_from(&mut self, node: u32, pools: &Pools) {
+        loop {
+            let mut leaf = node;
             while self.nodes[leaf as usize].first_child != NONE {
                 leaf = self.nodes[leaf as usize].first_child;
             }
             self.remove(leaf, pools);
+            if leaf == node {
+                return;
+            }
+        }
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self, pools: &Pools) {
+        while self.oldest != NONE {
+            self.remove_from(self.oldest, pools);
         }
     }
 }
