@@ -542,7 +542,17 @@ fn a_line_whose_numbers_are_not_finite_fails_alone() {
         })
         .collect();
     let well = answers(questions.as_bytes(), &[]);
-    let found = answers(questions.as_bytes(), &["-m", &model]);
+    let args = ["batch", "-", "-o", "-", "-m", &model];
+    let run = twinfer_with(&args, questions.as_bytes()).ok();
+    let found: Vec<Value> = run.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // What was computed once more is counted once.
+    let sum = |answers: &[Value], kind: &str| -> u64 {
+        let tokens = answers.iter().map(|answer| answer["usage"][kind].as_u64().unwrap_or(0));
+        tokens.sum()
+    };
+    let read = format!("prompts: {} tokens,", sum(&well, "prompt_tokens"));
+    let generated = format!("generated: {} tokens,", sum(&found, "completion_tokens"));
+    assert!(run.err.contains(&read) && run.err.contains(&generated), "{read} {generated} {}", run.err);
     for (i, animal) in animals.iter().enumerate() {
         if *animal == "zebra" {
             assert_eq!(found[i]["error"]["type"], "server_error", "{}", found[i]);

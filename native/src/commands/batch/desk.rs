@@ -41,6 +41,8 @@ pub(super) struct Job {
     /// Where it was begun and put back to the queue.
     pub(super) begun: Option<Generation>,
     pub(super) text: String,
+    /// Tokens of the text.
+    pub(super) given: u64,
     seed: Option<u32>,
 }
 
@@ -153,6 +155,7 @@ impl Desk<'_> {
             sampler: Some(sampler),
             begun: None,
             text: String::new(),
+            given: 0,
         })
     }
 

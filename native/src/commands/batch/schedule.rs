@@ -244,7 +244,9 @@ impl Scheduler {
         });
         for (i, text, outcome) in texts {
             let running = &mut self.running[i];
-            self.stats.generated += u64::from(outcome.is_none());
+            let given = u64::from(outcome.is_none());
+            self.stats.generated += given;
+            running.job.given += given;
             running.job.text.push_str(&text);
             running.outcome = outcome;
         }
@@ -319,6 +321,10 @@ impl Scheduler {
         }) = self.running.pop()
         {
             self.context.close(generation.sequence())?;
+            // All of it comes again, and is counted then.
+            self.stats.prompt_tokens -= job.prompt.len() as u64;
+            self.stats.shared -= generation.counts().reused as u64;
+            self.stats.generated -= std::mem::take(&mut job.given);
             job.text.clear();
             self.queue.push_front(job);
         }
