@@ -2,8 +2,8 @@
 //!
 //! A pass is the last token of every sequence that makes text, and as much of the prompts, oldest first, as the batch
 //! has room for ([`Driver`]). A job becomes a sequence when there is room for it in the cache; what the prefix index
-//! has of its prompt is shared. A prompt that has more in common with one that is being read right now than with the
-//! index waits until that one is there. Where the cache gets full, the youngest sequence goes back to the queue with
+//! or a sequence has of its prompt is shared. A prompt that has more in common with one that is being read right now
+//! waits until that one is there. Where the cache gets full, the youngest sequence goes back to the queue with
 //! its tokens; they are computed anew later, and since no number depends on what shared a pass or was cached, its text
 //! is the same.
 
@@ -23,8 +23,9 @@ use super::desk::{Desk, Job};
 use super::request::Fault;
 use crate::interrupt;
 
-/// Tokens that a prompt must gain by waiting for another one.
-const WORTH_WAITING: usize = PAGE;
+/// Tokens that a prompt must gain by waiting for another one, or by sharing a page of it that is not whole, of which there is
+/// a copy as soon as both go on: fewer are as soon computed.
+const WORTH_SHARING: usize = 16;
 
 /// See the module.
 pub(super) struct Scheduler {
@@ -90,6 +91,14 @@ enum Later {
     Full,
 }
 
+/// What the beginning of a prompt has in common with what runs.
+struct Common {
+    /// With what a sequence has computed: who has most, and how much.
+    most: Option<(SeqId, usize)>,
+    /// With what is being read, and will be there.
+    soon: usize,
+}
+
 impl Scheduler {
     pub(super) fn new(context: Context, driver: Driver, parallel: usize) -> Self {
         Scheduler {
@@ -150,8 +159,19 @@ impl Scheduler {
         let tokens = self.queue[at].tokens();
         // The last one is always computed, for its logits.
         let before_last = &tokens[..tokens.len() - 1];
-        let (id, cached) = self.context.open_prefix(before_last)?;
-        let later = if self.is_being_read(before_last, cached) {
+        let (mut id, mut cached) = self.context.open_prefix(before_last)?;
+        let Common { most, soon } = self.in_common(before_last);
+        if let Some((other, len)) = most.filter(|(_, len)| *len >= cached + WORTH_SHARING) {
+            // There are no more handles than are needed.
+            self.context.close(id)?;
+            (id, cached) = match self.context.fork(other, len) {
+                Ok(fork) => (fork, len),
+                // A window has passed that place.
+                Err(Error::WindowPassed { .. }) => self.context.open_prefix(before_last)?,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        let later = if soon >= cached + WORTH_SHARING {
             Later::Shared
         } else if self.is_full(tokens.len(), cached) {
             Later::Full
@@ -162,16 +182,23 @@ impl Scheduler {
         Ok(Err(later))
     }
 
-    /// Whether a prompt that is being read will soon share more than is cached.
-    fn is_being_read(&self, tokens: &[u32], cached: usize) -> bool {
-        let reading = |other: &&Running| other.generation.is_reading();
-        self.running.iter().filter(reading).any(|other| {
-            // What is published are whole pages.
+    /// What the beginning of some tokens has in common with what runs.
+    fn in_common(&self, tokens: &[u32]) -> Common {
+        let mut found = Common { most: None, soon: 0 };
+        // Of a state there is one at the end of a page, which the index gives.
+        let by_page = self.context.model().has_state();
+        for other in &self.running {
             let others = other.generation.tokens();
-            let others = &others[..others.len() / PAGE * PAGE];
             let common = others.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-            common >= cached + WORTH_WAITING
-        })
+            if other.generation.is_reading() {
+                found.soon = found.soon.max(if by_page { common / PAGE * PAGE } else { common });
+            }
+            let here = common.min(other.cached());
+            if !by_page && here > found.most.map_or(0, |(_, most)| most) {
+                found.most = Some((other.generation.sequence(), here));
+            }
+        }
+        found
     }
 
     /// Whether the cache has no room for one more sequence of so many tokens, beside what the others are going to take
@@ -210,14 +237,12 @@ impl Scheduler {
                 generation
             }
         };
-        let mut running = Running {
+        self.running.push(Running {
             job,
             generation,
             published: 0,
             outcome: None,
-        };
-        running.published = running.cached() / PAGE;
-        self.running.push(running);
+        });
         self.stats.most = self.stats.most.max(self.running.len());
         Ok(())
     }
