@@ -121,7 +121,8 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// Pages that a sequence as long as the context takes at a time; of what is there in one pass, those of all texts in it.
+    /// Pages that a sequence as long as the context takes at a time; of what is there in one pass, those of all texts
+    /// in it.
     fn whole(self, sizes: &Sizes) -> u64 {
         let whole = sizes.n_ctx.div_ceil(BLOCK);
         let pages = match self {
@@ -187,8 +188,8 @@ impl PlannedGroup {
     }
 }
 
-/// How many whole sequences so many bytes hold, and how many pages in each group a further one can have, as far as it needs
-/// them: with a sliding window a sequence has few pages, however long it is.
+/// How many whole sequences so many bytes hold, and how many pages in each group a further one can have, as far as it
+/// needs them: with a sliding window a sequence has few pages, however long it is.
 ///
 /// # Errors
 /// Not a page of each group.

@@ -23,8 +23,8 @@ use super::desk::{Desk, Job};
 use super::request::Fault;
 use crate::interrupt;
 
-/// Tokens that a prompt must gain by waiting for another one, or by sharing a page of it that is not whole, of which there is
-/// a copy as soon as both go on: fewer are as soon computed.
+/// Tokens that a prompt must gain by waiting for another one, or by sharing a page of it that is not whole, of which
+/// there is a copy as soon as both go on: fewer are as soon computed.
 const WORTH_SHARING: usize = 16;
 
 /// See the module.
