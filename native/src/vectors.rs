@@ -67,7 +67,7 @@ pub(crate) fn make(
     };
     let together = texts.len().min(TOGETHER);
     let pages = longest.div_ceil(BLOCK) + n_batch.div_ceil(BLOCK) + together;
-    let options = compute.sequences((longest, n_batch), together, Pool::Pages(pages));
+    let options = compute.sequences((longest, n_batch), together, Pool::UpTo(pages));
     let model = compute.load(planned, &options)?;
     let mut context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();

@@ -1,21 +1,23 @@
-//! The cache: what layers keep of the positions before. Keys and values lie in pages of 64 positions, which are made once
-//! and handed out to sequences.
+//! The cache: what layers keep of the positions before. Keys and values lie in pages of 64 positions, which are made
+//! once and handed out to sequences.
 //!
-//! A page is one attention block of one (layer, kv head): keys d-major (`k[d][64]`), values position-major (`v[64][d]`);
-//! q8_0 keys keep 4 consecutive d of a position together (`k[d / 4][64][4]`). Layers that see the same window share one
-//! table of pages per sequence (a *group*); pages that no window reaches any more go back to the pool.
+//! A page is one attention block of one (layer, kv head): keys d-major (`k[d][64]`), values position-major
+//! (`v[64][d]`); q8_0 keys keep 4 consecutive d of a position together (`k[d / 4][64][4]`). Layers that see the same
+//! window share one table of pages per sequence (a *group*); pages that no window reaches any more go back to the pool.
 //!
-//! Callers hold handles ([`SeqId`]). Pages are counted: a fork holds those of its origin, and a page that others hold too
-//! is copied when somebody writes to it. The prefix index holds pages as well, and finds them by their tokens.
+//! Callers hold handles ([`SeqId`]). Pages are counted: a fork holds those of its origin, and a page that others hold
+//! too is copied when somebody writes to it. The prefix index holds pages as well, and finds them by their tokens.
 //!
-//! Layers that do not keep the positions but sum them up have a state per sequence instead, in slots that are counted as pages
-//! are: `state`.
+//! Layers that do not keep the positions but sum them up have a state per sequence instead, in slots that are counted
+//! as pages are: `state`.
 //!
-//! `numbers` is how a vector is stored, `pages` the memory, `pool` what is free of it, `sequences` who holds which page,
-//! `prefix` the index. What a layer keeps is its mixer's choice, stated as a [`CacheKind`]; the cache knows nothing of models.
+//! `numbers` is how a vector is stored, `pages` the memory, `pool` what is free of it, `sequences` who holds which
+//! page, `prefix` the index, `pass` what a pass takes. What a layer keeps is its mixer's choice, stated as a
+//! [`CacheKind`]; the cache knows nothing of models.
 
 mod numbers;
 mod pages;
+mod pass;
 mod pool;
 mod prefix;
 mod sequences;
@@ -30,15 +32,12 @@ pub(crate) use sequences::Slots;
 pub use sequences::{CheckpointId, SeqId};
 pub(crate) use state::{StateCache, StatePart, StateShape};
 
-use crate::batch::{Input, Row};
-use crate::kernels::BLOCK;
 use crate::memory::Buffers;
 use crate::team::Team;
 use crate::{Error, Result};
-use pages::{Group, Reach};
+use pages::{Group, PlannedGroup, Reach};
 use prefix::PrefixIndex;
-use sequences::{Held, NO_TOKEN};
-use state::{Pools, Snapshot};
+use state::Pools;
 
 // The planned buffers that hold numbers; the others are lists.
 pub(crate) const KEYS: &str = "keys";
@@ -61,6 +60,17 @@ pub(crate) enum CacheKind {
     State(StateShape),
 }
 
+impl CacheKind {
+    /// How far back its pages go, of what has some.
+    fn reach(self) -> Option<Reach> {
+        match self {
+            CacheKind::Kv(shape) => Some(shape.window.map_or(Reach::All, Reach::Window)),
+            CacheKind::Pass(_) => Some(Reach::Pass),
+            CacheKind::None | CacheKind::SharedWith(_) | CacheKind::State(_) => None,
+        }
+    }
+}
+
 /// Keys and values of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KvShape {
@@ -78,9 +88,13 @@ pub enum Pool {
     /// Every sequence can be as long as the context.
     #[default]
     Whole,
-    /// Pages of 64 positions of every group of layers. Never more than [`Pool::Whole`].
+    /// Pages of 64 positions, of every group of layers that see equally far back. What open sequences leave of them is
+    /// for checkpoints and the prefix index.
     Pages(usize),
-    /// As many pages as fit so many bytes. Never more than [`Pool::Whole`].
+    /// As [`Self::Pages`], but of no group more than [`Self::Whole`]: for texts of which nothing is kept.
+    UpTo(usize),
+    /// As many pages as fit so many bytes: those of whole sequences, which in layers with a sliding window are few, and
+    /// with the rest those of a shorter one. So a sequence as long as the context has room wherever its bytes have.
     Bytes(u64),
 }
 
@@ -177,20 +191,23 @@ impl Cache {
         sizes: &Sizes,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        let page_bytes = kinds.clone().fold(0u64, |sum, kind| match kind {
-            CacheKind::None | CacheKind::Pass(_) | CacheKind::State(_) | CacheKind::SharedWith(_) => sum,
-            CacheKind::Kv(shape) => sum.saturating_add(KvCache::page_bytes(shape, sizes)),
-        });
         let of_pass = Sizes {
             type_k: CacheType::F32,
             type_v: CacheType::F32,
             ..*sizes
         };
         let has_state = kinds.clone().any(|kind| matches!(kind, CacheKind::State(_)));
-        let (mut layers, mut groups) = (Vec::new(), Vec::<(Reach, u32)>::new());
+        let groups = planned_groups(kinds.clone(), sizes);
+        let in_bytes = match sizes.pool {
+            Pool::Bytes(bytes) => pages::in_bytes(bytes, &groups)?,
+            Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => (0, 0),
+        };
+        let pages = groups.iter().map(|group| group.pages(sizes, in_bytes));
+        let pages = pages.collect::<Result<Vec<u32>>>()?;
+        let mut layers = Vec::new();
         let mut passing = Vec::<(KvShape, usize)>::new();
         for (i, kind) in kinds.enumerate() {
-            let (shape, reach, sizes) = match kind {
+            let (shape, sizes) = match kind {
                 CacheKind::None => {
                     layers.push(LayerCache::None);
                     continue;
@@ -203,33 +220,26 @@ impl Cache {
                     layers.push(LayerCache::Reused(layer));
                     continue;
                 }
-                CacheKind::Kv(shape) => (shape, shape.window.map_or(Reach::All, Reach::Window), sizes),
+                CacheKind::Kv(shape) => (shape, sizes),
                 CacheKind::Pass(shape) => {
                     if let Some((_, layer)) = passing.iter().find(|(other, _)| *other == shape) {
                         layers.push(LayerCache::Reused(*layer));
                         continue;
                     }
                     passing.push((shape, i));
-                    (shape, Reach::Pass, &of_pass)
+                    (shape, &of_pass)
                 }
             };
-            let found = groups.iter().position(|(other, _)| *other == reach);
-            let group = found.unwrap_or(groups.len());
-            if found.is_none() {
-                groups.push((reach, Group::pages(reach, sizes, page_bytes)?));
-            }
-            let pages = groups[group].1 as usize;
-            layers.push(LayerCache::Kv(KvCache::make(
-                shape,
-                (group, pages),
-                sizes,
-                buffers,
-            )?));
+            let reach = kind.reach();
+            let group = groups.iter().position(|group| Some(group.reach) == reach).unwrap_or(0);
+            let memory = (group, pages[group] as usize);
+            layers.push(LayerCache::Kv(KvCache::make(shape, memory, sizes, buffers)?));
         }
         // After the pages, which are more: where there is no memory for them, nothing has been written to.
         let groups = groups
-            .into_iter()
-            .map(|(reach, pages)| Group::make(reach, pages, buffers))
+            .iter()
+            .zip(pages)
+            .map(|(group, pages)| Group::make(group, pages, buffers))
             .collect::<Result<Vec<_>>>()?;
         let (states, seen) = match has_state {
             true => {
@@ -378,9 +388,19 @@ impl Cache {
         })
     }
 
+    /// Whether sequences can grow, all of them: of each, the tokens that it holds and those that it is to hold. What
+    /// only the prefix index holds is room.
+    pub(crate) fn has_room(&self, sequences: impl Iterator<Item = (usize, usize)> + Clone) -> bool {
+        self.pools.groups.iter().enumerate().all(|(g, group)| {
+            let grown = sequences.clone().map(|(held, wanted)| group.growth(held, wanted));
+            let lacks = grown.sum::<usize>().saturating_sub(group.pool.free());
+            self.prefix.evictable(g, group, lacks) == lacks
+        })
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         let count = |(g, group): (usize, &Group)| {
-            let (free, evictable) = (group.pool.free(), self.prefix.evictable(g, group));
+            let (free, evictable) = (group.pool.free(), self.prefix.evictable(g, group, usize::MAX));
             (group.pool.pages(), free, evictable)
         };
         let fullest = self
@@ -402,242 +422,27 @@ impl Cache {
             prefix: self.prefix.stats,
         }
     }
-
-    /// Gives the rows of a pass their slots and positions, and their sequences the pages that they lie in. On an error no
-    /// sequence has changed, but for pages that a window had passed.
-    ///
-    /// # Errors
-    /// Handles that are not of an open sequence, tokens outside the vocabulary, `ContextFull`, `CacheFull`, `StatesFull`.
-    pub(crate) fn prepare(&mut self, rows: &mut [Row], n_vocab: usize, n_ctx: usize) -> Result<()> {
-        self.drop_pass();
-        self.pass += 1;
-        self.in_pass.clear();
-        let whole_texts = whole_texts(&self.pools.groups);
-        for row in rows {
-            if let Input::Token(token) = row.input
-                && token as usize >= n_vocab
-            {
-                return Err(Error::TokenOutOfRange { token, n_vocab });
-            }
-            let slot = self.sequences.sequence(row.sequence)?;
-            let (position, first) = self.sequences.at_mut(slot).next(self.pass);
-            if position >= n_ctx {
-                return Err(Error::ContextFull {
-                    needed: position + 1,
-                    capacity: n_ctx,
-                });
-            }
-            if first {
-                if position > 0 && whole_texts {
-                    return Err(Error::InvalidInput {
-                        what: "a text of a model whose positions see those behind them must be in one pass, whole: make a \
-                               batch as large as the text"
-                            .into(),
-                    });
-                }
-                self.in_pass.push(slot);
-            }
-            (row.slot, row.position) = (slot, position);
-        }
-        self.check_states()?;
-        for (g, group) in self.pools.groups.iter().enumerate() {
-            let mut needed = 0;
-            for slot in &self.in_pass {
-                let held = self.sequences.at_mut(*slot);
-                let table = &mut held.tables[g];
-                for _ in 0..table.passed(held.tokens.len(), group) {
-                    table
-                        .pages
-                        .pop_front()
-                        .into_iter()
-                        .for_each(|page| group.pool.give(page));
-                    table.first += 1;
-                }
-                let (more, shared) = held.wants(g, group);
-                needed += more + usize::from(shared.is_some());
-            }
-            let free = group.pool.free();
-            if needed > free {
-                let evictable = self.prefix.evictable(g, group);
-                if needed > free + evictable {
-                    return Err(Error::CacheFull {
-                        needed,
-                        free,
-                        evictable,
-                    });
-                }
-            }
-        }
-        for g in 0..self.pools.groups.len() {
-            for i in 0..self.in_pass.len() {
-                self.reserve(g, self.in_pass[i])?;
-            }
-        }
-        self.reserve_states()
-    }
-
-    /// Gives back what a pass that failed was to leave its states in.
-    fn drop_pass(&mut self) {
-        let Some(pool) = &self.pools.states else { return };
-        for slot in &self.in_pass {
-            self.sequences.at_mut(*slot).states.drop_pass(pool);
-        }
-    }
-
-    /// Whether there is a slot for the state of each sequence in the pass: one that is free, or that only snapshots and the prefix
-    /// index hold.
-    fn check_states(&mut self) -> Result<()> {
-        let Some(pool) = &self.pools.states else {
-            return Ok(());
-        };
-        let needed = self.in_pass.len();
-        if needed <= pool.free() {
-            return Ok(());
-        }
-        let mut there = pool.pages();
-        for held in self.sequences.all().chain(self.checkpoints.all()) {
-            if let Some(slot) = held.states.now() {
-                let seen = std::mem::replace(&mut self.seen[slot as usize], self.pass);
-                there -= usize::from(seen != self.pass);
-            }
-        }
-        match needed <= there {
-            true => Ok(()),
-            false => Err(Error::StatesFull { needed, free: there }),
-        }
-    }
-
-    /// Slots for the states that the pass leaves; and where it goes through the end of a page, for the state there, which the prefix
-    /// index can make use of.
-    fn reserve_states(&mut self) -> Result<()> {
-        if self.pools.states.is_none() {
-            return Ok(());
-        }
-        for i in 0..self.in_pass.len() {
-            let next = self.state_slot().ok_or(Error::StatesFull {
-                needed: self.in_pass.len() - i,
-                free: 0,
-            })?;
-            self.sequences.at_mut(self.in_pass[i]).states.prepare(next);
-        }
-        for i in 0..self.in_pass.len() {
-            let held = self.sequences.at(self.in_pass[i]);
-            let (start, end) = (held.len(), held.end);
-            let len = end / BLOCK * BLOCK;
-            if len > start
-                && len < end
-                && let Some(slot) = self.state_slot()
-            {
-                let states = &mut self.sequences.at_mut(self.in_pass[i]).states;
-                states.prepare_snapshot(Snapshot { len, slot });
-            }
-        }
-        Ok(())
-    }
-
-    /// A free slot, or one that is made so: snapshots go where there are many, then what the prefix index has used least
-    /// recently, then any snapshot.
-    fn state_slot(&mut self) -> Option<u32> {
-        const MANY: usize = 2;
-        loop {
-            let pool = self.pools.states.as_ref()?;
-            if let Some(slot) = pool.take() {
-                return Some(slot);
-            }
-            let gone = self.drop_snapshot(MANY, false)
-                || self.prefix.evict_state(&self.pools)
-                || self.drop_snapshot(0, false)
-                || self.drop_snapshot(0, true);
-            if !gone {
-                return None;
-            }
-        }
-    }
-
-    /// One snapshot less, of those who have most and more than `least`; `shared`: also one that others hold. False if there is none.
-    fn drop_snapshot(&mut self, least: usize, shared: bool) -> bool {
-        let Some(pool) = &self.pools.states else {
-            return false;
-        };
-        let mut most = usize::MAX;
-        loop {
-            // Of those who have fewer than who was asked before.
-            let count = |held: &Held| held.states.snapshots();
-            let counts = self.sequences.all().chain(self.checkpoints.all()).map(count);
-            let Some(next) = counts.filter(|n| *n > least && *n < most).max() else {
-                return false;
-            };
-            most = next;
-            let all = self.sequences.all_mut().chain(self.checkpoints.all_mut());
-            for held in all.filter(|held| held.states.snapshots() == most) {
-                if held.states.drop_one(shared, pool) {
-                    return true;
-                }
-            }
-        }
-    }
-
-    /// The pages of a group that a sequence's rows of the pass lie in. There are as many, as [`Self::prepare`] has counted.
-    fn reserve(&mut self, g: usize, slot: usize) -> Result<()> {
-        let (more, shared) = self.sequences.at(slot).wants(g, &self.pools.groups[g]);
-        if let Some(i) = shared {
-            let copy = self.page(g)?;
-            let from = std::mem::replace(&mut self.sequences.at_mut(slot).tables[g].pages[i], copy);
-            let layers = self.layers.iter_mut().filter_map(LayerCache::kv_mut);
-            for cache in layers.filter(|cache| cache.group == g) {
-                cache.copy_page(from, copy);
-            }
-            self.pools.groups[g].pool.give(from);
-        }
-        for _ in 0..more {
-            let page = self.page(g)?;
-            self.sequences.at_mut(slot).tables[g].pages.push_back(page);
-        }
-        Ok(())
-    }
-
-    /// A free page, or one that the prefix index lets go of.
-    fn page(&mut self, g: usize) -> Result<u32> {
-        loop {
-            if let Some(page) = self.pools.groups[g].pool.take() {
-                return Ok(page);
-            }
-            if !self.prefix.evict(g, &self.pools) {
-                return Err(Error::CacheFull {
-                    needed: 1,
-                    free: 0,
-                    evictable: 0,
-                });
-            }
-        }
-    }
-
-    /// The rows that were prepared have been computed.
-    pub(crate) fn advance(&mut self, rows: &[Row]) {
-        for (g, group) in self.pools.groups.iter().enumerate() {
-            if group.reach == Reach::Pass {
-                for slot in &self.in_pass {
-                    self.sequences.at_mut(*slot).tables[g].clear(group);
-                }
-            }
-        }
-        for row in rows {
-            let token = match row.input {
-                Input::Token(token) => token,
-                Input::Embedding(_) => NO_TOKEN,
-            };
-            self.sequences.at_mut(row.slot).tokens.push(token);
-        }
-        let Some(pool) = &self.pools.states else { return };
-        for slot in &self.in_pass {
-            let held = self.sequences.at_mut(*slot);
-            let (len, rows) = (held.len(), held.rows);
-            held.states.advance(len, rows, pool);
-        }
-    }
 }
 
 /// Whether a pass must have its texts whole: nothing of them is kept for a later one.
 fn whole_texts(groups: &[Group]) -> bool {
     groups.iter().any(|group| group.reach == Reach::Pass)
+}
+
+/// Groups of layers that see equally far back.
+fn planned_groups(kinds: impl Iterator<Item = CacheKind>, sizes: &Sizes) -> Vec<PlannedGroup> {
+    let mut groups = Vec::<PlannedGroup>::new();
+    for kind in kinds {
+        let Some(reach) = kind.reach() else { continue };
+        let known = groups.iter().position(|group| group.reach == reach);
+        let group = known.unwrap_or(groups.len());
+        if known.is_none() {
+            groups.push(PlannedGroup::new(reach, sizes));
+        }
+        if let CacheKind::Kv(shape) = kind {
+            let bytes = &mut groups[group].page_bytes;
+            *bytes = bytes.saturating_add(KvCache::page_bytes(shape, sizes));
+        }
+    }
+    groups
 }

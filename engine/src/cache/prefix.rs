@@ -10,6 +10,9 @@ use super::sequences::{Held, NO_TOKEN};
 use super::state::{Pools, Snapshot};
 use crate::kernels::BLOCK;
 
+#[cfg(test)]
+mod tests;
+
 /// What a prefix index was asked and what it gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PrefixStats {
@@ -30,8 +33,8 @@ const NONE: u32 = u32::MAX;
 struct Node {
     tokens: [u32; BLOCK],
     parent: u32,
-    first_child: u32,
-    next_sibling: u32,
+    /// The pages that follow it, by their tokens.
+    children: Vec<u32>,
     /// Neighbours in the order of use.
     newer: u32,
     older: u32,
@@ -47,7 +50,8 @@ pub(super) struct PrefixIndex {
     states: Vec<u32>,
     unused: Vec<u32>,
     n_groups: usize,
-    first_child: u32,
+    /// The pages that prefixes begin with, by their tokens.
+    roots: Vec<u32>,
     newest: u32,
     oldest: u32,
     /// The nodes of the prefix that was found last, from the root.
@@ -63,7 +67,7 @@ impl PrefixIndex {
             states: Vec::new(),
             unused: Vec::new(),
             n_groups,
-            first_child: NONE,
+            roots: Vec::new(),
             newest: NONE,
             oldest: NONE,
             path: Vec::new(),
@@ -101,10 +105,9 @@ impl PrefixIndex {
     /// states; its nodes are `path`.
     fn find(&mut self, tokens: &[u32], pools: &Pools) -> usize {
         self.path.clear();
-        let (mut len, mut children) = (0, self.first_child);
+        let (mut len, mut parent) = (0, NONE);
         while len < tokens.len() {
-            let rest = &tokens[len..];
-            let Some((node, common)) = self.closest(children, rest) else {
+            let Some((node, common)) = self.closest(parent, &tokens[len..]) else {
                 break;
             };
             self.path.push(node);
@@ -112,7 +115,7 @@ impl PrefixIndex {
             if common < BLOCK {
                 break;
             }
-            children = self.nodes[node as usize].first_child;
+            parent = node;
         }
         while len > 0 && !self.is_whole(len, pools) {
             len = (len - 1) / BLOCK * BLOCK;
@@ -121,28 +124,23 @@ impl PrefixIndex {
         len
     }
 
-    /// Of some siblings, the one that has most tokens in common with the beginning of `tokens`, and how many.
-    fn closest(&self, mut node: u32, tokens: &[u32]) -> Option<(u32, usize)> {
-        let mut best = None;
-        let mut most = 0;
-        while node != NONE {
-            let found = &self.nodes[node as usize];
-            let common = found
-                .tokens
-                .iter()
-                .zip(tokens)
-                .take_while(|(a, b)| a == b)
-                .count();
-            if common > most {
-                most = common;
-                best = Some((node, common));
-            }
-            if most == BLOCK {
-                break;
-            }
-            node = found.next_sibling;
-        }
-        best
+    /// Of a node's children, the one that has most tokens in common with the beginning of `tokens`, and how many. In
+    /// their order it is a neighbour of the place where `tokens` would stand.
+    fn closest(&self, parent: u32, tokens: &[u32]) -> Option<(u32, usize)> {
+        let children = self.children(parent);
+        let at = self.place(children, tokens);
+        let common = |node: u32| {
+            let own = self.nodes[node as usize].tokens.iter();
+            (node, own.zip(tokens).take_while(|(a, b)| a == b).count())
+        };
+        let neighbours = &children[at.saturating_sub(1)..children.len().min(at + 1)];
+        let found = neighbours.iter().map(|node| common(*node));
+        found.filter(|(_, n)| *n > 0).max_by_key(|(_, n)| *n)
+    }
+
+    /// Where among children one with these tokens stands, or would.
+    fn place(&self, children: &[u32], tokens: &[u32]) -> usize {
+        children.partition_point(|node| self.nodes[*node as usize].tokens.as_slice() < tokens)
     }
 
     /// Whether each group has the pages that a sequence of `len` positions along the path needs, and there is its state.
@@ -177,11 +175,7 @@ impl PrefixIndex {
             if tokens.contains(&NO_TOKEN) {
                 break;
             }
-            let siblings = match parent {
-                NONE => self.first_child,
-                parent => self.nodes[parent as usize].first_child,
-            };
-            let node = match self.closest(siblings, &tokens) {
+            let node = match self.closest(parent, &tokens) {
                 Some((node, BLOCK)) => node,
                 _ => self.add(parent, tokens),
             };
@@ -218,20 +212,19 @@ impl PrefixIndex {
     /// A new node with no pages yet.
     fn add(&mut self, parent: u32, tokens: [u32; BLOCK]) -> u32 {
         let node = self.unused.pop().unwrap_or(self.nodes.len() as u32);
-        let siblings = self.children(parent);
-        let next_sibling = std::mem::replace(siblings, node);
-        let made = Node {
-            tokens,
-            parent,
-            first_child: NONE,
-            next_sibling,
-            newer: NONE,
-            older: NONE,
-        };
+        let at = self.place(self.children(parent), &tokens);
+        self.children_mut(parent).insert(at, node);
         match self.nodes.get_mut(node as usize) {
-            Some(unused) => *unused = made,
+            // It has no children: it was a leaf when it was removed.
+            Some(unused) => (unused.tokens, unused.parent) = (tokens, parent),
             None => {
-                self.nodes.push(made);
+                self.nodes.push(Node {
+                    tokens,
+                    parent,
+                    children: Vec::new(),
+                    newer: NONE,
+                    older: NONE,
+                });
                 self.pages.resize(self.nodes.len() * self.n_groups, NONE);
                 self.states.push(NONE);
                 // Removing allocates nothing.
@@ -242,11 +235,17 @@ impl PrefixIndex {
         node
     }
 
-    /// Where the list of a node's children begins.
-    fn children(&mut self, parent: u32) -> &mut u32 {
+    fn children(&self, parent: u32) -> &[u32] {
         match parent {
-            NONE => &mut self.first_child,
-            parent => &mut self.nodes[parent as usize].first_child,
+            NONE => &self.roots,
+            parent => &self.nodes[parent as usize].children,
+        }
+    }
+
+    fn children_mut(&mut self, parent: u32) -> &mut Vec<u32> {
+        match parent {
+            NONE => &mut self.roots,
+            parent => &mut self.nodes[parent as usize].children,
         }
     }
 
@@ -282,20 +281,21 @@ impl PrefixIndex {
         self.newest = node;
     }
 
-    /// Pages of a group that nobody but the index holds.
-    pub(super) fn evictable(&self, g: usize, group: &Group) -> usize {
+    /// Pages of a group that nobody but the index holds; counted up to `most`.
+    pub(super) fn evictable(&self, g: usize, group: &Group, most: usize) -> usize {
         let pages = self.pages.iter().skip(g).step_by(self.n_groups.max(1));
-        pages
-            .filter(|page| **page != NONE && !group.pool.is_shared(**page))
-            .count()
+        let evictable = pages.filter(|page| **page != NONE && !group.pool.is_shared(**page));
+        evictable.take(most).count()
     }
 
-    /// Gives back a page of a group that nobody else holds; false if there is none. Allocates nothing.
+    /// Gives back a page of a group that nobody else holds; false if there is none. Allocates nothing. Who uses a page
+    /// uses those before it, so the oldest node is a leaf: passed over is only what sequences and checkpoints hold, or
+    /// what a window has passed.
     pub(super) fn evict(&mut self, g: usize, pools: &Pools) -> bool {
         let mut node = self.oldest;
         while node != NONE {
             let found = &self.nodes[node as usize];
-            let (newer, leaf) = (found.newer, found.first_child == NONE);
+            let (newer, leaf) = (found.newer, found.children.is_empty());
             let page = &mut self.pages[node as usize * self.n_groups + g];
             if *page != NONE && !pools.groups[g].pool.is_shared(*page) {
                 if pools.groups[g].window().is_some() {
@@ -341,7 +341,7 @@ impl PrefixIndex {
                 .iter()
                 .all(|page| *page == NONE)
                 && self.states[node as usize] == NONE;
-            if !empty || found.first_child != NONE {
+            if !empty || !found.children.is_empty() {
                 return;
             }
             let parent = found.parent;
@@ -364,30 +364,47 @@ impl PrefixIndex {
             pool.give(state);
         }
         self.unlink(node);
-        let Node {
-            parent, next_sibling, ..
-        } = self.nodes[node as usize];
-        let mut before = *self.children(parent);
-        if before == node {
-            *self.children(parent) = next_sibling;
-        } else {
-            while self.nodes[before as usize].next_sibling != node {
-                before = self.nodes[before as usize].next_sibling;
-            }
-            self.nodes[before as usize].next_sibling = next_sibling;
-        }
+        let Node { parent, tokens, .. } = &self.nodes[node as usize];
+        let parent = *parent;
+        let at = self.place(self.children(parent), tokens);
+        self.children_mut(parent).remove(at);
         self.unused.push(node);
+    }
+
+    /// Lets go of a page of a group, whoever else holds it, and of what cannot be found without it. Allocates nothing.
+    pub(super) fn let_go(&mut self, g: usize, page: u32, pools: &Pools) {
+        let mut pages = self.pages.iter().skip(g).step_by(self.n_groups.max(1));
+        let Some(node) = pages.position(|held| *held == page) else {
+            return;
+        };
+        if pools.groups[g].window().is_some() {
+            self.pages[node * self.n_groups + g] = NONE;
+            pools.groups[g].pool.give(page);
+            self.stats.evictions += 1;
+            self.remove_empty(node as u32, pools);
+        } else {
+            self.remove_from(node as u32, pools);
+        }
+    }
+
+    /// Removes a node and all that hang on it.
+    fn remove_from(&mut self, node: u32, pools: &Pools) {
+        loop {
+            let mut leaf = node;
+            while let Some(child) = self.nodes[leaf as usize].children.last() {
+                leaf = *child;
+            }
+            self.remove(leaf, pools);
+            if leaf == node {
+                return;
+            }
+        }
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self, pools: &Pools) {
         while self.oldest != NONE {
-            // Of those that are left, the oldest has no child that is older; but a younger one may hang on it.
-            let mut leaf = self.oldest;
-            while self.nodes[leaf as usize].first_child != NONE {
-                leaf = self.nodes[leaf as usize].first_child;
-            }
-            self.remove(leaf, pools);
+            self.remove_from(self.oldest, pools);
         }
     }
 }

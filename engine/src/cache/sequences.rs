@@ -45,6 +45,8 @@ pub(crate) struct Held {
     pub(crate) end: usize,
     /// How many they are.
     pub(super) rows: usize,
+    /// The page that it will copy, while pages of a group are counted.
+    pub(super) copied: Option<u32>,
 }
 
 /// Pages of one group, by block.

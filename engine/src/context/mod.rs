@@ -270,6 +270,13 @@ impl Context {
         self.cache.usage()
     }
 
+    /// Whether there are pages for sequences to grow, all of them: of each, the tokens that it holds and those that it
+    /// is to hold. What only the prefix index holds is room. A page that a sequence shares and goes on in is copied, so
+    /// it is a page more.
+    pub fn has_room(&self, sequences: impl Iterator<Item = (usize, usize)> + Clone) -> bool {
+        self.cache.has_room(sequences)
+    }
+
     /// One pass: `sink(row, values)` gets what every row wants that wants something, in order; the vector of a text comes once,
     /// with the first row that is part of it. Without rows nothing is done. On an error no sequence has changed its length.
     ///

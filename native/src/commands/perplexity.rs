@@ -108,7 +108,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &PerplexityArgs)
     let together = (N_BATCH / (shortest - 1).max(1)).clamp(1, n_chunks.max(1));
     let together = compute.together(planned.config(), together);
     let pages = longest.max(N_BATCH).div_ceil(BLOCK) + together;
-    let options = compute.sequences((longest, N_BATCH), together, Pool::Pages(pages));
+    let options = compute.sequences((longest, N_BATCH), together, Pool::UpTo(pages));
     let model = compute.load(planned, &options)?;
     let mut context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();

@@ -333,6 +333,48 @@ fn unordered_answers_are_the_same_ones() {
     assert_eq!(ordered, unordered);
 }
 
+/// What the summary says.
+fn percent_from_the_cache(run: &Run) -> usize {
+    let before = run.err.split(" % from the cache").next();
+    let number = before.and_then(|before| before.rsplit(' ').next());
+    number
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{}", run.err))
+}
+
+/// A system prompt that is shorter than a page is in no index: it is shared with a sequence that has it.
+#[test]
+fn a_short_beginning_is_read_once() {
+    let directory = Directory::new("batch-short");
+    let out = directory.file("out");
+    // With sliding windows, too; its vocabulary is small, and most of what it says is noise.
+    let windows = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/oracle/vectors/gemma3-pattern.gguf"
+    );
+    for (model, first) in [(&[][..], 100), (&["-m", windows], 5)] {
+        let questions: Vec<Value> = (0..24)
+            .map(|i| {
+                let prompt: Vec<u32> = (0..48).map(|n| if n < 40 { first + n % 31 } else { first + (n * i) % 33 }).collect();
+                json!({"prompt": prompt, "max_tokens": 4 + i, "temperature": 0, "ignore_eos": true})
+            })
+            .collect();
+        let path = input(&directory, &questions);
+        let run = batch(&path, &out, &[model, &["-v"]].concat()).ok();
+        // 23 of 24 prompts share 40 of their 48 tokens.
+        let percent = percent_from_the_cache(&run);
+        assert!((79..=85).contains(&percent), "{}", run.err);
+        assert!(run.err.contains("at most 24 sequences together"), "{}", run.err);
+        let found = std::fs::read(&out).unwrap();
+        for other in [&["--parallel", "1"][..], &["--parallel", "5", "-t", "1"], &["--cache-size", "1M"]] {
+            std::fs::remove_file(&out).unwrap();
+            batch(&path, &out, &[model, other].concat()).ok();
+            assert_eq!(std::fs::read(&out).unwrap(), found, "{other:?}");
+        }
+        std::fs::remove_file(&out).unwrap();
+    }
+}
+
 #[test]
 fn prompts_that_share_a_beginning_are_read_once() {
     let directory = Directory::new("batch-shared");
@@ -348,13 +390,7 @@ fn prompts_that_share_a_beginning_are_read_once() {
     let path = input(&directory, &questions);
     let out = directory.file("out");
     let run = batch(&path, &out, &["-v"]).ok();
-    let percent: usize = run
-        .err
-        .split(" % from the cache")
-        .next()
-        .and_then(|before| before.rsplit(' ').next())
-        .and_then(|number| number.parse().ok())
-        .unwrap_or_else(|| panic!("{}", run.err));
+    let percent = percent_from_the_cache(&run);
     // 23 of 24 prompts share 128 of their 184 tokens, and have one token more by chance.
     assert!((66..=70).contains(&percent), "{}", run.err);
     assert!(run.err.contains("at most 24 sequences together"), "{}", run.err);
@@ -542,7 +578,17 @@ fn a_line_whose_numbers_are_not_finite_fails_alone() {
         })
         .collect();
     let well = answers(questions.as_bytes(), &[]);
-    let found = answers(questions.as_bytes(), &["-m", &model]);
+    let args = ["batch", "-", "-o", "-", "-m", &model];
+    let run = twinfer_with(&args, questions.as_bytes()).ok();
+    let found: Vec<Value> = run.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // What was computed once more is counted once.
+    let sum = |answers: &[Value], kind: &str| -> u64 {
+        let tokens = answers.iter().map(|answer| answer["usage"][kind].as_u64().unwrap_or(0));
+        tokens.sum()
+    };
+    let read = format!("prompts: {} tokens,", sum(&well, "prompt_tokens"));
+    let generated = format!("generated: {} tokens,", sum(&found, "completion_tokens"));
+    assert!(run.err.contains(&read) && run.err.contains(&generated), "{read} {generated} {}", run.err);
     for (i, animal) in animals.iter().enumerate() {
         if *animal == "zebra" {
             assert_eq!(found[i]["error"]["type"], "server_error", "{}", found[i]);

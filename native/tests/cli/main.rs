@@ -24,5 +24,6 @@ mod templates;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod text;
+mod thinking;
 mod usage;
 mod verify;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use twinfer_engine::Error;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CheckpointId, Pool, SeqId};
-use twinfer_engine::context::{Context, ContextOptions};
-use twinfer_engine::kernels::{Backend, select};
+use twinfer_engine::context::{Context, ContextOptions, held_bytes};
+use twinfer_engine::kernels::{BLOCK, Backend, select};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::probe::Probe;
 use twinfer_engine::team::Team;
@@ -88,6 +88,12 @@ struct History<'a> {
     n_vocab: usize,
     open: Vec<(SeqId, Plain)>,
     kept: Vec<(CheckpointId, Plain)>,
+    /// What the prefix index was given: whole pages.
+    published: Vec<Vec<u32>>,
+    /// Pages that it had let go of before.
+    evictions: u64,
+    /// No layer has a window or a state.
+    sees_all: bool,
     played: Played,
 }
 
@@ -124,6 +130,7 @@ impl History<'_> {
         let prefix: Vec<u32> = (0..wanted).map(|i| self.token(stream, i)).collect();
         match self.context.open_prefix(&prefix) {
             Ok((id, found)) => {
+                self.check_found(&prefix, found);
                 if found > 0 {
                     self.count("found in the index");
                 }
@@ -140,6 +147,18 @@ impl History<'_> {
                 self.count("too many");
             }
             Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// What the index finds is the longest that it was given, unless some of that has gone, is of a window that had
+    /// passed it, or is nothing that a state could go on from.
+    fn check_found(&mut self, prefix: &[u32], found: usize) {
+        let common = |other: &Vec<u32>| other.iter().zip(prefix).take_while(|(a, b)| a == b).count();
+        let longest = self.published.iter().map(common).max().unwrap_or(0);
+        assert!(found <= longest, "{found} {longest}");
+        if self.sees_all && self.context.usage().prefix.evictions == self.evictions {
+            assert_eq!(found, longest);
+            self.count("the longest found");
         }
     }
 
@@ -271,7 +290,10 @@ impl History<'_> {
                     (7, Some(index)) => self.cut(index),
                     (8 | 9, Some(index)) => self.restore(index),
                     (_, Some(index)) => {
-                        self.context.publish(self.open[index].0).unwrap();
+                        let (id, plain) = &self.open[index];
+                        self.context.publish(*id).unwrap();
+                        let whole = plain.tokens.len() / BLOCK * BLOCK;
+                        self.published.push(plain.tokens[..whole].to_vec());
                         self.count("published");
                     }
                 }
@@ -324,12 +346,27 @@ impl Subject {
 
     fn history(&self, context: &mut Context, seed: u64) -> Played {
         assert_eq!(context.usage().free, context.usage().pages);
+        let evictions = context.usage().prefix.evictions;
+        let bytes = |n_ctx| {
+            let options = ContextOptions {
+                n_ctx,
+                ..ContextOptions::default()
+            };
+            held_bytes(&self.config, &options).unwrap()
+        };
+        let (short, long) = (bytes(1 << 17), bytes(1 << 18));
+        let sees_all = long.states == 0 && short.keys_and_values > 0;
+        // With a window the bytes do not grow with the context.
+        let sees_all = sees_all && long.keys_and_values == 2 * short.keys_and_values;
         History {
             context,
             random: Random(seed),
             n_vocab: self.config.n_vocab,
             open: Vec::new(),
             kept: Vec::new(),
+            published: Vec::new(),
+            evictions,
+            sees_all,
             played: Played::default(),
         }
         .play()
@@ -430,6 +467,7 @@ fn all_happened(counts: &BTreeMap<&'static str, usize>) {
         "cut back",
         "restored",
         "found in the index",
+        "the longest found",
         "evicted",
         "cache full",
         "too many",

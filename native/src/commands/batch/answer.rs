@@ -26,6 +26,8 @@ pub(super) struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) text: String,
+    /// What the model thought before it, where that is not part of the text.
+    pub(super) thinking: String,
     pub(super) finish: Finish,
     pub(super) prompt_tokens: usize,
     pub(super) completion_tokens: usize,
@@ -116,16 +118,17 @@ impl Asked {
     fn body(&self, endpoint: Endpoint, answer: &Answer, about: &About) -> Value {
         let finish = answer.finish.word();
         let (id, object, choice) = match endpoint {
-            Endpoint::Chat => (
-                "chatcmpl",
-                "chat.completion",
-                json!({
-                    "index": 0,
-                    "message": {"role": "assistant", "content": answer.text, "refusal": null},
-                    "logprobs": null,
-                    "finish_reason": finish,
-                }),
-            ),
+            Endpoint::Chat => {
+                let mut message = json!({"role": "assistant", "content": answer.text, "refusal": null});
+                if !answer.thinking.is_empty() {
+                    message["reasoning_content"] = answer.thinking.as_str().into();
+                }
+                (
+                    "chatcmpl",
+                    "chat.completion",
+                    json!({"index": 0, "message": message, "logprobs": null, "finish_reason": finish}),
+                )
+            }
             Endpoint::Completions => (
                 "cmpl",
                 "text_completion",
@@ -226,6 +229,7 @@ mod tests {
     fn answer(seed: Option<u32>) -> Answer {
         Answer {
             text: "one\n\"two\"\u{2028}".into(),
+            thinking: String::new(),
             finish: Finish::Stop,
             prompt_tokens: 3,
             completion_tokens: 4,
@@ -270,6 +274,14 @@ mod tests {
         assert_eq!(response["status_code"], 200);
         assert_eq!(response["body"]["choices"][0]["message"]["role"], "assistant");
         assert_eq!(response["body"]["id"], "chatcmpl-00000000000000ab");
+        assert_eq!(response["body"]["choices"][0]["message"].get("reasoning_content"), None);
+        let thought = Answer {
+            thinking: "hm".into(),
+            ..answer(None)
+        };
+        let value: Value = serde_json::from_str(&chat.answer(&Ok(thought), &about())).unwrap();
+        let message = &value["response"]["body"]["choices"][0]["message"];
+        assert_eq!((&message["reasoning_content"], &message["content"]), (&json!("hm"), &json!(answer(None).text)));
         let fault: Value = serde_json::from_str(&chat.answer(&Err(Fault::whole("no")), &about())).unwrap();
         assert_eq!(fault["response"]["status_code"], 400);
         assert_eq!(fault["response"]["body"]["error"]["message"], "no");

@@ -8,12 +8,13 @@ use serde_json::{Map, Value};
 use twinfer_engine::generation::{Generation, Limits, Sampling};
 use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
+use twinfer_template::reasoning::{Part, Reasoning};
 use twinfer_template::{ChatTemplate, CivilTime, Inputs};
 
 use super::answer::{About, Answer, Asked, Finish};
 use super::input::Lines;
 use super::journal::{Done, Journal};
-use super::request::{self, Defaults, Fault, Prompt, Request, Seed};
+use super::request::{self, Defaults, Endpoint, Fault, Form, Prompt, Request, Seed};
 use crate::generate;
 
 /// What turns prompts into tokens.
@@ -38,9 +39,13 @@ pub(super) struct Job {
     pub(super) limits: Limits,
     /// Made when the line was read, so that what is wrong with it is said then; taken when it begins.
     pub(super) sampler: Option<Sampler>,
+    /// Of a conversation, how the model marks what it thinks.
+    reasoning: Option<Reasoning>,
     /// Where it was begun and put back to the queue.
     pub(super) begun: Option<Generation>,
     pub(super) text: String,
+    /// Tokens of the text.
+    pub(super) given: u64,
     seed: Option<u32>,
 }
 
@@ -133,10 +138,12 @@ impl Desk<'_> {
         };
         let mut sampling = generation.sampling;
         sampling.params.seed = seed;
-        let prompt = self.prompts.tokens(prompt)?;
+        let (prompt, reasoning) = self.prompts.tokens(prompt)?;
         let sampler = sampling
             .sampler(&self.prompts.tokenizer, self.prompts.n_ctx)
             .map_err(|error| Fault::whole(error.to_string()))?;
+        // As `run --chat` prints them.
+        let marks = reasoning.iter().flat_map(Reasoning::marks).map(String::from);
         Ok(Job {
             place,
             asked: asked.clone(),
@@ -147,19 +154,28 @@ impl Desk<'_> {
                 max_tokens: generation.predict,
                 stop,
                 special: false,
-                shown: Vec::new(),
+                shown: marks.collect(),
                 at_start,
             },
             sampler: Some(sampler),
+            reasoning,
             begun: None,
             text: String::new(),
+            given: 0,
         })
     }
 
     /// Answers a job, with the number of its tokens and why they ended.
     pub(super) fn answer(&mut self, job: Job, outcome: Result<(usize, Finish), Fault>) -> Result<()> {
+        // OpenAI's form has a place for what a model thinks.
+        let chat = job.asked.form == Form::OpenAi(Endpoint::Chat);
+        let (thinking, text) = match job.reasoning.filter(|_| chat) {
+            Some(reasoning) => told_apart(&reasoning, &job.text),
+            None => (String::new(), job.text),
+        };
         let outcome = outcome.map(|(completion_tokens, finish)| Answer {
-            text: job.text,
+            text,
+            thinking,
             finish,
             prompt_tokens: job.prompt.len(),
             completion_tokens,
@@ -187,6 +203,19 @@ impl Desk<'_> {
     }
 }
 
+/// What a model thought, and what it said.
+fn told_apart(reasoning: &Reasoning, text: &str) -> (String, String) {
+    let (mut thinking, mut said) = (String::new(), String::new());
+    let mut splitter = reasoning.splitter();
+    let mut take = |part: Part<'_>| match part {
+        Part::Thinking(text) => thinking.push_str(text),
+        Part::Answer(text) => said.push_str(text),
+    };
+    splitter.push(text, &mut take);
+    splitter.finish(&mut take);
+    (thinking, said)
+}
+
 /// Whether the seed decides anything: greedy text is the same for all of them.
 fn is_random(params: &SamplerParams) -> bool {
     let runs = |kind| params.samplers.contains(&kind);
@@ -199,7 +228,9 @@ fn is_random(params: &SamplerParams) -> bool {
 }
 
 impl Prompts {
-    fn tokens(&self, prompt: Prompt) -> Result<Vec<u32>, Fault> {
+    /// A prompt's tokens, and of a conversation how the model marks what it thinks.
+    fn tokens(&self, prompt: Prompt) -> Result<(Vec<u32>, Option<Reasoning>), Fault> {
+        let mut reasoning = None;
         let (field, tokens) = match prompt {
             Prompt::Text(text) => {
                 let options = EncodeOptions {
@@ -220,7 +251,11 @@ impl Prompts {
                 }
                 ("prompt", tokens)
             }
-            Prompt::Messages { messages, variables } => ("messages", self.conversation(messages, variables)?),
+            Prompt::Messages { messages, variables } => {
+                let (tokens, marked) = self.conversation(messages, variables)?;
+                reasoning = Some(marked);
+                ("messages", tokens)
+            }
         };
         if tokens.is_empty() {
             let what = "it is empty, and this model has no begin token to start from";
@@ -233,10 +268,14 @@ impl Prompts {
             );
             return Err(Fault::new(field, what));
         }
-        Ok(tokens)
+        Ok((tokens, reasoning))
     }
 
-    fn conversation(&self, messages: Vec<Value>, variables: Map<String, Value>) -> Result<Vec<u32>, Fault> {
+    fn conversation(
+        &self,
+        messages: Vec<Value>,
+        variables: Map<String, Value>,
+    ) -> Result<(Vec<u32>, Reasoning), Fault> {
         let fault = |error: String| Fault::new("messages", error);
         let template = self.template.as_ref().map_err(|why| fault(why.clone()))?;
         let (bos, eos) = self.tokenizer.special_texts();
@@ -247,9 +286,9 @@ impl Prompts {
         let text = template
             .render_conversation(&inputs)
             .map_err(|error| fault(error.to_string()))?;
-        self.tokenizer
-            .encode_conversation(&text)
-            .map_err(|error| fault(error.to_string()))
+        let tokens = self.tokenizer.encode_conversation(&text);
+        let tokens = tokens.map_err(|error| fault(error.to_string()))?;
+        Ok((tokens, Reasoning::of(template.source(), &text)))
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A pass is the last token of every sequence that makes text, and as much of the prompts, oldest first, as the batch
 //! has room for ([`Driver`]). A job becomes a sequence when there is room for it in the cache; what the prefix index
-//! has of its prompt is shared. A prompt that has more in common with one that is being read right now than with the
-//! index waits until that one is there. Where the cache gets full, the youngest sequence goes back to the queue with
+//! or a sequence has of its prompt is shared. A prompt that has more in common with one that is being read right now
+//! waits until that one is there. Where the cache gets full, the youngest sequence goes back to the queue with
 //! its tokens; they are computed anew later, and since no number depends on what shared a pass or was cached, its text
 //! is the same.
 
@@ -23,8 +23,9 @@ use super::desk::{Desk, Job};
 use super::request::Fault;
 use crate::{interrupt, mapped};
 
-/// Tokens that a prompt must gain by waiting for another one.
-const WORTH_WAITING: usize = PAGE;
+/// Tokens that a prompt must gain by waiting for another one, or by sharing a page of it that is not whole, of which
+/// there is a copy as soon as both go on: fewer are as soon computed.
+const WORTH_SHARING: usize = 16;
 
 /// See the module.
 pub(super) struct Scheduler {
@@ -90,6 +91,14 @@ enum Later {
     Full,
 }
 
+/// What the beginning of a prompt has in common with what runs.
+struct Common {
+    /// With what a sequence has computed: who has most, and how much.
+    most: Option<(SeqId, usize)>,
+    /// With what is being read, and will be there.
+    soon: usize,
+}
+
 impl Scheduler {
     pub(super) fn new(context: Context, driver: Driver, parallel: usize) -> Self {
         Scheduler {
@@ -151,8 +160,19 @@ impl Scheduler {
         let tokens = self.queue[at].tokens();
         // The last one is always computed, for its logits.
         let before_last = &tokens[..tokens.len() - 1];
-        let (id, cached) = self.context.open_prefix(before_last)?;
-        let later = if self.is_being_read(before_last, cached) {
+        let (mut id, mut cached) = self.context.open_prefix(before_last)?;
+        let Common { most, soon } = self.in_common(before_last);
+        if let Some((other, len)) = most.filter(|(_, len)| *len >= cached + WORTH_SHARING) {
+            // There are no more handles than are needed.
+            self.context.close(id)?;
+            (id, cached) = match self.context.fork(other, len) {
+                Ok(fork) => (fork, len),
+                // A window has passed that place.
+                Err(Error::WindowPassed { .. }) => self.context.open_prefix(before_last)?,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        let later = if soon >= cached + WORTH_SHARING {
             Later::Shared
         } else if self.is_full(tokens.len(), cached) {
             Later::Full
@@ -163,16 +183,23 @@ impl Scheduler {
         Ok(Err(later))
     }
 
-    /// Whether a prompt that is being read will soon share more than is cached.
-    fn is_being_read(&self, tokens: &[u32], cached: usize) -> bool {
-        let reading = |other: &&Running| other.generation.is_reading();
-        self.running.iter().filter(reading).any(|other| {
-            // What is published are whole pages.
+    /// What the beginning of some tokens has in common with what runs.
+    fn in_common(&self, tokens: &[u32]) -> Common {
+        let mut found = Common { most: None, soon: 0 };
+        // Of a state there is one at the end of a page, which the index gives.
+        let by_page = self.context.model().has_state();
+        for other in &self.running {
             let others = other.generation.tokens();
-            let others = &others[..others.len() / PAGE * PAGE];
             let common = others.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-            common >= cached + WORTH_WAITING
-        })
+            if other.generation.is_reading() {
+                found.soon = found.soon.max(if by_page { common / PAGE * PAGE } else { common });
+            }
+            let here = common.min(other.cached());
+            if !by_page && here > found.most.map_or(0, |(_, most)| most) {
+                found.most = Some((other.generation.sequence(), here));
+            }
+        }
+        found
     }
 
     /// Whether the cache has no room for one more sequence of so many tokens, beside what the others are going to take
@@ -181,19 +208,15 @@ impl Scheduler {
         if self.running.is_empty() {
             return false;
         }
-        let usage = self.context.usage();
         // In a pass each has the state that it goes on from and the one that it leaves.
-        if usage.states > 0 && 2 * (self.running.len() + 1) > usage.states {
+        let states = self.context.options().states();
+        if self.context.model().has_state() && 2 * (self.running.len() + 1) > states {
             return true;
         }
-        // With the page that it goes on in, which may be a copy of a shared one.
-        let to_come = |len: usize, cached: usize| len.div_ceil(PAGE) - cached / PAGE;
-        let own = to_come(len, cached) + 1;
         let others = self.running.iter();
-        let others: usize = others
-            .map(|other| to_come(other.generation.tokens().len(), other.cached()))
-            .sum();
-        usage.free + usage.evictable < own + others
+        let others = others.map(|other| (other.cached(), other.generation.tokens().len()));
+        // With the page that it goes on in, which may be a copy of a shared one.
+        !self.context.has_room(others.chain([(cached, len + PAGE)]))
     }
 
     fn begin(&mut self, desk: &mut Desk<'_>, id: SeqId, mut job: Job) -> Result<()> {
@@ -215,14 +238,12 @@ impl Scheduler {
                 generation
             }
         };
-        let mut running = Running {
+        self.running.push(Running {
             job,
             generation,
             published: 0,
             outcome: None,
-        };
-        running.published = running.cached() / PAGE;
-        self.running.push(running);
+        });
         self.stats.most = self.stats.most.max(self.running.len());
         Ok(())
     }
@@ -249,7 +270,9 @@ impl Scheduler {
         });
         for (i, text, outcome) in texts {
             let running = &mut self.running[i];
-            self.stats.generated += u64::from(outcome.is_none());
+            let given = u64::from(outcome.is_none());
+            self.stats.generated += given;
+            running.job.given += given;
             running.job.text.push_str(&text);
             running.outcome = outcome;
         }
@@ -324,6 +347,10 @@ impl Scheduler {
         }) = self.running.pop()
         {
             self.context.close(generation.sequence())?;
+            // All of it comes again, and is counted then.
+            self.stats.prompt_tokens -= job.prompt.len() as u64;
+            self.stats.shared -= generation.counts().reused as u64;
+            self.stats.generated -= std::mem::take(&mut job.given);
             job.text.clear();
             self.queue.push_front(job);
         }

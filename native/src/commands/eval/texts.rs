@@ -62,7 +62,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs, path:
     // At most one text goes on from the pass before; the others begin in this one.
     let pages = longest.div_ceil(BLOCK) + args.batch_size.div_ceil(BLOCK) + together;
     let sizes = (n_ctx.max(longest), args.batch_size);
-    let options = compute.sequences(sizes, together, Pool::Pages(pages));
+    let options = compute.sequences(sizes, together, Pool::UpTo(pages));
     let model = compute.load(planned, &options)?;
     let mut context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
