@@ -51,26 +51,26 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
 }
 
-/// Measurements that [`measure`] reports progress in.
-pub(crate) const STEPS: u64 = PATTERNS.len() as u64 + 3;
+/// How often [`measure`] reports progress: once a measurement.
+pub(crate) const MEASUREMENTS: u64 = PATTERNS.len() as u64 + 3;
 
 /// Measures on all workers of the team. `memory` is read: that of weights, or from [`buffer`].
 pub(crate) fn measure(
     team: &Team,
     backend: &dyn Backend,
     memory: &[Bytes],
-    step: &mut dyn FnMut(),
+    tick: &mut dyn FnMut(),
 ) -> Result<Limits> {
     let peak = select::peak(backend);
     let dot = arithmetic(team, peak, |rounds| Work::Dot { rounds })?;
-    step();
+    tick();
     let has_tiles = peak.exercise(&Work::TileDot { rounds: 1 }).operations > 0;
     let tile_dot = has_tiles
         .then(|| arithmetic(team, peak, |rounds| Work::TileDot { rounds }))
         .transpose()?;
-    step();
+    tick();
     let multiply_add = arithmetic(team, peak, |rounds| Work::MultiplyAdd { rounds })?;
-    step();
+    tick();
     let mut left = MOST;
     let pieces: Vec<&[u8]> = memory
         .iter()
@@ -98,9 +98,9 @@ pub(crate) fn measure(
         if read < speed {
             (read, name) = (speed, pattern.name);
         }
-        step();
+        tick();
     }
-    (patterns.len()..PATTERNS.len()).for_each(|_| step());
+    (patterns.len()..PATTERNS.len()).for_each(|_| tick());
     Ok(Limits {
         dot,
         tile_dot,
@@ -405,9 +405,9 @@ mod tests {
         let team = Team::single();
         let memory = Bytes::from_vec(vec![1; 64 << 20]);
         let backend = twinfer_engine::kernels::select::available()[0];
-        let mut steps = 0;
-        let limits = measure(&team, backend, &[memory], &mut || steps += 1).unwrap();
-        assert_eq!(steps, STEPS);
+        let mut ticks = 0;
+        let limits = measure(&team, backend, &[memory], &mut || ticks += 1).unwrap();
+        assert_eq!(ticks, MEASUREMENTS);
         assert_eq!(limits.bytes, 64 << 20);
         // Between a watch and what no core will ever do.
         assert!((1e7..1e13).contains(&limits.dot), "{limits:?}");

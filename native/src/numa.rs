@@ -158,10 +158,10 @@ impl Locality {
     pub(crate) fn of<'a>(parts: impl Iterator<Item = (usize, &'a [u8])> + Clone) -> Option<Self> {
         const PAGE: usize = 4096;
         let all: usize = parts.clone().map(|(_, bytes)| bytes.len() / PAGE).sum();
-        let step = (all / MOST_PAGES + 1) * PAGE;
+        let stride = (all / MOST_PAGES + 1) * PAGE;
         let mut found = Locality::default();
         for (node, bytes) in parts {
-            let pages: Vec<&u8> = bytes.iter().step_by(step).collect();
+            let pages: Vec<&u8> = bytes.iter().step_by(stride).collect();
             for pages in pages.chunks(PAGES_AT_A_TIME) {
                 for at in system::nodes_of(pages).ok()?.into_iter().flatten() {
                     found.pages += 1;

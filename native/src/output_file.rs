@@ -5,8 +5,8 @@
 //! - What is not a regular file (a device, a FIFO, an open descriptor in `/dev/fd`) is written to as it is. It is never
 //!   replaced, renamed or removed.
 //! - A symbolic link is followed: the link stays, and what it points to is written.
-//! - A regular file is replaced when all bytes are on the disk, by a temporary file beside it that takes its name in one
-//!   step. Whatever fails before that (the disk is full, Ctrl-C, an error of the command itself) leaves the old file as it
+//! - A regular file is replaced when all bytes are on the disk, by a temporary file beside it that takes its name at
+//!   once. Whatever fails before that (the disk is full, Ctrl-C, an error of the command itself) leaves the old file as it
 //!   was and no temporary one. Permissions and owner are those of the old file; a hard link to it keeps the old bytes.
 //! - A file of the model that is read is refused. Another hard link to it is another file: the model keeps its bytes.
 //! - A file that is read-only is refused, unless [`ReadOnly::Replace`] says otherwise.
@@ -105,7 +105,7 @@ impl OutputFile {
                     );
                 }
                 if existing.is_some() && system::is_mount_point(&target) {
-                    // As containers have single files of the host. Said now: the step that fails is the last.
+                    // As containers have single files of the host. Said now: else the last thing done would fail.
                     bail!("a file is mounted there, and no other can take its place; write to another name");
                 }
                 let (temporary, file) = Temporary::create(&target, existing.as_ref())?;

@@ -166,28 +166,28 @@ impl Backend for Faulty {
         self.flip(Op::Rotate, head);
     }
 
-    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        self.inner.conv_step(recent, x, taps, bias, out);
+    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        self.inner.conv_row(recent, x, taps, bias, out);
     }
 
-    fn delta_step(
+    fn delta_row(
         &self,
         state: &mut [f32],
         qkv: (&[f32], &[f32], &[f32]),
         gates: (f32, f32),
         out: &mut [f32],
     ) {
-        self.inner.delta_step(state, qkv, gates, out);
+        self.inner.delta_row(state, qkv, gates, out);
     }
 
-    fn scan_step(
+    fn scan_row(
         &self,
         state: &mut [f32],
         bcx: (&[f32], &[f32], &[f32]),
         gates: (f32, f32, f32),
         out: &mut [f32],
     ) {
-        self.inner.scan_step(state, bcx, gates, out);
+        self.inner.scan_row(state, bcx, gates, out);
     }
 
     fn attend(

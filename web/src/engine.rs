@@ -1,4 +1,4 @@
-//! A loaded model: information, tokens, generations in steps, digests, digest records.
+//! A loaded model: information, tokens, generations a token at a time, digests, digest records.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::embedding::{self, Embedding};
 use crate::error::{Result, js, template_error, with_code};
 use crate::loading::memory_bytes;
 use crate::request::{Prompt, Request};
-use crate::session::{Session, Step, Wanted, end_name};
+use crate::session::{Output, Session, Wanted, end_name};
 use crate::threads;
 
 /// What a model needs beside its weights.
@@ -216,16 +216,17 @@ impl Engine {
     }
 
     /// The next token as `[id, text]`, or the end as `[reason, text]` in JSON.
-    pub fn step(&mut self) -> Result<String> {
-        let step: Value = match self.session.step().map_err(js)? {
-            Some(Step::Token(id, text)) => json!([id, text]),
-            Some(Step::End(end, text)) => json!([end_name(end), text]),
+    #[wasm_bindgen(js_name = nextOutput)]
+    pub fn next_output(&mut self) -> Result<String> {
+        let output: Value = match self.session.next_output().map_err(js)? {
+            Some(Output::Token(id, text)) => json!([id, text]),
+            Some(Output::End(end, text)) => json!([end_name(end), text]),
             None => json!(["end", ""]),
         };
-        Ok(step.to_string())
+        Ok(output.to_string())
     }
 
-    /// Begins to evaluate these tokens, at most `batch` a step (0: as many as fit). `wanted` is `digest` for the digest of all
+    /// Begins to evaluate these tokens, at most `batch` a pass (0: as many as fit). `wanted` is `digest` for the digest of all
     /// logits, as `twinfer eval --tokens` prints it, `trace` for that of every operation, as `--trace-ops` writes it, or the place
     /// whose values are wanted, as `--trace-values` takes it.
     #[wasm_bindgen(js_name = beginEvaluation)]
@@ -242,9 +243,9 @@ impl Engine {
         self.session.begin_evaluation(tokens, batch, wanted).map_err(js)
     }
 
-    /// Evaluates the next step of them; what was wanted once all are done.
-    #[wasm_bindgen(js_name = evaluationStep)]
-    pub fn evaluation_step(&mut self) -> Result<Option<String>> {
+    /// Evaluates the next of them, a pass; what was wanted once all are done.
+    #[wasm_bindgen(js_name = advanceEvaluation)]
+    pub fn advance_evaluation(&mut self) -> Result<Option<String>> {
         self.session.evaluate().map_err(js)
     }
 
@@ -287,8 +288,8 @@ impl Engine {
 
     /// Computes the next part of it. JSON: `done` and `total` in tokens; once all is done the `record`, and `difference`, which is
     /// null where there is none.
-    #[wasm_bindgen(js_name = recordStep)]
-    pub fn record_step(&mut self) -> Result<String> {
+    #[wasm_bindgen(js_name = advanceRecord)]
+    pub fn advance_record(&mut self) -> Result<String> {
         let Some(mut check) = self.recording.take() else {
             return Err(with_code("input", "no record was begun"));
         };
@@ -334,12 +335,12 @@ impl Engine {
 
     /// The next texts' vectors: an array of the numbers of vectors of each text, and behind it one of all their values. Undefined
     /// once all are done.
-    #[wasm_bindgen(js_name = embeddingStep)]
-    pub fn embedding_step(&mut self) -> Result<Option<js_sys::Array>> {
+    #[wasm_bindgen(js_name = advanceEmbedding)]
+    pub fn advance_embedding(&mut self) -> Result<Option<js_sys::Array>> {
         let Some(begun) = &mut self.embedding else {
             return Err(with_code("input", "no vectors were begun"));
         };
-        let Some((values, counts)) = begun.step().map_err(js)? else {
+        let Some((values, counts)) = begun.advance().map_err(js)? else {
             self.embedding = None;
             return Ok(None);
         };

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's chores. Everything that CI does can be done here with one command.
 
+mod checks;
 mod command;
 mod debian;
 mod disasm;
@@ -10,7 +11,6 @@ mod guest;
 mod node;
 mod numa;
 mod qemu;
-mod steps;
 mod test;
 mod wasm;
 mod web;
@@ -93,7 +93,7 @@ enum Command {
     /// Run every check: format, documents, clippy, tests, docs, compiled kernels, native <-> wasm parity, the browser side in
     /// Chromium, bounded fuzzing.
     ///
-    /// A failed step does not stop the others; the table at the end shows them all.
+    /// A failed check does not stop the others; the table at the end shows them all.
     Test {
         /// Only format, clippy and the native tests without the matrix: under three minutes after a change.
         #[arg(long)]

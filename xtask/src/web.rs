@@ -10,9 +10,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
+use crate::checks::Checks;
 use crate::command::{cargo, command, json, output, run};
 use crate::node::Tools;
-use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
 use crate::{debian, eval, root};
 
@@ -120,7 +120,7 @@ pub(crate) fn build(options: Options) -> Result<()> {
 }
 
 /// Runs the tests in Chromium against what was built.
-pub(crate) fn test(steps: &mut Steps) -> Result<()> {
+pub(crate) fn test(checks: &mut Checks) -> Result<()> {
     let tools = Tools::find()?;
     let chromium = chromium()?;
     let twinfer = eval::program()?;
@@ -138,7 +138,7 @@ pub(crate) fn test(steps: &mut Steps) -> Result<()> {
         .args(files.iter().map(|path| path.strip_prefix(root()).unwrap_or(path)))
         .env("TWINFER_CHROMIUM", chromium)
         .env("TWINFER", twinfer);
-    steps.run_tests(&mut node)
+    checks.run_tests(&mut node)
 }
 
 /// Compiles a module, makes its JavaScript and shrinks it.

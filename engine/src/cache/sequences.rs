@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::pages::{Group, ROLLBACK};
-use super::state::{Pools, States, Step};
+use super::state::{Pools, StateChange, States};
 use crate::kernels::BLOCK;
 use crate::{Error, Result};
 
@@ -190,8 +190,8 @@ impl Held {
     }
 
     /// What the pass does to its state at a position.
-    pub(crate) fn step(&self, position: usize) -> Step {
-        self.states.step(position, self.len())
+    pub(crate) fn state_change(&self, position: usize) -> StateChange {
+        self.states.change(position, self.len())
     }
 
     /// The page of a block; the block is one that the window reaches.

@@ -65,7 +65,7 @@ impl StateCache {
 
     /// Has each item's memory written to by workers of the node that will use it: who writes to a page first places it.
     pub(super) fn place(&mut self, team: &Team) -> Result<()> {
-        const STEP: usize = 1024;
+        const PIECE: usize = 1024;
         for (part, numbers) in [
             (self.shape.recent, &mut self.recent),
             (self.shape.memory, &mut self.memory),
@@ -73,7 +73,7 @@ impl StateCache {
             if !numbers.is_empty() {
                 let item = numbers.len() / part.items;
                 team.rows(numbers, item, 1, |_, part| {
-                    part.iter_mut().step_by(STEP).for_each(|number| *number = 0.0);
+                    part.iter_mut().step_by(PIECE).for_each(|number| *number = 0.0);
                 })?;
             }
         }
@@ -283,9 +283,9 @@ impl States {
     }
 
     /// What the pass does to the state at a position of a sequence that had length `len` before.
-    pub(super) fn step(&self, position: usize, len: usize) -> Step {
+    pub(super) fn change(&self, position: usize, len: usize) -> StateChange {
         let place = |slot: u32| slot as usize;
-        Step {
+        StateChange {
             to: self.next.map(place),
             from: (position == len).then(|| self.now.map(place)),
             kept: self
@@ -298,7 +298,7 @@ impl States {
 
 /// What a row of a pass does to the state of its sequence. In the memory of an item its slots lie one after the other.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
+pub(crate) struct StateChange {
     /// The slot that it changes.
     to: Option<usize>,
     /// Of the sequence's first row, the slot that it goes on from; none of them for zeros.
@@ -307,7 +307,7 @@ pub(crate) struct Step {
     kept: Option<usize>,
 }
 
-impl Step {
+impl StateChange {
     /// The state that the row meets, for it to change: `len` numbers of `item`.
     pub(crate) fn enter<'a>(&self, item: &'a mut [f32], len: usize) -> &'a mut [f32] {
         let Some(to) = self.to else { return &mut [] };

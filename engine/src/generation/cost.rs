@@ -128,7 +128,7 @@ impl Cost {
         let Some(plain) = self.times.known(rows).filter(|_| self.balance > Some(0.0)) else {
             return 0;
         };
-        // One step beyond what is known at a time: a row may cost more than is believed.
+        // At most twice as many drafts as a time is known of: a row may cost more than is believed.
         let known = (1..=MAX_ROWS.saturating_sub(rows)).rev();
         let known = known
             .into_iter()

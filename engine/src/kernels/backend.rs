@@ -57,22 +57,16 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// One position of a depthwise convolution, for at most [`CONV_WIDTH`](super::CONV_WIDTH) channels: `out` = the products of the
     /// inputs before, the oldest first, and of `x` with their `taps`, summed, then `+ bias`. `recent` has the inputs before in
     /// rows of `CONV_WIDTH` and becomes what the next position finds; `taps` is a row longer.
-    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]);
+    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]);
 
     /// One position of the gated delta rule, for some columns of a head's state (a row per number of `q` and `k`): the state
     /// decays, gives up what it answers to `k`, and takes `v` for it, by a share of beta; `out` = what it then answers to `q`. The
     /// gates are the decay and beta.
-    fn delta_step(
-        &self,
-        state: &mut [f32],
-        qkv: (&[f32], &[f32], &[f32]),
-        gates: (f32, f32),
-        out: &mut [f32],
-    );
+    fn delta_row(&self, state: &mut [f32], qkv: (&[f32], &[f32], &[f32]), gates: (f32, f32), out: &mut [f32]);
 
     /// One position of a selective state space, for some columns of a head's state (a row per number of `b` and `c`): the state
     /// decays and takes `b` times `x * dt`; `out` = what it answers to `c`, and `+ skip * x`. The gates are the decay, dt and skip.
-    fn scan_step(
+    fn scan_row(
         &self,
         state: &mut [f32],
         bcx: (&[f32], &[f32], &[f32]),

@@ -194,8 +194,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
     let first_token = loading.end("first token", compute.team());
     let with_limits = (args.limits || model.weight_bytes() >= BEYOND_CACHES) && !args.no_limits;
     let rounds = tests.len() * (args.repetitions + 1);
-    let steps = rounds as u64 + if with_limits { 2 * limits::STEPS } else { 0 };
-    let mut progress = Progress::new("measuring", steps, settings.verbosity);
+    let ticks = rounds as u64 + if with_limits { 2 * limits::MEASUREMENTS } else { 0 };
+    let mut progress = Progress::new("measuring", ticks, settings.verbosity);
     let mut limits = None;
     if with_limits {
         limits = Some(measure_limits(&compute, &model, &mut progress)?);

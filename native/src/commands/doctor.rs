@@ -101,8 +101,8 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
         let _pinned = compute.pin_caller();
         let _guard = interrupt::Guard::new();
         let data = model.as_ref().filter(|model| model.with_data);
-        let steps = limits::STEPS * if data.is_some() { 2 } else { 1 };
-        let mut progress = Progress::new("measuring", steps, settings.verbosity);
+        let ticks = limits::MEASUREMENTS * if data.is_some() { 2 } else { 1 };
+        let mut progress = Progress::new("measuring", ticks, settings.verbosity);
         let memory = limits::buffer(team, compute.memory())?;
         packed = Some(limits::measure(team, backend, &[memory], &mut || {
             progress.add(1)

@@ -51,8 +51,8 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         layer.weigh_input = true;
         layer.shared = SharedConfig::gated(layer.n_ff);
     }
-    let step = keys.u32("interleave_moe_layer_step")? as usize;
-    let has_experts = |layer: usize| step > 0 && (layer + 1).is_multiple_of(step);
+    let every = keys.u32("interleave_moe_layer_step")? as usize;
+    let has_experts = |layer: usize| every > 0 && (layer + 1).is_multiple_of(every);
     config.layers = LayerConfig::of(attention, FfnConfig::some_experts(keys, experts, has_experts)?);
     Ok(config)
 }

@@ -79,12 +79,13 @@ impl Conv {
             let mut x = [0.0f32; CONV_WIDTH];
             let x = &mut x[..channels.len()];
             for (i, row) in pass.rows.iter().enumerate() {
-                let step = pass.sequences.at(row.slot).step(row.position);
+                let change = pass.sequences.at(row.slot).state_change(row.position);
                 input(i, channels.clone(), x);
                 let out = tile.row(i);
-                ops.backend.conv_step(step.enter(recent, len), x, taps, bias, out);
+                ops.backend
+                    .conv_row(change.enter(recent, len), x, taps, bias, out);
                 finish(i, channels.clone(), out);
-                step.leave(recent, len);
+                change.leave(recent, len);
             }
         })
     }

@@ -401,7 +401,7 @@ impl DeltaNet {
                 let (q, k) = (&mixed[*first..], &mixed[width + first..]);
                 let v = &mixed[2 * width..][columns.clone()];
                 let gates = &gates[(row * config.n_v_heads + head) * 2..][..2];
-                backend.delta_step(state, (&q[..dim], &k[..dim], v), (gates[0], gates[1]), out);
+                backend.delta_row(state, (&q[..dim], &k[..dim], v), (gates[0], gates[1]), out);
             },
         )
     }

@@ -7,7 +7,7 @@ use crate::{Result, math};
 /// How much. A query at `position` is multiplied with `ln(floor((position + offset) / length) + 1) * scale + 1`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Temperature {
-    /// Positions per step of the logarithm's argument; at least 1.
+    /// Positions after which the logarithm's argument grows by one; at least 1.
     pub length: usize,
     /// Added to a position: 1 for families that count from 1.
     pub offset: usize,
@@ -35,7 +35,7 @@ impl Temperature {
 
     /// The factor of a query at a position: in f64, rounded once.
     pub(super) fn factor(&self, position: usize) -> f32 {
-        let steps = position.saturating_add(self.offset) / self.length;
-        (math::ln(steps as f64 + 1.0) * f64::from(self.scale) + 1.0) as f32
+        let times = position.saturating_add(self.offset) / self.length;
+        (math::ln(times as f64 + 1.0) * f64::from(self.scale) + 1.0) as f32
     }
 }
