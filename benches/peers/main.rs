@@ -16,9 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
-use twinfer_benches::limits::Limits;
 use twinfer_benches::machine::{self, Machine, root};
 use twinfer_benches::program;
+use twinfer_benches::rates::Rates;
 
 use engines::{Engine, Peer, Settings, Variant};
 use plan::{Cell, ModelSpec, Test};
@@ -352,7 +352,7 @@ impl Rounds<'_> {
     fn round(&mut self, round: usize, rounds: usize) -> Result<()> {
         let cells = self.results.cells.len();
         for cell in 0..cells {
-            let limits = Limits::measure(self.twinfer, self.settings.threads)?;
+            let limits = Rates::measure(self.twinfer, self.settings.threads)?;
             self.results.limits.push(Beside { cell, round, limits });
             let mut order: Vec<usize> = (0..self.engines.len()).collect();
             // Nobody is always the first after a pause.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
-use twinfer_benches::limits::Limits;
+use twinfer_benches::rates::Rates;
 use twinfer_benches::statistics::median;
 
 use crate::models::ModelOnDisk;
@@ -28,7 +28,7 @@ pub(crate) struct Measurement {
 pub(crate) struct Beside {
     pub(crate) cell: usize,
     pub(crate) round: usize,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Rates,
 }
 
 /// Everything that a run found.
@@ -275,7 +275,7 @@ mod tests {
                 });
             }
             for cell in 0..2 {
-                let limits = Limits {
+                let limits = Rates {
                     read: 40.0 * speed,
                     dot: 200.0 * speed,
                 };

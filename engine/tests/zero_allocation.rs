@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
-use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Sampling, Speculation};
+use twinfer_engine::generation::{Bounds, Driver, End, Event, Generation, Sampling, Speculation};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
@@ -162,15 +162,15 @@ fn allocations_of_a_long_text(path: &Path, n: usize) -> (usize, i64) {
         })
     };
     let sampler = sampling.sampler(&tokenizer, n + 8).unwrap();
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(n),
         // Begins everywhere, so that text is held back, and never comes.
         stop: vec![format!("e{}", "\u{fffd}".repeat(9))],
-        ..Limits::default()
+        ..Bounds::default()
     };
     let id = context.open().unwrap();
     let prompt = [1, 2, 3];
-    let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &limits).unwrap();
+    let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &bounds).unwrap();
     let mut driver = Driver::new(Speculation::OFF, None);
     let (mut text, mut tokens, mut end) = (String::with_capacity(64 * n), 0, None);
     let mut before = (0, 0);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
-use twinfer_engine::generation::{Counts, DraftModel, Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::generation::{Bounds, Counts, DraftModel, Driver, End, Event, Generation, Speculation};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::tokenizer::Tokenizer;
@@ -108,13 +108,13 @@ impl Session {
         tokenizer: &Tokenizer,
         sampler: &mut Sampler,
         prompt: &[u32],
-        limits: &Limits,
+        bounds: &Bounds,
         on_text: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Outcome> {
         let _guard = interrupt::Guard::new();
         let (context, driver) = (&mut self.context, &mut self.driver);
         let mut generation =
-            Generation::new(context, self.sequence, prompt, sampler.clone(), tokenizer, limits)?;
+            Generation::new(context, self.sequence, prompt, sampler.clone(), tokenizer, bounds)?;
         let total = generation.pending() as u64;
         let mut progress = Some(Progress::new("reading the prompt", total, self.verbosity));
         while !generation.is_over() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
-use twinfer_engine::generation::{Limits, Sampling};
+use twinfer_engine::generation::{Bounds, Sampling};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
 use twinfer_engine::model::pooling::Pooling;
@@ -191,7 +191,7 @@ impl Engine {
             ));
         }
         let sampler = request.sampling.sampler(self.tokenizer()?, n_ctx).map_err(js)?;
-        let limits = Limits {
+        let bounds = Bounds {
             max_tokens: request.max_tokens,
             stop: request.stop,
             at_start: match &request.prompt {
@@ -205,7 +205,7 @@ impl Engine {
         let tokenizer = self.parts.tokenizer.as_ref().map_err(|e| js(e.clone()))?;
         let cached = self
             .session
-            .begin(tokenizer, sampler, &prompt, &limits)
+            .begin(tokenizer, sampler, &prompt, &bounds)
             .map_err(js)?;
         Ok(json!({"promptTokens": prompt.len(), "cachedTokens": cached}).to_string())
     }

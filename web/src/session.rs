@@ -7,7 +7,7 @@ use twinfer_engine::Result;
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
 use twinfer_engine::digest::Digest;
-use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::generation::{Bounds, Driver, End, Event, Generation, Speculation};
 use twinfer_engine::model::probe::Probe;
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::tokenizer::Tokenizer;
@@ -103,7 +103,7 @@ impl Session {
         tokenizer: &Tokenizer,
         sampler: Sampler,
         prompt: &[u32],
-        limits: &Limits,
+        bounds: &Bounds,
     ) -> Result<usize> {
         self.run = None;
         self.outputs.clear();
@@ -114,7 +114,7 @@ impl Session {
             prompt,
             sampler,
             tokenizer,
-            limits,
+            bounds,
         )?;
         let reused = run.counts().reused;
         self.run = Some(run);

@@ -57,7 +57,7 @@ pub enum End {
 
 /// What a generation may do.
 #[derive(Debug, Clone, Default)]
-pub struct Limits {
+pub struct Bounds {
     /// Tokens at most; `None` for as many as fit. 0 reads the prompt and chooses nothing.
     pub max_tokens: Option<usize>,
     /// Strings that end the text and are not part of it. One that is a control token ends it where that token comes.
@@ -123,12 +123,12 @@ struct Text {
 }
 
 impl Text {
-    fn new(tokenizer: &Tokenizer, limits: &Limits) -> Self {
-        let shown = limits.shown.iter();
+    fn new(tokenizer: &Tokenizer, bounds: &Bounds) -> Self {
+        let shown = bounds.shown.iter();
         let mut decoder = tokenizer
-            .stream_decoder(limits.special)
+            .stream_decoder(bounds.special)
             .showing(shown.filter_map(|text| tokenizer.find_token(text.as_bytes())));
-        if limits.at_start {
+        if bounds.at_start {
             decoder = decoder.at_start();
         }
         // What such a token prints is nothing unless special tokens are printed, so no text would show it.
@@ -138,9 +138,9 @@ impl Text {
         };
         Text {
             decoder,
-            stop: StopFilter::new(&limits.stop),
+            stop: StopFilter::new(&bounds.stop),
             end_tokens: tokenizer.end_tokens().to_vec(),
-            stop_tokens: limits.stop.iter().filter_map(control).collect(),
+            stop_tokens: bounds.stop.iter().filter_map(control).collect(),
         }
     }
 
@@ -226,10 +226,10 @@ impl Generation {
         prompt: &[u32],
         sampler: Sampler,
         tokenizer: &Tokenizer,
-        limits: &Limits,
+        bounds: &Bounds,
     ) -> Result<Self> {
-        let text = Text::new(tokenizer, limits);
-        let mut generation = Self::of_tokens(context, id, prompt, sampler, limits.max_tokens)?;
+        let text = Text::new(tokenizer, bounds);
+        let mut generation = Self::of_tokens(context, id, prompt, sampler, bounds.max_tokens)?;
         generation.text = Some(text);
         Ok(generation)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
-use twinfer_engine::generation::{Generation, Limits, Sampling};
+use twinfer_engine::generation::{Bounds, Generation, Sampling};
 use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use twinfer_template::{ChatTemplate, CivilTime, Inputs};
@@ -35,7 +35,7 @@ pub(super) struct Job {
     /// The prompt's tokens.
     pub(super) prompt: Vec<u32>,
     pub(super) sampling: Sampling,
-    pub(super) limits: Limits,
+    pub(super) limits: Bounds,
     /// Made when the line was read, so that what is wrong with it is said then; taken when it begins.
     pub(super) sampler: Option<Sampler>,
     /// Where it was begun and put back to the queue.
@@ -143,7 +143,7 @@ impl Desk<'_> {
             prompt,
             seed: is_random(&sampling.params).then_some(seed),
             sampling,
-            limits: Limits {
+            limits: Bounds {
                 max_tokens: generation.predict,
                 stop,
                 special: false,

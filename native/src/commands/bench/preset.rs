@@ -18,10 +18,10 @@ use super::switches::{self, Scenario};
 use super::{Kind, Measured, Test, Wish, allowed, measure, measure_limits, random_model, sizes, statistics};
 use crate::args::{BenchArgs, ReportFormat};
 use crate::compute::Compute;
-use crate::limits;
 use crate::load::{self, ModelSource};
 use crate::output::{self, json_f64};
 use crate::progress::Progress;
+use crate::rates;
 use crate::settings::Settings;
 use crate::topology::Machine;
 use crate::workers::Workers;
@@ -145,7 +145,7 @@ pub(super) fn run(
     let rounds = tests.len() * (args.repetitions + 1) + 2 * 2;
     let mut progress = Progress::new(
         "measuring",
-        rounds as u64 + 2 * limits::MEASUREMENTS,
+        rounds as u64 + 2 * rates::MEASUREMENTS,
         settings.verbosity,
     );
     let mut measured = Vec::new();
