@@ -5,7 +5,7 @@ use super::Isa;
 
 /// What the loops over lines need beside [`Isa`].
 pub(crate) trait LineIsa: Isa {
-    /// Has lines of memory brought along by reading a byte of each.
+    /// Prefetches lines of memory by reading a byte of each.
     fn read_early(self, lines: &[u8]);
     /// [`Isa::activations`] of a quad whose number is known only where the code runs.
     fn activations_at(self, quads: &[[i8; 4]], i: usize) -> Self::X;

@@ -1,4 +1,5 @@
-//! One token times blocks of 256 weights, where a second compiler stands between this code and the processor: a line of memory, one word of all 16 rows, at a time, in loops that stay loops.
+//! One token times blocks of 256 weights, for WebAssembly, which a browser compiles once more: a line of memory at a time
+//! (one word of all 16 rows), in loops that are not unrolled.
 //!
 //! [`super::steps_256`] writes a block's quads out one after the other, for one vector of rows. In a browser that has three costs,
 //! and this form avoids each:

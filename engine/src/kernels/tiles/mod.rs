@@ -58,20 +58,20 @@ pub(super) trait Tiles {
     /// K / 4 quads of 16 rows.
     fn load_weights<const B: usize>(&mut self, w: &[u8]);
     /// Writes sums.
-    fn store<const C: usize>(&mut self, out: &mut Tile);
+    fn store<const C: usize>(&mut self, out: &mut TileSums);
     /// Adds the products of the tokens' bytes with the weights', both signed.
     fn dot_signed<const C: usize, const B: usize>(&mut self);
     /// The same with unsigned weights.
     fn dot_unsigned<const C: usize, const B: usize>(&mut self);
 }
 
-/// Sums as they lie in memory: `[token][row]`, 32 bits each.
+/// A tile of sums as it lies in memory: `[token][row]`, 32 bits each.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
-pub(super) struct Tile(pub(super) [[u8; ROW_BYTES]; TILE_ROWS]);
+pub(super) struct TileSums(pub(super) [[u8; ROW_BYTES]; TILE_ROWS]);
 
-impl Tile {
-    pub(super) const ZERO: Tile = Tile([[0; ROW_BYTES]; TILE_ROWS]);
+impl TileSums {
+    pub(super) const ZERO: TileSums = TileSums([[0; ROW_BYTES]; TILE_ROWS]);
 }
 
 /// A fill of one panel as tiles multiply it: 256 weights of 16 rows.
@@ -109,14 +109,14 @@ pub(super) struct Sixteen<'a> {
 }
 
 /// What the products of 16 tokens with a panel leave for the vector instructions: the sums of each digit, or of each step.
-struct Products([Tile; 16]);
+struct Products([TileSums; 16]);
 
 /// Products that wait, those of each panel.
 pub(super) struct Waiting([Products; 2]);
 
 impl Waiting {
     const fn new() -> Self {
-        Waiting([const { Products([const { Tile::ZERO }; 16]) }; 2])
+        Waiting([const { Products([const { TileSums::ZERO }; 16]) }; 2])
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, Tile, Tiles, Waiting, Weights};
+use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, TileSums, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
@@ -240,7 +240,7 @@ fn float_steps<I: TileIsa, L: Layout>(
     isa: I,
     weights: &Weights,
     step: usize,
-    products: &Tile,
+    products: &TileSums,
     x: &[QuantizedBlock; TILE_ROWS],
     Sums(sums): &mut Sums<I>,
 ) {

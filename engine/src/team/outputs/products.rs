@@ -30,7 +30,7 @@ impl Team {
         let (mut starts, mut end) = ([0; MAX_NODES], 0);
         for out in &mut *outs {
             out.check()?;
-            // What was placed for a team on more nodes is anyone's.
+            // Where weights were placed for a team on more nodes, their cut is of no use to this one: it makes its own.
             let placed = |shares: &Shares| nodes > 1 && shares.0[nodes] == out.n;
             if !out.shares.as_ref().is_some_and(placed) {
                 out.shares = Some(self.shares(out.n, grain));

@@ -11,7 +11,7 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::marker::PhantomData;
 
-use crate::kernels::tiles::{TILE_ROWS, Tile, TileUnit, Tiles};
+use crate::kernels::tiles::{TILE_ROWS, TileSums, TileUnit, Tiles};
 
 /// Proof that the machine has AMX with int8 (Sapphire Rapids and later), and that the system keeps its tiles.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +177,7 @@ impl<const K: usize> Tiles for Declared<K> {
     }
 
     #[inline(always)]
-    fn store<const C: usize>(&mut self, out: &mut Tile) {
+    fn store<const C: usize>(&mut self, out: &mut TileSums) {
         const { assert!(C < 4) };
         // 16 rows of 64 bytes are written: the size of a tile.
         tile_op!([] "tilestored [{out} + {stride}*1], tmm{c}", c = const C, out = in(reg) out.0.as_mut_ptr(), stride = in(reg) 64usize);

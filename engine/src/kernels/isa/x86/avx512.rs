@@ -52,8 +52,8 @@ macro_rules! op {
     };
 }
 
-// Behind the macro, which it uses.
-mod drivers;
+// After `op!`: a module sees only the macros that are defined before it.
+mod rows;
 
 #[inline(always)]
 fn repeat(shuffle: [u8; 16]) -> __m512i {

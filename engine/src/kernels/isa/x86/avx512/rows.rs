@@ -1,4 +1,5 @@
-//! What some drivers ask of AVX-512 beside [`Isa`](crate::kernels::isa::Isa): few tokens row by row, and weights and sums of whole tiles.
+//! Intrinsics of AVX-512 beside those of [`Isa`](crate::kernels::isa::Isa): for few tokens row by row, and for weights and sums
+//! of whole tiles.
 
 use std::arch::x86_64::*;
 
