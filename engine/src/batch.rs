@@ -2,7 +2,7 @@
 //! out of those that want them.
 
 use crate::Result;
-use crate::cache::SeqId;
+use crate::handles::SeqId;
 use crate::memory::Buffers;
 
 /// What a row puts in.

@@ -1,32 +1,13 @@
-//! Sequences and checkpoints: handles that callers hold, and what stands behind them: tokens and, per group of layers, a
-//! table of pages.
+//! Sequences and checkpoints, which callers name by handles: their tokens and, per group of layers, a table of pages.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::pages::{Group, ROLLBACK};
 use super::state::{Pools, StateChange, States};
+use crate::handles::{CheckpointId, Handle, SeqId};
 use crate::kernels::BLOCK;
 use crate::{Error, Result};
-
-/// Names a sequence of one context. It stays valid until the sequence is closed; afterwards, and in another context, it is an
-/// error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SeqId(Handle);
-
-/// Names a checkpoint of one context: what a sequence was at some time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CheckpointId(Handle);
-
-/// Where something lies, and who may ask for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Handle {
-    /// Of the process: no two contexts have the same one.
-    context: u32,
-    slot: u32,
-    /// How often the slot had been used before.
-    generation: u32,
-}
 
 /// Stands for the token of a row that had an embedding instead: no token id is as large.
 pub(super) const NO_TOKEN: u32 = u32::MAX;
