@@ -2,7 +2,7 @@
 //!
 //! Work is split over (tile of rows of one sequence, set of query heads that share a kv head): see
 //! [`crate::kernels::Queries`]. A set is all of those, or some where one kv head serves many. Tiles that are much of a
-//! pass, as the one row of a long sequence is, are split over spans of blocks as well, whose softmax states are joined
+//! pass, as the one row of a long sequence is, are split over spans of blocks as well (split-KV), whose softmax states are joined
 //! afterwards, left to right. Either way each query meets the same operations in the same order: blocks into spans, spans
 //! into one.
 
