@@ -1,5 +1,5 @@
-//! twinfer beside other engines on the same files, in turn: medians, ratios, and fractions of the limits measured in the
-//! same minutes. `benches/README.md` says how to use and to read it.
+//! twinfer beside other engines on the same files, in turn: medians, ratios, and fractions of the limits measured in
+//! the same minutes. `benches/README.md` says how to use and to read it.
 
 mod browser;
 mod check;
@@ -481,7 +481,8 @@ fn head(
     paragraphs
 }
 
-/// The names that llama.cpp's system information says it was built with: `CPU : SSE3 = 1 | AVX = 1 |` gives `SSE3, AVX`.
+/// The names that llama.cpp's system information says it was built with: `CPU : SSE3 = 1 | AVX = 1 |` gives `SSE3,
+/// AVX`.
 fn features_of(system_info: &str) -> String {
     let names: Vec<&str> = system_info
         .split(['|', ':'])

@@ -69,8 +69,8 @@ impl Results {
         median(&rates)
     }
 
-    /// twinfer in a cell over an engine in a cell: the median over the rounds of each round's ratio, so that both sides of
-    /// it were measured in the same minutes.
+    /// twinfer in a cell over an engine in a cell: the median over the rounds of each round's ratio, so that both sides
+    /// of it were measured in the same minutes.
     fn ratio(&self, cell: usize, (to, engine): (usize, usize)) -> Option<f64> {
         let theirs = self.rates(to, engine);
         let ratios: Vec<f64> = self
@@ -98,8 +98,8 @@ impl Results {
         found.filter(|_| test.sequences > 1)
     }
 
-    /// The median over the rounds of the fraction of that round's limit: of int8 dot products for prompts, of memory reads
-    /// for writing, of the one that allows less for many sequences.
+    /// The median over the rounds of the fraction of that round's limit: of int8 dot products for prompts, of memory
+    /// reads for writing, of the one that allows less for many sequences.
     fn fraction(&self, cell: usize, engine: usize) -> Option<f64> {
         let test = self.cells[cell].test;
         let model = &self.models[cell];
@@ -307,7 +307,8 @@ mod tests {
         let mut results = results();
         results.cells[0].test = "tg64 x 4".parse().unwrap();
         let text = results.markdown();
-        // 100 tokens a second where one sequence makes 20; a quarter of a gigabyte for each, and a multiply-add per byte.
+        // 100 tokens a second where one sequence makes 20; a quarter of a gigabyte for each, and a multiply-add per
+        // byte.
         assert!(
             text.contains(" ratio to other | ratio to one sequence |"),
             "{text}"

@@ -1,5 +1,5 @@
-//! What the kernel benches and the comparison with other engines share: which machine this is, what it could do, and how
-//! programs are run.
+//! What the kernel benches and the comparison with other engines share: which machine this is, what it could do, and
+//! how programs are run.
 
 pub mod machine;
 pub mod program;

@@ -1,8 +1,8 @@
 //! The machine's two limits: how fast memory can be read, and how fast int8 dot products can be made.
 //!
-//! The program measures them (`twinfer doctor`), so that a table here, `twinfer bench` and `doctor` hold a speed against the
-//! same two. They are measured beside every result, in the same minute: a fraction of them says more than a speed does,
-//! above all on a machine that others use as well.
+//! The program measures them (`twinfer doctor`), so that a table here, `twinfer bench` and `doctor` hold a speed
+//! against the same two. They are measured beside every result, in the same minute: a fraction of them says more than a
+//! speed does, above all on a machine that others use as well.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! What callers hold instead of a sequence or a checkpoint. [`batch`](crate::batch) names sequences by it and
 //! [`cache`](crate::cache) finds them, so it lies below both.
 
-/// Names a sequence of one context. It stays valid until the sequence is closed; afterwards, and in another context, it is an
-/// error.
+/// Names a sequence of one context. It stays valid until the sequence is closed; afterwards, and in another context, it
+/// is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SeqId(pub(crate) Handle);
 

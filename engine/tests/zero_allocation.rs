@@ -1,7 +1,7 @@
-//! A pass allocates nothing: every allocation of the process is counted while tokens are decoded, with one worker and with
-//! several, over every form of activations and across page borders; and in passes over many sequences that fork, write to
-//! shared pages and take pages from the prefix index. A text of 8,000 tokens allocates nothing from its first tokens to its
-//! end: passes, sampling, characters and stop strings. Sequences that come and go leave no memory behind.
+//! A pass allocates nothing: every allocation of the process is counted while tokens are decoded, with one worker and
+//! with several, over every form of activations and across page borders; and in passes over many sequences that fork,
+//! write to shared pages and take pages from the prefix index. A text of 8,000 tokens allocates nothing from its first
+//! tokens to its end: passes, sampling, characters and stop strings. Sequences that come and go leave no memory behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -92,8 +92,8 @@ fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
     ALLOCATIONS.load(Ordering::SeqCst) - before
 }
 
-/// Allocations during passes over twelve sequences, half of them forks that go on in pages of the others, prompts among them, in
-/// a cache whose free pages the prefix index holds.
+/// Allocations during passes over twelve sequences, half of them forks that go on in pages of the others, prompts among
+/// them, in a cache whose free pages the prefix index holds.
 fn allocations_of_mixed_passes(path: &Path, threads: usize) -> usize {
     let mut context = context(path, threads, 12, Pool::Pages(25), CacheType::F16);
     let old = context.open().unwrap();
@@ -141,8 +141,8 @@ fn allocations_of_mixed_passes(path: &Path, threads: usize) -> usize {
     allocations
 }
 
-/// Allocations, and bytes that stay allocated, while a text of `n` tokens is made, but for its first few: these make the
-/// sampler's lists.
+/// Allocations, and bytes that stay allocated, while a text of `n` tokens is made, but for its first few: these make
+/// the sampler's lists.
 fn allocations_of_a_long_text(path: &Path, n: usize) -> (usize, i64) {
     const FIRST: usize = 8;
     let file = file(path);
@@ -198,8 +198,8 @@ fn allocations_of_a_long_text(path: &Path, n: usize) -> (usize, i64) {
     (after.0 - before.0, after.1 as i64 - before.1 as i64)
 }
 
-/// Bytes that `passes` more passes leave behind, once a few have been made: sequences begin with what the index has, are forked,
-/// and end.
+/// Bytes that `passes` more passes leave behind, once a few have been made: sequences begin with what the index has,
+/// are forked, and end.
 fn left_behind(path: &Path, passes: usize) -> i64 {
     let mut context = context(path, 1, 8, Pool::Pages(12), CacheType::F16);
     let mut open = Vec::new();

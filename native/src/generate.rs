@@ -71,7 +71,8 @@ impl Outcome {
     }
 }
 
-/// A context with one sequence, which goes from one text to the next: what they share at the beginning is computed once.
+/// A context with one sequence, which goes from one text to the next: what they share at the beginning is computed
+/// once.
 #[derive(Debug)]
 pub(crate) struct Session {
     context: Context,
@@ -101,8 +102,8 @@ impl Session {
         self.context.seq_len(self.sequence).unwrap_or(0)
     }
 
-    /// Evaluates the prompt (what of it is not cached) and generates. `on_text` gets each piece of text that is complete. The
-    /// sampler goes on from text to text; where this one fails, it is as it was.
+    /// Evaluates the prompt (what of it is not cached) and generates. `on_text` gets each piece of text that is
+    /// complete. The sampler goes on from text to text; where this one fails, it is as it was.
     pub(crate) fn generate(
         &mut self,
         tokenizer: &Tokenizer,
@@ -158,8 +159,8 @@ impl Session {
     }
 }
 
-/// What makes passes of a model that is planned, with the draft model if there is one; before the model itself is loaded, which may
-/// take long.
+/// What makes passes of a model that is planned, with the draft model if there is one; before the model itself is
+/// loaded, which may take long.
 pub(crate) fn driver(
     settings: &args::Generation,
     compute: &Compute<'_>,

@@ -1,8 +1,8 @@
-//! The machine's limits, measured: the rates of int8 dot products (those of whole tiles too, where there is a unit for them), f32 multiply and
-//! add, reads of memory, on all workers at once; and what they mean for a model.
+//! The machine's limits, measured: the rates of int8 dot products (those of whole tiles too, where there is a unit for
+//! them), f32 multiply and add, reads of memory, on all workers at once; and what they mean for a model.
 //!
-//! Each is the median of some runs; of the read patterns the best median counts. Neighbours on a shared machine move all of
-//! them, so a fraction is only meaningful with limits of the same minute.
+//! Each is the median of some runs; of the read patterns the best median counts. Neighbours on a shared machine move
+//! all of them, so a fraction is only meaningful with limits of the same minute.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -253,9 +253,9 @@ impl TokenWork {
         self.integer + self.float
     }
 
-    /// Of the matrices that every token meets, and of those that only tokens meet whose outputs are asked for: the output
-    /// matrix, and the last layer's but for keys and values. Of experts a token meets some; of embeddings a row. Attention
-    /// and norms are not counted: what they cost depends on the position, and little.
+    /// Of the matrices that every token meets, and of those that only tokens meet whose outputs are asked for: the
+    /// output matrix, and the last layer's but for keys and values. Of experts a token meets some; of embeddings a row.
+    /// Attention and norms are not counted: what they cost depends on the position, and little.
     pub(crate) fn of(file: &ModelFile, config: &Config) -> (TokenWork, TokenWork) {
         let (mut every, mut asked) = (TokenWork::default(), TokenWork::default());
         let n_layers = config.layers.len();
@@ -354,8 +354,8 @@ impl Allowed<'_> {
         2.0 * self.config.state_bytes() as f64
     }
 
-    /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions of each
-    /// in the cache: every weight is read once a pass and every cached key and value once a token.
+    /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions
+    /// of each in the cache: every weight is read once a pass and every cached key and value once a token.
     pub(crate) fn decode(&self, rates: &Rates, depth: usize, sequences: usize) -> f64 {
         let (every, asked) = self.work;
         let n = sequences as f64;
@@ -366,8 +366,8 @@ impl Allowed<'_> {
         n / if read < compute { compute } else { read }
     }
 
-    /// Tokens per second at most while a prompt of `n` is read: every weight is multiplied once a token, but for those that
-    /// only the last one meets, and read once.
+    /// Tokens per second at most while a prompt of `n` is read: every weight is multiplied once a token, but for those
+    /// that only the last one meets, and read once.
     pub(crate) fn prefill(&self, rates: &Rates, n: usize) -> f64 {
         let (every, asked) = self.work;
         // Tokens that fill no tile are multiplied without them.

@@ -1,5 +1,5 @@
-//! A backend with a planted error: it hands everything to another backend and flips one bit of one element of what one call
-//! of one operation made. It stands on the engine's public interface alone.
+//! A backend with a planted error: it hands everything to another backend and flips one bit of one element of what one
+//! call of one operation made. It stands on the engine's public interface alone.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,8 +66,8 @@ impl Faulty {
         Self::leak(inner, None, [usize::MAX; N_OPS])
     }
 
-    /// A backend with a fault; `period` as a counting one counted. Calls are counted as they come, so that everything but
-    /// [`Op::Pack`] wants one thread.
+    /// A backend with a fault; `period` as a counting one counted. Calls are counted as they come, so that everything
+    /// but [`Op::Pack`] wants one thread.
     pub fn new(inner: &'static dyn Backend, fault: Fault, period: [usize; N_OPS]) -> &'static Faulty {
         Self::leak(inner, Some(fault), period)
     }

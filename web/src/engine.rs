@@ -226,9 +226,9 @@ impl Engine {
         Ok(output.to_string())
     }
 
-    /// Begins to evaluate these tokens, at most `batch` a pass (0: as many as fit). `wanted` is `digest` for the digest of all
-    /// logits, as `twinfer eval --tokens` prints it, `trace` for that of every operation, as `--trace-ops` writes it, or the place
-    /// whose values are wanted, as `--trace-values` takes it.
+    /// Begins to evaluate these tokens, at most `batch` a pass (0: as many as fit). `wanted` is `digest` for the digest
+    /// of all logits, as `twinfer eval --tokens` prints it, `trace` for that of every operation, as `--trace-ops`
+    /// writes it, or the place whose values are wanted, as `--trace-values` takes it.
     #[wasm_bindgen(js_name = beginEvaluation)]
     pub fn begin_evaluation(&mut self, tokens: Vec<u32>, batch: usize, wanted: &str) -> Result<()> {
         if tokens.is_empty() {
@@ -249,7 +249,8 @@ impl Engine {
         self.session.evaluate().map_err(js)
     }
 
-    /// Begins the model's digest record, as `twinfer verify` prints it, to be held against another one (JSON) if there is one.
+    /// Begins the model's digest record, as `twinfer verify` prints it, to be held against another one (JSON) if there
+    /// is one.
     #[wasm_bindgen(js_name = beginRecord)]
     pub fn begin_record(&mut self, against: Option<String>) -> Result<()> {
         let against = against.map(|json| {
@@ -286,8 +287,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes the next part of it. JSON: `done` and `total` in tokens; once all is done the `record`, and `difference`, which is
-    /// null where there is none.
+    /// Computes the next part of it. JSON: `done` and `total` in tokens; once all is done the `record`, and
+    /// `difference`, which is null where there is none.
     #[wasm_bindgen(js_name = advanceRecord)]
     pub fn advance_record(&mut self) -> Result<String> {
         let Some(mut check) = self.recording.take() else {
@@ -313,8 +314,8 @@ impl Engine {
         self.recording = None;
     }
 
-    /// Begins to make vectors of texts: JSON of `texts` (each a text, or an array of its tokens), `pooling` and `normalize`.
-    /// The number of values of each vector.
+    /// Begins to make vectors of texts: JSON of `texts` (each a text, or an array of its tokens), `pooling` and
+    /// `normalize`. The number of values of each vector.
     #[wasm_bindgen(js_name = beginEmbedding)]
     pub fn begin_embedding(&mut self, request: &str) -> Result<usize> {
         self.embedding = None;
@@ -333,8 +334,8 @@ impl Engine {
         Ok(width)
     }
 
-    /// The next texts' vectors: an array of the numbers of vectors of each text, and behind it one of all their values. Undefined
-    /// once all are done.
+    /// The next texts' vectors: an array of the numbers of vectors of each text, and behind it one of all their values.
+    /// Undefined once all are done.
     #[wasm_bindgen(js_name = advanceEmbedding)]
     pub fn advance_embedding(&mut self) -> Result<Option<js_sys::Array>> {
         let Some(begun) = &mut self.embedding else {

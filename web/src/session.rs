@@ -129,8 +129,8 @@ impl Session {
         Ok(!self.run.as_ref().is_some_and(Generation::is_reading))
     }
 
-    /// The next token; after an end, and after an error, there is nothing more. A token is given out before it is evaluated, so
-    /// its text does not wait for the next one's arithmetic.
+    /// The next token; after an end, and after an error, there is nothing more. A token is given out before it is
+    /// evaluated, so its text does not wait for the next one's arithmetic.
     pub fn next_output(&mut self) -> Result<Option<Output>> {
         while self.outputs.is_empty() && self.run.is_some() {
             self.pass()?;

@@ -33,8 +33,8 @@ pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
     checks.check("clippy", |checks| {
         checks.run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
-    // Unit, property, golden and hostile tests, and the examples in the documentation. Daily work does without those, and without the
-    // matrix: `backends` holds every kernel to the scalar one as well.
+    // Unit, property, golden and hostile tests, and the examples in the documentation. Daily work does without those,
+    // and without the matrix: `backends` holds every kernel to the scalar one as well.
     let (targets, filter): (&[&str], &[&str]) = if quick {
         (&["--lib", "--bins", "--test", "*"], &["--skip", "every_cell_of"])
     } else {

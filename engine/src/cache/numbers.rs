@@ -126,8 +126,8 @@ pub(crate) trait Stored: Copy + Send {
         dim * BLOCK
     }
 
-    /// Rounds a vector and puts it at `position` of a page. False if a number is not finite as stored, so that no reader
-    /// of the cache meets one.
+    /// Rounds a vector and puts it at `position` of a page. False if a number is not finite as stored, so that no
+    /// reader of the cache meets one.
     fn put<const KEYS: bool>(
         backend: &dyn Backend,
         page: &mut [Self],

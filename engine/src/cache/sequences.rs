@@ -84,8 +84,8 @@ impl Held {
         (self.end - 1, first)
     }
 
-    /// Pages that its positions up to `end` need and its table of group `g` lacks; and where the page that it goes on in is held
-    /// by others too, the index of that page, which has to be copied.
+    /// Pages that its positions up to `end` need and its table of group `g` lacks; and where the page that it goes on
+    /// in is held by others too, the index of that page, which has to be copied.
     pub(super) fn wants(&self, g: usize, group: &Group) -> (usize, Option<usize>) {
         let (table, len) = (&self.tables[g], self.tokens.len());
         let more = self.end.div_ceil(BLOCK).saturating_sub(table.end());

@@ -1,9 +1,11 @@
-//! States: what layers keep that do not keep the positions before but one state of a fixed size, which each position changes.
+//! States: what layers keep that do not keep the positions before but one state of a fixed size, which each position
+//! changes.
 //!
-//! A state lies in a slot; all layers with states use the same slot of a sequence. A pass reads a sequence's state in one slot and
-//! leaves the new one in another, which is the sequence's when the pass is over. So a pass that fails has changed nothing, slots
-//! are shared by forks and checkpoints without being copied, and what a sequence was after a pass can be kept: a *snapshot*, to
-//! which it can be cut. A sequence without a slot is in the state from which all begin: zeros.
+//! A state lies in a slot; all layers with states use the same slot of a sequence. A pass reads a sequence's state in
+//! one slot and leaves the new one in another, which is the sequence's when the pass is over. So a pass that fails has
+//! changed nothing, slots are shared by forks and checkpoints without being copied, and what a sequence was after a
+//! pass can be kept: a *snapshot*, to which it can be cut. A sequence without a slot is in the state from which all
+//! begin: zeros.
 
 use super::pages::Group;
 use super::pool::PagePool;
@@ -260,8 +262,8 @@ impl States {
         }
     }
 
-    /// Lets go of the snapshot whose neighbours are nearest to one another; the last one, and the last one of whole pages, go when
-    /// there are no others. `shared`: also one that others hold. False if there is none.
+    /// Lets go of the snapshot whose neighbours are nearest to one another; the last one, and the last one of whole
+    /// pages, go when there are no others. `shared`: also one that others hold. False if there is none.
     pub(super) fn drop_one(&mut self, shared: bool, pool: &PagePool) -> bool {
         let boundary = self
             .snapshots

@@ -39,8 +39,8 @@ impl Times {
         };
     }
 
-    /// A pass of `rows` without drafts was made: what is known of more rows becomes older, and is believed to be less than it
-    /// was, so that it is measured again some time.
+    /// A pass of `rows` without drafts was made: what is known of more rows becomes older, and is believed to be less
+    /// than it was, so that it is measured again some time.
     fn age(&mut self, rows: usize, plain: f64) {
         for more in 1..=MAX_ROWS.saturating_sub(rows) {
             let hoped = plain * (1.0 + ROW * more as f64 / rows as f64);
@@ -116,8 +116,8 @@ impl Cost {
         if by_model { &self.with_model } else { &self.times }
     }
 
-    /// How many drafts make tokens come fastest beside `rows` others: `chance(i)` is how likely the draft `i` is right if those before it are.
-    /// 0 while drafts have lost more than they may.
+    /// How many drafts make tokens come fastest beside `rows` others: `chance(i)` is how likely the draft `i` is right
+    /// if those before it are. 0 while drafts have lost more than they may.
     pub(super) fn choose(
         &self,
         rows: usize,

@@ -1,4 +1,5 @@
-//! Generation: driven in any way, with and without drafts, it gives the tokens, the text and the logits of the plain loop.
+//! Generation: driven in any way, with and without drafts, it gives the tokens, the text and the logits of the plain
+//! loop.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 

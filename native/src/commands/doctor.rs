@@ -205,8 +205,8 @@ fn features() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Those of AMX, for which the standard library has no test: bits of edx in leaf 7 of CPUID. Whether the system keeps the tiles
-/// is said where the backends are.
+/// Those of AMX, for which the standard library has no test: bits of edx in leaf 7 of CPUID. Whether the system keeps
+/// the tiles is said where the backends are.
 #[cfg(target_arch = "x86_64")]
 fn tile_features() -> [(&'static str, bool); 3] {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -507,7 +507,8 @@ impl Estimate<'_> {
         }
     }
 
-    /// Tokens of the prompt, or of a text of which a vector is made: of those, a model takes no more than it was trained with.
+    /// Tokens of the prompt, or of a text of which a vector is made: of those, a model takes no more than it was
+    /// trained with.
     fn prompt(&self) -> usize {
         let config = self.allowed.config;
         if config.writes_text() {

@@ -1,11 +1,13 @@
-//! Scalar definitions of what layers with a state compute, position by position. Columns of a state do not depend on one another:
-//! a compiler may take as many at a time as an instruction set has lanes. Sums over the rows of a state are sequential.
+//! Scalar definitions of what layers with a state compute, position by position. Columns of a state do not depend on
+//! one another: a compiler may take as many at a time as an instruction set has lanes. Sums over the rows of a state
+//! are sequential.
 //!
 //! Other backends compile these loops for their instruction set, so the widths that real models have are known there.
 
 use crate::kernels::CONV_WIDTH;
 
-/// Columns of a state whose sums fill enough registers that their latency does not show; and what is left of other widths.
+/// Columns of a state whose sums fill enough registers that their latency does not show; and what is left of other
+/// widths.
 const WIDE: usize = 32;
 const NARROW: usize = 16;
 

@@ -28,7 +28,8 @@ use crate::quant::GgmlType;
 #[derive(Debug)]
 struct Simd<I, W>(I, W);
 
-/// The backend of an instruction set and of a way for many tokens. Only detection makes `isa`, so it is made for one that is there.
+/// The backend of an instruction set and of a way for many tokens. Only detection makes `isa`, so it is made for one
+/// that is there.
 pub(super) fn backend<I: Drivers, W: ManyTokens<I>>(isa: I, way: W) -> &'static dyn Backend {
     Box::leak(Box::new(Simd(isa, way)))
 }

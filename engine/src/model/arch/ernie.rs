@@ -1,5 +1,5 @@
-//! ernie4_5-moe (ERNIE 4.5's 21B-A3B and 300B-A47B): llama; some layers at the beginning are dense, and of the others every so
-//! many has experts, perhaps with a shared one.
+//! ernie4_5-moe (ERNIE 4.5's 21B-A3B and 300B-A47B): llama; some layers at the beginning are dense, and of the others
+//! every so many has experts, perhaps with a shared one.
 
 use crate::Result;
 use crate::gguf::ModelFile;

@@ -1,6 +1,6 @@
-//! llama4 (Scout, Maverick): three layers that see a block of 8192 positions to one that sees all and rotates nothing, whose
-//! queries grow with the position; heads of q and k normed after the rotation; experts in every so many layers, whose weights
-//! are of what they read, with a shared one.
+//! llama4 (Scout, Maverick): three layers that see a block of 8192 positions to one that sees all and rotates nothing,
+//! whose queries grow with the position; heads of q and k normed after the rotation; experts in every so many layers,
+//! whose weights are of what they read, with a shared one.
 
 use crate::Result;
 use crate::gguf::ModelFile;

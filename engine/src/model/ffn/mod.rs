@@ -1,5 +1,5 @@
-//! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its weights,
-//! its buffers and its forward pass; here each has one line per question that the model asks.
+//! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its
+//! weights, its buffers and its forward pass; here each has one line per question that the model asks.
 
 mod dense_and_experts;
 mod experts;

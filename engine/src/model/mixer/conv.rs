@@ -1,5 +1,5 @@
-//! A depthwise convolution over positions: each channel's last few inputs, weighed by its taps. The inputs before a pass lie in the
-//! sequence's state.
+//! A depthwise convolution over positions: each channel's last few inputs, weighed by its taps. The inputs before a
+//! pass lie in the sequence's state.
 
 use std::ops::Range;
 
@@ -58,8 +58,8 @@ impl Conv {
         })
     }
 
-    /// `out` = it over all rows of the pass. `input(row, channels, x)` says its inputs, `finish(row, channels, out)` what the
-    /// worker that made some outputs does with them.
+    /// `out` = it over all rows of the pass. `input(row, channels, x)` says its inputs, `finish(row, channels, out)`
+    /// what the worker that made some outputs does with them.
     pub(super) fn forward<P>(
         &self,
         run: &Run<'_, P>,

@@ -1,5 +1,5 @@
-//! Mamba2, a selective state space: input and two vectors per group of heads through a short convolution, then per head a matrix
-//! that decays at each position and takes the input in, and answers along the second vector.
+//! Mamba2, a selective state space: input and two vectors per group of heads through a short convolution, then per head
+//! a matrix that decays at each position and takes the input in, and answers along the second vector.
 
 use std::ops::Range;
 

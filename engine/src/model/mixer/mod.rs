@@ -1,9 +1,9 @@
-//! Mixers: the part of a layer that looks at other positions. One file each, with its configuration, its weights, what it
-//! keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
+//! Mixers: the part of a layer that looks at other positions. One file each, with its configuration, its weights, what
+//! it keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
 //!
-//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some; `temperature` a
-//! factor of queries that some of them share; `conv` the short convolution that several mixers begin with, `recurrent` what those
-//! share whose heads keep a state.
+//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some;
+//! `temperature` a factor of queries that some of them share; `conv` the short convolution that several mixers begin
+//! with, `recurrent` what those share whose heads keep a state.
 
 mod attend;
 mod attention;
@@ -117,8 +117,8 @@ impl MixerConfig {
         }
     }
 
-    /// Operations that a team of workers does for a token, each with a hand-over: lists of products, and what is as much
-    /// work as they are.
+    /// Operations that a team of workers does for a token, each with a hand-over: lists of products, and what is as
+    /// much work as they are.
     pub(super) fn operations(&self) -> usize {
         match self {
             MixerConfig::None => 0,

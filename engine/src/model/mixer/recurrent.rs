@@ -1,5 +1,6 @@
-//! What mixers share whose heads keep a state each, the delta net and Mamba2: their input goes through a short convolution, then
-//! each head's state goes on row by row, and answers. A state is cut into columns, which do not depend on one another.
+//! What mixers share whose heads keep a state each, the delta net and Mamba2: their input goes through a short
+//! convolution, then each head's state goes on row by row, and answers. A state is cut into columns, which do not
+//! depend on one another.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,9 +61,9 @@ pub(super) fn convolve<P: Probe>(
     Ok(())
 }
 
-/// The states of heads `head` wide, of `rows`, go on over all rows of the pass. `of(columns)` says once what a worker needs of some
-/// columns of the `answers`, rows of `inner`; `advance(it, row, state, out)` then takes their part of the state a row further and writes
-/// what it answers.
+/// The states of heads `head` wide, of `rows`, go on over all rows of the pass. `of(columns)` says once what a worker
+/// needs of some columns of the `answers`, rows of `inner`; `advance(it, row, state, out)` then takes their part of the
+/// state a row further and writes what it answers.
 pub(super) fn go_on<P, T>(
     run: &Run<'_, P>,
     op: &'static str,

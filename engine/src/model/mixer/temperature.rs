@@ -1,5 +1,5 @@
-//! Temperature by position: queries grow with the logarithm of how far into a text they stand, so that attention stays as
-//! sharp over a long text as it was over those that the model was trained on.
+//! Temperature by position: queries grow with the logarithm of how far into a text they stand, so that attention stays
+//! as sharp over a long text as it was over those that the model was trained on.
 
 use crate::model::config::Keys;
 use crate::{Result, math};
@@ -16,8 +16,8 @@ pub struct Temperature {
 }
 
 impl Temperature {
-    /// As `attention.temperature_scale` states it; `None` where that is missing or 0. The length is the family's to know, and
-    /// not 0.
+    /// As `attention.temperature_scale` states it; `None` where that is missing or 0. The length is the family's to
+    /// know, and not 0.
     pub(crate) fn read(keys: &Keys<'_>, length: usize) -> Result<Option<Self>> {
         const SCALE: &str = "attention.temperature_scale";
         /// Far beyond any model's; a factor is then far from infinite.

@@ -1,8 +1,8 @@
-//! x86-64: AVX-512 with VNNI, AVX2, AVX2 with VNNI, and AMX. The intrinsics that [`Isa`] is made of, the instructions on
-//! tiles, and what is chosen by processor; the kernels are elsewhere.
+//! x86-64: AVX-512 with VNNI, AVX2, AVX2 with VNNI, and AMX. The intrinsics that [`Isa`] is made of, the instructions
+//! on tiles, and what is chosen by processor; the kernels are elsewhere.
 //!
-//! All unsafe code of these backends is here. What reads or writes memory says beside it why it stays within a slice. These
-//! macros hold the rest:
+//! All unsafe code of these backends is here. What reads or writes memory says beside it why it stays within a slice.
+//! These macros hold the rest:
 //!
 //! | macro | what is unsafe in it | why it is right |
 //! |---|---|---|
@@ -41,8 +41,8 @@ pub(in crate::kernels) trait Enter: Sized {
         Self: Isa;
 }
 
-/// A type that stands for an instruction set: one list of features for its detection and for the function that uses it. Others that
-/// stand for the same instructions may follow.
+/// A type that stands for an instruction set: one list of features for its detection and for the function that uses it.
+/// Others that stand for the same instructions may follow.
 macro_rules! isa {
     ($features:tt $name:ty, $enter:ident $(; $same:ty, $enter_same:ident)*) => {
         isa!(@detect $features $name);

@@ -14,18 +14,18 @@ use super::{Avx2, Avx512, Enter};
 use crate::kernels::peak::simd::Peak;
 use crate::kernels::peak::{Done, LINE};
 
-/// An intrinsic on registers, or a function of this module that enables the instructions it needs. What touches memory has an
-/// `unsafe` of its own, which says why it stays within an array.
+/// An intrinsic on registers, or a function of this module that enables the instructions it needs. What touches memory
+/// has an `unsafe` of its own, which says why it stays within an array.
 macro_rules! op {
     ($($call:tt)+) => {
-        // SAFETY: the methods below are those of a type whose value proves the features, and they alone call the functions
-        // with features.
+        // SAFETY: the methods below are those of a type whose value proves the features, and they alone call the
+        // functions with features.
         unsafe { $($call)+ }
     };
 }
 
-/// Hides from the compiler what a register holds, without an instruction: operations on it are neither moved out of a loop
-/// nor merged.
+/// Hides from the compiler what a register holds, without an instruction: operations on it are neither moved out of a
+/// loop nor merged.
 macro_rules! opaque {
     ($class:ident $value:expr) => {
         // SAFETY: an empty text; the register stays as it is.
@@ -176,10 +176,12 @@ where
         let at = line.as_ptr();
         for (i, sum) in sums.iter_mut().enumerate() {
             let v = if NARROW {
-                // SAFETY: the features are there, as in `op!`; `i` is below 4, so the 16 bytes lie within the line of 64.
+                // SAFETY: the features are there, as in `op!`; `i` is below 4, so the 16 bytes lie within the line
+                // of 64.
                 unsafe { _mm256_zextsi128_si256(_mm_loadu_si128(at.add(16 * i).cast())) }
             } else if i < 2 {
-                // SAFETY: the features are there, as in `op!`; `i` is below 2, so the 32 bytes lie within the line of 64.
+                // SAFETY: the features are there, as in `op!`; `i` is below 2, so the 32 bytes lie within the line
+                // of 64.
                 unsafe { _mm256_loadu_si256(at.add(32 * i).cast()) }
             } else {
                 return;
