@@ -1,9 +1,9 @@
-//! What a team's hand-over costs: `cargo bench -p twinfer-benches --bench handover`. An operation of as many pieces as there
-//! are workers, each of nothing, for 2 to 128 workers, all of one domain or eight to a domain; and what they are made of,
-//! a cache line alone and between two cores, from which it is counted for machines that are not at hand.
+//! What a team's hand-over costs: `cargo bench -p twinfer-benches --bench handover`. An operation of as many pieces as
+//! there are workers, each of nothing, for 2 to 128 workers, all of one domain or eight to a domain; and what they are
+//! made of, a cache line alone and between two cores, from which it is counted for machines that are not at hand.
 //!
-//! With more workers than CPUs an operation does not wait for those that have no CPU: it takes what the leader takes alone,
-//! and now and then a switch between threads.
+//! With more workers than CPUs an operation does not wait for those that have no CPU: it takes what the leader takes
+//! alone, and now and then a switch between threads.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "nothing here can fail")]
 
@@ -57,9 +57,9 @@ fn between_two(turns: u64) -> Duration {
     start.elapsed()
 }
 
-/// Microseconds that a pass spends on hand-overs with `domains` domains of [`DOMAIN`] workers, of which all lines between
-/// domains take `across`: an operation writes two lines of every domain and reads one of them again; in a domain every worker
-/// enters, takes a piece and leaves.
+/// Microseconds that a pass spends on hand-overs with `domains` domains of [`DOMAIN`] workers, of which all lines
+/// between domains take `across`: an operation writes two lines of every domain and reads one of them again; in a
+/// domain every worker enters, takes a piece and leaves.
 fn counted(domains: usize, alone: f64, within: f64, across: f64) -> f64 {
     let leader = 3.0 * domains as f64 * across;
     let domain = 3.0 * DOMAIN as f64 * (alone + within);
@@ -99,7 +99,8 @@ fn main() {
     group.finish();
     criterion.final_summary();
 
-    // Counted from lines measured here; between packages a line takes some times what it takes between two cores of one.
+    // Counted from lines measured here; between packages a line takes some times what it takes between two cores of
+    // one.
     let mean = |turns: u64, time: Duration| time.as_secs_f64() * 1e9 / turns as f64;
     const TURNS: u64 = 1 << 20;
     let start = Instant::now();

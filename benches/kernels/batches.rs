@@ -1,7 +1,9 @@
-//! Matrix products with 1 to 16 rows and with a prompt's 512, of a matrix that comes from memory: what a row more costs.
+//! Matrix products with 1 to 16 rows and with a prompt's 512, of a matrix that comes from memory: what a row more
+//! costs.
 //!
-//! `cargo bench -p twinfer-benches -- batches` or `batches/TYPE`. All sizes are timed in turn, one call each, so that a neighbour's
-//! load meets them alike; the numbers are medians, in times of one row's. Where memory bounds one row, what stays near 1 is free.
+//! `cargo bench -p twinfer-benches -- batches` or `batches/TYPE`. All sizes are timed in turn, one call each, so that a
+//! neighbour's load meets them alike; the numbers are medians, in times of one row's. Where memory bounds one row, what
+//! stays near 1 is free.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Each kernel by itself: `cargo bench -p twinfer-benches -- FILTER`. How to read it: `benches/README.md`.
 //!
-//! A result is compared with the scalar backend's, bit for bit, before it is timed. Without `--bench` (as `cargo test` runs it)
-//! every kernel is run once on small shapes: that is the comparison alone.
+//! A result is compared with the scalar backend's, bit for bit, before it is timed. Without `--bench` (as `cargo test`
+//! runs it) every kernel is run once on small shapes: that is the comparison alone.
 #![allow(missing_docs, reason = "a program")]
 
 mod batches;

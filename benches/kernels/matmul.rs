@@ -1,7 +1,7 @@
 //! Matrix products: every type, backend and storage, with 1, 4 and 512 tokens.
 //!
-//! 512 tokens meet a matrix that a core's cache holds a good part of, as in a long prompt; 1 and 4 tokens one that comes from
-//! memory, as when text is written.
+//! 512 tokens meet a matrix that a core's cache holds a good part of, as in a long prompt; 1 and 4 tokens one that
+//! comes from memory, as when text is written.
 
 use std::hint::black_box;
 
@@ -93,8 +93,8 @@ pub(crate) fn run(criterion: &mut Criterion, meter: &mut Meter) {
     }
 }
 
-/// Whether the command line's filter names it: what it leaves out should not be prepared either. Criterion understands more
-/// (regular expressions); then everything is prepared.
+/// Whether the command line's filter names it: what it leaves out should not be prepared either. Criterion understands
+/// more (regular expressions); then everything is prepared.
 fn wanted(name: &str) -> bool {
     let filters: Vec<String> = std::env::args()
         .skip(1)

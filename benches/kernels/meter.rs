@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Throughput};
-use twinfer_benches::limits::Limits;
 use twinfer_benches::machine::{self, Machine};
 use twinfer_benches::program;
+use twinfer_benches::rates::Rates;
 use twinfer_benches::statistics::median;
 use twinfer_engine::team::Team;
 
@@ -25,7 +25,7 @@ pub(crate) struct Work {
 /// Runs benchmarks and keeps a line of each.
 pub(crate) struct Meter {
     pub(crate) team: Team,
-    limits: Option<Limits>,
+    limits: Option<Rates>,
     lines: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ impl Meter {
         };
         if timing() {
             println!("{}", Machine::describe().line());
-            let limits = Limits::measure(&program::last_built()?, threads)?;
+            let limits = Rates::measure(&program::last_built()?, threads)?;
             let load = machine::load().map_or_else(String::new, |load| format!("; load average {load:.1}"));
             println!(
                 "{threads} threads: memory read {:.1} GB/s, int8 dot product {:.0} GMAC/s{load}\n",

@@ -1,8 +1,8 @@
-//! Taking a page of the cache and giving it back: `cargo bench -p twinfer-benches --bench pages`. Alone, and with threads that
-//! do the same all the time, beside a list behind a mutex and the system's allocator.
+//! Taking a page of the cache and giving it back: `cargo bench -p twinfer-benches --bench pages`. Alone, and with
+//! threads that do the same all the time, beside a list behind a mutex and the system's allocator.
 //!
-//! Figures are nanoseconds of one thread's pair of calls: with more threads than CPUs they include the time in which it does
-//! not run.
+//! Figures are nanoseconds of one thread's pair of calls: with more threads than CPUs they include the time in which it
+//! does not run.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "nothing here can fail")]
 
@@ -19,7 +19,8 @@ const PAGES: u32 = 4096;
 /// What a page of one head takes in f16 at a width of 64, keys or values: what the allocator is asked for.
 const PAGE_BYTES: usize = 64 * 64 * 2;
 
-/// The time of `turns` calls of `turn` by one of `threads` threads that all make them at once: the mean over the threads.
+/// The time of `turns` calls of `turn` by one of `threads` threads that all make them at once: the mean over the
+/// threads.
 fn contended(threads: usize, turns: u64, turn: &(dyn Fn() + Sync)) -> Duration {
     let barrier = Barrier::new(threads);
     let all: Duration = std::thread::scope(|scope| {

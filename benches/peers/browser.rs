@@ -1,5 +1,5 @@
-//! The browser comparison: twinfer's package and wllama in the same Chromium, on the same model. The pages and their driver are
-//! in `browser/`.
+//! The browser comparison: twinfer's package and wllama in the same Chromium, on the same model. The pages and their
+//! driver are in `browser/`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! Before anything is timed: both sides must have computed the same model. Engines round differently, so their logits are
-//! compared by correlation.
+//! Before anything is timed: both sides must have computed the same model. Engines round differently, so their logits
+//! are compared by correlation.
 
 use std::path::Path;
 

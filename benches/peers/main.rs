@@ -1,5 +1,5 @@
-//! twinfer beside other engines on the same files, in turn: medians, ratios, and fractions of the limits measured in the
-//! same minutes. `benches/README.md` says how to use and to read it.
+//! twinfer beside other engines on the same files, in turn: medians, ratios, and fractions of the limits measured in
+//! the same minutes. `benches/README.md` says how to use and to read it.
 
 mod browser;
 mod check;
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
-use twinfer_benches::limits::Limits;
 use twinfer_benches::machine::{self, Machine, root};
 use twinfer_benches::program;
+use twinfer_benches::rates::Rates;
 
 use engines::{Engine, Peer, Settings, Variant};
 use plan::{Cell, Kind, ModelSpec, Test};
@@ -370,7 +370,7 @@ impl Rounds<'_> {
     fn round(&mut self, round: usize, rounds: usize) -> Result<()> {
         let cells = self.results.cells.len();
         for cell in 0..cells {
-            let limits = Limits::measure(self.twinfer, self.settings.threads)?;
+            let limits = Rates::measure(self.twinfer, self.settings.threads)?;
             self.results.limits.push(Beside { cell, round, limits });
             let mut order: Vec<usize> = (0..self.engines.len()).collect();
             // Nobody is always the first after a pause.
@@ -499,7 +499,8 @@ fn head(
     paragraphs
 }
 
-/// The names that llama.cpp's system information says it was built with: `CPU : SSE3 = 1 | AVX = 1 |` gives `SSE3, AVX`.
+/// The names that llama.cpp's system information says it was built with: `CPU : SSE3 = 1 | AVX = 1 |` gives `SSE3,
+/// AVX`.
 fn features_of(system_info: &str) -> String {
     let names: Vec<&str> = system_info
         .split(['|', ':'])

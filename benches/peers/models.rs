@@ -1,7 +1,7 @@
 //! The models: random weights of a known shape, made once by `twinfer bench --shape` and kept.
 //!
-//! Types that have no quantizer (IQ1 to IQ3, TQ) are made from such a file: its matrices are replaced by blocks of random
-//! bits with a moderate scale. Any bits are valid weights in these formats, and no speed depends on them.
+//! Types that have no quantizer (IQ1 to IQ3, TQ) are made from such a file: its matrices are replaced by blocks of
+//! random bits with a moderate scale. Any bits are valid weights in these formats, and no speed depends on them.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -206,8 +206,8 @@ impl ModelOnDisk {
         (self.macs + self.output_macs * logits) * 1e-9
     }
 
-    /// Bytes that a written token must read: its part of the weights, which all sequences of a pass share, and the cache
-    /// at the test's mean depth.
+    /// Bytes that a written token must read: its part of the weights, which all sequences of a pass share, and the
+    /// cache at the test's mean depth.
     pub(crate) fn gigabytes(&self, test: Test, cache_bytes: f64) -> f64 {
         let positions = test.depth as f64 + test.n as f64 / 2.0;
         (self.bytes / test.sequences as f64 + self.cache * cache_bytes * positions) * 1e-9

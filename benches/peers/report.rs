@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
-use twinfer_benches::limits::Limits;
+use twinfer_benches::rates::Rates;
 use twinfer_benches::statistics::median;
 
 use crate::models::ModelOnDisk;
@@ -28,7 +28,7 @@ pub(crate) struct Measurement {
 pub(crate) struct Beside {
     pub(crate) cell: usize,
     pub(crate) round: usize,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Rates,
 }
 
 /// Everything that a run found.
@@ -69,8 +69,8 @@ impl Results {
         median(&rates)
     }
 
-    /// twinfer in a cell over an engine in a cell: the median over the rounds of each round's ratio, so that both sides of
-    /// it were measured in the same minutes.
+    /// twinfer in a cell over an engine in a cell: the median over the rounds of each round's ratio, so that both sides
+    /// of it were measured in the same minutes.
     fn ratio(&self, cell: usize, (to, engine): (usize, usize)) -> Option<f64> {
         let theirs = self.rates(to, engine);
         let ratios: Vec<f64> = self
@@ -290,7 +290,7 @@ mod tests {
                 });
             }
             for cell in 0..2 {
-                let limits = Limits {
+                let limits = Rates {
                     read: 40.0 * speed,
                     dot: 200.0 * speed,
                 };
@@ -322,7 +322,8 @@ mod tests {
         let mut results = results();
         results.cells[0].test = "tg64 x 4".parse().unwrap();
         let text = results.markdown();
-        // 100 tokens a second where one sequence makes 20; a quarter of a gigabyte for each, and a multiply-add per byte.
+        // 100 tokens a second where one sequence makes 20; a quarter of a gigabyte for each, and a multiply-add per
+        // byte.
         assert!(
             text.contains(" ratio to other | ratio to one sequence | to the prompt's rate |"),
             "{text}"

@@ -1,8 +1,8 @@
-//! A batch: what one pass of a model computes. Rows go in, each a token or an embedding of a sequence; logits or vectors come
-//! out of those that want them.
+//! A batch: what one pass of a model computes. Rows go in, each a token or an embedding of a sequence; logits or
+//! vectors come out of those that want them.
 
 use crate::Result;
-use crate::cache::SeqId;
+use crate::handles::SeqId;
 use crate::memory::Buffers;
 
 /// What a row puts in.
@@ -21,10 +21,11 @@ pub enum Output {
     None,
     /// Logits over the vocabulary.
     Logits,
-    /// Its hidden state after the last layer (and the norm there, where the model has one), and what the model has behind that.
+    /// Its hidden state after the last layer (and the norm there, where the model has one), and what the model has
+    /// behind that.
     Hidden,
-    /// Its part in the vector of its text: the mean of the hidden states of all rows that say so, and what the model has
-    /// behind that. Rows of a text stand side by side.
+    /// Its part in the vector of its text: the mean of the hidden states of all rows that say so, and what the model
+    /// has behind that. Rows of a text stand side by side.
     Pooled,
     /// As [`Output::Pooled`], with the head of a reranker behind it: the scores of its text.
     Scores,
@@ -41,7 +42,8 @@ pub(crate) struct Row {
     pub(crate) position: usize,
 }
 
-/// Rows for one pass, of any sequences. Rows of one sequence take its next positions in the order in which they are pushed.
+/// Rows for one pass, of any sequences. Rows of one sequence take its next positions in the order in which they are
+/// pushed.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub(crate) rows: Vec<Row>,

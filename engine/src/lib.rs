@@ -1,15 +1,17 @@
 //! twinfer's engine: a language model from a GGUF file, the same answer on every platform.
 //!
-//! The way of the data, one module after the other, no back references:
+//! A module imports only what stands before it here:
 //!
-//! [`gguf`] (bytes -> header, typed metadata, tensor directory) -> [`quant`] (block formats) ->
-//! [`kernels`] (packed matrices and the arithmetic) -> [`cache`] and [`batch`] (what a pass remembers, and what it
-//! computes) -> [`model`] (configuration, bound weights, forward pass) -> [`context`] (batches of tokens in, logits
-//! out) -> [`sample`] -> [`tokenizer`] -> [`generation`] -> text. Below all of them lie [`memory`] and [`team`], which the platform lends.
+//! - [`memory`] and [`team`], which the platform lends; [`math`] and [`digest`].
+//! - [`quant`] (tensor types, block formats), which [`gguf`] (bytes -> header, typed metadata, tensor directory) and
+//!   [`kernels`] (packed matrices and the arithmetic) know.
+//! - [`batch`] and [`cache`] (what a pass computes, and what it remembers).
+//! - [`model`] (configuration, bound weights, forward pass) and [`context`] (batches of tokens in, logits out).
+//! - [`sample`] and [`tokenizer`], which know of all these only [`gguf`].
+//! - [`generation`] (the loop that makes text), and what shows that the answer is the same everywhere: [`record`] of a
+//!   model, [`trace`] of every operation.
+//!
 //! What puts a conversation into a model's chat template is a crate of its own, `twinfer-template`.
-//!
-//! That it is the same answer everywhere can be checked: [`digest`] of the logits, [`record`] of a model, [`trace`] of every
-//! operation.
 //!
 //! The crate opens no files and no sockets, reads no clock and starts no threads: `native` and `web` do.
 #![deny(missing_docs)]
@@ -21,6 +23,7 @@ pub mod digest;
 pub mod error;
 pub mod generation;
 pub mod gguf;
+mod handles;
 pub mod kernels;
 pub mod math;
 pub mod memory;

@@ -1,13 +1,14 @@
 //! Where two runs begin to differ: a digest of what each operation made of each position, and the one number behind the
 //! first digest that differs.
 //!
-//! A [`Trace`] is a [`Probe`]. Rows are told apart by their position and not by the pass that computed them, so traces can be
-//! compared whatever the prompt's split was. It is for one sequence from its first position on, of which every row wants an
-//! output.
+//! A [`Trace`] is a [`Probe`]. Rows are told apart by their position and not by the pass that computed them, so traces
+//! can be compared whatever the prompt's split was. It is for one sequence from its first position on, of which every
+//! row wants an output.
 //!
 //! In the order of a trace (position, then the operations as they follow each other) everything that a row was computed
-//! from stands before it: the first difference is where a fault is, and not where it was passed on. What an operation does to
-//! its input counts as its own: the matrix products' int8 rows, and in `attention` keys and values as the cache stores them.
+//! from stands before it: the first difference is where a fault is, and not where it was passed on. What an operation
+//! does to its input counts as its own: the matrix products' int8 rows, and in `attention` keys and values as the cache
+//! stores them.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -368,8 +369,8 @@ pub enum Comparison {
 }
 
 /// Evaluates `tokens` in two contexts and finds the first number at which they differ. Both run once, and a second time
-/// where they differ, for the values. `progress(done, total)` counts tokens evaluated, of those of the first runs; it may end
-/// it.
+/// where they differ, for the values. `progress(done, total)` counts tokens evaluated, of those of the first runs; it
+/// may end it.
 ///
 /// # Errors
 /// As [`Context::eval_probed`]; contexts of models with different operations.
@@ -441,7 +442,8 @@ mod tests {
     use super::{Capture, Difference, Place, Trace};
     use crate::model::probe::Probe as _;
 
-    /// Three positions of two operations of width 2, in passes of the given sizes; `flip` changes one element's last bit.
+    /// Three positions of two operations of width 2, in passes of the given sizes; `flip` changes one element's last
+    /// bit.
     fn traced(run: &str, passes: &[usize], flip: Option<(usize, usize)>) -> (Trace, Vec<f32>) {
         let mut trace = Trace::new(run);
         let place = flip.map_or((0, 0), |(position, _)| (position, 1));

@@ -1,9 +1,10 @@
 //! The forward pass of every architecture against two that are not ours: llama.cpp's logits and a float64 pass.
 //!
-//! The vectors are in `tests/oracle`: one small random model per feature (rope scaling, biases, q and k norms, sliding windows,
-//! fused tensors, longrope), the logits of all positions. The bound is the distance to the float64 pass. llama.cpp's
-//! own distance to it differs by model (its GELU has 11 bits), so to llama.cpp the engine must be about as near as ideal is.
-//! One model has keys that llama.cpp passes over in its family: of that the float64 pass is the only reference.
+//! The vectors are in `tests/oracle`: one small random model per feature (rope scaling, biases, q and k norms, sliding
+//! windows, fused tensors, longrope), the logits of all positions. The bound is the distance to the float64 pass.
+//! llama.cpp's own distance to it differs by model (its GELU has 11 bits), so to llama.cpp the engine must be about as
+//! near as ideal is. One model has keys that llama.cpp passes over in its family: of that the float64 pass is the only
+//! reference.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs;

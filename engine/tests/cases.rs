@@ -1,5 +1,5 @@
-//! Files that users met, from `../shared/cases`: each one loads, or is refused for its own reason, and computes what the
-//! reference computes. The values are of its README: llama.cpp's.
+//! Files that users met, from `../shared/cases`: each one loads, or is refused for its own reason, and computes what
+//! the reference computes. The values are of its README: llama.cpp's.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::{Path, PathBuf};

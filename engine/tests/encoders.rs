@@ -1,4 +1,5 @@
-//! Encoders against a float64 pass that is not ours (`tests/oracle/encoders.py`), and whatever shares a pass with a text.
+//! Encoders against a float64 pass that is not ours (`tests/oracle/encoders.py`), and whatever shares a pass with a
+//! text.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Experts as files keep them: what may be written in more than one way gives the same bits; and the limits of their gates.
+//! Experts as files keep them: what may be written in more than one way gives the same bits; and the limits of their
+//! gates.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -139,8 +140,8 @@ fn streamed(bytes: &[u8], options: &LoadOptions) -> Model {
 #[test]
 fn a_tensor_for_each_expert_is_the_stack_of_them() {
     let mut compared = 0;
-    // With a gate; with biases; without a gate; beside dense layers; a shared expert that keeps its own tensors; the parts of
-    // a stack in other types, and where rows are no whole panels.
+    // With a gate; with biases; without a gate; beside dense layers; a shared expert that keeps its own tensors; the
+    // parts of a stack in other types, and where rows are no whole panels.
     for (name, ty) in [
         ("qwen3moe", GgmlType::F32),
         ("qwen3moe", GgmlType::Q8_0),
@@ -232,7 +233,8 @@ fn limits(values: &[f32]) -> Value {
     Value::Array(Array::F32(values.to_vec()))
 }
 
-/// That the limited numbers are the right ones is for `architectures.rs`: it holds the model `limits` to a float64 pass.
+/// That the limited numbers are the right ones is for `architectures.rs`: it holds the model `limits` to a float64
+/// pass.
 #[test]
 fn limits_of_gates_are_of_their_layer_and_of_silu() {
     let on = |backend: &str| LoadOptions {

@@ -1,5 +1,5 @@
-//! A model from a stream is the model from the file, whatever the sizes of the chunks, and what cannot become a model is
-//! refused before its data comes.
+//! A model from a stream is the model from the file, whatever the sizes of the chunks, and what cannot become a model
+//! is refused before its data comes.
 
 #![allow(clippy::unwrap_used)] // also outside of the test functions themselves
 

@@ -1,5 +1,5 @@
-//! What a context allocates is what was planned, to the byte: a caller that was told a number can rely on it, be it a page
-//! with 4 GiB or a server with a budget.
+//! What a context allocates is what was planned, to the byte: a caller that was told a number can rely on it, be it a
+//! page with 4 GiB or a server with a budget.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -24,8 +24,8 @@ use twinfer_engine::model::plan::ModelPlan;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::{Place, Team};
 
-/// Bytes that a context holds beyond its plan: handles and lists of layers and workers, which do not grow with its sizes. And
-/// those that it has held at most beyond it, while it was made.
+/// Bytes that a context holds beyond its plan: handles and lists of layers and workers, which do not grow with its
+/// sizes. And those that it has held at most beyond it, while it was made.
 fn beyond_the_plan(model: &Arc<Model>, team: &Team, options: &ContextOptions) -> (i64, i64) {
     let plan = ContextPlan::of(model, team, options).unwrap();
     let planned = plan.cache_bytes() + plan.workspace_bytes();
@@ -41,8 +41,8 @@ fn beyond_the_plan(model: &Arc<Model>, team: &Team, options: &ContextOptions) ->
 #[test]
 fn a_context_allocates_what_was_planned() {
     let mut compared = 0;
-    // Full attention with grouped heads; windows beside full attention; longrope and fused tensors; shared keys and values,
-    // embeddings per layer, experts; latent attention; states; sinks.
+    // Full attention with grouped heads; windows beside full attention; longrope and fused tensors; shared keys and
+    // values, embeddings per layer, experts; latent attention; states; sinks.
     for name in [
         "llama-gqa",
         "gemma3",

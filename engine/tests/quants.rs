@@ -358,8 +358,8 @@ fn importance_moves_the_error() {
     }
 }
 
-/// The largest error of a code as a part of the block's largest magnitude: half the distance between codes, and what the
-/// search may clip.
+/// The largest error of a code as a part of the block's largest magnitude: half the distance between codes, and what
+/// the search may clip.
 fn error_bound(ty: GgmlType) -> f32 {
     match ty {
         GgmlType::F32 => 0.0,

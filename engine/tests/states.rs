@@ -1,5 +1,5 @@
-//! Layers that keep a state: what forks, cuts, checkpoints, the prefix index, a full cache and failed passes leave of a sequence has
-//! the logits of one that was computed from its beginning.
+//! Layers that keep a state: what forks, cuts, checkpoints, the prefix index, a full cache and failed passes leave of a
+//! sequence has the logits of one that was computed from its beginning.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::Path;
@@ -271,7 +271,8 @@ impl Random {
     }
 }
 
-/// Anything that can be done to sequences, in any order, in a cache with few states: every logit is that of the tokens alone.
+/// Anything that can be done to sequences, in any order, in a cache with few states: every logit is that of the tokens
+/// alone.
 #[test]
 fn whatever_happens_logits_are_those_of_the_tokens() {
     for (name, seed) in MODELS.into_iter().zip(1..) {

@@ -1,7 +1,7 @@
-//! A pass allocates nothing: every allocation of the process is counted while tokens are decoded, with one worker and with
-//! several, over every form of activations and across page borders; and in passes over many sequences that fork, write to
-//! shared pages and take pages from the prefix index. A text of 8,000 tokens allocates nothing from its first tokens to its
-//! end: passes, sampling, characters and stop strings. Sequences that come and go leave no memory behind.
+//! A pass allocates nothing: every allocation of the process is counted while tokens are decoded, with one worker and
+//! with several, over every form of activations and across page borders; and in passes over many sequences that fork,
+//! write to shared pages and take pages from the prefix index. A text of 8,000 tokens allocates nothing from its first
+//! tokens to its end: passes, sampling, characters and stop strings. Sequences that come and go leave no memory behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
-use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Sampling, Speculation};
+use twinfer_engine::generation::{Bounds, Driver, End, Event, Generation, Sampling, Speculation};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
@@ -92,8 +92,8 @@ fn allocations(path: &Path, threads: usize, cache: CacheType) -> usize {
     ALLOCATIONS.load(Ordering::SeqCst) - before
 }
 
-/// Allocations during passes over twelve sequences, half of them forks that go on in pages of the others, prompts among them, in
-/// a cache whose free pages the prefix index holds.
+/// Allocations during passes over twelve sequences, half of them forks that go on in pages of the others, prompts among
+/// them, in a cache whose free pages the prefix index holds.
 fn allocations_of_mixed_passes(path: &Path, threads: usize) -> usize {
     let mut context = context(path, threads, 12, Pool::Pages(25), CacheType::F16);
     let old = context.open().unwrap();
@@ -141,8 +141,8 @@ fn allocations_of_mixed_passes(path: &Path, threads: usize) -> usize {
     allocations
 }
 
-/// Allocations, and bytes that stay allocated, while a text of `n` tokens is made, but for its first few: these make the
-/// sampler's lists.
+/// Allocations, and bytes that stay allocated, while a text of `n` tokens is made, but for its first few: these make
+/// the sampler's lists.
 fn allocations_of_a_long_text(path: &Path, n: usize) -> (usize, i64) {
     const FIRST: usize = 8;
     let file = file(path);
@@ -162,15 +162,15 @@ fn allocations_of_a_long_text(path: &Path, n: usize) -> (usize, i64) {
         })
     };
     let sampler = sampling.sampler(&tokenizer, n + 8).unwrap();
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(n),
         // Begins everywhere, so that text is held back, and never comes.
         stop: vec![format!("e{}", "\u{fffd}".repeat(9))],
-        ..Limits::default()
+        ..Bounds::default()
     };
     let id = context.open().unwrap();
     let prompt = [1, 2, 3];
-    let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &limits).unwrap();
+    let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &bounds).unwrap();
     let mut driver = Driver::new(Speculation::OFF, None);
     let (mut text, mut tokens, mut end) = (String::with_capacity(64 * n), 0, None);
     let mut before = (0, 0);
@@ -198,8 +198,8 @@ fn allocations_of_a_long_text(path: &Path, n: usize) -> (usize, i64) {
     (after.0 - before.0, after.1 as i64 - before.1 as i64)
 }
 
-/// Bytes that `passes` more passes leave behind, once a few have been made: sequences begin with what the index has, are forked,
-/// and end.
+/// Bytes that `passes` more passes leave behind, once a few have been made: sequences begin with what the index has,
+/// are forked, and end.
 fn left_behind(path: &Path, passes: usize) -> i64 {
     let mut context = context(path, 1, 8, Pool::Pages(12), CacheType::F16);
     let mut open = Vec::new();

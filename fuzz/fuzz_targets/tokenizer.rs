@@ -1,8 +1,8 @@
 //! A vocabulary and a text made of the input: ids lie inside the vocabulary, the stream decoder prints what the whole
 //! decode does, and where every byte has a token the text comes back.
 //!
-//! Input: model, pre-tokenizer, flags; number of entries, and each as length and type (one byte) and its bytes; number of
-//! merges likewise; the rest is the text.
+//! Input: model, pre-tokenizer, flags; number of entries, and each as length and type (one byte) and its bytes; number
+//! of merges likewise; the rest is the text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Memory that a command will take, planned before anything is loaded, and what is said where there is not so much: what there
-//! is, is in `rooms`, and what would fit in `advice`.
+//! Memory that a command will take, planned before anything is loaded, and what is said where there is not so much:
+//! what there is, is in `rooms`, and what would fit in `advice`.
 //!
 //! The plan's sizes come from the functions that allocate (`ModelPlan`, `ContextPlan`).
 

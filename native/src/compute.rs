@@ -74,7 +74,8 @@ impl<'a> Compute<'a> {
         self.workers.pin_caller()
     }
 
-    /// What messages call a model: it may be the one that the settings name, a draft model, or one made for a measurement.
+    /// What messages call a model: it may be the one that the settings name, a draft model, or one made for a
+    /// measurement.
     fn name_of(&self, file: &ModelFile) -> String {
         let only = match file.parts() {
             [part] => mapped::file_of(part),
@@ -125,8 +126,8 @@ impl<'a> Compute<'a> {
         ModelPlan::of(file, &options).with_context(|| self.name_of(file))
     }
 
-    /// The same, but for experts that stay mapped where all weights do not fit into memory with a context and the others do,
-    /// unless it was said where they are to lie.
+    /// The same, but for experts that stay mapped where all weights do not fit into memory with a context and the
+    /// others do, unless it was said where they are to lie.
     pub(crate) fn settle_experts<'f>(
         &self,
         planned: PlannedModel<'f>,
@@ -394,7 +395,8 @@ impl<'a> Compute<'a> {
         }
     }
 
-    /// As many of these sequences as can be computed together with the states that were asked for: in a pass each has two.
+    /// As many of these sequences as can be computed together with the states that were asked for: in a pass each has
+    /// two.
     pub(crate) fn together(&self, config: &Config, sequences: usize) -> usize {
         match self.settings.context.states {
             Some(states) if config.has_state() => sequences.min(states / 2),
@@ -432,8 +434,8 @@ impl<'a> Compute<'a> {
     }
 }
 
-/// The sizes with a context that can be counted in pages: one beyond that is beyond any memory as well, and of it the least
-/// that it needs is said.
+/// The sizes with a context that can be counted in pages: one beyond that is beyond any memory as well, and of it the
+/// least that it needs is said.
 fn countable(options: &ContextOptions) -> ContextOptions {
     ContextOptions {
         n_ctx: options.n_ctx.min(LARGEST_COUNTED_CTX),

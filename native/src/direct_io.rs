@@ -1,5 +1,5 @@
-//! Reads of a model's files past the system's cache (`--direct-io`), for files that are larger than the cache or are read
-//! once: the disk writes into this process's memory, and nothing else is pushed out of the cache.
+//! Reads of a model's files past the system's cache (`--direct-io`), for files that are larger than the cache or are
+//! read once: the disk writes into this process's memory, and nothing else is pushed out of the cache.
 //!
 //! ```text
 //!   file      [ chunk 0 | chunk 1 | chunk 2 | chunk 3 | ... ]      chunks of 2 MiB, at multiples of 4 KiB
@@ -137,8 +137,8 @@ fn chunks(loader: &Loader, sources: &[Source]) -> Vec<Chunk> {
 /// A chunk's bytes, or why they could not be read.
 type Answer = Result<(MmapMut, usize)>;
 
-/// Brings the loader all that it wants. `begun` is called in this thread when the readers are there; what it gives lives as
-/// long as they do. `progress(done, total)` counts bytes.
+/// Brings the loader all that it wants. `begun` is called in this thread when the readers are there; what it gives
+/// lives as long as they do. `progress(done, total)` counts bytes.
 pub(crate) fn load<T>(
     loader: &mut Loader,
     sources: &[Source],

@@ -91,8 +91,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(kind.exit_code())
 }
 
-/// A file that cannot be opened or read. A name that is no text and that no file has is a damaged argument rather than a
-/// missing file; for others that no file has, there may be advice.
+/// A file that cannot be opened or read. A name that is no text and that no file has is a damaged argument rather than
+/// a missing file; for others that no file has, there may be advice.
 pub(crate) fn no_file(path: &Path, verb: &str, error: io::Error) -> anyhow::Error {
     let what = format!("cannot {verb} `{}`", path.display());
     if error.kind() != io::ErrorKind::NotFound {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
-use twinfer_engine::generation::{Counts, DraftModel, Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::generation::{Bounds, Counts, DraftModel, Driver, End, Event, Generation, Speculation};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::tokenizer::Tokenizer;
@@ -72,7 +72,8 @@ impl Outcome {
     }
 }
 
-/// A context with one sequence, which goes from one text to the next: what they share at the beginning is computed once.
+/// A context with one sequence, which goes from one text to the next: what they share at the beginning is computed
+/// once.
 #[derive(Debug)]
 pub(crate) struct Session {
     context: Context,
@@ -102,20 +103,20 @@ impl Session {
         self.context.seq_len(self.sequence).unwrap_or(0)
     }
 
-    /// Evaluates the prompt (what of it is not cached) and generates. `on_text` gets each piece of text that is complete. The
-    /// sampler goes on from text to text; where this one fails, it is as it was.
+    /// Evaluates the prompt (what of it is not cached) and generates. `on_text` gets each piece of text that is
+    /// complete. The sampler goes on from text to text; where this one fails, it is as it was.
     pub(crate) fn generate(
         &mut self,
         tokenizer: &Tokenizer,
         sampler: &mut Sampler,
         prompt: &[u32],
-        limits: &Limits,
+        bounds: &Bounds,
         on_text: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Outcome> {
         let _guard = interrupt::Guard::new();
         let (context, driver) = (&mut self.context, &mut self.driver);
         let mut generation =
-            Generation::new(context, self.sequence, prompt, sampler.clone(), tokenizer, limits)?;
+            Generation::new(context, self.sequence, prompt, sampler.clone(), tokenizer, bounds)?;
         let total = generation.pending() as u64;
         let mut progress = Some(Progress::new("reading the prompt", total, self.verbosity));
         while !generation.is_over() {
@@ -161,8 +162,8 @@ impl Session {
     }
 }
 
-/// What makes passes of a model that is planned, with the draft model if there is one; before the model itself is loaded, which may
-/// take long.
+/// What makes passes of a model that is planned, with the draft model if there is one; before the model itself is
+/// loaded, which may take long.
 pub(crate) fn driver(
     settings: &args::Generation,
     compute: &Compute<'_>,

@@ -1,4 +1,4 @@
-//! Ctrl-C. Where a command can stop in good order it holds a [`Guard`] and asks [`requested`] between steps; anywhere
+//! Ctrl-C. Where a command can stop in good order it holds a [`Guard`] and asks [`requested`] now and then; anywhere
 //! else, and at the second press, the process ends at once.
 
 #[cfg(unix)]

@@ -48,8 +48,8 @@ impl ModelSource {
         }
     }
 
-    /// Bytes of the model's files; `None` for the built-in one, which also stands for none, and where they are not there, which
-    /// opening them says.
+    /// Bytes of the model's files; `None` for the built-in one, which also stands for none, and where they are not
+    /// there, which opening them says.
     pub(crate) fn bytes(&self) -> Option<u64> {
         let len = |path: &PathBuf| Some(std::fs::metadata(path).ok()?.len());
         match self {
@@ -102,8 +102,8 @@ fn at_fault(error: Error, path: &Path, parts: &[PathBuf]) -> anyhow::Error {
     anyhow::Error::new(error).context(context)
 }
 
-/// The files of the model that `path` belongs to: itself, or all parts of the split model that it is a part of. A model of
-/// one file may have the name of a part.
+/// The files of the model that `path` belongs to: itself, or all parts of the split model that it is a part of. A model
+/// of one file may have the name of a part.
 pub(crate) fn part_paths(path: &Path) -> Result<Vec<PathBuf>> {
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(split) = name.and_then(split::parse_name) else {

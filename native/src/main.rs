@@ -11,7 +11,6 @@ mod direct_io;
 mod failure;
 mod generate;
 mod interrupt;
-mod limits;
 mod load;
 #[cfg(test)]
 mod machine_files;
@@ -23,6 +22,7 @@ mod output_file;
 mod prediction;
 mod progress;
 mod prompt;
+mod rates;
 #[cfg(test)]
 mod reference;
 mod resident;

@@ -1,9 +1,9 @@
 //! Files that are mapped at present, and what happens when a page of one cannot be had: the file became shorter, or its
 //! disk fails.
 //!
-//! Reading such a page raises SIGBUS, which by itself ends the process without a word. Here it ends with one line that names
-//! the file, and with the exit code of other failures. Files are listed so that a signal handler can read the list: entries
-//! are only ever added, never freed, and all that changes in one is atomic.
+//! Reading such a page raises SIGBUS, which by itself ends the process without a word. Here it ends with one line that
+//! names the file, and with the exit code of other failures. Files are listed so that a signal handler can read the
+//! list: entries are only ever added, never freed, and all that changes in one is atomic.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -210,8 +210,8 @@ fn entries() -> impl Iterator<Item = &'static Entry> {
 
 #[allow(unsafe_code)] // entries of the list, which are never freed
 fn entry(at: *const Entry) -> Option<&'static Entry> {
-    // SAFETY: the pointers of the list are null or come from `Box::leak`, and were published with release ordering after
-    // the entry was written; from then on only atomics in it change.
+    // SAFETY: the pointers of the list are null or come from `Box::leak`, and were published with release ordering
+    // after the entry was written; from then on only atomics in it change.
     unsafe { at.as_ref() }
 }
 

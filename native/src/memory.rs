@@ -1,13 +1,14 @@
-//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a pass's buffers.
+//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a pass's
+//! buffers.
 //!
 //! ```text
-//!   packed weights    [ matrix | matrix | matrix |      free      ]  one reservation of 256 MiB or more, at a multiple of
-//!                     cut into huge pages where the system has them   2 MiB; the next one where a matrix does not fit
+//!   packed weights    [ matrix | matrix | matrix |    free    ]  one reservation of 256 MiB or more, at a multiple of
+//!                     in huge pages where the system has them  2 MiB; the next one where a matrix does not fit
 //! ```
 //!
-//! Matrices lie one after the other, so that all of it can be huge pages: in mappings of their own the ends would be small
-//! pages, and the memory of huge ones would reach beyond them. What no matrix has touched takes no memory. What is for a
-//! node has reservations of its own: a page is on one node.
+//! Matrices lie one after the other, so that all of it can be huge pages: in mappings of their own the ends would be
+//! small pages, and the memory of huge ones would reach beyond them. What no matrix has touched takes no memory. What
+//! is for a node has reservations of its own: a page is on one node.
 #![allow(unsafe_code)] // mapping files, and disjoint parts of one mapping
 
 use std::fs::File;
@@ -51,9 +52,9 @@ pub(crate) fn map(path: &Path) -> Result<Bytes> {
         // There is nothing to map; the parser says what is missing.
         return Ok(Bytes::from_static(&[]));
     }
-    // SAFETY: the map is read-only. If another process shortens the file meanwhile, reading the lost pages raises a signal
-    // that ends this process, as `mapped` says; one that writes to it changes the numbers that are read. No lock prevents
-    // either, for this program as for every one that maps files.
+    // SAFETY: the map is read-only. If another process shortens the file meanwhile, reading the lost pages raises a
+    // signal that ends this process, as `mapped` says; one that writes to it changes the numbers that are read. No lock
+    // prevents either, for this program as for every one that maps files.
     let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
     let listed = mapped::list(&map, path, &metadata);
     Ok(Bytes::owned_by(FileMap { _listed: listed, map }))
@@ -183,8 +184,8 @@ struct Part {
 
 impl Buffer for Part {
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the part lies inside the map (checked when it was made), which `self` keeps; it overlaps no other part,
-        // and `&mut self` keeps two such slices from living at once. The memory is zeroed by the system.
+        // SAFETY: the part lies inside the map (checked when it was made), which `self` keeps; it overlaps no other
+        // part, and `&mut self` keeps two such slices from living at once. The memory is zeroed by the system.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.start), self.len) }
     }
 

@@ -1,8 +1,8 @@
 //! `--numa`: which nodes of a machine a command computes on, on which of them its weights lie, and whether they do.
 //!
-//! Reading from another node's memory costs twice the time and shares a narrow link. So weights are split between the nodes,
-//! row by row, and each node's workers multiply with the rows that are theirs (`distribute`); or one node does all
-//! (`isolate`), where the model is so small that handing work over between nodes would take longer than they save.
+//! Reading from another node's memory costs twice the time and shares a narrow link. So weights are split between the
+//! nodes, row by row, and each node's workers multiply with the rows that are theirs (`distribute`); or one node does
+//! all (`isolate`), where the model is so small that handing work over between nodes would take longer than they save.
 
 use std::borrow::Cow;
 
@@ -118,9 +118,10 @@ impl Numa {
         }
     }
 
-    /// For `isolate`, before anything is read: takes memory from the one node from now on, in this thread and those that it
-    /// starts. What it has no room for comes from elsewhere and is slower; bound to the node, the process would be killed
-    /// instead. A note where the system refuses, as containers do: who writes to a page first still places it.
+    /// For `isolate`, before anything is read: takes memory from the one node from now on, in this thread and those
+    /// that it starts. What it has no room for comes from elsewhere and is slower; bound to the node, the process would
+    /// be killed instead. A note where the system refuses, as containers do: who writes to a page first still places
+    /// it.
     pub(crate) fn prefer(&self) -> Option<String> {
         let node = self.preferred?;
         let error = system::prefer_memory_of(node).err()?;
@@ -153,15 +154,15 @@ pub(crate) struct Locality {
 }
 
 impl Locality {
-    /// Asks the system for the node of pages, each part with the system's number of the node that reads it; of much memory
-    /// every so many of them. `None` where the system does not say.
+    /// Asks the system for the node of pages, each part with the system's number of the node that reads it; of much
+    /// memory every so many of them. `None` where the system does not say.
     pub(crate) fn of<'a>(parts: impl Iterator<Item = (usize, &'a [u8])> + Clone) -> Option<Self> {
         const PAGE: usize = 4096;
         let all: usize = parts.clone().map(|(_, bytes)| bytes.len() / PAGE).sum();
-        let step = (all / MOST_PAGES + 1) * PAGE;
+        let stride = (all / MOST_PAGES + 1) * PAGE;
         let mut found = Locality::default();
         for (node, bytes) in parts {
-            let pages: Vec<&u8> = bytes.iter().step_by(step).collect();
+            let pages: Vec<&u8> = bytes.iter().step_by(stride).collect();
             for pages in pages.chunks(PAGES_AT_A_TIME) {
                 for at in system::nodes_of(pages).ok()?.into_iter().flatten() {
                     found.pages += 1;

@@ -11,8 +11,8 @@ pub(crate) fn to_stdout(text: &str) -> Result<()> {
     bytes_to_stdout(text.as_bytes())
 }
 
-/// Writes text that a model made. A terminal must not obey it: there its control characters are shown, but for line ends
-/// and tabs. Anywhere else it is written as it is.
+/// Writes text that a model made. A terminal must not obey it: there its control characters are shown, but for line
+/// ends and tabs. Anywhere else it is written as it is.
 pub(crate) fn generated(text: &str) -> Result<()> {
     if io::stdout().is_terminal() {
         to_stdout(&visible(text))
@@ -117,8 +117,8 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| crate::failure::no_file(path, "read", error))
 }
 
-/// As [`read_bytes`], for text. A byte order mark at its start goes: editors of Windows write it, and it is no part of the
-/// text.
+/// As [`read_bytes`], for text. A byte order mark at its start goes: editors of Windows write it, and it is no part of
+/// the text.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     text_of(path, read_bytes(path)?)
 }

@@ -5,9 +5,10 @@
 //! - What is not a regular file (a device, a FIFO, an open descriptor in `/dev/fd`) is written to as it is. It is never
 //!   replaced, renamed or removed.
 //! - A symbolic link is followed: the link stays, and what it points to is written.
-//! - A regular file is replaced when all bytes are on the disk, by a temporary file beside it that takes its name in one
-//!   step. Whatever fails before that (the disk is full, Ctrl-C, an error of the command itself) leaves the old file as it
-//!   was and no temporary one. Permissions and owner are those of the old file; a hard link to it keeps the old bytes.
+//! - A regular file is replaced when all bytes are on the disk, by a temporary file beside it that takes its name at
+//!   once. Whatever fails before that (the disk is full, Ctrl-C, an error of the command itself) leaves the old file as
+//!   it was and no temporary one. Permissions and owner are those of the old file; a hard link to it keeps the old
+//!   bytes.
 //! - A file of the model that is read is refused. Another hard link to it is another file: the model keeps its bytes.
 //! - A file that is read-only is refused, unless [`ReadOnly::Replace`] says otherwise.
 //!
@@ -105,7 +106,7 @@ impl OutputFile {
                     );
                 }
                 if existing.is_some() && system::is_mount_point(&target) {
-                    // As containers have single files of the host. Said now: the step that fails is the last.
+                    // As containers have single files of the host. Said now: else the last thing done would fail.
                     bail!("a file is mounted there, and no other can take its place; write to another name");
                 }
                 let (temporary, file) = Temporary::create(&target, existing.as_ref())?;
@@ -175,8 +176,8 @@ pub(crate) enum Growing {
     File(GrowingFile),
 }
 
-/// A regular file that grows at its end; whoever ends the process, what was written stays. No two processes have it at a
-/// time, where the system knows locks. One that was made here and got nothing is removed.
+/// A regular file that grows at its end; whoever ends the process, what was written stays. No two processes have it at
+/// a time, where the system knows locks. One that was made here and got nothing is removed.
 #[derive(Debug)]
 pub(crate) struct GrowingFile {
     pub(crate) file: File,
@@ -325,8 +326,8 @@ fn ends_with_separator(path: &Path) -> bool {
     bytes.last().is_some_and(|&b| std::path::is_separator(b.into()))
 }
 
-/// Whether the file's mode or the system forbids writing. The superuser may write to anything, so that the mode is asked
-/// as well.
+/// Whether the file's mode or the system forbids writing. The superuser may write to anything, so that the mode is
+/// asked as well.
 fn is_read_only(path: &Path, metadata: &Metadata) -> bool {
     let refused = || {
         let opened = OpenOptions::new().write(true).open(path);

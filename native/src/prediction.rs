@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use twinfer_engine::model::config::{Config, LayerConfig};
 
-use crate::limits::Allowed;
+use crate::rates::Allowed;
 
 /// Rows of a pass while a prompt is read: `bench`'s default.
 const BATCH: usize = 512;
@@ -254,7 +254,7 @@ impl Description {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::TokenWork;
+    use crate::rates::TokenWork;
     use twinfer_engine::cache::CacheType;
 
     const TWO: &str = "\

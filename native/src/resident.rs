@@ -1,5 +1,6 @@
-//! Where the weights and the cache are before the first token: brought in (`--populate`), the weights locked (`--mlock`)
-//! and in huge pages (`--huge-pages`). What the system refuses is said, with what to do about it, and the model runs all the same.
+//! Where the weights and the cache are before the first token: brought in (`--populate`), the weights locked
+//! (`--mlock`) and in huge pages (`--huge-pages`). What the system refuses is said, with what to do about it, and the
+//! model runs all the same.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

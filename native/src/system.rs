@@ -1,5 +1,5 @@
-//! What is asked of the operating system beside files: affinity, limits, advice on memory. Linux has all of it; elsewhere
-//! each call says that it cannot.
+//! What is asked of the operating system beside files: affinity, limits, advice on memory. Linux has all of it;
+//! elsewhere each call says that it cannot.
 
 #[cfg(target_os = "linux")]
 #[path = "system/linux.rs"]

@@ -32,8 +32,8 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Those of a command, on the nodes that `--numa` and the model's size ask for. Of one node it asks for its memory from now
-    /// on.
+    /// Those of a command, on the nodes that `--numa` and the model's size ask for. Of one node it asks for its memory
+    /// from now on.
     ///
     /// # Errors
     /// As [`Self::of`] and [`Numa::choose`].
@@ -164,8 +164,8 @@ fn refused(n: usize) -> String {
     format!("cannot start {n} threads; try a smaller --threads")
 }
 
-/// Starts a team of workers at these places, on a CPU each where `pins` names them. They are threads of their own, for they
-/// stay with the team.
+/// Starts a team of workers at these places, on a CPU each where `pins` names them. They are threads of their own, for
+/// they stay with the team.
 fn start(places: &[Place], pins: &[usize]) -> Result<Team> {
     type Job = Box<dyn FnOnce() + Send>;
     let n = places.len();

@@ -1,7 +1,8 @@
 //! Divides a template into tokens, as Jinja's lexer does with `trim_blocks` and `lstrip_blocks`.
 //!
-//! White space around tags is settled here: a newline after a block or comment goes, and so does white space between the
-//! beginning of a line and a block or comment; `-` strips all, `+` nothing. What is left of the text is [`Token::Data`].
+//! White space around tags is settled here: a newline after a block or comment goes, and so does white space between
+//! the beginning of a line and a block or comment; `-` strips all, `+` nothing. What is left of the text is
+//! [`Token::Data`].
 
 use std::sync::Arc;
 

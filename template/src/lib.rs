@@ -1,25 +1,25 @@
 //! Chat templates: Jinja as Hugging Face's `apply_chat_template` renders it.
 //!
 //! What a template sees is Python: its values, operators, methods and format languages, Jinja's filters, tests and
-//! statements with jinja2's results, and `raise_exception`, `strftime_now`, `tojson`, loop controls and the `generation`
-//! tag. Blocks are trimmed as Hugging Face configures it (`trim_blocks`, `lstrip_blocks`).
+//! statements with jinja2's results, and `raise_exception`, `strftime_now`, `tojson`, loop controls and the
+//! `generation` tag. Blocks are trimmed as Hugging Face configures it (`trim_blocks`, `lstrip_blocks`).
 //!
 //! # Why not a crate
 //! A template is text for Python, and what the well-kept crate for Jinja (minijinja 3.1, with `pycompat` of
 //! minijinja-contrib) makes of it is not Python's: it renders 1,958 of the 2,548 small templates in `tests/data` and
-//! 972 of 1,414 reference renderings as jinja2 does. Filters, tests, methods and printing can be replaced there; what its
-//! grammar and its machine decide cannot: operators (`none < 1` is true, sums of lists are lazy, `-true` and
-//! `"%s" % x` are errors), the `generation` tag, escapes in strings, lists that can be appended to, and the work of
-//! comparing and printing, which its fuel does not see. With a translator in front of it that can be had, but then there
-//! are two grammars for one language. Here is one (`lexer`, `parser`, `ast`), evaluated as it stands (`render`, `eval`).
-//! From crates come the ordered map, JSON and the power of floats.
+//! 972 of 1,414 reference renderings as jinja2 does. Filters, tests, methods and printing can be replaced there; what
+//! its grammar and its machine decide cannot: operators (`none < 1` is true, sums of lists are lazy, `-true` and `"%s"
+//! % x` are errors), the `generation` tag, escapes in strings, lists that can be appended to, and the work of comparing
+//! and printing, which its fuel does not see. With a translator in front of it that can be had, but then there are two
+//! grammars for one language. Here is one (`lexer`, `parser`, `ast`), evaluated as it stands (`render`, `eval`). From
+//! crates come the ordered map, JSON and the power of floats.
 //!
 //! A template comes with a model file and is not trusted. Its size, its nesting, the work of a rendering, the size of
 //! every value and of the output are bounded; what exceeds a bound is an error.
 //!
-//! Known to differ from Python: other templates cannot be loaded (`include`, `import`, `extends`); the filter `urlize` is
-//! left out, and `striptags` knows few entities by name; integers have 127 bits; filters that are generators there do
-//! their work at once; `random` chooses the same in every rendering; a container that another one holds cannot be
+//! Known to differ from Python: other templates cannot be loaded (`include`, `import`, `extends`); the filter `urlize`
+//! is left out, and `striptags` knows few entities by name; integers have 127 bits; filters that are generators there
+//! do their work at once; `random` chooses the same in every rendering; a container that another one holds cannot be
 //! changed (Hugging Face's sandbox lets none be changed).
 
 mod args;

@@ -1,5 +1,5 @@
-//! A backend with a planted error: it hands everything to another backend and flips one bit of one element of what one call
-//! of one operation made. It stands on the engine's public interface alone.
+//! A backend with a planted error: it hands everything to another backend and flips one bit of one element of what one
+//! call of one operation made. It stands on the engine's public interface alone.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,8 +66,8 @@ impl Faulty {
         Self::leak(inner, None, [usize::MAX; N_OPS])
     }
 
-    /// A backend with a fault; `period` as a counting one counted. Calls are counted as they come, so that everything but
-    /// [`Op::Pack`] wants one thread.
+    /// A backend with a fault; `period` as a counting one counted. Calls are counted as they come, so that everything
+    /// but [`Op::Pack`] wants one thread.
     pub fn new(inner: &'static dyn Backend, fault: Fault, period: [usize; N_OPS]) -> &'static Faulty {
         Self::leak(inner, Some(fault), period)
     }
@@ -166,28 +166,28 @@ impl Backend for Faulty {
         self.flip(Op::Rotate, head);
     }
 
-    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        self.inner.conv_step(recent, x, taps, bias, out);
+    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        self.inner.conv_row(recent, x, taps, bias, out);
     }
 
-    fn delta_step(
+    fn delta_row(
         &self,
         state: &mut [f32],
         qkv: (&[f32], &[f32], &[f32]),
         gates: (f32, f32),
         out: &mut [f32],
     ) {
-        self.inner.delta_step(state, qkv, gates, out);
+        self.inner.delta_row(state, qkv, gates, out);
     }
 
-    fn scan_step(
+    fn scan_row(
         &self,
         state: &mut [f32],
         bcx: (&[f32], &[f32], &[f32]),
         gates: (f32, f32, f32),
         out: &mut [f32],
     ) {
-        self.inner.scan_step(state, bcx, gates, out);
+        self.inner.scan_row(state, bcx, gates, out);
     }
 
     fn attend(

@@ -139,8 +139,8 @@ const fn case(
     }
 }
 
-/// Plants each of [`CASES`] in each SIMD backend that there is, in turn, and compares its trace with the scalar backend's: where
-/// they first differ, which must be the same on every backend. The blobs: the built-in model.
+/// Plants each of [`CASES`] in each SIMD backend that there is, in turn, and compares its trace with the scalar
+/// backend's: where they first differ, which must be the same on every backend. The blobs: the built-in model.
 pub fn locate(blobs: Vec<Vec<u8>>) -> Result<Value> {
     let file = open(blobs)?;
     let n_vocab = Config::from_file(&file)?.n_vocab;

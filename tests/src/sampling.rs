@@ -78,7 +78,8 @@ pub fn draw(setting: &Setting, n_vocab: usize, n: usize) -> Result<Value> {
     let mut ids = Vec::with_capacity(n);
     for draw in 0..n as u32 {
         for (id, logit) in (0_u32..).zip(&mut logits) {
-            // Multiplicative hashing; the logits repeat after five draws, so that penalties and DRY have something to act on.
+            // Multiplicative hashing; the logits repeat after five draws, so that penalties and DRY have something to
+            // act on.
             let hash = (id ^ (draw % 5) << 20).wrapping_mul(0x9e37_79b1) >> 16;
             // 1/16 apart, so that ties occur; most of the mass lies in few tokens.
             *logit = (hash % 256) as f32 / 16.0 - 4.0;

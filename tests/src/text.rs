@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use twinfer_engine::Result;
 use twinfer_engine::context::Context;
-use twinfer_engine::generation::{Driver, Event, Generation, Limits};
+use twinfer_engine::generation::{Bounds, Driver, Event, Generation};
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::team::Team;
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -33,11 +33,11 @@ pub fn generate(
         parse_special: true,
     };
     let prompt = tokenizer.encode(prompt, options)?;
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(n),
-        ..Limits::default()
+        ..Bounds::default()
     };
-    let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &limits)?;
+    let mut generation = Generation::new(&mut context, id, &prompt, sampler, &tokenizer, &bounds)?;
     let text = finish(&mut context, &mut generation)?;
     let ids = generation.generated();
     Ok(json!({ "prompt": prompt, "ids": ids, "text": text }))

@@ -1,6 +1,6 @@
 //! Small models of every architecture against llama.cpp's logits, which no part of this project made
-//! (`shared/reference/archs`; its README states the tolerances). Each prompt is computed at once, token by token and in two
-//! pieces; the three give the same bits. `TWINFER_ARCHS=qwen,gpt` picks models by the beginnings of their names.
+//! (`shared/reference/archs`; its README states the tolerances). Each prompt is computed at once, token by token and in
+//! two pieces; the three give the same bits. `TWINFER_ARCHS=qwen,gpt` picks models by the beginnings of their names.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Sentence embeddings of a trained encoder, all-MiniLM-L6-v2, against llama.cpp's and against a float64 pass over the original
-//! weights (`shared/reference/minilm`; its README states the tolerances): from text, by way of the tokenizer.
+//! Sentence embeddings of a trained encoder, all-MiniLM-L6-v2, against llama.cpp's and against a float64 pass over the
+//! original weights (`shared/reference/minilm`; its README states the tolerances): from text, by way of the tokenizer.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,8 +1,8 @@
-//! Whole models against logits that no part of this project made: llama.cpp's, and an ideal float64 forward pass over the
-//! same weights. Prints a table per type; the bounds are the ones that the README states, and no figure may be worse than
-//! the one recorded in `data/reference_logits.txt`. Our side of the figures is the same on every machine, so there is no
-//! tolerance. After a change that makes them better (of the numerics: see `docs/numerics.md`), or with new models, record them
-//! with `TWINFER_BLESS=1 cargo test -p twinfer-tests --test reference_logits`.
+//! Whole models against logits that no part of this project made: llama.cpp's, and an ideal float64 forward pass over
+//! the same weights. Prints a table per type; the bounds are the ones that the README states, and no figure may be
+//! worse than the one recorded in `data/reference_logits.txt`. Our side of the figures is the same on every machine, so
+//! there is no tolerance. After a change that makes them better (of the numerics: see `docs/numerics.md`), or with new
+//! models, record them with `TWINFER_BLESS=1 cargo test -p twinfer-tests --test reference_logits`.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Vectors of texts in steps, in a context of their own.
+//! Vectors of texts, some texts at a time, in a context of their own.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::threads;
 /// Tokens of a pass at least, where there are so many: enough that weights are read once for many rows.
 const ROWS: usize = 256;
 
-/// Texts of a step at most.
+/// Texts that are evaluated together at most.
 const TOGETHER: usize = 16;
 
 /// What a page may ask.
@@ -136,7 +136,7 @@ impl Embedding {
     }
 
     /// The vectors of the next texts, one after the other, and how many each of them has; `None` once all are done.
-    pub fn step(&mut self) -> Result<Option<(Vec<f32>, Vec<usize>)>> {
+    pub fn advance(&mut self) -> Result<Option<(Vec<f32>, Vec<usize>)>> {
         if self.next == self.texts.len() {
             return Ok(None);
         }

@@ -1,11 +1,11 @@
-//! A loaded model: information, tokens, generations in steps, digests, digest records.
+//! A loaded model: information, tokens, generations a token at a time, digests, digest records.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
-use twinfer_engine::generation::{Limits, Sampling};
+use twinfer_engine::generation::{Bounds, Sampling};
 use twinfer_engine::kernels::NUMERICS_VERSION;
 use twinfer_engine::model::Model;
 use twinfer_engine::model::pooling::Pooling;
@@ -19,7 +19,7 @@ use crate::embedding::{self, Embedding};
 use crate::error::{Result, js, template_error, with_code};
 use crate::loading::memory_bytes;
 use crate::request::{Prompt, Request};
-use crate::session::{Session, Step, Wanted, end_name};
+use crate::session::{Output, Session, Wanted, end_name};
 use crate::threads;
 
 /// What a model needs beside its weights.
@@ -191,7 +191,7 @@ impl Engine {
             ));
         }
         let sampler = request.sampling.sampler(self.tokenizer()?, n_ctx).map_err(js)?;
-        let limits = Limits {
+        let bounds = Bounds {
             max_tokens: request.max_tokens,
             stop: request.stop,
             at_start: match &request.prompt {
@@ -205,7 +205,7 @@ impl Engine {
         let tokenizer = self.parts.tokenizer.as_ref().map_err(|e| js(e.clone()))?;
         let cached = self
             .session
-            .begin(tokenizer, sampler, &prompt, &limits)
+            .begin(tokenizer, sampler, &prompt, &bounds)
             .map_err(js)?;
         Ok(json!({"promptTokens": prompt.len(), "cachedTokens": cached}).to_string())
     }
@@ -216,18 +216,19 @@ impl Engine {
     }
 
     /// The next token as `[id, text]`, or the end as `[reason, text]` in JSON.
-    pub fn step(&mut self) -> Result<String> {
-        let step: Value = match self.session.step().map_err(js)? {
-            Some(Step::Token(id, text)) => json!([id, text]),
-            Some(Step::End(end, text)) => json!([end_name(end), text]),
+    #[wasm_bindgen(js_name = nextOutput)]
+    pub fn next_output(&mut self) -> Result<String> {
+        let output: Value = match self.session.next_output().map_err(js)? {
+            Some(Output::Token(id, text)) => json!([id, text]),
+            Some(Output::End(end, text)) => json!([end_name(end), text]),
             None => json!(["end", ""]),
         };
-        Ok(step.to_string())
+        Ok(output.to_string())
     }
 
-    /// Begins to evaluate these tokens, at most `batch` a step (0: as many as fit). `wanted` is `digest` for the digest of all
-    /// logits, as `twinfer eval --tokens` prints it, `trace` for that of every operation, as `--trace-ops` writes it, or the place
-    /// whose values are wanted, as `--trace-values` takes it.
+    /// Begins to evaluate these tokens, at most `batch` a pass (0: as many as fit). `wanted` is `digest` for the digest
+    /// of all logits, as `twinfer eval --tokens` prints it, `trace` for that of every operation, as `--trace-ops`
+    /// writes it, or the place whose values are wanted, as `--trace-values` takes it.
     #[wasm_bindgen(js_name = beginEvaluation)]
     pub fn begin_evaluation(&mut self, tokens: Vec<u32>, batch: usize, wanted: &str) -> Result<()> {
         if tokens.is_empty() {
@@ -242,13 +243,14 @@ impl Engine {
         self.session.begin_evaluation(tokens, batch, wanted).map_err(js)
     }
 
-    /// Evaluates the next step of them; what was wanted once all are done.
-    #[wasm_bindgen(js_name = evaluationStep)]
-    pub fn evaluation_step(&mut self) -> Result<Option<String>> {
+    /// Evaluates the next of them, a pass; what was wanted once all are done.
+    #[wasm_bindgen(js_name = advanceEvaluation)]
+    pub fn advance_evaluation(&mut self) -> Result<Option<String>> {
         self.session.evaluate().map_err(js)
     }
 
-    /// Begins the model's digest record, as `twinfer verify` prints it, to be held against another one (JSON) if there is one.
+    /// Begins the model's digest record, as `twinfer verify` prints it, to be held against another one (JSON) if there
+    /// is one.
     #[wasm_bindgen(js_name = beginRecord)]
     pub fn begin_record(&mut self, against: Option<String>) -> Result<()> {
         let against = against.map(|json| {
@@ -285,10 +287,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes the next part of it. JSON: `done` and `total` in tokens; once all is done the `record`, and `difference`, which is
-    /// null where there is none.
-    #[wasm_bindgen(js_name = recordStep)]
-    pub fn record_step(&mut self) -> Result<String> {
+    /// Computes the next part of it. JSON: `done` and `total` in tokens; once all is done the `record`, and
+    /// `difference`, which is null where there is none.
+    #[wasm_bindgen(js_name = advanceRecord)]
+    pub fn advance_record(&mut self) -> Result<String> {
         let Some(mut check) = self.recording.take() else {
             return Err(with_code("input", "no record was begun"));
         };
@@ -312,8 +314,8 @@ impl Engine {
         self.recording = None;
     }
 
-    /// Begins to make vectors of texts: JSON of `texts` (each a text, or an array of its tokens), `pooling` and `normalize`.
-    /// The number of values of each vector.
+    /// Begins to make vectors of texts: JSON of `texts` (each a text, or an array of its tokens), `pooling` and
+    /// `normalize`. The number of values of each vector.
     #[wasm_bindgen(js_name = beginEmbedding)]
     pub fn begin_embedding(&mut self, request: &str) -> Result<usize> {
         self.embedding = None;
@@ -332,14 +334,14 @@ impl Engine {
         Ok(width)
     }
 
-    /// The next texts' vectors: an array of the numbers of vectors of each text, and behind it one of all their values. Undefined
-    /// once all are done.
-    #[wasm_bindgen(js_name = embeddingStep)]
-    pub fn embedding_step(&mut self) -> Result<Option<js_sys::Array>> {
+    /// The next texts' vectors: an array of the numbers of vectors of each text, and behind it one of all their values.
+    /// Undefined once all are done.
+    #[wasm_bindgen(js_name = advanceEmbedding)]
+    pub fn advance_embedding(&mut self) -> Result<Option<js_sys::Array>> {
         let Some(begun) = &mut self.embedding else {
             return Err(with_code("input", "no vectors were begun"));
         };
-        let Some((values, counts)) = begun.step().map_err(js)? else {
+        let Some((values, counts)) = begun.advance().map_err(js)? else {
             self.embedding = None;
             return Ok(None);
         };

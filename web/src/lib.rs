@@ -1,8 +1,9 @@
 //! twinfer for web workers: what the JavaScript of the package calls.
 //!
-//! One instance of this module is one model: [`loading`] takes it in from a stream, [`engine`] answers. [`threads`] hands
-//! workers of the page to the engine's team, [`error`] makes JavaScript errors of the engine's. Nothing here waits,
-//! fetches or knows of files; that is the package's part (`web/ts`). Values of more than one field cross as JSON text.
+//! One instance of this module is one model: [`loading`] takes it in from a stream, [`engine`] answers. [`threads`]
+//! hands workers of the page to the engine's team, [`error`] makes JavaScript errors of the engine's. Nothing here
+//! waits, fetches or knows of files; that is the package's part (`web/ts`). Values of more than one field cross as JSON
+//! text.
 //!
 //! Every call belongs into a worker: loading and computing block it.
 #![allow(missing_docs)] // what `wasm_bindgen` generates has none

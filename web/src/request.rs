@@ -32,8 +32,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads `{prompt | messages | tokens, tools, chat_template_name, max_tokens, stop, ignore_eos, seed, temp, top_k, ...}`.
-    /// What is not said about sampling is as in `sampling`.
+    /// Reads `{prompt | messages | tokens, tools, chat_template_name, max_tokens, stop, ignore_eos, seed, temp, top_k,
+    /// ...}`. What is not said about sampling is as in `sampling`.
     pub fn parse(text: &str, sampling: &Sampling) -> Result<Self> {
         let value: Value =
             serde_json::from_str(text).map_err(|error| wrong("the request", &error.to_string()))?;

@@ -1,4 +1,4 @@
-//! One conversation in steps: the prompt's passes, then a token at a time. Between two steps the worker hears the page.
+//! One conversation: the prompt's passes, then a token at a time. Between two of them the worker hears the page.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use twinfer_engine::Result;
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
 use twinfer_engine::digest::Digest;
-use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::generation::{Bounds, Driver, End, Event, Generation, Speculation};
 use twinfer_engine::model::probe::Probe;
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::tokenizer::Tokenizer;
@@ -24,9 +24,9 @@ pub fn end_name(end: End) -> &'static str {
     }
 }
 
-/// What a step gave.
+/// What comes of a generation.
 #[derive(Debug)]
-pub enum Step {
+pub enum Output {
     /// A token and the text that it completes.
     Token(u32, String),
     /// The end, with text that was held back.
@@ -40,7 +40,7 @@ pub struct Session {
     driver: Driver,
     run: Option<Generation>,
     /// Made by passes, not given out yet.
-    steps: VecDeque<Step>,
+    outputs: VecDeque<Output>,
     evaluation: Option<Evaluation>,
 }
 
@@ -58,7 +58,7 @@ pub enum Wanted {
 struct Evaluation {
     /// Those that are still to be evaluated.
     rest: Vec<u32>,
-    /// Tokens per step.
+    /// Tokens per pass.
     batch: usize,
     seen: Seen,
 }
@@ -88,7 +88,7 @@ impl Session {
             sequence,
             driver: Driver::new(Speculation::OFF, None),
             run: None,
-            steps: VecDeque::new(),
+            outputs: VecDeque::new(),
             evaluation: None,
         })
     }
@@ -103,10 +103,10 @@ impl Session {
         tokenizer: &Tokenizer,
         sampler: Sampler,
         prompt: &[u32],
-        limits: &Limits,
+        bounds: &Bounds,
     ) -> Result<usize> {
         self.run = None;
-        self.steps.clear();
+        self.outputs.clear();
         self.evaluation = None;
         let run = Generation::new(
             &mut self.context,
@@ -114,7 +114,7 @@ impl Session {
             prompt,
             sampler,
             tokenizer,
-            limits,
+            bounds,
         )?;
         let reused = run.counts().reused;
         self.run = Some(run);
@@ -129,13 +129,13 @@ impl Session {
         Ok(!self.run.as_ref().is_some_and(Generation::is_reading))
     }
 
-    /// The next token; after an end, and after an error, there is nothing more. A token is given out before it is evaluated, so
-    /// its text does not wait for the next one's arithmetic.
-    pub fn step(&mut self) -> Result<Option<Step>> {
-        while self.steps.is_empty() && self.run.is_some() {
+    /// The next token; after an end, and after an error, there is nothing more. A token is given out before it is
+    /// evaluated, so its text does not wait for the next one's arithmetic.
+    pub fn next_output(&mut self) -> Result<Option<Output>> {
+        while self.outputs.is_empty() && self.run.is_some() {
             self.pass()?;
         }
-        Ok(self.steps.pop_front())
+        Ok(self.outputs.pop_front())
     }
 
     /// Makes a pass and keeps what it gave.
@@ -145,14 +145,14 @@ impl Session {
         };
         let generations = std::slice::from_mut(&mut run);
         self.driver.pass(&mut self.context, generations)?;
-        let (steps, mut failed) = (&mut self.steps, Ok(()));
+        let (outputs, mut failed) = (&mut self.outputs, Ok(()));
         self.driver.finish(
             &mut self.context,
             generations,
             Duration::ZERO,
             &mut |_, event| match event {
-                Event::Token { id, text } => steps.push_back(Step::Token(id, text.into())),
-                Event::End { end, text } => steps.push_back(Step::End(end, text.into())),
+                Event::Token { id, text } => outputs.push_back(Output::Token(id, text.into())),
+                Event::End { end, text } => outputs.push_back(Output::End(end, text.into())),
                 Event::Failed(error) => failed = Err(error),
             },
         );
@@ -163,10 +163,10 @@ impl Session {
         Ok(())
     }
 
-    /// Begins to evaluate these tokens, at most `batch` a step.
+    /// Begins to evaluate these tokens, at most `batch` a pass.
     pub fn begin_evaluation(&mut self, tokens: Vec<u32>, batch: usize, wanted: Wanted) -> Result<()> {
         self.run = None;
-        self.steps.clear();
+        self.outputs.clear();
         self.context.truncate(self.sequence, 0)?;
         let seen = match wanted {
             Wanted::Digest => Seen::Logits(Digest::new()),
@@ -181,7 +181,7 @@ impl Session {
         Ok(())
     }
 
-    /// Evaluates the next step of them; what was wanted, as text, once all are done.
+    /// Evaluates the next of them, a pass; what was wanted, as text, once all are done.
     pub fn evaluate(&mut self) -> Result<Option<String>> {
         let Some(mut evaluation) = self.evaluation.take() else {
             return Ok(None);

@@ -119,7 +119,7 @@ export class Host {
     }
   }
 
-  /** Calls the worker. An abort rejects at once; the worker stops after its present step. */
+  /** Calls the worker. An abort rejects at once; the worker stops after its present call of the engine. */
   call<Op extends keyof Calls>(op: Op, argument: Calls[Op][0], options: CallOptions = {}): Promise<Calls[Op][1]> {
     const { signal, onEvent = () => undefined } = options;
     if (this.#error) {

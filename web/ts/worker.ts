@@ -1,4 +1,4 @@
-// The engine's worker: one model. It hears the page between two steps of whatever it does.
+// The engine's worker: one model. It hears the page between two calls of the engine.
 
 import { TwinferError, aborted, fromPlain, toPlain } from './errors.js';
 import { load } from './load.js';
@@ -184,7 +184,7 @@ async function generate(
   }
   prompt(promptTokens);
   for (;;) {
-    const [token, text] = JSON.parse(engine.step()) as [number | string, string];
+    const [token, text] = JSON.parse(engine.nextOutput()) as [number | string, string];
     if (typeof token === 'string') {
       return { reason: token, tail: text };
     }
@@ -200,7 +200,7 @@ async function evaluate(
 ): Promise<string> {
   engine.beginEvaluation(Uint32Array.from(tokens), batchSize, wanted);
   for (;;) {
-    const done = engine.evaluationStep();
+    const done = engine.advanceEvaluation();
     if (done !== undefined) {
       return done;
     }
@@ -213,16 +213,16 @@ async function embed(engine: Engine, request: Calls['embed'][0], signal: AbortSi
   const all: Float32Array[][] = [];
   try {
     for (;;) {
-      const step = engine.embeddingStep() as [Uint32Array, Float32Array] | undefined;
-      if (step === undefined) {
+      const next = engine.advanceEmbedding() as [Uint32Array, Float32Array] | undefined;
+      if (next === undefined) {
         return all;
       }
-      const [counts, values] = step;
-      let next = 0;
+      const [counts, values] = next;
+      let done = 0;
       for (const count of counts) {
-        const vectors = Array.from({ length: count }, (_, i) => values.slice((next + i) * width, (next + i + 1) * width));
+        const vectors = Array.from({ length: count }, (_, i) => values.slice((done + i) * width, (done + i + 1) * width));
         all.push(vectors);
-        next += count;
+        done += count;
       }
       await listen(signal);
     }
@@ -240,7 +240,7 @@ async function record(
   engine.beginRecord(against ?? undefined);
   try {
     for (;;) {
-      const { done, total, record, difference } = JSON.parse(engine.recordStep()) as {
+      const { done, total, record, difference } = JSON.parse(engine.advanceRecord()) as {
         done: number;
         total: number;
       } & Partial<Calls['record'][1]>;

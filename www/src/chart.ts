@@ -47,9 +47,9 @@ export class Chart {
   #draw(): void {
     const values = this.#values;
     const top = niceAbove(Math.max(...values, 0));
-    const step = (WIDTH - LEFT - 4) / Math.max(MOST / 4, values.length - 1);
+    const spacing = (WIDTH - LEFT - 4) / Math.max(MOST / 4, values.length - 1);
     const y = (value: number) => HEIGHT - 8 - (value / top) * (HEIGHT - 20);
-    const points = values.map((value, i) => `${(LEFT + i * step).toFixed(1)},${y(value).toFixed(1)}`);
+    const points = values.map((value, i) => `${(LEFT + i * spacing).toFixed(1)},${y(value).toFixed(1)}`);
     this.#line.setAttribute('points', points.join(' '));
     this.#top.textContent = values.length > 0 ? String(top) : '';
     const last = values.at(-1);

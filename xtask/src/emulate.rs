@@ -1,10 +1,10 @@
 //! `cargo xtask emulate`: the backends for AVX-512 and AMX on machines without them.
 //!
-//! Bochs emulates processors with AVX-512 and VNNI, and with AMX (no other emulator that Debian has does) and boots Debian's
-//! small kernel for virtual machines with an initramfs that holds two programs and runs them: the test `backends` of the
-//! engine, reduced and for one backend alone, and `twinfer` on the built-in model, which must take this backend by itself
-//! and whose digest must be the one that scalar gives natively. The emulated processor is some hundred times slower than a
-//! real one; exactness needs no speed.
+//! Bochs emulates processors with AVX-512 and VNNI, and with AMX (no other emulator that Debian has does) and boots
+//! Debian's small kernel for virtual machines with an initramfs that holds two programs and runs them: the test
+//! `backends` of the engine, reduced and for one backend alone, and `twinfer` on the built-in model, which must take
+//! this backend by itself and whose digest must be the one that scalar gives natively. The emulated processor is some
+//! hundred times slower than a real one; exactness needs no speed.
 
 mod bochs;
 mod boot;

@@ -13,7 +13,8 @@ pub(crate) const TOKENS: &str = "1,2,3";
 
 /// Builds the program and returns its path.
 pub(crate) fn program() -> Result<PathBuf> {
-    // As the tests of the command line have it built: `cargo build` would build the engine anew, with other features of its dependencies.
+    // As the tests of the command line have it built: `cargo build` would build the engine anew, with other features of
+    // its dependencies.
     run(cargo().args(["test", "--workspace", "--no-run", "--test", "cli"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(root().join(target).join("debug/twinfer"))

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 use crate::command::{cargo, command, exists, line};
 use crate::{debian, root};
 
-/// Inputs that each target tries, from a fixed seed: on a fresh clone the same ones every time, so that a test run fails
-/// by a change and not by chance. A slow machine stops earlier in the same order. To search on, see `fuzz/README.md`.
+/// Inputs that each target tries, from a fixed seed: on a fresh clone the same ones every time, so that a test run
+/// fails by a change and not by chance. A slow machine stops earlier in the same order. To search on, see
+/// `fuzz/README.md`.
 const RUNS: u32 = 200_000;
 const MOST_SECONDS: u32 = 30;
 /// An input that takes this long is a finding; far more than any takes, for machines that do other things as well.
@@ -20,8 +21,8 @@ const SLOW_SECONDS: u32 = 60;
 /// What the compiler prints while the targets are built.
 const OUTPUT: &str = "target/fuzz-build.log";
 
-/// The targets being built, beside what else is done and in the time that it leaves over: the builds before it end in one thread of
-/// the compiler, and the browser's tests mostly wait.
+/// The targets being built, beside what else is done and in the time that it leaves over: the builds before it end in
+/// one thread of the compiler, and the browser's tests mostly wait.
 pub(crate) struct Build {
     cargo: Child,
     line: String,

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's chores. Everything that CI does can be done here with one command.
 
+mod checks;
 mod command;
 mod debian;
 mod disasm;
@@ -10,7 +11,6 @@ mod guest;
 mod node;
 mod numa;
 mod qemu;
-mod steps;
 mod test;
 mod wasm;
 mod web;
@@ -55,12 +55,13 @@ enum Command {
     },
     /// Test the browser side in Chromium: what `cargo xtask web` built.
     WebTest,
-    /// Test on emulated processors: the backends for AVX-512 and AMX, and which one is taken where AVX-512 or AVX is missing.
+    /// Test on emulated processors: the backends for AVX-512 and AMX, and which one is taken where AVX-512 or AVX is
+    /// missing.
     ///
-    /// Needs Debian or a relative on x86-64, and minutes. QEMU runs the program on three older processors. Bochs boots a
-    /// kernel on an Ice Lake with AVX-512 and on a Sapphire Rapids with AMX, which run the reduced backend tests and the
-    /// program. As root missing packages are installed; otherwise the command to run is printed. The Bochs with AMX is built
-    /// from Debian's sources, once, in target/tools. Everything else is kept in target/emulate.
+    /// Needs Debian or a relative on x86-64, and minutes. QEMU runs the program on three older processors. Bochs boots
+    /// a kernel on an Ice Lake with AVX-512 and on a Sapphire Rapids with AMX, which run the reduced backend tests and
+    /// the program. As root missing packages are installed; otherwise the command to run is printed. The Bochs with AMX
+    /// is built from Debian's sources, once, in target/tools. Everything else is kept in target/emulate.
     Emulate {
         /// Boot only this machine; may be given twice.
         #[arg(long = "machine", value_enum, default_values_t = [emulate::Machine::IceLake, emulate::Machine::SapphireRapids])]
@@ -74,9 +75,9 @@ enum Command {
     },
     /// Test --numa on emulated machines: two nodes of two cores with SMT, and four nodes of a core.
     ///
-    /// Needs Debian or a relative on x86-64. QEMU boots a kernel on each machine, which runs the program in every mode; where
-    /// threads and pages are is the kernel's word. As root missing packages are installed; otherwise the command to run is
-    /// printed. Everything is kept in target/numa.
+    /// Needs Debian or a relative on x86-64. QEMU boots a kernel on each machine, which runs the program in every mode;
+    /// where threads and pages are is the kernel's word. As root missing packages are installed; otherwise the command
+    /// to run is printed. Everything is kept in target/numa.
     Numa {
         /// End a machine after so many minutes; the run has failed then.
         #[arg(long, default_value_t = 10)]
@@ -90,10 +91,10 @@ enum Command {
         #[arg(long, value_name = "PART")]
         show: Option<String>,
     },
-    /// Run every check: format, documents, clippy, tests, docs, compiled kernels, native <-> wasm parity, the browser side in
-    /// Chromium, bounded fuzzing.
+    /// Run every check: format, documents, clippy, tests, docs, compiled kernels, native <-> wasm parity, the browser
+    /// side in Chromium, bounded fuzzing.
     ///
-    /// A failed step does not stop the others; the table at the end shows them all.
+    /// A failed check does not stop the others; the table at the end shows them all.
     Test {
         /// Only format, clippy and the native tests without the matrix: under three minutes after a change.
         #[arg(long)]

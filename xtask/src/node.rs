@@ -1,5 +1,6 @@
-//! Node 24 or later, and the packages that npm installs for it. Earlier ones compute a relaxed SIMD dot product wrongly in
-//! their first compiler tier, so they cannot be the judge of the wasm module of the parity tests, or of anything here.
+//! Node 24 or later, and the packages that npm installs for it. Earlier ones compute a relaxed SIMD dot product wrongly
+//! in their first compiler tier, so they cannot be the judge of the wasm module of the parity tests, or of anything
+//! here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +12,8 @@ use crate::{debian, root};
 
 const MAJOR: u32 = 24;
 
-/// The `node` to use: `TWINFER_NODE`, else the machine's own if it is new enough, else one below `target/tools`, installed
-/// if need be.
+/// The `node` to use: `TWINFER_NODE`, else the machine's own if it is new enough, else one below `target/tools`,
+/// installed if need be.
 pub(crate) fn find() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("TWINFER_NODE").map(PathBuf::from) {
         return match version(&named) {

@@ -2,46 +2,46 @@
 
 use std::process::ExitCode;
 
+use crate::checks::Checks;
 use crate::command::{cargo, command, output};
 use crate::node::Tools;
-use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
 use crate::{disasm, fuzz, node, qemu, web};
 
 /// Runs the checks; the exit code tells whether all of them passed.
 pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
-    let mut steps = Steps::default();
+    let mut checks = Checks::default();
 
     // A minimal installation of Rust lacks these two.
     for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if output(cargo().args([subcommand, "--version"])).is_err() {
-            steps.step(component, |steps| {
-                steps.run(command("rustup").args(["component", "add", component]))
+            checks.check(component, |checks| {
+                checks.run(command("rustup").args(["component", "add", component]))
             });
         }
     }
-    steps.step("format", |steps| {
-        steps.run(cargo().args(["fmt", "--all", "--check"]))
+    checks.check("format", |checks| {
+        checks.run(cargo().args(["fmt", "--all", "--check"]))
     });
     if !quick {
         // What it asks for stands in `.markdownlint-cli2.jsonc`.
-        steps.step("documents", |steps| {
+        checks.check("documents", |checks| {
             let program = "node_modules/markdownlint-cli2/markdownlint-cli2-bin.mjs";
-            steps.run(Tools::find()?.node().arg(program))
+            checks.run(Tools::find()?.node().arg(program))
         });
     }
-    steps.step("clippy", |steps| {
-        steps.run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    checks.check("clippy", |checks| {
+        checks.run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
-    // Unit, property, golden and hostile tests, and the examples in the documentation. Daily work does without those, and without the
-    // matrix: `backends` holds every kernel to the scalar one as well.
+    // Unit, property, golden and hostile tests, and the examples in the documentation. Daily work does without those,
+    // and without the matrix: `backends` holds every kernel to the scalar one as well.
     let (targets, filter): (&[&str], &[&str]) = if quick {
         (&["--lib", "--bins", "--test", "*"], &["--skip", "every_cell_of"])
     } else {
         (&[], &[])
     };
-    steps.step("tests", |steps| {
-        steps.run_tests(
+    checks.check("tests", |checks| {
+        checks.run_tests(
             cargo()
                 .args(["test", "--workspace", "--no-fail-fast"])
                 .args(targets)
@@ -50,62 +50,62 @@ pub(crate) fn run(quick: bool, browser: bool, toolchain: Choice) -> ExitCode {
         )
     });
     if quick {
-        return steps.finish();
+        return checks.finish();
     }
     // Private items too: a module's first lines name its parts, for those who work on it, and those links must hold.
-    steps.step("docs", |steps| {
-        steps.run(
+    checks.check("docs", |checks| {
+        checks.run(
             cargo()
                 .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
                 .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
         )
     });
     match qemu::find() {
-        Ok(()) => drop(steps.step("detection", |_| qemu::run())),
-        Err(why) => steps.leave_out("detection", &format!("{why:#}")),
+        Ok(()) => drop(checks.check("detection", |_| qemu::run())),
+        Err(why) => checks.leave_out("detection", &format!("{why:#}")),
     }
     if disasm::applies() {
-        steps.step("disassembly", |_| disasm::check(None));
+        checks.check("disassembly", |_| disasm::check(None));
     } else {
-        steps.leave_out("disassembly", "the table speaks of x86-64 Linux programs");
+        checks.leave_out("disassembly", "the table speaks of x86-64 Linux programs");
     }
-    wasm_parity(&mut steps, toolchain);
+    wasm_parity(&mut checks, toolchain);
     let fuzz = fuzz::Build::begin();
     if browser {
         let options = web::Options {
             toolchain,
             keep_wasm: false,
         };
-        if steps.step("web build", |_| web::build(options)).is_some() {
-            steps.step("browser", web::test);
+        if checks.check("web build", |_| web::build(options)).is_some() {
+            checks.check("browser", web::test);
         } else {
-            steps.leave_out("browser", "there is nothing to test");
+            checks.leave_out("browser", "there is nothing to test");
         }
     } else {
-        steps.leave_out("browser", "--no-browser");
+        checks.leave_out("browser", "--no-browser");
     }
-    steps.step("fuzz", |_| fuzz::run(fuzz?));
-    steps.finish()
+    checks.check("fuzz", |_| fuzz::run(fuzz?));
+    checks.finish()
 }
 
 /// The browser's tests alone.
 pub(crate) fn web() -> ExitCode {
-    let mut steps = Steps::default();
-    steps.step("browser", web::test);
-    steps.finish()
+    let mut checks = Checks::default();
+    checks.check("browser", web::test);
+    checks.finish()
 }
 
 /// Builds the wasm module and puts the same questions to it and to the native build.
-fn wasm_parity(steps: &mut Steps, choice: Choice) {
-    let node = steps.step("node", |_| node::find());
-    let module = steps.step("wasm build", |_| Toolchain::find(choice)?.build());
+fn wasm_parity(checks: &mut Checks, choice: Choice) {
+    let node = checks.check("node", |_| node::find());
+    let module = checks.check("wasm build", |_| Toolchain::find(choice)?.build());
     let (Some(node), Some(module)) = (node, module) else {
-        steps.leave_out("wasm parity", "it needs the two steps before it");
+        checks.leave_out("wasm parity", "it needs the two checks before it");
         return;
     };
-    steps.step("wasm parity", |steps| {
+    checks.check("wasm parity", |checks| {
         // The same package selection as in "tests": another one would build the dependencies anew.
-        steps.run_tests(
+        checks.run_tests(
             cargo()
                 .args([
                     "test",

@@ -64,7 +64,8 @@ impl Toolchain {
 
     /// Builds the module of the parity tests and returns its path.
     ///
-    /// The dev profile, as the native tests: overflow checks and debug assertions matter most where `usize` has 32 bits.
+    /// The dev profile, as the native tests: overflow checks and debug assertions matter most where `usize` has 32
+    /// bits.
     pub(crate) fn build(&self) -> Result<PathBuf> {
         let mut build = cargo();
         build

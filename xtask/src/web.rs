@@ -10,9 +10,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
+use crate::checks::Checks;
 use crate::command::{cargo, command, json, output, run};
 use crate::node::Tools;
-use crate::steps::Steps;
 use crate::wasm::{Choice, Toolchain};
 use crate::{debian, eval, root};
 
@@ -59,8 +59,9 @@ pub(crate) struct Build {
     pub(crate) relaxed: bool,
 }
 
-/// Flags of the compiler for 128-bit vectors. The kernels are written in vectors. What LLVM would vectorise beside them could
-/// become a relaxed minimum or maximum where the relaxed dot product is enabled: LLVM enables it for a whole module.
+/// Flags of the compiler for 128-bit vectors. The kernels are written in vectors. What LLVM would vectorise beside them
+/// could become a relaxed minimum or maximum where the relaxed dot product is enabled: LLVM enables it for a whole
+/// module.
 pub(crate) const SIMD_FLAGS: &str = "-C no-vectorize-loops -C no-vectorize-slp -C target-feature=+simd128";
 
 impl Build {
@@ -96,7 +97,8 @@ pub(crate) fn build(options: Options) -> Result<()> {
     if !options.keep_wasm {
         let toolchain = Toolchain::find(options.toolchain)?;
         let bindgen = bindgen()?;
-        // Most of the time goes into one thread of the compiler at the end of each. Those with threads share what is below.
+        // Most of the time goes into one thread of the compiler at the end of each. Those with threads share what is
+        // below.
         let lane = |threads: bool| {
             BUILDS
                 .iter()
@@ -120,7 +122,7 @@ pub(crate) fn build(options: Options) -> Result<()> {
 }
 
 /// Runs the tests in Chromium against what was built.
-pub(crate) fn test(steps: &mut Steps) -> Result<()> {
+pub(crate) fn test(checks: &mut Checks) -> Result<()> {
     let tools = Tools::find()?;
     let chromium = chromium()?;
     let twinfer = eval::program()?;
@@ -138,7 +140,7 @@ pub(crate) fn test(steps: &mut Steps) -> Result<()> {
         .args(files.iter().map(|path| path.strip_prefix(root()).unwrap_or(path)))
         .env("TWINFER_CHROMIUM", chromium)
         .env("TWINFER", twinfer);
-    steps.run_tests(&mut node)
+    checks.run_tests(&mut node)
 }
 
 /// Compiles a module, makes its JavaScript and shrinks it.
@@ -175,8 +177,8 @@ fn module(build: &Build, toolchain: &Toolchain, bindgen: &Path, tools: &Tools) -
     Ok(())
 }
 
-/// Only the dot product of bytes may be relaxed: its result is the same on every engine, which holds for no other relaxed
-/// instruction. The other builds must have none, for they run where relaxed SIMD is unknown.
+/// Only the dot product of bytes may be relaxed: its result is the same on every engine, which holds for no other
+/// relaxed instruction. The other builds must have none, for they run where relaxed SIMD is unknown.
 fn relaxed_instructions(build: &Build, module: &Path, tools: &Tools) -> Result<()> {
     let text = output(
         tools

@@ -23,13 +23,13 @@ mod prefix;
 mod sequences;
 mod state;
 
+pub use crate::handles::{CheckpointId, SeqId};
 pub use numbers::CacheType;
 pub(crate) use numbers::{Store, Stored};
 pub(crate) use pages::KvCache;
 pub use pool::PagePool;
 pub use prefix::PrefixStats;
 pub(crate) use sequences::Slots;
-pub use sequences::{CheckpointId, SeqId};
 pub(crate) use state::{StateCache, StatePart, StateShape};
 
 use crate::memory::Buffers;

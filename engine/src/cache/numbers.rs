@@ -126,8 +126,8 @@ pub(crate) trait Stored: Copy + Send {
         dim * BLOCK
     }
 
-    /// Rounds a vector and puts it at `position` of a page. False if a number is not finite as stored, so that no reader
-    /// of the cache meets one.
+    /// Rounds a vector and puts it at `position` of a page. False if a number is not finite as stored, so that no
+    /// reader of the cache meets one.
     fn put<const KEYS: bool>(
         backend: &dyn Backend,
         page: &mut [Self],
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn q8_0_keeps_numbers_to_half_a_step() {
+    fn q8_0_keeps_numbers_to_half_a_unit() {
         let dim = 96;
         for keys in [true, false] {
             let mut page = vec![0u8; u8::page_len(dim)];
@@ -254,7 +254,7 @@ mod tests {
             }
             for j in 0..BLOCK {
                 for d in 0..dim {
-                    // Half a step, and what the scale loses in half precision.
+                    // Half a unit, which is the scale, and what the scale loses in half precision.
                     let bound = 50.0 / 127.0 * 0.5 + 50.0 / 2048.0;
                     assert!((read(&page, keys, dim, (j, d)) - value(j, d)).abs() <= bound);
                 }

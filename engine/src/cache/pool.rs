@@ -1,5 +1,5 @@
-//! A pool of pages: which are free, and how many hold each of the others. It can be shared between threads; the free pages
-//! stand in a lock-free queue.
+//! A pool of pages: which are free, and how many hold each of the others. It can be shared between threads; the free
+//! pages stand in a lock-free queue.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

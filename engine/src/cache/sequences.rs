@@ -1,32 +1,13 @@
-//! Sequences and checkpoints: handles that callers hold, and what stands behind them: tokens and, per group of layers, a
-//! table of pages.
+//! Sequences and checkpoints, which callers name by handles: their tokens and, per group of layers, a table of pages.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::pages::{Group, ROLLBACK};
-use super::state::{Pools, States, Step};
+use super::state::{Pools, StateChange, States};
+use crate::handles::{CheckpointId, Handle, SeqId};
 use crate::kernels::BLOCK;
 use crate::{Error, Result};
-
-/// Names a sequence of one context. It stays valid until the sequence is closed; afterwards, and in another context, it is an
-/// error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SeqId(Handle);
-
-/// Names a checkpoint of one context: what a sequence was at some time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CheckpointId(Handle);
-
-/// Where something lies, and who may ask for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Handle {
-    /// Of the process: no two contexts have the same one.
-    context: u32,
-    slot: u32,
-    /// How often the slot had been used before.
-    generation: u32,
-}
 
 /// Stands for the token of a row that had an embedding instead: no token id is as large.
 pub(super) const NO_TOKEN: u32 = u32::MAX;
@@ -105,8 +86,8 @@ impl Held {
         (self.end - 1, first)
     }
 
-    /// Pages that its positions up to `end` need and its table of group `g` lacks; and where the page that it goes on in is held
-    /// by others too, the index of that page, which has to be copied.
+    /// Pages that its positions up to `end` need and its table of group `g` lacks; and where the page that it goes on
+    /// in is held by others too, the index of that page, which has to be copied.
     pub(super) fn wants(&self, g: usize, group: &Group) -> (usize, Option<usize>) {
         let (table, len) = (&self.tables[g], self.tokens.len());
         let more = self.end.div_ceil(BLOCK).saturating_sub(table.end());
@@ -192,8 +173,8 @@ impl Held {
     }
 
     /// What the pass does to its state at a position.
-    pub(crate) fn step(&self, position: usize) -> Step {
-        self.states.step(position, self.len())
+    pub(crate) fn state_change(&self, position: usize) -> StateChange {
+        self.states.change(position, self.len())
     }
 
     /// The page of a block; the block is one that the window reaches.

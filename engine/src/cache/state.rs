@@ -1,9 +1,11 @@
-//! States: what layers keep that do not keep the positions before but one state of a fixed size, which each position changes.
+//! States: what layers keep that do not keep the positions before but one state of a fixed size, which each position
+//! changes.
 //!
-//! A state lies in a slot; all layers with states use the same slot of a sequence. A pass reads a sequence's state in one slot and
-//! leaves the new one in another, which is the sequence's when the pass is over. So a pass that fails has changed nothing, slots
-//! are shared by forks and checkpoints without being copied, and what a sequence was after a pass can be kept: a *snapshot*, to
-//! which it can be cut. A sequence without a slot is in the state from which all begin: zeros.
+//! A state lies in a slot; all layers with states use the same slot of a sequence. A pass reads a sequence's state in
+//! one slot and leaves the new one in another, which is the sequence's when the pass is over. So a pass that fails has
+//! changed nothing, slots are shared by forks and checkpoints without being copied, and what a sequence was after a
+//! pass can be kept: a *snapshot*, to which it can be cut. A sequence without a slot is in the state from which all
+//! begin: zeros.
 
 use super::pages::Group;
 use super::pool::PagePool;
@@ -65,7 +67,7 @@ impl StateCache {
 
     /// Has each item's memory written to by workers of the node that will use it: who writes to a page first places it.
     pub(super) fn place(&mut self, team: &Team) -> Result<()> {
-        const STEP: usize = 1024;
+        const PIECE: usize = 1024;
         for (part, numbers) in [
             (self.shape.recent, &mut self.recent),
             (self.shape.memory, &mut self.memory),
@@ -73,7 +75,7 @@ impl StateCache {
             if !numbers.is_empty() {
                 let item = numbers.len() / part.items;
                 team.rows(numbers, item, 1, |_, part| {
-                    part.iter_mut().step_by(STEP).for_each(|number| *number = 0.0);
+                    part.iter_mut().step_by(PIECE).for_each(|number| *number = 0.0);
                 })?;
             }
         }
@@ -260,8 +262,8 @@ impl States {
         }
     }
 
-    /// Lets go of the snapshot whose neighbours are nearest to one another; the last one, and the last one of whole pages, go when
-    /// there are no others. `shared`: also one that others hold. False if there is none.
+    /// Lets go of the snapshot whose neighbours are nearest to one another; the last one, and the last one of whole
+    /// pages, go when there are no others. `shared`: also one that others hold. False if there is none.
     pub(super) fn drop_one(&mut self, shared: bool, pool: &PagePool) -> bool {
         let boundary = self
             .snapshots
@@ -283,9 +285,9 @@ impl States {
     }
 
     /// What the pass does to the state at a position of a sequence that had length `len` before.
-    pub(super) fn step(&self, position: usize, len: usize) -> Step {
+    pub(super) fn change(&self, position: usize, len: usize) -> StateChange {
         let place = |slot: u32| slot as usize;
-        Step {
+        StateChange {
             to: self.next.map(place),
             from: (position == len).then(|| self.now.map(place)),
             kept: self
@@ -298,7 +300,7 @@ impl States {
 
 /// What a row of a pass does to the state of its sequence. In the memory of an item its slots lie one after the other.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
+pub(crate) struct StateChange {
     /// The slot that it changes.
     to: Option<usize>,
     /// Of the sequence's first row, the slot that it goes on from; none of them for zeros.
@@ -307,7 +309,7 @@ pub(crate) struct Step {
     kept: Option<usize>,
 }
 
-impl Step {
+impl StateChange {
     /// The state that the row meets, for it to change: `len` numbers of `item`.
     pub(crate) fn enter<'a>(&self, item: &'a mut [f32], len: usize) -> &'a mut [f32] {
         let Some(to) = self.to else { return &mut [] };

@@ -9,11 +9,12 @@ use crate::{Error, Result};
 
 impl Context {
     /// Vectors of texts, as many of them in a pass as there is room for: `sink(text, vector)` gets them in order, with
-    /// [`Pooling::None`] one for each token. No vector depends on what shares its pass. `normalize` makes their length 1.
+    /// [`Pooling::None`] one for each token. No vector depends on what shares its pass. `normalize` makes their
+    /// length 1.
     ///
     /// # Errors
-    /// As [`Context::forward`]; a text without tokens, and one that is longer than a pass, unless only its last token counts
-    /// and none sees those behind it; scores where the model is no reranker.
+    /// As [`Context::forward`]; a text without tokens, and one that is longer than a pass, unless only its last token
+    /// counts and none sees those behind it; scores where the model is no reranker.
     pub fn embed(
         &mut self,
         texts: &[&[u32]],

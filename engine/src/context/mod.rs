@@ -1,8 +1,9 @@
 //! Context: batches of tokens in, logits out.
 //!
-//! A [`Context`] owns the workspace and the cache's pages, both made once. Its sequences are named by handles, which callers
-//! keep and copy as they like. A pass computes a [`Batch`]: rows of any of them. No number depends on how tokens are split
-//! into passes, on what shares a batch, on whether a prefix was found in the cache, or on the number of threads.
+//! A [`Context`] owns the workspace and the cache's pages, both made once. Its sequences are named by handles, which
+//! callers keep and copy as they like. A pass computes a [`Batch`]: rows of any of them. No number depends on how
+//! tokens are split into passes, on what shares a batch, on whether a prefix was found in the cache, or on the number
+//! of threads.
 
 mod embed;
 mod sizes;
@@ -132,8 +133,8 @@ impl Context {
         self.cache.open()
     }
 
-    /// A sequence that begins with the longest prefix of `tokens` that the prefix index has, and its length. The logits after
-    /// a prefix are not kept: who needs those of the last token leaves that one out.
+    /// A sequence that begins with the longest prefix of `tokens` that the prefix index has, and its length. The logits
+    /// after a prefix are not kept: who needs those of the last token leaves that one out.
     ///
     /// # Errors
     /// `TooManySequences`.
@@ -141,8 +142,8 @@ impl Context {
         self.cache.open_prefix(tokens)
     }
 
-    /// A new sequence that begins with the first `len` tokens of another one. Both hold the same pages; the last one, where it
-    /// is not full, is copied when one of them goes on.
+    /// A new sequence that begins with the first `len` tokens of another one. Both hold the same pages; the last one,
+    /// where it is not full, is copied when one of them goes on.
     ///
     /// # Errors
     /// A handle that is not of an open sequence, `TooManySequences`; and as [`Self::truncate`].
@@ -153,15 +154,15 @@ impl Context {
     /// Forgets a sequence's tokens from `len` on.
     ///
     /// # Errors
-    /// A handle that is not of an open sequence; a `len` beyond the sequence, or so far back that a sliding window's pages are
-    /// gone (`WindowPassed`), or one of which a layer that keeps a state has none (`StatePassed`): there is one of the sequence's
-    /// own length, of 0, and of some ends of passes and of pages. The sequence is unchanged then.
+    /// A handle that is not of an open sequence; a `len` beyond the sequence, or so far back that a sliding window's
+    /// pages are gone (`WindowPassed`), or one of which a layer that keeps a state has none (`StatePassed`): there is
+    /// one of the sequence's own length, of 0, and of some ends of passes and of pages. The sequence is unchanged then.
     pub fn truncate(&mut self, id: SeqId, len: usize) -> Result<()> {
         self.cache.truncate(id, len)
     }
 
-    /// Makes a sequence begin with what it has in common with `tokens` and forgets the rest; how much stays. Where a sliding
-    /// window has passed that place, nothing stays; where layers keep states, as much as there is a state of.
+    /// Makes a sequence begin with what it has in common with `tokens` and forgets the rest; how much stays. Where a
+    /// sliding window has passed that place, nothing stays; where layers keep states, as much as there is a state of.
     ///
     /// # Errors
     /// A handle that is not of an open sequence.
@@ -227,8 +228,8 @@ impl Context {
         self.tokens(id).map(<[u32]>::len)
     }
 
-    /// Makes room in a sequence's lists for so many tokens, so that no pass up to there allocates. Without it, they double
-    /// when they are full.
+    /// Makes room in a sequence's lists for so many tokens, so that no pass up to there allocates. Without it, they
+    /// double when they are full.
     ///
     /// # Errors
     /// A handle that is not of an open sequence.
@@ -236,8 +237,8 @@ impl Context {
         self.cache.make_room(id, tokens.min(self.options.n_ctx))
     }
 
-    /// Puts the whole pages that a sequence has computed into the prefix index, for [`Self::open_prefix`] to find. They stay
-    /// until others need the room, also when the sequence has ended. Not inside a pass: it may allocate.
+    /// Puts the whole pages that a sequence has computed into the prefix index, for [`Self::open_prefix`] to find. They
+    /// stay until others need the room, also when the sequence has ended. Not inside a pass: it may allocate.
     ///
     /// # Errors
     /// A handle that is not of an open sequence.
@@ -245,8 +246,8 @@ impl Context {
         self.cache.publish(id)
     }
 
-    /// Keeps the longest prefix of `tokens` that the prefix index has from being evicted, until the checkpoint is let go of;
-    /// its length.
+    /// Keeps the longest prefix of `tokens` that the prefix index has from being evicted, until the checkpoint is let
+    /// go of; its length.
     ///
     /// # Errors
     /// None at present.
@@ -259,8 +260,8 @@ impl Context {
         self.cache.clear_prefix();
     }
 
-    /// The memory of keys, values and states, piece by piece. The system may not have given it yet: a platform can bring it in
-    /// before the first pass, so that no pass waits for it.
+    /// The memory of keys, values and states, piece by piece. The system may not have given it yet: a platform can
+    /// bring it in before the first pass, so that no pass waits for it.
     pub fn cache_memory(&self) -> impl Iterator<Item = &[u8]> {
         self.cache.memory()
     }
@@ -281,10 +282,10 @@ impl Context {
     /// with the first row that is part of it. Without rows nothing is done. On an error no sequence has changed its length.
     ///
     /// # Errors
-    /// Rows that want different things, or what the model does not make; a text that is not whole in the pass where positions
-    /// see those behind them; handles that are not of open sequences, token ids outside the vocabulary, more rows than
-    /// `n_batch`, a sequence longer than `n_ctx`, more pages or states than can be had (`CacheFull`, `StatesFull`), values that
-    /// are not finite.
+    /// Rows that want different things, or what the model does not make; a text that is not whole in the pass where
+    /// positions see those behind them; handles that are not of open sequences, token ids outside the vocabulary, more
+    /// rows than `n_batch`, a sequence longer than `n_ctx`, more pages or states than can be had (`CacheFull`,
+    /// `StatesFull`), values that are not finite.
     pub fn forward<P: Probe>(
         &mut self,
         batch: &mut Batch,

@@ -22,9 +22,9 @@ pub struct ContextOptions {
     pub n_sequences: usize,
     /// How much all sequences and the prefix index can hold together.
     pub pool: Pool,
-    /// States of sequences that can be held at a time, by models with layers that keep one; at least 2. A sequence holds one, one
-    /// more during a pass, and some of earlier lengths to which it can be cut; a checkpoint holds one. `None`: two for each
-    /// sequence, and 6.
+    /// States of sequences that can be held at a time, by models with layers that keep one; at least 2. A sequence
+    /// holds one, one more during a pass, and some of earlier lengths to which it can be cut; a checkpoint holds one.
+    /// `None`: two for each sequence, and 6.
     pub n_states: Option<usize>,
     /// Format of cached keys.
     pub cache_type_k: CacheType,
@@ -85,8 +85,8 @@ impl ContextOptions {
     }
 }
 
-/// Memory that a context takes, buffer by buffer: what [`Context::new`](super::Context::new) allocates for these sizes, counted by
-/// the functions that allocate it.
+/// Memory that a context takes, buffer by buffer: what [`Context::new`](super::Context::new) allocates for these sizes,
+/// counted by the functions that allocate it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextPlan {
     /// The cache.

@@ -39,8 +39,8 @@ impl Times {
         };
     }
 
-    /// A pass of `rows` without drafts was made: what is known of more rows becomes older, and is believed to be less than it
-    /// was, so that it is measured again some time.
+    /// A pass of `rows` without drafts was made: what is known of more rows becomes older, and is believed to be less
+    /// than it was, so that it is measured again some time.
     fn age(&mut self, rows: usize, plain: f64) {
         for more in 1..=MAX_ROWS.saturating_sub(rows) {
             let hoped = plain * (1.0 + ROW * more as f64 / rows as f64);
@@ -116,8 +116,8 @@ impl Cost {
         if by_model { &self.with_model } else { &self.times }
     }
 
-    /// How many drafts make tokens come fastest beside `rows` others: `chance(i)` is how likely the draft `i` is right if those before it are.
-    /// 0 while drafts have lost more than they may.
+    /// How many drafts make tokens come fastest beside `rows` others: `chance(i)` is how likely the draft `i` is right
+    /// if those before it are. 0 while drafts have lost more than they may.
     pub(super) fn choose(
         &self,
         rows: usize,
@@ -128,7 +128,7 @@ impl Cost {
         let Some(plain) = self.times.known(rows).filter(|_| self.balance > Some(0.0)) else {
             return 0;
         };
-        // One step beyond what is known at a time: a row may cost more than is believed.
+        // At most twice as many drafts as a time is known of: a row may cost more than is believed.
         let known = (1..=MAX_ROWS.saturating_sub(rows)).rev();
         let known = known
             .into_iter()

@@ -93,7 +93,8 @@ impl DraftModel {
     /// Drafts from this context for a model whose tokenizer is `target`.
     ///
     /// # Errors
-    /// A vocabulary that is another one. As in llama.cpp, one of them may have up to 128 tokens more, which padding adds.
+    /// A vocabulary that is another one. As in llama.cpp, one of them may have up to 128 tokens more, which padding
+    /// adds.
     pub fn new(context: Context, own: &Tokenizer, target: &Tokenizer) -> Result<Self> {
         Self::check(own, target)?;
         Ok(DraftModel {

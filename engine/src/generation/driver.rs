@@ -22,7 +22,8 @@ type Tap<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
 ///
 /// ```no_run
 /// # use twinfer_engine::{Result, context::Context, generation::{Driver, Event, Generation}};
-/// # fn all(context: &mut Context, mut generation: Generation, now: impl Fn() -> std::time::Duration) -> Result<String> {
+/// # use std::time::Duration;
+/// # fn all(context: &mut Context, mut generation: Generation, now: impl Fn() -> Duration) -> Result<String> {
 /// let (mut driver, mut text) = (Driver::default(), String::new());
 /// let generations = std::slice::from_mut(&mut generation);
 /// while !generations[0].is_over() {
@@ -173,8 +174,9 @@ impl Driver {
         }
     }
 
-    /// One pass over those that are not over: a row of each that makes text, drafts where they pay, then as much of the prompts
-    /// as fits, those of the first generations first. Returns the number of rows; [`Self::finish`] gives out what came of it.
+    /// One pass over those that are not over: a row of each that makes text, drafts where they pay, then as much of the
+    /// prompts as fits, those of the first generations first. Returns the number of rows; [`Self::finish`] gives out
+    /// what came of it.
     ///
     /// # Errors
     /// As [`Context::forward`]. Nothing has changed then, so with fewer generations, or after others have ended, the pass can be
@@ -187,8 +189,8 @@ impl Driver {
         self.pass_tapped(context, generations, None)
     }
 
-    /// As [`Self::pass`], with a look at the logits: `tap(generation, position, logits)` gets those of each position of the texts
-    /// that were computed, and not those of drafts that are not in it.
+    /// As [`Self::pass`], with a look at the logits: `tap(generation, position, logits)` gets those of each position of
+    /// the texts that were computed, and not those of drafts that are not in it.
     ///
     /// # Errors
     /// As [`Self::pass`].
@@ -394,8 +396,8 @@ impl Driver {
         }
     }
 
-    /// The pass is over and took so long: `on_event(generation, event)` gets what came of it, text by text. Called as well where a
-    /// pass failed, it gives out what failed with it.
+    /// The pass is over and took so long: `on_event(generation, event)` gets what came of it, text by text. Called as
+    /// well where a pass failed, it gives out what failed with it.
     pub fn finish<G: AsMut<Generation>>(
         &mut self,
         context: &mut Context,

@@ -1,9 +1,9 @@
 //! Drafts from the text itself: where the last tokens stood before, what followed them there.
 //!
-//! The index is made token by token: the last place of each three tokens in a row, and for each place the one before it.
-//! What it would have drafted is compared with what came whether or not it was evaluated, so how often it is right is
-//! known without wasting a row, by the number of tokens that agree: a long quotation goes on more often than a phrase of
-//! three.
+//! The index is made token by token: the last place of each three tokens in a row, and for each place the one before
+//! it. What it would have drafted is compared with what came whether or not it was evaluated, so how often it is right
+//! is known without wasting a row, by the number of tokens that agree: a long quotation goes on more often than a
+//! phrase of three.
 
 use hashbrown::HashMap;
 

@@ -1,17 +1,18 @@
 //! Generation: from a prompt's tokens to text, a pass at a time.
 //!
-//! A [`Generation`] is one text in the making: `rows -> pass -> events`. It puts the rows that it wants into a batch, is
-//! given their logits while the pass runs and samples at once, and gives out tokens and text when the pass is over. A
-//! [`Driver`] makes passes of any number of them; who calls it decides what happens between two passes, and has the clock.
+//! A [`Generation`] is one text in the making: `rows -> pass -> events`. It puts the rows that it wants into a batch,
+//! is given their logits while the pass runs and samples at once, and gives out tokens and text when the pass is over.
+//! A [`Driver`] makes passes of any number of them; who calls it decides what happens between two passes, and has the
+//! clock.
 //!
 //! What holds between two passes:
-//! - `tokens` is the prompt and what was given out after it. The cache holds the first `computed` of them, at least one is
-//!   still to be computed unless the text has ended, and nothing that follows the last token is ever computed.
+//! - `tokens` is the prompt and what was given out after it. The cache holds the first `computed` of them, at least one
+//!   is still to be computed unless the text has ended, and nothing that follows the last token is ever computed.
 //! - A token is given out after the pass that chose it, before it is evaluated itself.
 //!
-//! Speculation changes none of this: drafts are rows after the last token, whose logits are sampled in order by the same
-//! sampler as long as each token chosen is the draft that was evaluated. The rest of the drafts are forgotten. So tokens,
-//! text, and the logits that chose them are those without it, greedy or not.
+//! Speculation changes none of this: drafts are rows after the last token, whose logits are sampled in order by the
+//! same sampler as long as each token chosen is the draft that was evaluated. The rest of the drafts are forgotten. So
+//! tokens, text, and the logits that chose them are those without it, greedy or not.
 
 mod cost;
 mod draft;
@@ -58,7 +59,7 @@ pub enum End {
 
 /// What a generation may do.
 #[derive(Debug, Clone, Default)]
-pub struct Limits {
+pub struct Bounds {
     /// Tokens at most; `None` for as many as fit. 0 reads the prompt and chooses nothing.
     pub max_tokens: Option<usize>,
     /// Strings that end the text and are not part of it. One that is a control token ends it where that token comes.
@@ -124,12 +125,12 @@ struct Text {
 }
 
 impl Text {
-    fn new(tokenizer: &Tokenizer, limits: &Limits) -> Self {
-        let shown = limits.shown.iter();
+    fn new(tokenizer: &Tokenizer, bounds: &Bounds) -> Self {
+        let shown = bounds.shown.iter();
         let mut decoder = tokenizer
-            .stream_decoder(limits.special)
+            .stream_decoder(bounds.special)
             .showing(shown.filter_map(|text| tokenizer.find_token(text.as_bytes())));
-        if limits.at_start {
+        if bounds.at_start {
             decoder = decoder.at_start();
         }
         // What such a token prints is nothing unless special tokens are printed, so no text would show it.
@@ -139,9 +140,9 @@ impl Text {
         };
         Text {
             decoder,
-            stop: StopFilter::new(&limits.stop),
+            stop: StopFilter::new(&bounds.stop),
             end_tokens: tokenizer.end_tokens().to_vec(),
-            stop_tokens: limits.stop.iter().filter_map(control).collect(),
+            stop_tokens: bounds.stop.iter().filter_map(control).collect(),
         }
     }
 
@@ -217,23 +218,23 @@ impl AsMut<Generation> for Generation {
 }
 
 impl Generation {
-    /// Text after a prompt, in a sequence of this context. What the sequence holds of the prompt stays, the rest of it is
-    /// forgotten; the last token of the prompt is always computed, for its logits. The sampler takes the prompt into its
-    /// history.
+    /// Text after a prompt, in a sequence of this context. What the sequence holds of the prompt stays, the rest of it
+    /// is forgotten; the last token of the prompt is always computed, for its logits. The sampler takes the prompt into
+    /// its history.
     ///
     /// # Errors
-    /// A prompt without tokens, with ids outside the vocabulary or longer than the context; a handle that is not of an open
-    /// sequence.
+    /// A prompt without tokens, with ids outside the vocabulary or longer than the context; a handle that is not of an
+    /// open sequence.
     pub fn new(
         context: &mut Context,
         id: SeqId,
         prompt: &[u32],
         sampler: Sampler,
         tokenizer: &Tokenizer,
-        limits: &Limits,
+        bounds: &Bounds,
     ) -> Result<Self> {
-        let text = Text::new(tokenizer, limits);
-        let mut generation = Self::of_tokens(context, id, prompt, sampler, limits.max_tokens)?;
+        let text = Text::new(tokenizer, bounds);
+        let mut generation = Self::of_tokens(context, id, prompt, sampler, bounds.max_tokens)?;
         generation.text = Some(text);
         Ok(generation)
     }
@@ -298,8 +299,8 @@ impl Generation {
         })
     }
 
-    /// Has the logits of the prompt's positions computed as well, for [`Driver::pass_with`] to show. Those that the sequence
-    /// held already are not.
+    /// Has the logits of the prompt's positions computed as well, for [`Driver::pass_with`] to show. Those that the
+    /// sequence held already are not.
     #[must_use]
     pub fn with_all_logits(mut self) -> Self {
         self.every = true;
@@ -361,8 +362,8 @@ impl Generation {
         self.sampler
     }
 
-    /// Goes on in another sequence, of this context or one of the same kind: what that one holds of the tokens stays, the
-    /// others are computed again. Between passes.
+    /// Goes on in another sequence, of this context or one of the same kind: what that one holds of the tokens stays,
+    /// the others are computed again. Between passes.
     ///
     /// # Errors
     /// A handle that is not of an open sequence.
@@ -421,8 +422,8 @@ impl Generation {
         (left.min(room).saturating_sub(1)).min(MAX_DRAFT)
     }
 
-    /// Takes the logits of one of its rows in the pass under way; whether they are of a position of the text, not of a draft
-    /// that is not in it.
+    /// Takes the logits of one of its rows in the pass under way; whether they are of a position of the text, not of a
+    /// draft that is not in it.
     fn logits(&mut self, row: usize, logits: &[f32], scratch: &mut Scratch) -> bool {
         let Some(after) = (row + 1).checked_sub(self.pass.rows) else {
             return true;
@@ -486,8 +487,8 @@ impl Generation {
         self.end = Some(end);
     }
 
-    /// The pass failed. Where nothing was chosen, everything is as it was before; where something was, its random numbers and
-    /// its history have moved on, and it cannot be repeated.
+    /// The pass failed. Where nothing was chosen, everything is as it was before; where something was, its random
+    /// numbers and its history have moved on, and it cannot be repeated.
     fn pass_failed(&mut self, error: &Error) {
         if self.pass.chosen > 0 && self.error.is_none() {
             self.error = Some(error.clone());

@@ -32,8 +32,8 @@ impl From<SamplerParams> for Sampling {
 }
 
 impl Sampling {
-    /// A sampler for the model of this tokenizer in a context of `n_ctx` positions. It never chooses the tokens that the
-    /// model's author suppressed ([`Tokenizer::suppressed`]).
+    /// A sampler for the model of this tokenizer in a context of `n_ctx` positions. It never chooses the tokens that
+    /// the model's author suppressed ([`Tokenizer::suppressed`]).
     ///
     /// # Errors
     /// As [`Sampler::new`].

@@ -176,7 +176,7 @@ impl Parser {
                 };
                 let (bytes, behind) = rest.split_at(take);
                 rest = behind;
-                self.step(bytes)?;
+                self.advance(bytes)?;
                 self.position += take as u64;
             } else {
                 let missing = need - self.pending.len();
@@ -187,7 +187,7 @@ impl Parser {
                     return Ok(Status::NeedMore);
                 }
                 let mut bytes = std::mem::take(&mut self.pending);
-                self.step(&bytes)?;
+                self.advance(&bytes)?;
                 self.position += need as u64;
                 // The buffer is kept for the next element, unless it held a rare long one.
                 bytes.clear();
@@ -307,7 +307,7 @@ impl Parser {
     }
 
     /// Reads one element, whole, and says what comes next.
-    fn step(&mut self, bytes: &[u8]) -> Result<()> {
+    fn advance(&mut self, bytes: &[u8]) -> Result<()> {
         self.state = match self.state {
             State::Magic => {
                 magic::check(bytes)?;

@@ -52,8 +52,8 @@ pub fn parse_name(name: &str) -> Option<SplitName> {
 }
 
 /// The name of the whole file that a file with this name is a raw piece of: what `split` and upload sites leave
-/// (`name.gguf.part1of2`, `name.gguf-split-a`, `name.gguf.aa`, `name.gguf.001`). Such pieces are no GGUF files; joined in
-/// order with `cat` they are one.
+/// (`name.gguf.part1of2`, `name.gguf-split-a`, `name.gguf.aa`, `name.gguf.001`). Such pieces are no GGUF files; joined
+/// in order with `cat` they are one.
 pub fn raw_piece_of(name: &str) -> Option<&str> {
     const EXTENSION: &str = ".gguf";
     // ASCII letters alone change, so offsets stay.

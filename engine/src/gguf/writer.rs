@@ -113,8 +113,8 @@ impl<W: Write> Writer<W> {
         self.write_part(name, data)
     }
 
-    /// Writes some of the next tensor's data, which goes on where the part before ended: for tensors that need not be in
-    /// memory as a whole.
+    /// Writes some of the next tensor's data, which goes on where the part before ended: for tensors that need not be
+    /// in memory as a whole.
     pub fn write_part(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
         let tensor = self.next_tensor(name)?;
         let (start, bytes) = (tensor.offset, tensor.bytes);

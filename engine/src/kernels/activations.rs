@@ -1,10 +1,11 @@
-//! Activations: the right-hand side of a matmul, as f32 rows and in the int8 forms that quantized weights multiply with.
+//! Activations: the right-hand side of a matmul, as f32 rows and in the int8 forms that quantized weights multiply
+//! with.
 //!
 //! A row is quantized at most once per step length, however many matrices read it. The buffers are allocated once for
 //! the largest batch.
 //!
-//! Quantized rows lie in blocks of 256 values, each with its scales and sums: block 0 of all rows, block 1 of all rows, ..., so
-//! that a kernel that takes some rows of a weight block after block reads them in the order in which they lie.
+//! Quantized rows lie in blocks of 256 values, each with its scales and sums: block 0 of all rows, block 1 of all rows,
+//! ..., so that a kernel that takes some rows of a weight block after block reads them in the order in which they lie.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,10 +62,12 @@ impl ActFormat {
     }
 }
 
-/// Blocks and rows that a worker quantizes at a time: a row's blocks one after the other, as memory is read fastest in its order.
+/// Blocks and rows that a worker quantizes at a time: a row's blocks one after the other, as memory is read fastest in
+/// its order.
 const CELL: (usize, usize) = (8, 16);
 
-/// 256 consecutive values of a row, quantized. Where a row ends within the block, what lies behind its end means nothing.
+/// 256 consecutive values of a row, quantized. Where a row ends within the block, what lies behind its end means
+/// nothing.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub struct QuantizedBlock {
@@ -261,7 +264,8 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// The rows of [`Activations`] in one int8 form, for kernels: what does not change from block to block is looked up once.
+/// The rows of [`Activations`] in one int8 form, for kernels: what does not change from block to block is looked up
+/// once.
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizedRows<'a> {
     blocks: &'a [QuantizedBlock],

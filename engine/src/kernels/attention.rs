@@ -1,15 +1,16 @@
 //! What attention works on: queries of some tokens that share a kv head, one block of the cache, and the softmax states
 //! that blocks are added to.
 //!
-//! A *tile* is some tokens of one sequence times the query heads that share one kv head: its queries share every load of keys and
-//! values.
+//! A *tile* is some tokens of one sequence times the query heads that share one kv head: its queries share every load
+//! of keys and values.
 
 use std::ops::Range;
 
 /// Positions per attention block and per cache page.
 pub const BLOCK: usize = 64;
 
-/// Attention blocks of a span, which is what split-KV (Flash-Decoding) hands out: blocks are merged into spans, then spans.
+/// Attention blocks of a span, which is what split-KV (Flash-Decoding) hands out: blocks are merged into spans, then
+/// spans.
 pub const SPAN: usize = 16;
 
 /// Largest head dimension, that of latent attention's keys: bounds the scratch of attention. A multiple of 32.

@@ -35,8 +35,8 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// `out = x / rms(x) * weight`, over one row of the weight's length or several.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
-    /// `out = (x - mean(x)) / deviation(x) * weight`, and `+ bias` where there is one, over one row of the weight's length or
-    /// several.
+    /// `out = (x - mean(x)) / deviation(x) * weight`, and `+ bias` where there is one, over one row of the weight's
+    /// length or several.
     fn layer_norm(&self, x: &[f32], weights: (&[f32], Option<&[f32]>), eps: f32, out: &mut [f32]);
 
     /// `x += y`.
@@ -54,25 +54,20 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Rotates the first `2 * cos.len()` values of `head` by the angles given as cosines and sines.
     fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]);
 
-    /// One position of a depthwise convolution, for at most [`CONV_WIDTH`](super::CONV_WIDTH) channels: `out` = the products of the
-    /// inputs before, the oldest first, and of `x` with their `taps`, summed, then `+ bias`. `recent` has the inputs before in
-    /// rows of `CONV_WIDTH` and becomes what the next position finds; `taps` is a row longer.
-    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]);
+    /// One position of a depthwise convolution, for at most [`CONV_WIDTH`](super::CONV_WIDTH) channels: `out` = the
+    /// products of the inputs before, the oldest first, and of `x` with their `taps`, summed, then `+ bias`. `recent`
+    /// has the inputs before in rows of `CONV_WIDTH` and becomes what the next position finds; `taps` is a row longer.
+    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]);
 
-    /// One position of the gated delta rule, for some columns of a head's state (a row per number of `q` and `k`): the state
-    /// decays, gives up what it answers to `k`, and takes `v` for it, by a share of beta; `out` = what it then answers to `q`. The
-    /// gates are the decay and beta.
-    fn delta_step(
-        &self,
-        state: &mut [f32],
-        qkv: (&[f32], &[f32], &[f32]),
-        gates: (f32, f32),
-        out: &mut [f32],
-    );
+    /// One position of the gated delta rule, for some columns of a head's state (a row per number of `q` and `k`): the
+    /// state decays, gives up what it answers to `k`, and takes `v` for it, by a share of beta; `out` = what it then
+    /// answers to `q`. The gates are the decay and beta.
+    fn delta_row(&self, state: &mut [f32], qkv: (&[f32], &[f32], &[f32]), gates: (f32, f32), out: &mut [f32]);
 
-    /// One position of a selective state space, for some columns of a head's state (a row per number of `b` and `c`): the state
-    /// decays and takes `b` times `x * dt`; `out` = what it answers to `c`, and `+ skip * x`. The gates are the decay, dt and skip.
-    fn scan_step(
+    /// One position of a selective state space, for some columns of a head's state (a row per number of `b` and `c`):
+    /// the state decays and takes `b` times `x * dt`; `out` = what it answers to `c`, and `+ skip * x`. The gates are
+    /// the decay, dt and skip.
+    fn scan_row(
         &self,
         state: &mut [f32],
         bcx: (&[f32], &[f32], &[f32]),
@@ -80,9 +75,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         out: &mut [f32],
     );
 
-    /// A tile of queries against one block of the cache: each block's softmax state is made from zero and joined to `sum`,
-    /// which covers earlier positions. `visible` has per token the range of positions within the block that it sees; a
-    /// token with an empty one takes no part. `scratch` is [`attend_scratch`](super::attend_scratch) long.
+    /// A tile of queries against one block of the cache: each block's softmax state is made from zero and joined to
+    /// `sum`, which covers earlier positions. `visible` has per token the range of positions within the block that it
+    /// sees; a token with an empty one takes no part. `scratch` is [`attend_scratch`](super::attend_scratch) long.
     fn attend(
         &self,
         queries: &Queries<'_>,
@@ -132,8 +127,8 @@ pub struct Packing<'a> {
     pub placement: Placement,
     /// The rows before these, and the rows of the whole matrix, where it comes in pieces.
     pub piece: Option<(usize, usize)>,
-    /// Rows that are multiplied with at a time: of each of the matrices that lie one after the other in a stack, 0 where they
-    /// are one matrix. Each node has a part of those.
+    /// Rows that are multiplied with at a time: of each of the matrices that lie one after the other in a stack, 0
+    /// where they are one matrix. Each node has a part of those.
     pub matrix_rows: usize,
     /// By whom: its workers share the rows, and whoever writes to a page first places it.
     pub team: &'a Team,
@@ -167,13 +162,14 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
     /// `first_row` is the weight row of the tile's first column, counted over the whole matrix.
     fn matmul(&self, weight: &matrix::Shard, first_row: usize, x: &Activations<'_>, out: &mut Tile<'_>);
 
-    /// Bytes that `n` rows of `k` take in this kernel's own layout, as [`Self::pack`] allocates them; `None` where it has none.
+    /// Bytes that `n` rows of `k` take in this kernel's own layout, as [`Self::pack`] allocates them; `None` where it
+    /// has none.
     fn packed_bytes(&self, _n: usize, _k: usize) -> Result<Option<usize>> {
         Ok(None)
     }
 
-    /// The rows of mapped shards of one matrix in this kernel's own layout, a shard of each, in one piece of memory; `None` where
-    /// it has none.
+    /// The rows of mapped shards of one matrix in this kernel's own layout, a shard of each, in one piece of memory;
+    /// `None` where it has none.
     fn pack(&self, _mapped: &[matrix::Shard], _packing: &Packing<'_>) -> Result<Option<Vec<matrix::Shard>>> {
         Ok(None)
     }

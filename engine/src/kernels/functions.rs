@@ -98,7 +98,8 @@ pub fn sigmoid<L: Lanes>(x: L) -> L {
     one.div(one.add(exp(L::splat(0.0).sub(x))))
 }
 
-/// ln(1 + e^x) in f64, rounded once; x itself above 20, where the difference is less than half a unit of the last place.
+/// ln(1 + e^x) in f64, rounded once; x itself above 20, where the difference is less than half a unit of the last
+/// place.
 pub fn softplus(x: f32) -> f32 {
     if x > 20.0 {
         return x;
@@ -163,8 +164,8 @@ pub fn sum16(n: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
     partial[0]
 }
 
-/// The factor of an RMS norm over `n` values whose squares sum to `sum`. Squares that overflow would give a row of zeros,
-/// which looks like a result; NaN ends the pass with an error.
+/// The factor of an RMS norm over `n` values whose squares sum to `sum`. Squares that overflow would give a row of
+/// zeros, which looks like a result; NaN ends the pass with an error.
 #[inline(always)]
 pub fn inverse_rms(sum: f32, n: usize, eps: f32) -> f32 {
     let mean = sum / n as f32;

@@ -10,8 +10,8 @@ use crate::{Error, Result};
 
 /// A weight matrix of n rows (outputs) of k, ready to compute with.
 ///
-/// It is a list of row-range shards: wasm32 caps one allocation at 2 GiB, and NUMA wants one per node, or all of them on
-/// each. A view of some of its rows (a fused tensor's part) shares the bytes.
+/// It is a list of row-range shards: wasm32 caps one allocation at 2 GiB, and NUMA wants one per node, or all of them
+/// on each. A view of some of its rows (a fused tensor's part) shares the bytes.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
     ty: GgmlType,
@@ -36,7 +36,8 @@ pub(crate) struct Shard {
     pub(crate) row_bytes: usize,
     pub(crate) k: usize,
     pub(crate) data: Bytes,
-    /// `data` is in the kernel's layout (that of the SIMD backends: panels of 16 rows, the last one padded); else rows as in the file.
+    /// `data` is in the kernel's layout (that of the SIMD backends: panels of 16 rows, the last one padded); else rows
+    /// as in the file.
     pub(crate) packed: bool,
 }
 
@@ -104,8 +105,8 @@ impl PackedMatrix {
         })
     }
 
-    /// The same matrix in the layout that its kernel is fastest with, where it has one; else unchanged. The rows are split
-    /// between the team's workers, and lie on the nodes that `packing` says.
+    /// The same matrix in the layout that its kernel is fastest with, where it has one; else unchanged. The rows are
+    /// split between the team's workers, and lie on the nodes that `packing` says.
     pub(crate) fn packed(mut self, packing: &Packing<'_>) -> Result<Self> {
         let nodes = packing.team.nodes();
         let placement = match nodes {
@@ -171,8 +172,8 @@ impl PackedMatrix {
         Ok(pieces)
     }
 
-    /// Matrices of one backend, type and depth as one: their rows one after the other. What a stream delivers in pieces.
-    /// All but the last have a multiple of the kernel's grain of rows.
+    /// Matrices of one backend, type and depth as one: their rows one after the other. What a stream delivers in
+    /// pieces. All but the last have a multiple of the kernel's grain of rows.
     ///
     /// # Errors
     /// If there are none, or they do not go together.
@@ -208,8 +209,8 @@ impl PackedMatrix {
         Ok(whole)
     }
 
-    /// `n` rows of the same kind of which none is there: their shape can be bound before their bytes have come. It is not
-    /// for computing, which would leave outputs as they are.
+    /// `n` rows of the same kind of which none is there: their shape can be bound before their bytes have come. It is
+    /// not for computing, which would leave outputs as they are.
     pub(crate) fn shape_only(mut self, n: usize) -> Self {
         self.shards.clear();
         self.mirrors.clear();
@@ -217,8 +218,8 @@ impl PackedMatrix {
         self
     }
 
-    /// Where `n` rows of this kind would lie, and their bytes: of a matrix that was made of no rows, so that its backend has
-    /// chosen.
+    /// Where `n` rows of this kind would lie, and their bytes: of a matrix that was made of no rows, so that its
+    /// backend has chosen.
     ///
     /// # Errors
     /// `Limit` where they are more than can be addressed.
@@ -371,8 +372,8 @@ impl PackedMatrix {
     }
 }
 
-/// Rows of one matrix of a stack of `all` rows, of which each node has a part. Where they do not go into units of work the stack
-/// is divided as if it were one matrix.
+/// Rows of one matrix of a stack of `all` rows, of which each node has a part. Where they do not go into units of work
+/// the stack is divided as if it were one matrix.
 pub(crate) fn matrix_rows(asked: usize, all: usize, grain: usize) -> usize {
     if asked > 0 && asked < all && asked.is_multiple_of(grain) {
         asked

@@ -3,9 +3,9 @@
 //! The [`scalar`] backend defines every number (`docs/numerics.md`); another backend is a faster way to the same bits.
 //! [`select`] is the only file that names all of them.
 //!
-//! The SIMD backends are one, over many instruction sets: `isa` has a list of intrinsics for each, `simd` the operations and which
-//! kernel a type gets, `panel` the matrix product over weights in panels, `rows` that over a file's rows. `tiles` is the
-//! way of many tokens through panels where a unit multiplies whole tiles (AMX).
+//! The SIMD backends are one, over many instruction sets: `isa` has a list of intrinsics for each, `simd` the
+//! operations and which kernel a type gets, `panel` the matrix product over weights in panels, `rows` that over a
+//! file's rows. `tiles` is the way of many tokens through panels where a unit multiplies whole tiles (AMX).
 //!
 //! Shapes, in all of this module: m tokens, n outputs, k depth. Activations are rows of k, weights rows of k (one per
 //! output), results rows of n.
@@ -48,8 +48,8 @@ pub fn state_columns(width: usize) -> usize {
     scalar::recurrent::block_width(width)
 }
 
-/// Tokens that a unit for whole tiles (AMX) multiplies at a time; fewer go without it. `None` where this build knows no such
-/// unit.
+/// Tokens that a unit for whole tiles (AMX) multiplies at a time; fewer go without it. `None` where this build knows no
+/// such unit.
 #[cfg(target_arch = "x86_64")]
 pub const TILE_TOKENS: Option<usize> = Some(tiles::TILE_ROWS);
 /// There is none elsewhere.

@@ -62,8 +62,8 @@ fn amx() -> Known {
     }
 }
 
-/// The driver of whole tiles with the unit in plain Rust, on AVX2: to test it where there is no such unit. It is not among the
-/// [`known`] ones, as nobody would compute with it; [`choose`] gives it to who names it.
+/// The driver of whole tiles with the unit in plain Rust, on AVX2: to test it where there is no such unit. It is not
+/// among the [`known`] ones, since it is slow: [`choose`] returns it for its name only, never for `auto`.
 #[cfg(target_arch = "x86_64")]
 pub fn plain_tiles() -> Option<&'static dyn Backend> {
     static PLAIN: OnceLock<Option<&'static dyn Backend>> = OnceLock::new();

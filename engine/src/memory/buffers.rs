@@ -70,8 +70,8 @@ impl<'a> Buffers<'a> {
         }
     }
 
-    /// As [`Self::rows`], of which columns are written to all over: a matrix product's tile of outputs is a few numbers of
-    /// many rows, and with small pages each row is a miss of address translation.
+    /// As [`Self::rows`], of which columns are written to all over: a matrix product's tile of outputs is a few numbers
+    /// of many rows, and with small pages each row is a miss of address translation.
     pub(crate) fn outputs(&mut self, name: &'static str, rows: usize, width: usize) -> Result<Vec<f32>> {
         let out = self.rows(name, rows, width)?;
         if let Some(memory) = self.memory {

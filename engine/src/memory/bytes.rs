@@ -11,8 +11,8 @@ pub trait Owner: Send + Sync {
     /// The bytes: the same ones each time.
     fn bytes(&self) -> &[u8];
 
-    /// Bytes that nobody will read soon. They stay readable; an owner that can fetch them again (a map of a file) may give
-    /// their memory back meanwhile. Others do nothing.
+    /// Bytes that nobody will read soon. They stay readable; an owner that can fetch them again (a map of a file) may
+    /// give their memory back meanwhile. Others do nothing.
     fn release(&self, range: Range<usize>) {
         let _ = range;
     }
@@ -60,8 +60,8 @@ impl Bytes {
         }
     }
 
-    /// Tells the owner that nobody will read a part of these bytes soon; see [`Owner::release`]. A part that is not inside
-    /// is cut.
+    /// Tells the owner that nobody will read a part of these bytes soon; see [`Owner::release`]. A part that is not
+    /// inside is cut.
     pub fn release(&self, range: Range<usize>) {
         let len = self.range.len();
         let (start, end) = (range.start.min(len), range.end.min(len));

@@ -1,5 +1,5 @@
-//! Memory: where packed weights lie is the platform's choice, and a request that cannot be met is an error, not the end of
-//! the process.
+//! Memory: where packed weights lie is the platform's choice, and a request that cannot be met is an error, not the end
+//! of the process.
 
 mod buffers;
 mod bytes;
@@ -13,18 +13,18 @@ use bytemuck::allocation::try_zeroed_vec;
 
 use crate::{Error, Result};
 
-/// Where a platform puts packed weights (natively pages of its own choice, in the browser the heap), and what it does for other
-/// large memory.
+/// Where a platform puts packed weights (natively pages of its own choice, in the browser the heap), and what it does
+/// for other large memory.
 pub trait Memory: Send + Sync + std::fmt::Debug {
-    /// `len` zeros that start at a multiple of [`ALIGNMENT`]. Whoever writes to a page first places it: what is for different
-    /// nodes lies on different pages.
+    /// `len` zeros that start at a multiple of [`ALIGNMENT`]. Whoever writes to a page first places it: what is for
+    /// different nodes lies on different pages.
     ///
     /// # Errors
     /// [`Error::Memory`] where there is not so much.
     fn zeroed(&self, len: usize, node: Option<usize>) -> Result<Box<dyn Buffer>>;
 
-    /// Told of much memory of the heap that nobody has written to yet and that is used all over: a platform may ask for larger
-    /// pages.
+    /// Told of much memory of the heap that nobody has written to yet and that is used all over: a platform may ask for
+    /// larger pages.
     fn advise(&self, _: &[u8]) {}
 }
 
@@ -70,8 +70,9 @@ impl Buffer for HeapBuffer {
     }
 }
 
-/// `n` zeros of a buffer for `what`. A large buffer consists of pages that the system hands out as zeros: none is written to, and
-/// the thread that uses one first places it; but allocators write to all where T asks for an alignment beyond 16 bytes.
+/// `n` zeros of a buffer for `what`. A large buffer consists of pages that the system hands out as zeros: none is
+/// written to, and the thread that uses one first places it; but allocators write to all where T asks for an alignment
+/// beyond 16 bytes.
 ///
 /// # Errors
 /// `Memory` if the allocator refuses.

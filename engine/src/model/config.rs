@@ -249,8 +249,8 @@ impl Config {
         })
     }
 
-    /// Operations that a team of workers does for a token, each with a hand-over: those of the layers; the embedding, the
-    /// last norm and the output matrix. An embedding for each layer is one more, and two in each layer.
+    /// Operations that a team of workers does for a token, each with a hand-over: those of the layers; the embedding,
+    /// the last norm and the output matrix. An embedding for each layer is one more, and two in each layer.
     pub fn operations(&self) -> usize {
         let of_layer = |layer: &LayerConfig| layer.mixer.operations() + layer.ffn.operations();
         let of_embeddings = self.per_layer.as_ref().map_or(0, |_| 1 + 2 * self.layers.len());
@@ -534,8 +534,8 @@ impl Keys<'_> {
         }
     }
 
-    /// Limits of `n_layers` layers, each a positive number: stated once, or as an array of one per block. `None` where that is
-    /// nothing, or so small that it stands for nothing.
+    /// Limits of `n_layers` layers, each a positive number: stated once, or as an array of one per block. `None` where
+    /// that is nothing, or so small that it stands for nothing.
     pub(crate) fn limits(&self, key: &str, n_layers: usize) -> Result<Vec<Option<f32>>> {
         const NOTHING: f32 = 1e-6;
         let (name, n_blocks) = (self.key(key), self.n_blocks()?);

@@ -1,6 +1,6 @@
-//! What an encoder has before its layers: the positions' and the segment's embeddings, added to the token's, and a norm of the
-//! sum. Its layers are those of any model, with attention that is not causal: all positions of a text see one another, so a
-//! text is whole in one pass, and nothing of it is kept for another one.
+//! What an encoder has before its layers: the positions' and the segment's embeddings, added to the token's, and a norm
+//! of the sum. Its layers are those of any model, with attention that is not causal: all positions of a text see one
+//! another, so a text is whole in one pass, and nothing of it is kept for another one.
 
 use super::config::Config;
 use super::norm::Norm;
@@ -53,7 +53,8 @@ impl Encoder {
         self.positions.iter().chain(&self.types)
     }
 
-    /// `x` = what the layers are given: the rows' token embeddings, to which the others are added. `room` is as long as `x`.
+    /// `x` = what the layers are given: the rows' token embeddings, to which the others are added. `room` is as long as
+    /// `x`.
     pub(super) fn embed(&self, ops: &Ops<'_>, rows: &[Row], x: &mut [f32], room: &mut [f32]) -> Result<()> {
         let n = self.norm.width();
         if let Some(types) = &self.types {

@@ -1,9 +1,10 @@
-//! The forward pass of every family, whole. A pass is some rows (tokens of one or more sequences); it reads and extends the
-//! cache and gives what is wanted of some rows: logits, hidden states, or vectors of whole texts ([`super::pooling`]).
+//! The forward pass of every family, whole. A pass is some rows (tokens of one or more sequences); it reads and extends
+//! the cache and gives what is wanted of some rows: logits, hidden states, or vectors of whole texts
+//! ([`super::pooling`]).
 //!
 //! Read [`Model::forward`] from top to bottom: embedding, layers, output head. A layer is two parts ([`super::mixer`],
-//! [`super::ffn`]), each with a norm before it; what a family does not have (norms after a part, caps) its configuration
-//! leaves out.
+//! [`super::ffn`]), each with a norm before it; what a family does not have (norms after a part, caps) its
+//! configuration leaves out.
 
 use super::Model;
 use super::config::{Config, LayerConfig, OutputMatrix};
@@ -21,8 +22,9 @@ use crate::memory::Buffers;
 use crate::team::Team;
 use crate::{Error, Result};
 
-/// Rows of logits that are computed at once: as many as there are sequences, within these bounds. The weights are read once
-/// for all of them; beyond the upper one arithmetic takes longer than that, and logits of a large vocabulary are much memory.
+/// Rows of logits that are computed at once: as many as there are sequences, within these bounds. The weights are read
+/// once for all of them; beyond the upper one arithmetic takes longer than that, and logits of a large vocabulary are
+/// much memory.
 const HEAD_ROWS: (usize, usize) = (16, 64);
 
 /// What a pass computes: rows with their positions already given.

@@ -7,8 +7,8 @@
 //! [`Loader::filled`]. Bytes that it does not name (padding, tensors that the model does not use) are skipped. What is
 //! wanted comes in the order of the files, so that one pass over each suffices.
 //!
-//! A large matrix comes in pieces of rows: a piece's raw bytes are released when it is packed, so raw and packed bytes of
-//! a whole tensor are never there at the same time, and no allocation comes near wasm32's cap of 2 GiB.
+//! A large matrix comes in pieces of rows: a piece's raw bytes are released when it is packed, so raw and packed bytes
+//! of a whole tensor are never there at the same time, and no allocation comes near wasm32's cap of 2 GiB.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -204,8 +204,8 @@ impl Loader {
         })
     }
 
-    /// Where those bytes go, the first of them first; empty when everything is there. Fewer than fit may be brought at a
-    /// time.
+    /// Where those bytes go, the first of them first; empty when everything is there. Fewer than fit may be brought at
+    /// a time.
     pub fn space(&mut self) -> &mut [u8] {
         self.piece.get_mut(self.filled..).unwrap_or_default()
     }
@@ -234,8 +234,8 @@ impl Loader {
             .inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    /// As [`Self::space`] and [`Self::filled`] for bytes of part `part` that begin at byte `offset` of it: takes what is
-    /// wanted of them. Bytes must come in order.
+    /// As [`Self::space`] and [`Self::filled`] for bytes of part `part` that begin at byte `offset` of it: takes what
+    /// is wanted of them. Bytes must come in order.
     ///
     /// # Errors
     /// As [`Self::filled`]; if wanted bytes before these were left out.
@@ -343,8 +343,8 @@ impl Loader {
     }
 }
 
-/// The largest vector that a model may have, in elements: the bound on every width. Of several in one tensor, such as the
-/// biases of experts, all of them together.
+/// The largest vector that a model may have, in elements: the bound on every width. Of several in one tensor, such as
+/// the biases of experts, all of them together.
 const MAX_VECTOR: usize = 1 << 20;
 
 /// Norms, biases and factors of rotations; they are few and small, so all of them are kept.

@@ -1,10 +1,10 @@
 //! A model: configuration from metadata, weights bound by name, and the forward pass.
 //!
-//! Reading order: [`config`] (what a model is), [`arch`] (one file per family: which parts its layers have, and what its
-//! metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`plan`] (what it
-//! will take), [`loader`] (the same from a stream), [`rope`], then
-//! `forward`, the whole pass in one file, with the two parts of a layer, [`mixer`] and [`ffn`], with what an [`encoder`] has
-//! before them and [`pooling`] makes of a text behind them, and what they compute with: [`norm`], `ops`, and `product` for everything that reads a matrix.
+//! Reading order: [`config`] (what a model is), [`arch`] (one file per family: which parts its layers have, and what
+//! its metadata says of them), [`weights`] (binding with shape checks), `unused` (what no part asked for), [`plan`]
+//! (what it will take), [`loader`] (the same from a stream), [`rope`], then `forward`, the whole pass in one file, with
+//! the two parts of a layer, [`mixer`] and [`ffn`], with what an [`encoder`] has before them and [`pooling`] makes of a
+//! text behind them, and what they compute with: [`norm`], `ops`, and `product` for everything that reads a matrix.
 
 pub mod arch;
 pub mod config;

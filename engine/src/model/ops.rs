@@ -1,4 +1,5 @@
-//! What the parts of a model compute with: the operations over all rows of a pass, each split between the team's workers.
+//! What the parts of a model compute with: the operations over all rows of a pass, each split between the team's
+//! workers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +14,8 @@ use crate::kernels::{ActBuffer, Backend};
 use crate::team::Team;
 use crate::{Error, Result};
 
-/// Numbers of an elementwise operation below which the caller does it alone: a hand-over to other workers takes as long.
+/// Numbers of an elementwise operation below which the caller does it alone: a hand-over to other workers takes as
+/// long.
 const SMALL: usize = 1 << 14;
 
 /// Who computes, on what, and where in the model it stands.

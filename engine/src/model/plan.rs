@@ -1,8 +1,8 @@
 //! What a model will take, known from its headers before any data is read.
 //!
-//! The weights are bound as they are when the model is loaded, by the same functions, with matrices of which no row is there:
-//! the backend says where each would lie, and the kernel's layout how many bytes it would have. So what is planned is what
-//! loading allocates.
+//! The weights are bound as they are when the model is loaded, by the same functions, with matrices of which no row is
+//! there: the backend says where each would lie, and the kernel's layout how many bytes it would have. So what is
+//! planned is what loading allocates.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -21,8 +21,8 @@ use crate::team::Team;
 pub struct WeightBytes {
     /// Matrices in the backend's layout, in memory of their own.
     pub packed: u64,
-    /// Matrices that stay as they are in the file: no memory of their own where the file is mapped, as much where it comes
-    /// from a stream ([`super::loader`]).
+    /// Matrices that stay as they are in the file: no memory of their own where the file is mapped, as much where it
+    /// comes from a stream ([`super::loader`]).
     pub mapped: u64,
     /// Norms, biases and scales, as f32.
     pub vectors: u64,

@@ -1,5 +1,5 @@
-//! One vector of a text: some of its rows' hidden states, averaged, and what a model has behind that: dense layers of an
-//! embedding, or the head of a reranker.
+//! One vector of a text: some of its rows' hidden states, averaged, and what a model has behind that: dense layers of
+//! an embedding, or the head of a reranker.
 
 use super::config::{Config, Keys, MAX_WIDTH};
 use super::forward::Pass;
@@ -89,8 +89,8 @@ pub struct RankConfig {
 }
 
 impl PoolingConfig {
-    /// What the keys that all families share state. A reranker's head is the plain one on the first token; a family's file
-    /// changes what differs.
+    /// What the keys that all families share state. A reranker's head is the plain one on the first token; a family's
+    /// file changes what differs.
     pub(crate) fn read(keys: &Keys<'_>, n_embd: usize) -> Result<Self> {
         let kind = Pooling::read(keys, "pooling_type")?;
         let labels = match keys.opt_len("classifier.output_labels")? {
@@ -249,7 +249,8 @@ pub(crate) fn wanted(rows: &[Row]) -> Result<Output> {
     })
 }
 
-/// Gives out what the rows of a pass want, `output`, of which `h` are the hidden states, one row for each that wants it.
+/// Gives out what the rows of a pass want, `output`, of which `h` are the hidden states, one row for each that wants
+/// it.
 pub(super) fn give<P: Probe>(
     run: &mut Run<'_, P>,
     heads: &Heads,

@@ -2,8 +2,9 @@
 
 /// Sees the values that operations produce: digests per operation ([`crate::trace`]), importance matrices, profiles.
 pub trait Probe {
-    /// `values` are the rows, `width` numbers each, that operation `op` of `layer` made, in the order of the pass's rows;
-    /// the number of layers stands for the output head, which sees only the rows that want an output, some at a time.
+    /// `values` are the rows, `width` numbers each, that operation `op` of `layer` made, in the order of the pass's
+    /// rows; the number of layers stands for the output head, which sees only the rows that want an output, some at a
+    /// time.
     fn op(&mut self, layer: usize, op: &'static str, width: usize, values: &[f32]);
 }
 

@@ -1,8 +1,9 @@
-//! Products: rows of activations times matrices, as many of them as do not need one another, in one operation of the team.
+//! Products: rows of activations times matrices, as many of them as do not need one another, in one operation of the
+//! team.
 //!
 //! A list of them says all there is to do: of each the weight (a matrix, or a view of some of its rows), which rows of
-//! activations, where the outputs go, and what the worker that made a piece of them does with it. [`Run::products`](super::ops::Run::products) hands
-//! out pieces of all of them.
+//! activations, where the outputs go, and what the worker that made a piece of them does with it.
+//! [`Run::products`](super::ops::Run::products) hands out pieces of all of them.
 
 use std::ops::Range;
 
@@ -143,8 +144,8 @@ impl Task<'_> {
         std::iter::once(self.linear).chain(up)
     }
 
-    /// A piece, by a worker of a node: of the rows `x` its own, some columns of the outputs, and of the second outputs where
-    /// there are any.
+    /// A piece, by a worker of a node: of the rows `x` its own, some columns of the outputs, and of the second outputs
+    /// where there are any.
     pub(super) fn run(
         &self,
         backend: &dyn Backend,

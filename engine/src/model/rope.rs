@@ -1,7 +1,7 @@
 //! Rotary position embedding: frequencies from metadata, angles per position.
 //!
-//! Frequency, angle, sine and cosine are f64 and rounded once, to f32. Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv
-//! 2309.00071), LongRoPE (arXiv 2402.13753), and for the meaning of GGUF's keys llama.cpp.
+//! Frequency, angle, sine and cosine are f64 and rounded once, to f32. Sources: RoFormer (arXiv 2104.09864), YaRN
+//! (arXiv 2309.00071), LongRoPE (arXiv 2402.13753), and for the meaning of GGUF's keys llama.cpp.
 
 use super::config::Keys;
 use crate::gguf::ModelFile;
@@ -261,7 +261,8 @@ impl Rope {
         })
     }
 
-    /// A rotation with a base (and the key that states it) and a scaling; `factors` divide the frequencies, one per pair.
+    /// A rotation with a base (and the key that states it) and a scaling; `factors` divide the frequencies, one per
+    /// pair.
     pub(crate) fn new(
         keys: &Keys<'_>,
         kind: RopeKind,

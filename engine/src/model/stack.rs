@@ -1,5 +1,6 @@
-//! Matrices of one shape, those of experts: in one tensor, one after the other, or in a tensor each. A tensor is one matrix in
-//! memory; where it has the rows of all experts, each one's matrix is a view of some of them, with a scale and biases of its own.
+//! Matrices of one shape, those of experts: in one tensor, one after the other, or in a tensor each. A tensor is one
+//! matrix in memory; where it has the rows of all experts, each one's matrix is a view of some of them, with a scale
+//! and biases of its own.
 
 use super::weights::{Binder, Linear, Role};
 use crate::Result;
@@ -14,8 +15,8 @@ pub(crate) struct Stack<const N: usize> {
 }
 
 impl Binder<'_> {
-    /// `NAME.weight`, `count` matrices of k columns, each of parts of some rows one after the other, with `NAME.scale`, one for
-    /// each matrix, and `NAME.bias` where the file has them.
+    /// `NAME.weight`, `count` matrices of k columns, each of parts of some rows one after the other, with `NAME.scale`,
+    /// one for each matrix, and `NAME.bias` where the file has them.
     pub(super) fn stack<const N: usize>(
         &self,
         name: &str,
@@ -55,8 +56,9 @@ impl Binder<'_> {
         })
     }
 
-    /// The stack `NAME_exps`, or `NAME.0`, `NAME.1` and so on, `count` tensors of one matrix each: so Mixtral's first files have
-    /// it (llama.cpp's converter until April 2024). Where the file has neither, it is the stack that is missing.
+    /// The stack `NAME_exps`, or `NAME.0`, `NAME.1` and so on, `count` tensors of one matrix each: so Mixtral's first
+    /// files have it (llama.cpp's converter until April 2024). Where the file has neither, it is the stack that is
+    /// missing.
     pub(super) fn stack_or_each(&self, name: &str, count: usize, rows: usize, k: usize) -> Result<Stack<1>> {
         let stack = stack_name(name);
         if self.has(&format!("{stack}.weight")) || !self.has(&first_name(name)) {

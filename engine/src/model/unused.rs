@@ -1,7 +1,8 @@
 //! Tensors of a file that the model does not compute with: each is known to change no logit, or the file is refused.
 //!
-//! A tensor that is passed over in silence means answers that are wrong in silence: norms, scales and biases that a family
-//! does not have look like any other tensor. So binding says which tensors it used, and here the rest is accounted for.
+//! A tensor that is passed over in silence means answers that are wrong in silence: norms, scales and biases that a
+//! family does not have look like any other tensor. So binding says which tensors it used, and here the rest is
+//! accounted for.
 
 use std::collections::HashSet;
 
@@ -41,8 +42,8 @@ pub(super) fn account(file: &ModelFile, config: &Config, bound: &HashSet<String>
 /// Why a tensor that the model does not use changes no logit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ignorable {
-    /// Blocks behind the last layer that guess tokens further ahead (`nextn_predict_layers`). The next token's logits do
-    /// not pass through them.
+    /// Blocks behind the last layer that guess tokens further ahead (`nextn_predict_layers`). The next token's logits
+    /// do not pass through them.
     NextTokens,
     /// Frequencies of the rotation. Those that count are read with the configuration ([`super::rope`]); what is left
     /// is a set of another form beside them, or what conversions of 2023 kept in each layer: the same that follows

@@ -1,8 +1,9 @@
 //! The canonical decode: what the numbers in a tensor's bytes are, as 32-bit floats.
 //!
 //! Bit-exact to ggml's `dequantize_row_*`. It evaluates the integer form of [`super::step`]: the products
-//! `(d * scale) * q` and `dmin * min` are exact in f32 (11 bits of an f16 scale, at most 8 of `scale`, at most 7 of `q`, and no
-//! subnormals but in mxfp4, where both factors are exact), so at most one operation, the subtraction, rounds.
+//! `(d * scale) * q` and `dmin * min` are exact in f32 (11 bits of an f16 scale, at most 8 of `scale`, at most 7 of
+//! `q`, and no subnormals but in mxfp4, where both factors are exact), so at most one operation, the subtraction,
+//! rounds.
 
 use super::GgmlType;
 use super::step::{Step, StepUnpacker, has_min, step_len, step_unpacker};
@@ -13,8 +14,8 @@ use crate::{Error, Result};
 /// `out` takes as many weights as `bytes` holds. Scales that are not finite give weights that are not finite.
 ///
 /// # Errors
-/// `InvalidInput` where `bytes` is not a whole number of blocks, `out` has another length than the weights in `bytes`, or
-/// the type is an integer or F64, which no weight has.
+/// `InvalidInput` where `bytes` is not a whole number of blocks, `out` has another length than the weights in `bytes`,
+/// or the type is an integer or F64, which no weight has.
 pub fn decode(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     if !ty.is_weight() {
         return Err(Error::InvalidInput {

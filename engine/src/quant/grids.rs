@@ -4,8 +4,8 @@
 //! the compact form of llama.cpp's `gguf-py/gguf/quants.py`: hexadecimal, each coordinate an index into the few
 //! values that the grid uses, 2 bits per coordinate (IQ1, IQ2) or 4 (IQ3), low bits first. The compiler unpacks them.
 
-/// Unpacks a codebook of `POINTS` points with `dim` coordinates of `bits` bits each: a coordinate is a byte of the point,
-/// the first one lowest.
+/// Unpacks a codebook of `POINTS` points with `dim` coordinates of `bits` bits each: a coordinate is a byte of the
+/// point, the first one lowest.
 const fn unpack<const POINTS: usize>(hex: &str, dim: usize, bits: usize, values: &[u8]) -> [u64; POINTS] {
     let hex = hex.as_bytes();
     let per_byte = 8 / bits;
@@ -59,8 +59,8 @@ const fn digit(c: u8) -> u8 {
     }
 }
 
-/// The codebook of iq1_s and iq1_m: 2048 points of 8 coordinates -1, 0, 1, in the form `8 * g + 1` and, 2048 further on,
-/// `8 * g - 1`: signed bytes, none of them 0.
+/// The codebook of iq1_s and iq1_m: 2048 points of 8 coordinates -1, 0, 1, in the form `8 * g + 1` and, 2048 further
+/// on, `8 * g - 1`: signed bytes, none of them 0.
 pub(crate) static IQ1: [u64; 4096] = shifted(unpack(IQ1_HEX, 8, 2, &[0xff, 0, 1]));
 
 /// The codebook of iq2_xxs: 256 points of 8 coordinates.

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! An index stands for 8 weights (4 in iq3). Seven bits of signs stand for eight: the eighth makes their number even.
-//! In the integer form the grid of iq1 is `8 * grid + 8 * delta` with d / 8, and iq2, iq3_xxs have `2s + 1` with d / 8, d / 4.
+//! In the integer form the grid of iq1 is `8 * grid + 8 * delta` with d / 8, and iq2, iq3_xxs have `2s + 1` with d / 8,
+//! d / 4.
 //!
 //! Source: `block_iq1_s` and its siblings in ggml's `ggml-common.h`, `ggml-quants.c`.
 //!

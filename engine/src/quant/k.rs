@@ -18,7 +18,8 @@
 //!   q3_k scales: byte i (0..8) has the low 4 bits of scale i (low) and i + 8 (high);
 //!         byte 8 + i (i 0..4) has the high 2 bits of scales i, i + 4, i + 8, i + 12
 //!   q4_k, q5_k scales: byte i (0..4) has sc[i] in 6 bits, above them the high 2 bits of sc[i + 4];
-//!         byte 4 + i has m[i] in 6 bits and the high 2 of m[i + 4]; byte 8 + i the low 4 bits of sc[i + 4] and of m[i + 4]
+//!         byte 4 + i has m[i] in 6 bits and the high 2 of m[i + 4];
+//!         byte 8 + i the low 4 bits of sc[i + 4] and of m[i + 4]
 //! ```
 //!
 //! Source: `block_q2_K` and its siblings in ggml's `ggml-common.h`, `get_scale_min_k4` in `ggml-quants.c`.

@@ -1,8 +1,8 @@
 //! Mixes: which type each tensor of a model gets when a file is quantized to `q4_k_m` and the like.
 //!
-//! The choices are those of llama.cpp's `llama-quantize` without an importance matrix (`src/llama-quant.cpp`), so that a file from here and one from there
-//! have the same size and shape: tensors that matter more (values, the second feed-forward matrix, the output) get
-//! more bits in some or all layers.
+//! The choices are those of llama.cpp's `llama-quantize` without an importance matrix (`src/llama-quant.cpp`), so that
+//! a file from here and one from there have the same size and shape: tensors that matter more (values, the second
+//! feed-forward matrix, the output) get more bits in some or all layers.
 
 use super::GgmlType;
 
@@ -32,8 +32,8 @@ pub enum Mix {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
-    /// In a model with experts their matrices as mxfp4 and all others as q8_0 (llama.cpp's MXFP4_MOE); in a model without, the
-    /// layers' matrices as mxfp4, embedding and output as q8_0.
+    /// In a model with experts their matrices as mxfp4 and all others as q8_0 (llama.cpp's MXFP4_MOE); in a model
+    /// without, the layers' matrices as mxfp4, embedding and output as q8_0.
     MXFP4,
 }
 
@@ -143,8 +143,8 @@ impl Mix {
         Self::ALL.iter().copied().find(|m| m.name() == full)
     }
 
-    /// The type for the tensor `name` of shape `dims` (row length first, as in the file), or `None` where it stays as it
-    /// is: vectors, norms, and what is too small or too delicate to quantize.
+    /// The type for the tensor `name` of shape `dims` (row length first, as in the file), or `None` where it stays as
+    /// it is: vectors, norms, and what is too small or too delicate to quantize.
     pub fn tensor_type(self, name: &str, dims: &[u64], model: &MixModel) -> Option<GgmlType> {
         let &[row, _, ..] = dims else { return None };
         let experts = dims.get(2).is_some_and(|&n| n > 1);

@@ -8,8 +8,8 @@
 //!   d, dmin  one float each for the whole step
 //! ```
 //!
-//! Formats whose groups are 32 weights wide repeat the entry. Inside a step a dot product with int8 activations is exact
-//! in 32-bit integers: the largest |sum of scale * q * 127| over a step is, per type,
+//! Formats whose groups are 32 weights wide repeat the entry. Inside a step a dot product with int8 activations is
+//! exact in 32-bit integers: the largest |sum of scale * q * 127| over a step is, per type,
 //!
 //! | type | largest scale * q | weights | bound |
 //! |---|---|---|---|
@@ -34,8 +34,8 @@ use super::{GgmlType, fp4, iq, iq4, k, legacy, tiny};
 
 /// Up to 256 weights as scaled integers: weight `i` is `(d * scale[i / 16]) * q[i] - dmin * min[i / 16]`.
 ///
-/// Only the first [`step_len`] weights of the type, and their groups, hold anything; the rest keeps what was there before.
-/// `q` is never -128 but in q8_0, whose files may hold that byte (no quantizer writes it).
+/// Only the first [`step_len`] weights of the type, and their groups, hold anything; the rest keeps what was there
+/// before. `q` is never -128 but in q8_0, whose files may hold that byte (no quantizer writes it).
 #[derive(Debug, Clone)]
 pub struct Step {
     /// The integers, one per weight.

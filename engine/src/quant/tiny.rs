@@ -8,7 +8,7 @@
 //!            qh: weight 240 + 4*n + j
 //!   tq2_0  qs 64 | d f16            256 weights: w = d * (q - 1); bits as in q2_k
 //!   q1_0   d f16 | qs 16            128 weights: w = bit ? d : -d; bit i of byte j is weight 8*j + i
-//!   q2_0   d f16 | qs 16            64 weights: w = d * (q - 1); byte j holds weights 4*j .. 4*j + 4 from its low bits up
+//!   q2_0   d f16 | qs 16            64 weights: w = d * (q - 1); byte j holds weights 4*j .. 4*j + 4 from its low bits
 //! ```
 //!
 //! Source: `block_tq1_0` and its siblings in ggml's `ggml-common.h`.

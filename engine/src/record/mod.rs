@@ -1,10 +1,10 @@
 //! The digest record of a model: what its logits and a sampled text are for fixed prompts, to be checked on another
 //! machine, backend or platform.
 //!
-//! Prompts are token ids made from the size of the vocabulary, so that a record needs no tokenizer. Each is evaluated in one
-//! pass and then continued token by token with the default sampler, so a record covers passes of many tokens, passes of
-//! one, the sampler's arithmetic and its random numbers. Beside the digest of everything stand digests per prompt and per
-//! position, which say where a difference begins.
+//! Prompts are token ids made from the size of the vocabulary, so that a record needs no tokenizer. Each is evaluated
+//! in one pass and then continued token by token with the default sampler, so a record covers passes of many tokens,
+//! passes of one, the sampler's arithmetic and its random numbers. Beside the digest of everything stand digests per
+//! prompt and per position, which say where a difference begins.
 
 mod json;
 
@@ -92,8 +92,8 @@ pub fn total_tokens() -> usize {
 pub struct Subject {
     /// For people; takes no part in a comparison.
     pub name: String,
-    /// SHA-256 of each of its files, as `sha256sum` prints it; none where the record was made without the files at hand, as in a
-    /// browser: then nothing is said about them.
+    /// SHA-256 of each of its files, as `sha256sum` prints it; none where the record was made without the files at
+    /// hand, as in a browser: then nothing is said about them.
     pub sha256: Vec<String>,
 }
 
@@ -157,7 +157,8 @@ struct Run {
 }
 
 impl Recording {
-    /// Begins the record of the context's model. The context is made with [`context_options`] and has no other sequence.
+    /// Begins the record of the context's model. The context is made with [`context_options`] and has no other
+    /// sequence.
     ///
     /// # Errors
     /// The context has another length.
@@ -267,7 +268,8 @@ impl Run {
 }
 
 impl Record {
-    /// The whole record at once, by [`Recording`]. `progress(done, total)` counts tokens and may end it, which gives `None`.
+    /// The whole record at once, by [`Recording`]. `progress(done, total)` counts tokens and may end it, which gives
+    /// `None`.
     ///
     /// # Errors
     /// As [`Recording`]'s.
@@ -288,7 +290,8 @@ impl Record {
         }
     }
 
-    /// Whether a record of that model can be checked by this engine at all: what can be said before anything is computed.
+    /// Whether a record of that model can be checked by this engine at all: what can be said before anything is
+    /// computed.
     ///
     /// # Errors
     /// The reason why its numbers may differ and nobody is to blame.

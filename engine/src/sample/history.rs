@@ -78,8 +78,8 @@ impl Penalties {
         self.last.clear();
     }
 
-    /// `counts` holds a zero per token of the vocabulary, and does so again afterwards. All tokens of the history are in
-    /// the vocabulary.
+    /// `counts` holds a zero per token of the vocabulary, and does so again afterwards. All tokens of the history are
+    /// in the vocabulary.
     pub(super) fn apply(&self, candidates: &mut Candidates, counts: &mut [u32]) {
         let n = self.last.len();
         if n == 0 {

@@ -5,8 +5,9 @@
 //! tokens give equal tokens on every platform: order is by logit descending, then id ascending; sums are sequential
 //! f32 in that order; exp and log come from the pinned `libm`; random numbers are ChaCha8 words.
 //!
-//! A [`Sampler`] is one sequence's state and small; what is as large as the vocabulary is [`Scratch`], one per thread that
-//! samples. [`Sampler::sample`] allocates nothing once the scratch has seen a vocabulary and a history of this size.
+//! A [`Sampler`] is one sequence's state and small; what is as large as the vocabulary is [`Scratch`], one per thread
+//! that samples. [`Sampler::sample`] allocates nothing once the scratch has seen a vocabulary and a history of this
+//! size.
 
 mod candidates;
 mod chain;
@@ -62,8 +63,8 @@ impl Sampler {
     /// A sampler for a vocabulary of `n_vocab` tokens.
     ///
     /// # Errors
-    /// [`Error::Parameter`] where a parameter is out of range, [`Error::InvalidInput`] where a biased token is outside the
-    /// vocabulary, [`Error::Limit`] for a vocabulary beyond 2^24.
+    /// [`Error::Parameter`] where a parameter is out of range, [`Error::InvalidInput`] where a biased token is outside
+    /// the vocabulary, [`Error::Limit`] for a vocabulary beyond 2^24.
     pub fn new(params: SamplerParams, n_vocab: usize) -> Result<Self> {
         params.validate()?;
         if n_vocab == 0 {

@@ -143,8 +143,8 @@ fn number(value: &Value) -> Option<f64> {
     })
 }
 
-/// The chain: names separated by `;`. Unknown ones are left out, as in llama.cpp; where none is left the program's chain
-/// stays.
+/// The chain: names separated by `;`. Unknown ones are left out, as in llama.cpp; where none is left the program's
+/// chain stays.
 fn samplers(m: &Metadata, notes: &mut Vec<String>) -> Option<Vec<SamplerKind>> {
     let key = format!("{PREFIX}{SEQUENCE}");
     let stated = m.get(&key)?;

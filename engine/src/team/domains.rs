@@ -1,8 +1,8 @@
 //! Where workers are: those that share a last-level cache are a *domain*, and a node has one or more of them.
 //!
-//! What the workers of a team write to while they hand work over is here, once per domain: no cache line is written by the
-//! workers of two domains, so that a hand-over between many cores costs what it costs between few. Only the leader, who
-//! opens and closes an operation, writes to all of them.
+//! What the workers of a team write to while they hand work over is here, once per domain: no cache line is written by
+//! the workers of two domains, so that a hand-over between many cores costs what it costs between few. Only the leader,
+//! who opens and closes an operation, writes to all of them.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -64,8 +64,8 @@ impl Cut {
         Cut::each((items / pieces.max(1) / grain * grain).max(grain))
     }
 
-    /// Large pieces first, smaller ones as less is left. Who takes a large one reads on where it is, which memory is fastest
-    /// with; the last ones are so small that nobody waits long for another worker's.
+    /// Large pieces first, smaller ones as less is left. Who takes a large one reads on where it is, which memory is
+    /// fastest with; the last ones are so small that nobody waits long for another worker's.
     pub(super) fn shrinking(items: usize, grain: usize, workers: usize) -> Self {
         Cut {
             most: usize::MAX,
@@ -156,7 +156,8 @@ impl Domain {
         }
     }
 
-    /// Leaves, and closes the gate: a worker leaves when there is nothing left to take. Whether it was the last one inside.
+    /// Leaves, and closes the gate: a worker leaves when there is nothing left to take. Whether it was the last one
+    /// inside.
     pub(super) fn leave(&self) -> bool {
         let leave = |state: u64| Some((state - 1) | CLOSED);
         let before = self
@@ -172,8 +173,8 @@ impl Domain {
         self.gate.0.state.load(Ordering::SeqCst) & (CLOSED | INSIDE) == CLOSED
     }
 
-    /// Whether the operation is over here. Where nobody has come and others have taken its work, the gate is closed; while
-    /// somebody is inside, nothing that the workers write to is looked at but the gate.
+    /// Whether the operation is over here. Where nobody has come and others have taken its work, the gate is closed;
+    /// while somebody is inside, nothing that the workers write to is looked at but the gate.
     pub(super) fn finish(&self) -> bool {
         let state = self.gate.0.state.load(Ordering::SeqCst);
         if state & (CLOSED | INSIDE) == 0 && self.is_drained() {
@@ -208,8 +209,8 @@ impl Domain {
         }
     }
 
-    /// Whether everything has been taken. In one order with the gates and with who sleeps (SeqCst): the leader must not go to
-    /// sleep over work that has just been taken.
+    /// Whether everything has been taken. In one order with the gates and with who sleeps (SeqCst): the leader must not
+    /// go to sleep over work that has just been taken.
     pub(super) fn is_drained(&self) -> bool {
         self.work.0.next.load(Ordering::SeqCst) >= self.work.0.end.load(Ordering::SeqCst)
     }

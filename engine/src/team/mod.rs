@@ -5,20 +5,20 @@
 //! The others stay with the team: between two operations of a pass they spin for a moment, then they park, so that an
 //! operation costs two cache-line hand-overs, no task spawn and no allocation.
 //!
-//! Work is handed out in ranges to whoever asks. The caller, who leads an operation, closes it when no range is left and waits
-//! only for workers that have entered it: one that the system has not scheduled in time delays nobody, so a team larger than
-//! the machine does not collapse.
+//! Work is handed out in ranges to whoever asks. The caller, who leads an operation, closes it when no range is left
+//! and waits only for workers that have entered it: one that the system has not scheduled in time delays nobody, so a
+//! team larger than the machine does not collapse.
 //!
-//! On a large machine a team knows where its workers are ([`Place`]). Those that share a last-level cache, a *domain*, have
-//! a gate and a list of work of their own (`domains`), so that no cache line is written by all; a worker whose domain has
-//! nothing left helps the others of its node. Nodes do not help one another: what is placed on a node's memory is read by
-//! its workers alone.
+//! On a large machine a team knows where its workers are ([`Place`]). Those that share a last-level cache, a *domain*,
+//! have a gate and a list of work of their own (`domains`), so that no cache line is written by all; a worker whose
+//! domain has nothing left helps the others of its node. Nodes do not help one another: what is placed on a node's
+//! memory is read by its workers alone.
 //!
 //! Only rows are split, never the depth of a sum: which worker computes a row, and in which order, moves no number.
 //!
 //! `outputs` says how an operation's outputs are split. These files hold the crate's one unsafe idea about threads: a
-//! borrowed closure, and disjoint parts of one output slice, are handed to other threads for as long as the operation waits
-//! for them.
+//! borrowed closure, and disjoint parts of one output slice, are handed to other threads for as long as the operation
+//! waits for them.
 #![allow(unsafe_code)]
 
 mod domains;
@@ -44,8 +44,8 @@ const LOOKS: u32 = if cfg!(target_arch = "wasm32") { 10 } else { 1 };
 /// between two operations, shorter than a time slice.
 const SPINS: u32 = 2_000 * LOOKS;
 
-/// How often it looks before it lets other threads of the core run between two looks: on a machine with fewer cores than
-/// workers, what it waits for may stand behind it in the queue.
+/// How often it looks before it lets other threads of the core run between two looks: on a machine with fewer cores
+/// than workers, what it waits for may stand behind it in the queue.
 const PATIENT_SPINS: u32 = 200 * LOOKS;
 
 /// Looks per turn given away.
@@ -57,7 +57,8 @@ struct Padded<T>(T);
 
 type Job = *const (dyn Fn(usize) + Sync);
 
-/// What a worker has spent on waiting: the caller of operations (number 0) for the others to finish, the others for work.
+/// What a worker has spent on waiting: the caller of operations (number 0) for the others to finish, the others for
+/// work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Waits {
     /// Looks at a value that had not changed yet, about 10 ns each on a server core.
@@ -242,9 +243,9 @@ impl Team {
         }
     }
 
-    /// Runs `f` on the caller and on every worker that comes in time; then waits for those inside, and until nothing is left
-    /// of what the domains were given. `f` gets the worker's index, the caller's is 0; it returns when nothing is left to take
-    /// for that worker.
+    /// Runs `f` on the caller and on every worker that comes in time; then waits for those inside, and until nothing is
+    /// left of what the domains were given. `f` gets the worker's index, the caller's is 0; it returns when nothing is
+    /// left to take for that worker.
     fn operate(&self, work: Option<(&Shares, usize)>, f: &(dyn Fn(usize) + Sync)) -> Result<()> {
         if IN_REGION.get() {
             return Err(Error::InvalidInput {
@@ -290,12 +291,12 @@ impl Team {
         own.and(other.map_or(Ok(()), Err))
     }
 
-    /// Splits `items` into ranges of at least `grain` (the last may be shorter) and hands them out to whoever is free. Of a
-    /// team on several nodes the first ones go to the first node, and so on.
+    /// Splits `items` into ranges of at least `grain` (the last may be shorter) and hands them out to whoever is free.
+    /// Of a team on several nodes the first ones go to the first node, and so on.
     ///
     /// # Errors
-    /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside an
-    /// operation of any team, [`Error::FloatMode`] if a worker's mode is not the one that the contract needs.
+    /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside
+    /// an operation of any team, [`Error::FloatMode`] if a worker's mode is not the one that the contract needs.
     pub fn ranges(&self, items: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
         self.hand_out(items, Cut::shrinking(items, grain, self.n), |_, range| f(range))
     }
@@ -308,7 +309,8 @@ impl Team {
         self.hand_out_shares(&self.shares(items, cut.least()), cut, f)
     }
 
-    /// All of it by the caller. Still an operation, of one worker, so that a panic becomes an error and nesting is seen.
+    /// All of it by the caller. Still an operation, of one worker, so that a panic becomes an error and nesting is
+    /// seen.
     fn alone(&self, items: usize, f: impl Fn(usize, Range<usize>) + Sync) -> Result<()> {
         if items == 0 {
             return Ok(());
@@ -459,7 +461,8 @@ mod tests {
 
     #[test]
     fn more_workers_than_cores_lose_nothing() {
-        // Many short operations, each of which must see the results of the one before; workers come and go, park and wake.
+        // Many short operations, each of which must see the results of the one before; workers come and go, park and
+        // wake.
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         // Miri runs one thread at a time, a thousand times slower.
         let (workers, rounds) = if cfg!(miri) { (3, 10) } else { (4 * cores, 3000) };

@@ -111,11 +111,11 @@ mod tests {
     proptest! {
         #[test]
         fn takes_what_a_sorted_list_would(
-            steps in prop::collection::vec(prop::option::of((0..4u32, 0..20u32)), 0..200),
+            pushes in prop::collection::vec(prop::option::of((0..4u32, 0..20u32)), 0..200),
         ) {
             let (mut queue, mut list) = (Queue::default(), Vec::new());
-            for (n, step) in steps.iter().enumerate() {
-                if let Some((order, left)) = *step {
+            for (n, push) in pushes.iter().enumerate() {
+                if let Some((order, left)) = *push {
                     queue.push(order, Candidate { left, len: n as u32, symbol: 0 });
                     list.push((order, left));
                 } else {

@@ -368,14 +368,14 @@ impl Tokenizer {
         self.add_space_prefix
     }
 
-    /// Tokens that the model's author would have never chosen (`tokenizer.ggml.suppress_tokens`), ascending. Logits keep
-    /// them; a sampler that [`crate::generation::Sampling`] makes leaves them out.
+    /// Tokens that the model's author would have never chosen (`tokenizer.ggml.suppress_tokens`), ascending. Logits
+    /// keep them; a sampler that [`crate::generation::Sampling`] makes leaves them out.
     pub fn suppressed(&self) -> &[u32] {
         &self.vocabulary.suppressed
     }
 
-    /// What the file states and cannot be meant, a sentence each: special or suppressed ids outside the vocabulary. They
-    /// count as absent.
+    /// What the file states and cannot be meant, a sentence each: special or suppressed ids outside the vocabulary.
+    /// They count as absent.
     pub fn notes(&self) -> &[String] {
         &self.vocabulary.notes
     }

@@ -4,9 +4,9 @@ use super::{EncodeOptions, Model, Tokenizer};
 use crate::Result;
 
 impl Tokenizer {
-    /// The tokens of a query with a document. For `bert`: CLS query SEP document SEP. Else as llama.cpp joins them: BOS, the
-    /// query, EOS, SEP, the document, EOS, of which those are there that the file asks for; SEP stands for an EOS that there is
-    /// none of. Special tokens that are written out in either text are text.
+    /// The tokens of a query with a document. For `bert`: CLS query SEP document SEP. Else as llama.cpp joins them:
+    /// BOS, the query, EOS, SEP, the document, EOS, of which those are there that the file asks for; SEP stands for an
+    /// EOS that there is none of. Special tokens that are written out in either text are text.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].

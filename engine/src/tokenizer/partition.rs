@@ -34,8 +34,8 @@ struct Occurrence {
 }
 
 impl Specials {
-    /// All control, unknown and user-defined tokens of `vocabulary`, but for those that are no text: they could be found
-    /// only within a character, and a text is not cut there.
+    /// All control, unknown and user-defined tokens of `vocabulary`, but for those that are no text: they could be
+    /// found only within a character, and a text is not cut there.
     pub(super) fn new(vocabulary: &Vocabulary) -> Self {
         let mut specials = Self {
             trie: Trie::new(),

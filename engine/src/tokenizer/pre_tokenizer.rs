@@ -1,7 +1,7 @@
 //! Cuts a text into the pieces that BPE merges never cross, as `tokenizer.ggml.pre` names it.
 //!
-//! A pre-tokenizer is a list of passes, each cutting the pieces of the one before it. A pass is a regular
-//! expression (what matches is a piece, what lies between matches is one too) or one of two rules for digits.
+//! A pre-tokenizer is a list of cuts, each of the pieces that the one before it left. A cut is a regular
+//! expression (what matches is a piece, what lies between matches is one too) or one of the rules for digits.
 //! The expressions are in `pre_patterns.rs`; they are run by the `regex` crate, whose time is linear in the
 //! text. It has no lookahead: the only one that the expressions need, `\s+(?!\S)`, is done by hand here.
 //!
@@ -13,12 +13,12 @@ use regex::Regex;
 use super::pre_patterns::{self, Definition};
 use crate::{Error, Result};
 
-/// The passes of a pre-tokenizer.
+/// The cuts of a pre-tokenizer, compiled.
 pub(super) struct PreTokenizer {
-    passes: Vec<Pass>,
+    cutters: Vec<Cutter>,
 }
 
-/// How a pass cuts a piece, as written in the list of pre-tokenizers.
+/// How pieces are cut, as written in the list of pre-tokenizers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Cut {
     /// At the matches of an expression, which may end in the alternatives `\s+(?!\S)|\s+`.
@@ -36,7 +36,8 @@ pub(super) enum Cut {
     AsciiDigitGroupsOfWords,
 }
 
-enum Pass {
+/// A [`Cut`] with its expression compiled.
+enum Cutter {
     Regex { regex: Regex, spaces: Spaces },
     Digits(Digits),
 }
@@ -62,17 +63,17 @@ enum Digits {
 }
 
 impl PreTokenizer {
-    /// Compiles the passes of `definition`.
+    /// Compiles the cuts of `definition`.
     ///
     /// # Errors
     /// `Tokenizer` where an expression does not compile (the tests compile all).
     pub(super) fn new(definition: &Definition) -> Result<Self> {
-        let passes = definition
+        let cutters = definition
             .cuts
             .iter()
-            .map(|&cut| Pass::new(cut))
+            .map(|&cut| Cutter::new(cut))
             .collect::<Result<_>>()?;
-        Ok(Self { passes })
+        Ok(Self { cutters })
     }
 
     /// The ends of the pieces of `text`, ascending, the last one `text.len()`; none for an empty text. `ends`
@@ -84,20 +85,20 @@ impl PreTokenizer {
         }
         ends.push(text.len() as u32);
         let mut before = Vec::new();
-        for pass in &self.passes {
+        for cutter in &self.cutters {
             std::mem::swap(&mut before, ends);
             ends.clear();
             let mut start = 0;
             for &end in &before {
                 let end = end as usize;
-                pass.split(&text[start..end], start as u32, ends);
+                cutter.split(&text[start..end], start as u32, ends);
                 start = end;
             }
         }
     }
 }
 
-impl Pass {
+impl Cutter {
     fn new(cut: Cut) -> Result<Self> {
         let compile = |pattern: &str| {
             Regex::new(pattern).map_err(|error| Error::Tokenizer {
@@ -108,33 +109,33 @@ impl Pass {
             Cut::Regex(pattern) => {
                 let tail = pattern.strip_suffix(r"|\s+").unwrap_or(pattern);
                 match tail.strip_suffix(r"|\s+(?!\S)") {
-                    Some(head) => Pass::Regex {
+                    Some(head) => Cutter::Regex {
                         regex: compile(&format!(r"{head}|\s+"))?,
                         spaces: Spaces::LeaveLast {
                             newlines: head.contains(r"|\s*[\r\n]"),
                         },
                     },
-                    None => Pass::Regex {
+                    None => Cutter::Regex {
                         regex: compile(pattern)?,
                         spaces: Spaces::AsMatched,
                     },
                 }
             }
-            Cut::RegexThenPowersOfTwo(pattern) => Pass::Regex {
+            Cut::RegexThenPowersOfTwo(pattern) => Cutter::Regex {
                 regex: compile(&format!(r"{pattern}|\s+"))?,
                 spaces: Spaces::PowersOfTwo,
             },
-            Cut::DigitGroups => Pass::Digits(Digits::All),
-            Cut::AsciiDigitGroups => Pass::Digits(Digits::Ascii),
-            Cut::AsciiDigitGroupsOfWords => Pass::Digits(Digits::AsciiWords),
+            Cut::DigitGroups => Cutter::Digits(Digits::All),
+            Cut::AsciiDigitGroups => Cutter::Digits(Digits::Ascii),
+            Cut::AsciiDigitGroupsOfWords => Cutter::Digits(Digits::AsciiWords),
         })
     }
 
     /// Appends the ends of the pieces of `piece`, which begins at `base`.
     fn split(&self, piece: &str, base: u32, ends: &mut Vec<u32>) {
         match self {
-            Pass::Regex { regex, spaces } => split_regex(regex, *spaces, piece, base, ends),
-            Pass::Digits(digits) => split_digits(*digits, piece, base, ends),
+            Cutter::Regex { regex, spaces } => split_regex(regex, *spaces, piece, base, ends),
+            Cutter::Digits(digits) => split_digits(*digits, piece, base, ends),
         }
     }
 }

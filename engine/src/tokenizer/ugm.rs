@@ -3,13 +3,13 @@
 //!
 //! The text is normalised first: pieces that the character map replaces, then spaces, of which runs may become one and
 //! which are written as U+2581. A character that no token covers by itself may be the unknown token, at the lowest
-//! score of all normal tokens less 10; unknown tokens in a row are one. User-defined tokens count as 0. Sums are in f64,
-//! so that they are those of SentencePiece and llama.cpp. At equal sums the path that was found first stays: the one
-//! whose last token is longer.
+//! score of all normal tokens less 10; unknown tokens in a row are one. User-defined tokens count as 0. Sums are in
+//! f64, so that they are those of SentencePiece and llama.cpp. At equal sums the path that was found first stays: the
+//! one whose last token is longer.
 //!
 //! Both normalise around user-defined tokens. Here (and in llama.cpp) these are found in the text before, so that what
-//! comes here has none. llama.cpp also leaves beginnings of them as they are, even a part of a character, which is taken
-//! for a fault and not done here.
+//! comes here has none. llama.cpp also leaves beginnings of them as they are, even a part of a character, which is
+//! taken for a fault and not done here.
 
 use super::byte_text::SPACE_MARK;
 use super::charsmap::Charsmap;

@@ -1,8 +1,8 @@
-//! Every backend that this machine has gives the scalar backend's bits: matrix products of every type, storage and shape,
-//! the other operations, and whole models.
+//! Every backend that this machine has gives the scalar backend's bits: matrix products of every type, storage and
+//! shape, the other operations, and whole models.
 //!
-//! Two environment variables are for processors that are emulated (`cargo xtask emulate`): `TWINFER_TEST_BACKEND` names the
-//! one backend to compare, which then must be there; with `TWINFER_TEST_REDUCED` a part of the cases is compared.
+//! Two environment variables are for processors that are emulated (`cargo xtask emulate`): `TWINFER_TEST_BACKEND` names
+//! the one backend to compare, which then must be there; with `TWINFER_TEST_REDUCED` a part of the cases is compared.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod attention;

@@ -173,7 +173,8 @@ fn depths(ty: GgmlType) -> impl Iterator<Item = usize> {
     depths.into_iter().filter(move |k| ty.row_bytes(*k).is_some())
 }
 
-/// The products of the reduced test: the least depth and several steps, rows and tokens around the edges of panels, every content.
+/// The products of the reduced test: the least depth and several steps, rows and tokens around the edges of panels,
+/// every content.
 fn few(ty: GgmlType) -> impl Iterator<Item = Case> {
     use Content::*;
     let one = depths(ty).next().unwrap();
@@ -231,8 +232,8 @@ fn products_of_every_type_are_scalars() {
                 .check(&team);
             }
         }
-        // Every number of rows that a batch of decoding sequences has, over one and a half or two fills of a panel; and those around
-        // whole tiles of tokens.
+        // Every number of rows that a batch of decoding sequences has, over one and a half or two fills of a panel; and
+        // those around whole tiles of tokens.
         for m in (1..=17).chain([31, 32, 33, 47, 48]) {
             let k = if step_len(ty) == 256 { 512 } else { 384 };
             for content in [Content::Random, Content::Ones, Content::Minus128] {
@@ -273,8 +274,8 @@ fn more_tokens_than_sums_are_kept_for_change_nothing() {
     }
 }
 
-/// Rows so long that the activations of many tokens outgrow a core's cache are taken by several panels before the next part of them;
-/// more rows of the weight than these panels have, and no whole number of them.
+/// Rows so long that the activations of many tokens outgrow a core's cache are taken by several panels before the next
+/// part of them; more rows of the weight than these panels have, and no whole number of them.
 #[test]
 fn long_rows_of_many_tokens_change_nothing() {
     let team = Team::single();

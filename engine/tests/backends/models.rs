@@ -1,5 +1,5 @@
-//! Whole models: the digest of all logits, by backend, storage, threads and batch. Every model in every cell is the subject of
-//! `tests/tests/matrix`; here are long contexts, and a part of the cells for emulated processors.
+//! Whole models: the digest of all logits, by backend, storage, threads and batch. Every model in every cell is the
+//! subject of `tests/tests/matrix`; here are long contexts, and a part of the cells for emulated processors.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -168,8 +168,8 @@ fn tail_digest(
     all.finish()
 }
 
-/// The same for the tail of a long sequence, that of a fork that goes another way, and a short sequence, whose rows share
-/// passes: a digest of each.
+/// The same for the tail of a long sequence, that of a fork that goes another way, and a short sequence, whose rows
+/// share passes: a digest of each.
 fn tails_together(
     model: &Arc<Model>,
     team: &Team,
@@ -216,8 +216,8 @@ fn tails_together(
     digests.into_iter().map(Digest::finish).collect()
 }
 
-/// Three spans of blocks: the rows of a long sequence are split over them between workers, where they are much of a pass, be they
-/// alone in it or beside shorter sequences.
+/// Three spans of blocks: the rows of a long sequence are split over them between workers, where they are much of a
+/// pass, be they alone in it or beside shorter sequences.
 #[test]
 fn long_contexts_give_the_digests_of_scalar() {
     if reduced() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use twinfer_engine::Error;
 use twinfer_engine::cache::Pool;
-use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::generation::{Bounds, Driver, End, Event, Generation, Speculation};
 use twinfer_engine::sample::SamplerParams;
 
 use crate::allocations::allocations;
@@ -14,9 +14,9 @@ use crate::{STORY, always, demo, drive, pass, settings, windowed};
 fn what_the_cache_holds_is_not_read_again() {
     let subject = demo();
     let greedy = SamplerParams::greedy();
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(6),
-        ..Limits::default()
+        ..Bounds::default()
     };
     let mut context = subject.context(256, 32, 1);
     let id = context.open().unwrap();
@@ -24,7 +24,7 @@ fn what_the_cache_holds_is_not_read_again() {
     let mut ask = |prompt: &[u32]| {
         let sampler = subject.sampler(&greedy, 256);
         let mut generation =
-            Generation::new(&mut context, id, prompt, sampler, &subject.tokenizer, &limits).unwrap();
+            Generation::new(&mut context, id, prompt, sampler, &subject.tokenizer, &bounds).unwrap();
         let made = drive(&mut context, &mut driver, std::slice::from_mut(&mut generation));
         made.into_iter().next().unwrap()
     };
@@ -41,30 +41,30 @@ fn what_the_cache_holds_is_not_read_again() {
     longer.extend(subject.tokens(" The end")[1..].iter());
     let next = ask(&longer);
     assert_eq!(next.counts.reused, held);
-    next.is(&subject.plain(256, &longer, &greedy, &limits), "longer");
+    next.is(&subject.plain(256, &longer, &greedy, &bounds), "longer");
     // Another middle.
     let mut edited = longer.clone();
     edited[5] = first[2];
     let made = ask(&edited);
     assert_eq!(made.counts.reused, 5);
-    made.is(&subject.plain(256, &edited, &greedy, &limits), "edited");
+    made.is(&subject.plain(256, &edited, &greedy, &bounds), "edited");
 }
 
 #[test]
 fn a_generation_goes_on_in_another_sequence() {
     let subject = demo();
     let prompt = subject.tokens(STORY);
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(24),
-        ..Limits::default()
+        ..Bounds::default()
     };
     for params in settings() {
-        let plain = subject.plain(256, &prompt, &params, &limits);
+        let plain = subject.plain(256, &prompt, &params, &bounds);
         let mut context = subject.context(256, 16, 2);
         let id = context.open().unwrap();
         let sampler = subject.sampler(&params, 256);
         let mut generation =
-            Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &limits).unwrap();
+            Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &bounds).unwrap();
         let (mut driver, mut text) = (Driver::new(always(3), None), String::new());
         let mut passes = 0;
         while !generation.is_over() {
@@ -98,9 +98,9 @@ fn a_generation_goes_on_in_another_sequence() {
 fn a_full_cache_leaves_everything_as_it_was() {
     let subject = demo();
     let prompt = subject.tokens(STORY);
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(60),
-        ..Limits::default()
+        ..Bounds::default()
     };
     let params = SamplerParams {
         seed: 5,
@@ -112,7 +112,7 @@ fn a_full_cache_leaves_everything_as_it_was() {
             .collect(),
         ..SamplerParams::default()
     };
-    let plain = subject.plain(256, &prompt, &params, &limits);
+    let plain = subject.plain(256, &prompt, &params, &bounds);
     // Two pages each at the end, three are there.
     assert!(prompt.len() < 64 && prompt.len() + 60 > 64);
     let mut context = subject.context_of(256, 64, 2, Pool::Pages(3));
@@ -120,7 +120,7 @@ fn a_full_cache_leaves_everything_as_it_was() {
         .map(|_| {
             let id = context.open().unwrap();
             let sampler = subject.sampler(&params, 256);
-            Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &limits).unwrap()
+            Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &bounds).unwrap()
         })
         .collect();
     let mut driver = Driver::new(always(3), None);

@@ -1,21 +1,21 @@
 //! With and without drafts, alone and beside others, greedy and sampled: the plain loop's text.
 
-use twinfer_engine::generation::{DraftModel, Driver, Generation, Limits, Speculation};
+use twinfer_engine::generation::{Bounds, DraftModel, Driver, Generation, Speculation};
 use twinfer_engine::sample::SamplerParams;
 
 use crate::{How, Made, STORY, always, demo, drive, settings, speculations, windowed};
 
 #[test]
 fn every_way_gives_the_plain_text() {
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(32),
-        ..Limits::default()
+        ..Bounds::default()
     };
     let (mut accepted, mut drafted) = (0, 0);
     for (subject, prompt, n_ctx) in [(demo(), STORY, 256), (windowed(), "ab a cab ab a cab ab a", 128)] {
         let prompt = subject.tokens(prompt);
         for params in settings() {
-            let plain = subject.plain(n_ctx, &prompt, &params, &limits);
+            let plain = subject.plain(n_ctx, &prompt, &params, &bounds);
             for speculation in speculations() {
                 for n_batch in [1, 2, 3, 7, n_ctx] {
                     let how = How {
@@ -24,7 +24,7 @@ fn every_way_gives_the_plain_text() {
                         speculation,
                         draft: false,
                     };
-                    let made = subject.driven(&how, &prompt, &params, &limits);
+                    let made = subject.driven(&how, &prompt, &params, &bounds);
                     made.is(&plain, &format!("{how:?}, {params:?}"));
                     assert!(made.counts.accepted <= made.counts.drafted);
                     assert_eq!(made.counts.read, prompt.len());
@@ -47,11 +47,11 @@ fn drafts_save_passes() {
     // A text that goes round in circles: greedy, of a model that knows little.
     let subject = windowed();
     let prompt = subject.tokens("ab a cab ab a cab ab a cab ab a");
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(100),
-        ..Limits::default()
+        ..Bounds::default()
     };
-    let plain = subject.plain(256, &prompt, &SamplerParams::greedy(), &limits);
+    let plain = subject.plain(256, &prompt, &SamplerParams::greedy(), &bounds);
     for speculation in [Speculation::default(), always(16)] {
         let how = How {
             n_ctx: 256,
@@ -59,7 +59,7 @@ fn drafts_save_passes() {
             speculation,
             draft: false,
         };
-        let made = subject.driven(&how, &prompt, &SamplerParams::greedy(), &limits);
+        let made = subject.driven(&how, &prompt, &SamplerParams::greedy(), &bounds);
         made.is(&plain, "circles");
         println!("{speculation:?}: {:?}", made.counts);
         assert!(made.counts.passes < 20, "{:?}", made.counts);
@@ -70,12 +70,12 @@ fn drafts_save_passes() {
 fn a_draft_model_drafts() {
     let subject = demo();
     let prompt = subject.tokens(STORY);
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(32),
-        ..Limits::default()
+        ..Bounds::default()
     };
     for params in settings() {
-        let plain = subject.plain(256, &prompt, &params, &limits);
+        let plain = subject.plain(256, &prompt, &params, &bounds);
         for speculation in [
             Speculation::default(),
             always(4),
@@ -91,7 +91,7 @@ fn a_draft_model_drafts() {
                 speculation,
                 draft: true,
             };
-            let made = subject.driven(&how, &prompt, &params, &limits);
+            let made = subject.driven(&how, &prompt, &params, &bounds);
             made.is(&plain, &format!("{how:?}, {params:?}"));
             if params.temp == 0.0 && !speculation.lookup {
                 // It drafts for itself, so every draft is right, but for what came after the end.
@@ -120,14 +120,14 @@ fn what_shares_a_pass_changes_nothing() {
         STORY,
         "The dog and the cat went to the park. The dog and the cat went to",
     ];
-    let limits = |i: usize| Limits {
+    let bounds = |i: usize| Bounds {
         max_tokens: Some(8 + 5 * i),
-        ..Limits::default()
+        ..Bounds::default()
     };
     let settings = settings();
     let params = |i: usize| &settings[i % settings.len()];
     let plain: Vec<Made> = (0..prompts.len())
-        .map(|i| subject.plain(128, &subject.tokens(prompts[i]), params(i), &limits(i)))
+        .map(|i| subject.plain(128, &subject.tokens(prompts[i]), params(i), &bounds(i)))
         .collect();
     for (n_batch, speculation) in [
         (3, Speculation::OFF),
@@ -140,7 +140,7 @@ fn what_shares_a_pass_changes_nothing() {
             .map(|i| {
                 let id = context.open().unwrap();
                 let (prompt, sampler) = (subject.tokens(prompts[i]), subject.sampler(params(i), 128));
-                Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &limits(i)).unwrap()
+                Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &bounds(i)).unwrap()
             })
             .collect();
         let mut driver = Driver::new(speculation, None);

@@ -1,6 +1,6 @@
-//! Where a text ends: stop strings, limits, a full context, an interruption.
+//! Where a text ends: stop strings, bounds, a full context, an interruption.
 
-use twinfer_engine::generation::{Driver, End, Event, Generation, Limits, Speculation};
+use twinfer_engine::generation::{Bounds, Driver, End, Event, Generation, Speculation};
 use twinfer_engine::sample::SamplerParams;
 use twinfer_engine::{Error, Result};
 
@@ -16,10 +16,10 @@ fn stop_strings_end_the_text() {
 fn stop_strings(subject: &Subject, prompt: &str) {
     let prompt = subject.tokens(prompt);
     let greedy = SamplerParams::greedy();
-    let limit = |stop: Vec<String>| Limits {
+    let limit = |stop: Vec<String>| Bounds {
         max_tokens: Some(32),
         stop,
-        ..Limits::default()
+        ..Bounds::default()
     };
     let whole = subject.plain(256, &prompt, &greedy, &limit(vec![])).text;
     let inner: Vec<usize> = whole.char_indices().map(|(i, _)| i).skip(1).collect();
@@ -28,8 +28,8 @@ fn stop_strings(subject: &Subject, prompt: &str) {
             continue;
         };
         let expected = &whole[..whole.find(stop).unwrap()];
-        let limits = limit(vec!["not there".into(), stop.into()]);
-        let plain = subject.plain(256, &prompt, &greedy, &limits);
+        let bounds = limit(vec!["not there".into(), stop.into()]);
+        let plain = subject.plain(256, &prompt, &greedy, &bounds);
         for speculation in speculations() {
             let how = How {
                 n_ctx: 256,
@@ -37,21 +37,21 @@ fn stop_strings(subject: &Subject, prompt: &str) {
                 speculation,
                 draft: false,
             };
-            let made = subject.driven(&how, &prompt, &greedy, &limits);
+            let made = subject.driven(&how, &prompt, &greedy, &bounds);
             assert_eq!(made.text, expected);
             assert_eq!(made.end, Some(End::Stop));
             made.is(&plain, &format!("{stop:?}"));
         }
     }
     // What may be the beginning of a stop string is held back, and given out at the end.
-    let limits = limit(vec![format!("{}?", whole.chars().last().unwrap())]);
+    let bounds = limit(vec![format!("{}?", whole.chars().last().unwrap())]);
     let how = How {
         n_ctx: 256,
         n_batch: 16,
         speculation: Speculation::OFF,
         draft: false,
     };
-    let made = subject.driven(&how, &prompt, &greedy, &limits);
+    let made = subject.driven(&how, &prompt, &greedy, &bounds);
     assert_eq!(made.text, whole);
 }
 
@@ -65,11 +65,11 @@ fn a_stop_string_that_is_a_control_token_ends_the_text() {
         ..SamplerParams::greedy()
     };
     for special in [false, true] {
-        let limits = Limits {
+        let bounds = Bounds {
             max_tokens: Some(5),
             stop: vec!["<|user|>".into()],
             special,
-            ..Limits::default()
+            ..Bounds::default()
         };
         let how = How {
             n_ctx: 64,
@@ -77,7 +77,7 @@ fn a_stop_string_that_is_a_control_token_ends_the_text() {
             speculation: Speculation::default(),
             draft: false,
         };
-        let made = subject.driven(&how, &subject.tokens("The cat"), &params, &limits);
+        let made = subject.driven(&how, &subject.tokens("The cat"), &params, &bounds);
         assert_eq!(
             (made.text.as_str(), made.end, made.tokens.as_slice()),
             ("", Some(End::Stop), [token].as_slice())
@@ -91,11 +91,11 @@ fn limits_are_kept_to_the_token() {
     let prompt = subject.tokens(STORY);
     for params in [SamplerParams::greedy(), SamplerParams::default()] {
         for n in [0, 1, 2, 3, 9] {
-            let limits = Limits {
+            let bounds = Bounds {
                 max_tokens: Some(n),
-                ..Limits::default()
+                ..Bounds::default()
             };
-            let plain = subject.plain(256, &prompt, &params, &limits);
+            let plain = subject.plain(256, &prompt, &params, &bounds);
             for speculation in speculations() {
                 let how = How {
                     n_ctx: 256,
@@ -103,7 +103,7 @@ fn limits_are_kept_to_the_token() {
                     speculation,
                     draft: false,
                 };
-                let made = subject.driven(&how, &prompt, &params, &limits);
+                let made = subject.driven(&how, &prompt, &params, &bounds);
                 assert_eq!(made.counts.generated, made.tokens.len());
                 made.is(&plain, &format!("{n} tokens, {speculation:?}"));
             }
@@ -111,7 +111,7 @@ fn limits_are_kept_to_the_token() {
         // As many as fit, and one that is not evaluated.
         for room in [0, 1, 2, 5] {
             let n_ctx = prompt.len() + room;
-            let plain = subject.plain(n_ctx, &prompt, &params, &Limits::default());
+            let plain = subject.plain(n_ctx, &prompt, &params, &Bounds::default());
             for speculation in speculations() {
                 let how = How {
                     n_ctx,
@@ -119,7 +119,7 @@ fn limits_are_kept_to_the_token() {
                     speculation,
                     draft: false,
                 };
-                let made = subject.driven(&how, &prompt, &params, &Limits::default());
+                let made = subject.driven(&how, &prompt, &params, &Bounds::default());
                 if made.end == Some(End::ContextFull) {
                     assert_eq!(made.tokens.len(), room + 1);
                 }
@@ -142,16 +142,16 @@ fn limits_are_kept_to_the_token() {
 fn an_interrupted_text_is_given_out_whole() {
     let subject = demo();
     let prompt = subject.tokens(STORY);
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(32),
-        ..Limits::default()
+        ..Bounds::default()
     };
     let greedy = SamplerParams::greedy();
-    let whole = subject.plain(256, &prompt, &greedy, &limits).text;
-    let held = Limits {
+    let whole = subject.plain(256, &prompt, &greedy, &bounds).text;
+    let held = Bounds {
         // Everything from its first letter on is held back.
         stop: vec![format!("{whole}!")],
-        ..limits
+        ..bounds
     };
     let mut context = subject.context(256, 64, 1);
     let id = context.open().unwrap();

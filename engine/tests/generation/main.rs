@@ -1,4 +1,5 @@
-//! Generation: driven in any way, with and without drafts, it gives the tokens, the text and the logits of the plain loop.
+//! Generation: driven in any way, with and without drafts, it gives the tokens, the text and the logits of the plain
+//! loop.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -16,7 +17,7 @@ use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::digest::Digest;
 use twinfer_engine::generation::{
-    Counts, DraftModel, Driver, End, Event, Generation, Limits, Sampling, Speculation,
+    Bounds, Counts, DraftModel, Driver, End, Event, Generation, Sampling, Speculation,
 };
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::memory::Bytes;
@@ -83,12 +84,12 @@ impl Subject {
     }
 
     /// Text in a context of its own.
-    fn driven(&self, how: &How, prompt: &[u32], params: &SamplerParams, limits: &Limits) -> Made {
+    fn driven(&self, how: &How, prompt: &[u32], params: &SamplerParams, bounds: &Bounds) -> Made {
         let mut context = self.context(how.n_ctx, how.n_batch, 1);
         let id = context.open().unwrap();
         let sampler = self.sampler(params, how.n_ctx);
         let mut generation =
-            Generation::new(&mut context, id, prompt, sampler, &self.tokenizer, limits).unwrap();
+            Generation::new(&mut context, id, prompt, sampler, &self.tokenizer, bounds).unwrap();
         let mut driver = Driver::new(how.speculation, how.draft_model());
         let made = drive(&mut context, &mut driver, std::slice::from_mut(&mut generation));
         let made = made.into_iter().next().unwrap();
@@ -103,23 +104,23 @@ impl Subject {
     }
 
     /// The same by prefill and decode, token by token.
-    fn plain(&self, n_ctx: usize, prompt: &[u32], params: &SamplerParams, limits: &Limits) -> Made {
+    fn plain(&self, n_ctx: usize, prompt: &[u32], params: &SamplerParams, bounds: &Bounds) -> Made {
         let mut context = self.context(n_ctx, n_ctx, 1);
         let id = context.open().unwrap();
         let mut sampler = self.sampler(params, n_ctx);
         let mut scratch = Scratch::default();
-        let mut decoder = self.tokenizer.stream_decoder(limits.special);
-        if limits.at_start {
+        let mut decoder = self.tokenizer.stream_decoder(bounds.special);
+        if bounds.at_start {
             decoder = decoder.at_start();
         }
-        let mut stop = StopFilter::new(&limits.stop);
+        let mut stop = StopFilter::new(&bounds.stop);
         for &token in prompt {
             sampler.accept(token).unwrap();
         }
         let mut made = Made::default();
         let mut logits = context.prefill(id, prompt).unwrap().to_vec();
         loop {
-            if limits.max_tokens.is_some_and(|n| made.tokens.len() >= n) {
+            if bounds.max_tokens.is_some_and(|n| made.tokens.len() >= n) {
                 made.end = Some(End::Limit);
                 break;
             }

@@ -198,7 +198,8 @@ fn whose_pages_others_hold_are_full_for_a_time() {
     assert_eq!((context.usage().free, context.usage().sequences), (0, 1));
 }
 
-/// A pinned prefix stays while others need room, which is refused rather than taken from it; once it is let go of, it goes.
+/// A pinned prefix stays while others need room, which is refused rather than taken from it; once it is let go of, it
+/// goes.
 #[test]
 fn keep_what_is_pinned() {
     let options = ContextOptions {

@@ -1,5 +1,5 @@
-//! Keys and tensors that only some families read. Their models are made of the small ones of `tests/oracle`: other names
-//! for keys and tensors, and norms where the family has them elsewhere.
+//! Keys and tensors that only some families read. Their models are made of the small ones of `tests/oracle`: other
+//! names for keys and tensors, and norms where the family has them elsewhere.
 
 use twinfer_engine::gguf::{Array, Metadata, Value};
 

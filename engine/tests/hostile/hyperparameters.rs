@@ -1,5 +1,5 @@
-//! Every hyperparameter that a configuration reads: of the wrong type, missing, zero, negative, huge, not a number, and at
-//! odds with the others.
+//! Every hyperparameter that a configuration reads: of the wrong type, missing, zero, negative, huge, not a number, and
+//! at odds with the others.
 
 use twinfer_engine::gguf::{Array, Value};
 

@@ -1,5 +1,5 @@
-//! Hostile models through the whole load path: malformed and nonsensical files get an error that says what is wrong, with
-//! little memory and time, and never a panic. Headers alone are in `tests/gguf`.
+//! Hostile models through the whole load path: malformed and nonsensical files get an error that says what is wrong,
+//! with little memory and time, and never a panic. Headers alone are in `tests/gguf`.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)] // helpers of tests
 

@@ -1,4 +1,5 @@
-//! The fuzz targets' seeds: sound inputs of a few kilobytes, made here, so that the fuzzers begin behind the first checks.
+//! The fuzz targets' seeds: sound inputs of a few kilobytes, made here, so that the fuzzers begin behind the first
+//! checks.
 //!
 //! `TWINFER_WRITE_SEEDS=1` writes them anew.
 

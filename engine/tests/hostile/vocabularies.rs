@@ -1,4 +1,5 @@
-//! Vocabularies that do not hold together: arrays of different lengths, ids outside, merges and bytes that mean nothing.
+//! Vocabularies that do not hold together: arrays of different lengths, ids outside, merges and bytes that mean
+//! nothing.
 
 use twinfer_engine::gguf::{Array, Value};
 

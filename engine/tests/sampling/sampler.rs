@@ -1,4 +1,5 @@
-//! The sampler as a whole: defaults, frequencies, seeds and sequences, parameters out of range, no allocation, no panic.
+//! The sampler as a whole: defaults, frequencies, seeds and sequences, parameters out of range, no allocation, no
+//! panic.
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;

@@ -1,5 +1,5 @@
-//! The whole way of a model file, as a user's command takes it: headers, tokenizer, chat template, weights, a context and
-//! one short prefill. Shared by the hostile tests and the fuzz target.
+//! The whole way of a model file, as a user's command takes it: headers, tokenizer, chat template, weights, a context
+//! and one short prefill. Shared by the hostile tests and the fuzz target.
 
 use std::sync::Arc;
 

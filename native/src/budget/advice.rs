@@ -69,8 +69,8 @@ impl Choice {
         choice
     }
 
-    /// A step between two sizes worth telling apart.
-    fn step(&self) -> u64 {
+    /// The unit of sizes: less is not worth telling apart.
+    fn unit(&self) -> u64 {
         match self.context.pool {
             Pool::Bytes(_) => 1 << 20,
             Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => BLOCK as u64,
@@ -144,11 +144,11 @@ pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<Stri
     options
 }
 
-/// The largest size below the one that was asked for that fits; sizes are multiples of a step.
+/// The largest size below the one that was asked for that fits; sizes are multiples of the unit.
 fn largest(choice: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Option<Choice> {
-    let step = choice.step();
-    let of = |steps: u64| choice.with_size(steps * step);
-    let most = most(1, choice.size().div_ceil(step), &|steps| fits(&of(steps)))?;
+    let unit = choice.unit();
+    let of = |units: u64| choice.with_size(units * unit);
+    let most = most(1, choice.size().div_ceil(unit), &|units| fits(&of(units)))?;
     Some(of(most))
 }
 

@@ -1,5 +1,5 @@
-//! What memory there is for a command, by who limits it, and whether a budget fits into it. What is read from the system is
-//! read from files under a root, so that tests can stand another machine there.
+//! What memory there is for a command, by who limits it, and whether a budget fits into it. What is read from the
+//! system is read from files under a root, so that tests can stand another machine there.
 
 use std::fmt;
 use std::fs::read_to_string;

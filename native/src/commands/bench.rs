@@ -29,10 +29,10 @@ use twinfer_engine::team::Team;
 use crate::args::{BenchArgs, BenchOutput, ReportFormat};
 use crate::compute::Compute;
 use crate::failure::Usage;
-use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
 use crate::output;
 use crate::output_file::OutputFile;
 use crate::progress::Progress;
+use crate::rates::{self, Allowed, BEYOND_CACHES, Rates, TokenWork};
 use crate::settings::Settings;
 use crate::workers::Workers;
 use crate::{interrupt, load, vectors};
@@ -95,7 +95,7 @@ impl Test {
     }
 
     /// Tokens per second that the limits allow.
-    fn allowed(self, allowed: &Allowed<'_>, limits: &Limits) -> f64 {
+    fn allowed(self, allowed: &Allowed<'_>, limits: &Rates) -> f64 {
         match self.kind {
             Kind::Prompt(n) => allowed.prefill(limits, n),
             // Each token meets one position more; the middle one stands for all.
@@ -207,8 +207,8 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
     let first_token = loading.end(first, compute.team());
     let with_limits = (args.limits || model.weight_bytes() >= BEYOND_CACHES) && !args.no_limits;
     let rounds = tests.len() * (args.repetitions + 1);
-    let steps = rounds as u64 + if with_limits { 2 * limits::STEPS } else { 0 };
-    let mut progress = Progress::new("measuring", steps, settings.verbosity);
+    let ticks = rounds as u64 + if with_limits { 2 * rates::MEASUREMENTS } else { 0 };
+    let mut progress = Progress::new("measuring", ticks, settings.verbosity);
     let mut limits = None;
     if with_limits {
         limits = Some(measure_limits(&compute, &model, &mut progress)?);
@@ -371,14 +371,14 @@ fn sizes(
 }
 
 /// The machine's limits on the memory of the weights, or on a buffer where they would fit into caches.
-fn measure_limits(compute: &Compute<'_>, model: &Model, progress: &mut Progress) -> Result<Limits> {
+fn measure_limits(compute: &Compute<'_>, model: &Model, progress: &mut Progress) -> Result<Rates> {
     progress.message("limits");
     let memory = if model.weight_bytes() >= BEYOND_CACHES {
         model.weight_data()
     } else {
-        vec![limits::buffer(compute.team(), compute.memory())?]
+        vec![rates::buffer(compute.team(), compute.memory())?]
     };
-    limits::measure(compute.team(), model.backend(), &memory, &mut || progress.add(1))
+    rates::measure(compute.team(), model.backend(), &memory, &mut || progress.add(1))
 }
 
 fn allowed<'a>(settings: &Settings, model: &'a Model, file: &ModelFile) -> Allowed<'a> {

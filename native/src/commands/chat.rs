@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use twinfer_engine::generation::{End, Limits};
+use twinfer_engine::generation::{Bounds, End};
 
 use crate::answer::Answer;
 use crate::args::ChatArgs;
@@ -110,11 +110,11 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
                 }
                 // Penalties look at this conversation only; the random numbers go on.
                 sampler.clear_history();
-                let limits = Limits {
+                let limits = Bounds {
                     max_tokens: generation.predict,
                     shown: reasoning.marks().into_iter().map(String::from).collect(),
                     at_start: true,
-                    ..Limits::default()
+                    ..Bounds::default()
                 };
                 let mut answer = Answer::new(&reasoning, args.hide_thinking);
                 let mut print = |text: &str| answer.push(text);

@@ -20,11 +20,11 @@ use twinfer_engine::model::{LoadOptions, Model};
 use super::bench;
 use crate::args::DoctorArgs;
 use crate::compute::Compute;
-use crate::limits::{self, Allowed, BEYOND_CACHES, Limits, TokenWork};
 use crate::numa::NumaMode;
 use crate::output::{self, json_f64};
 use crate::prediction::Description;
 use crate::progress::Progress;
+use crate::rates::{self, Allowed, BEYOND_CACHES, Rates, TokenWork};
 use crate::settings::Settings;
 use crate::topology::{Machine, write_list};
 use crate::workers::Workers;
@@ -80,7 +80,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
         let predicted = Predicted {
             machine: &Description::read(path)?,
             model: &model.name,
-            size: limits::size(&model.file),
+            size: rates::size(&model.file),
             allowed: model.allowed(settings),
             depth: args.depth,
         };
@@ -101,12 +101,10 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
         let _pinned = compute.pin_caller();
         let _guard = interrupt::Guard::new();
         let data = model.as_ref().filter(|model| model.with_data);
-        let steps = limits::STEPS * if data.is_some() { 2 } else { 1 };
-        let mut progress = Progress::new("measuring", steps, settings.verbosity);
-        let memory = limits::buffer(team, compute.memory())?;
-        packed = Some(limits::measure(team, backend, &[memory], &mut || {
-            progress.add(1)
-        })?);
+        let ticks = rates::MEASUREMENTS * if data.is_some() { 2 } else { 1 };
+        let mut progress = Progress::new("measuring", ticks, settings.verbosity);
+        let memory = rates::buffer(team, compute.memory())?;
+        packed = Some(rates::measure(team, backend, &[memory], &mut || progress.add(1))?);
         if let Some(model) = data {
             // Mapped: nothing is copied, and the pages that are read are the file's own.
             let options = LoadOptions {
@@ -116,14 +114,14 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
                 ..LoadOptions::default()
             };
             let model = Arc::new(Model::load(&model.file, &options, &mut |_, _| ())?);
-            mapped = Some(limits::measure(team, backend, &model.weight_data(), &mut || {
+            mapped = Some(rates::measure(team, backend, &model.weight_data(), &mut || {
                 progress.add(1)
             })?);
         }
     }
     let estimate = model.as_ref().map(|model| Estimate {
         name: &model.name,
-        size: limits::size(&model.file),
+        size: rates::size(&model.file),
         allowed: model.allowed(settings),
         depth: args.depth,
         packed,
@@ -207,8 +205,8 @@ fn features() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Those of AMX, for which the standard library has no test: bits of edx in leaf 7 of CPUID. Whether the system keeps the tiles
-/// is said where the backends are.
+/// Those of AMX, for which the standard library has no test: bits of edx in leaf 7 of CPUID. Whether the system keeps
+/// the tiles is said where the backends are.
 #[cfg(target_arch = "x86_64")]
 fn tile_features() -> [(&'static str, bool); 3] {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -226,8 +224,8 @@ struct Estimate<'a> {
     size: (f64, f64),
     allowed: Allowed<'a>,
     depth: usize,
-    packed: Option<Limits>,
-    mapped: Option<Limits>,
+    packed: Option<Rates>,
+    mapped: Option<Rates>,
 }
 
 struct Report<'a> {
@@ -237,7 +235,7 @@ struct Report<'a> {
     forced: bool,
     /// A mode of `--numa` was named.
     asks_for_nodes: bool,
-    limits: Option<Limits>,
+    limits: Option<Rates>,
     estimate: Option<Estimate<'a>>,
 }
 
@@ -408,13 +406,13 @@ impl Report<'_> {
             "memory_total": found.memory.map(|m| m.1),
             "huge_pages": found.huge_pages,
             "memlock_limit": found.memlock,
-            "limits": self.limits.as_ref().map(Limits::json),
+            "limits": self.limits.as_ref().map(Rates::json),
             "model": self.estimate.as_ref().map(Estimate::json),
         })
     }
 }
 
-fn read_line(limits: &Limits) -> String {
+fn read_line(limits: &Rates) -> String {
     format!(
         "memory read         {:>8.1} GB/s    {} MiB, {}{}",
         limits.read / 1e9,
@@ -509,7 +507,8 @@ impl Estimate<'_> {
         }
     }
 
-    /// Tokens of the prompt, or of a text of which a vector is made: of those, a model takes no more than it was trained with.
+    /// Tokens of the prompt, or of a text of which a vector is made: of those, a model takes no more than it was
+    /// trained with.
     fn prompt(&self) -> usize {
         let config = self.allowed.config;
         if config.writes_text() {
@@ -521,7 +520,7 @@ impl Estimate<'_> {
 
     fn json(&self) -> Value {
         let (layers, output) = self.allowed.work;
-        let allowed = |limits: &Limits| {
+        let allowed = |limits: &Rates| {
             let written = |depth| {
                 let config = self.allowed.config;
                 config

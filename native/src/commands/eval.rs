@@ -124,18 +124,18 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &EvalArgs) -> Re
 
     let given = tokens.len();
     let mut next = 0;
-    let mut step = |context: &mut Context, tokens: &[u32], next: &mut u32| {
+    let mut evaluate = |context: &mut Context, tokens: &[u32], next: &mut u32| {
         context.eval_probed(sequence, tokens, &mut trace, &mut |_, logits| {
             *next = take(logits)
         })
     };
     for chunk in tokens.clone().chunks(args.batch_size) {
-        step(&mut context, chunk, &mut next)?;
+        evaluate(&mut context, chunk, &mut next)?;
         interrupt::check()?;
     }
     for _ in 0..args.predict {
         tokens.push(next);
-        step(&mut context, &[tokens[tokens.len() - 1]], &mut next)?;
+        evaluate(&mut context, &[tokens[tokens.len() - 1]], &mut next)?;
         interrupt::check()?;
     }
     written.context("cannot write the logits")?;

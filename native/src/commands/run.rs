@@ -1,7 +1,7 @@
 //! `run`: continue a prompt.
 
 use anyhow::{Result, bail};
-use twinfer_engine::generation::{End, Limits};
+use twinfer_engine::generation::{Bounds, End};
 use twinfer_engine::tokenizer::EncodeOptions;
 use twinfer_template::reasoning::Reasoning;
 
@@ -92,7 +92,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     ));
 
     let marks = reasoning.iter().flat_map(Reasoning::marks).map(String::from);
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: generation.predict,
         stop,
         special: args.special,
@@ -101,7 +101,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     };
     let mut session = Session::new(context, driver, verbosity)?;
     let mut generate = |print: &mut dyn FnMut(&str) -> Result<()>| {
-        session.generate(&tokenizer, &mut sampler, &ids, &limits, print)
+        session.generate(&tokenizer, &mut sampler, &ids, &bounds, print)
     };
     let outcome = match &reasoning {
         Some(reasoning) => {

@@ -9,9 +9,9 @@ use crate::system;
 #[cfg(target_os = "linux")]
 use crate::terminal;
 
-/// SIGTERM, and SIGHUP of a terminal that is closed, end the process as they always do, but unfinished files are removed
-/// first and the terminal is put back in order. A file that grows over its limit (`ulimit -f`) makes its write fail, where
-/// the signal for it would end the process.
+/// SIGTERM, and SIGHUP of a terminal that is closed, end the process as they always do, but unfinished files are
+/// removed first and the terminal is put back in order. A file that grows over its limit (`ulimit -f`) makes its write
+/// fail, where the signal for it would end the process.
 pub(super) fn install() {
     let mut handled = vec![SIGTERM, SIGXFSZ];
     // Under nohup it is ignored, and stays so.

@@ -46,8 +46,8 @@ pub(super) fn install() {
         action.sa_sigaction = handler as libc::sighandler_t;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         let mut before = MaybeUninit::uninit();
-        // SAFETY: both pointers are to actions; `before` is written where the call succeeds. The handler comes into force
-        // only with the second call, when what was before is known.
+        // SAFETY: both pointers are to actions; `before` is written where the call succeeds. The handler comes into
+        // force only with the second call, when what was before is known.
         unsafe {
             if libc::sigaction(SIGBUS, ptr::null(), before.as_mut_ptr()) == 0 {
                 let _ = BEFORE.set(before.assume_init());

@@ -22,8 +22,8 @@ pub(super) fn is_stdout(metadata: &Metadata) -> bool {
         .is_ok_and(|stdout| (stdout.dev(), stdout.ino()) == (metadata.dev(), metadata.ino()))
 }
 
-/// Where the path is one of `/proc/PID/fd`, to which `/dev/stdout` and `/dev/fd/N` lead: that open file. What the link in
-/// there says is not always a path.
+/// Where the path is one of `/proc/PID/fd`, to which `/dev/stdout` and `/dev/fd/N` lead: that open file. What the link
+/// in there says is not always a path.
 pub(super) fn open_descriptor(path: &Path) -> Option<io::Result<File>> {
     let parent = path.parent()?;
     let here = parent.as_os_str().is_empty();

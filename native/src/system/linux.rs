@@ -130,7 +130,8 @@ pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     Ok(unsafe { rustix::mm::mlock(start, len) }?)
 }
 
-/// Opens a file whose reads go past the system's cache: their memory, length and offset must be aligned to the disk's blocks.
+/// Opens a file whose reads go past the system's cache: their memory, length and offset must be aligned to the disk's
+/// blocks.
 pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECT.bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(flags).open(path)

@@ -1,5 +1,5 @@
-//! The scripts of `../shared/cases`, run as they are: each prints what it found beside what is right. Those that need root
-//! (device nodes, a file system of their own) run where the tests do.
+//! The scripts of `../shared/cases`, run as they are: each prints what it found beside what is right. Those that need
+//! root (device nodes, a file system of their own) run where the tests do.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,6 @@
-//! What a person sees first: the built-in model's story and one of its answers, word for word. After a new built-in model
-//! or a change of the numerics contract, write the texts anew with `TWINFER_BLESS=1 cargo test -p twinfer --test cli first_run`
-//! and read them.
+//! What a person sees first: the built-in model's story and one of its answers, word for word. After a new built-in
+//! model or a change of the numerics contract, write the texts anew with `TWINFER_BLESS=1 cargo test -p twinfer --test
+//! cli first_run` and read them.
 
 use std::path::Path;
 use std::process::Command;

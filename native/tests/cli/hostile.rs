@@ -1,5 +1,5 @@
-//! Bytes that nobody means: as arguments in every place, and typed into a chat. One line and an exit code, never a panic,
-//! and a conversation goes on.
+//! Bytes that nobody means: as arguments in every place, and typed into a chat. One line and an exit code, never a
+//! panic, and a conversation goes on.
 
 use std::ffi::{OsStr, OsString};
 use std::process::{Command, Stdio};

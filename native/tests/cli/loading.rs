@@ -16,7 +16,8 @@ fn packing_keeps_one_copy_of_the_model_in_memory() {
     let directory = Directory::new("peak");
     let model = directory.random_model("q8_0");
     let size = std::fs::metadata(&model).unwrap().len();
-    // When mapped weights are ready none of them was read: what is taken then is the program, its tokenizer and the rest.
+    // When mapped weights are ready none of them was read: what is taken then is the program, its tokenizer and the
+    // rest.
     let [program, packed] = ["mapped", "packed"].map(|weights| {
         let args = [
             "eval",

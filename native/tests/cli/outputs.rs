@@ -1,5 +1,5 @@
-//! Files that commands write: special files, links, read-only files, and writes that fail. Every command that writes one
-//! is asked the same. Devices are nodes of the test's own; the system's are never written to.
+//! Files that commands write: special files, links, read-only files, and writes that fail. Every command that writes
+//! one is asked the same. Devices are nodes of the test's own; the system's are never written to.
 
 use std::fs::{self, File};
 use std::io::Read as _;

@@ -1,5 +1,5 @@
-//! Split models as people have them: a part that is damaged, missing, renamed or of another model, parts joined with `cat`,
-//! raw pieces. Each message names the file that is at fault and what to do.
+//! Split models as people have them: a part that is damaged, missing, renamed or of another model, parts joined with
+//! `cat`, raw pieces. Each message names the file that is at fault and what to do.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! The program at a terminal, which is a pseudo terminal here: what is typed, pasted and shown, and how the terminal is left.
+//! The program at a terminal, which is a pseudo terminal here: what is typed, pasted and shown, and how the terminal is
+//! left.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -276,8 +277,8 @@ fn a_terminal_does_not_obey_a_text() {
     );
 }
 
-/// Where reading the prompt takes a moment, as it does here, its bar is not there any more when the text comes: it would wipe
-/// the line away with every token.
+/// Where reading the prompt takes a moment, as it does here, its bar is not there any more when the text comes: it
+/// would wipe the line away with every token.
 #[test]
 fn a_text_does_not_meet_the_bar_of_its_prompt() {
     let directory = Directory::new("bar");

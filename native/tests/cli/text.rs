@@ -73,7 +73,8 @@ fn run_stops_where_told() {
     let before = &generated[..generated.find(word).unwrap()];
     assert_eq!(stopped.trim_end(), format!("Once upon a time{before}").trim_end());
 
-    // Greedy: no seed in the summary. A penalty that leaves no repeated full stop its place changes the text of any model.
+    // Greedy: no seed in the summary. A penalty that leaves no repeated full stop its place changes the text of any
+    // model.
     let greedy = twinfer(&["run", "Once upon a time", "--temp", "0", "-n", "5"]).ok();
     assert!(!greedy.err.contains("seed"), "{}", greedy.err);
     let mut args = base.to_vec();

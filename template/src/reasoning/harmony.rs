@@ -1,7 +1,7 @@
-//! Messages with headers, as gpt-oss writes them (OpenAI's Harmony format), and Muse Glimmer: `HEADER<|message|>TEXT<|end|>`,
-//! `<|start|>` and the next header. The header says what the message is: `<|channel|>analysis` or `to=self` a thought,
-//! `<|channel|>final` or `<|channel|>commentary` something said. Messages with other headers, calls of tools above all, stay
-//! as they are in the answer, header and all.
+//! Messages with headers, as gpt-oss writes them (OpenAI's Harmony format), and Muse Glimmer:
+//! `HEADER<|message|>TEXT<|end|>`, `<|start|>` and the next header. The header says what the message is:
+//! `<|channel|>analysis` or `to=self` a thought, `<|channel|>final` or `<|channel|>commentary` something said. Messages
+//! with other headers, calls of tools above all, stay as they are in the answer, header and all.
 
 use super::{Part, find_first, give, partial_from, trimmed};
 

@@ -1,10 +1,10 @@
 //! What a model thinks before it answers, told apart from the answer: text in, as it comes, parts out.
 //!
-//! Families mark their thinking in different ways, and a chat template shows which one is meant: [`Reasoning::of`] finds
-//! it, and whether the prompt has begun a thought already. What stands between the marks is [`Part::Thinking`], the rest
-//! [`Part::Answer`]; the marks go, and white space beside them. All other text comes out, in order, however the model
-//! breaks the rules: a thought that never ends is thinking to the last character, and what has no marks is the answer.
-//! How the text was cut on its way changes nothing.
+//! Families mark their thinking in different ways, and a chat template shows which one is meant: [`Reasoning::of`]
+//! finds it, and whether the prompt has begun a thought already. What stands between the marks is [`Part::Thinking`],
+//! the rest [`Part::Answer`]; the marks go, and white space beside them. All other text comes out, in order, however
+//! the model breaks the rules: a thought that never ends is thinking to the last character, and what has no marks is
+//! the answer. How the text was cut on its way changes nothing.
 
 mod harmony;
 mod tags;

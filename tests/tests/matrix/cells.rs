@@ -1,5 +1,5 @@
-//! The cells of the matrix and what is computed in one: the digests of a model's logits and of every operation on one backend,
-//! with one storage of the weights, number of threads, split of the prompt and type of the cache.
+//! The cells of the matrix and what is computed in one: the digests of a model's logits and of every operation on one
+//! backend, with one storage of the weights, number of threads, split of the prompt and type of the cache.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -93,8 +93,8 @@ pub(crate) fn product(backend: &'static dyn Backend, config: &Config) -> Vec<Cel
     cells
 }
 
-/// A covering design of 16 cells: every value of each factor meets every value of each other one in some cell (a test below
-/// holds it to that). Two cells more for each cache of mixed types.
+/// A covering design of 16 cells: every value of each factor meets every value of each other one in some cell (a test
+/// below holds it to that). Two cells more for each cache of mixed types.
 pub(crate) fn covering(backend: &'static dyn Backend, config: &Config) -> Vec<Cell> {
     let (caches, mixed) = caches(config);
     let mut cells = Vec::new();
@@ -137,7 +137,8 @@ pub(crate) fn transversal(backend: &'static dyn Backend, config: &Config) -> Vec
         .collect()
 }
 
-/// Where the workers of a team are: of one and of two, on one node; of three and of four, on two, with two caches on one.
+/// Where the workers of a team are: of one and of two, on one node; of three and of four, on two, with two caches on
+/// one.
 fn places(threads: usize) -> Vec<Place> {
     let place = |node, cache| Place { node, cache };
     let places = [place(0, 0), place(1, 0), place(1, 1), place(0, 0)];
@@ -216,8 +217,8 @@ impl Subject {
         Context::new(Arc::new(model), team.clone(), options).unwrap()
     }
 
-    /// The cell whose numbers all others must have: the scalar backend, its weights as they are in the file, one thread, one
-    /// token at a time.
+    /// The cell whose numbers all others must have: the scalar backend, its weights as they are in the file, one
+    /// thread, one token at a time.
     pub(crate) fn reference(cache: Cache) -> Cell {
         Cell {
             backend: select::choose(Some("scalar")).unwrap(),
@@ -228,8 +229,8 @@ impl Subject {
         }
     }
 
-    /// The digest of all logits, and the trace of every operation: a wrong last bit may vanish where a row is rounded to int8,
-    /// and is wrong all the same.
+    /// The digest of all logits, and the trace of every operation: a wrong last bit may vanish where a row is rounded
+    /// to int8, and is wrong all the same.
     fn run(&self, context: &mut Context) -> (String, Trace) {
         let (mut digest, mut trace) = (Digest::new(), Trace::new(&self.name));
         let sequence = context.open().unwrap();

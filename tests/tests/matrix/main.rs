@@ -1,17 +1,18 @@
-//! The matrix: every backend that the machine has x storage of the weights x number of threads x split of the prompt x type
-//! of the cache x model, each cell the digest of all logits. All cells of a model and cache type are equal, and so is what
-//! each operation made of each position; where something is not, the first layer, operation and element that differ are
-//! named, with both values' bits.
+//! The matrix: every backend that the machine has x storage of the weights x number of threads x split of the prompt x
+//! type of the cache x model, each cell the digest of all logits. All cells of a model and cache type are equal, and so
+//! is what each operation made of each position; where something is not, the first layer, operation and element that
+//! differ are named, with both values' bits.
 //!
 //! How the cells are chosen, so that it takes minutes and not hours:
-//! - The models of `oracle/vectors` (every architecture, small) and the built-in model, on SIMD backends: every combination.
-//! - The models of the reference data (every tensor type) on SIMD backends, and those of `oracle/vectors` on the scalar one: a
-//!   covering design, in which each two values of two factors meet.
+//! - The models of `oracle/vectors` (every architecture, small) and the built-in model, on SIMD backends: every
+//!   combination.
+//! - The models of the reference data (every tensor type) on SIMD backends, and those of `oracle/vectors` on the scalar
+//!   one: a covering design, in which each two values of two factors meet.
 //! - The other models on the scalar backend: four cells with every number of threads and every split.
 //!
-//! The browser's cells of the same models and tokens, held to the native scalar backend, are printed by `web/tests/matrix.test.ts`,
-//! in Chromium. Long contexts (spans of attention blocks) are `engine/tests/backends`' subject; planted errors in the wasm backends
-//! are `wasm_parity`'s.
+//! The browser's cells of the same models and tokens, held to the native scalar backend, are printed by
+//! `web/tests/matrix.test.ts`, in Chromium. Long contexts (spans of attention blocks) are `engine/tests/backends`'
+//! subject; planted errors in the wasm backends are `wasm_parity`'s.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod cells;

@@ -1,9 +1,9 @@
-//! Mixed batches: what shares a pass with a row, and what became of its sequence before, moves no number. A history opens, forks,
-//! cuts back, restores and closes sequences at random and computes passes of prompts and single tokens of many of them,
-//! in a cache that is too small for all; the logits of each position are those of its sequence alone.
+//! Mixed batches: what shares a pass with a row, and what became of its sequence before, moves no number. A history
+//! opens, forks, cuts back, restores and closes sequences at random and computes passes of prompts and single tokens of
+//! many of them, in a cache that is too small for all; the logits of each position are those of its sequence alone.
 //!
-//! Every cell of a model has the same histories, so that one reference (the scalar backend, one thread, one token a pass, each
-//! sequence by itself) serves them all. `TWINFER_HISTORIES=N` makes N histories of each model and not a few.
+//! Every cell of a model has the same histories, so that one reference (the scalar backend, one thread, one token a
+//! pass, each sequence by itself) serves them all. `TWINFER_HISTORIES=N` makes N histories of each model and not a few.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;

@@ -1,5 +1,5 @@
-//! `twinfer-bindgen INPUT.wasm OUTPUT_DIRECTORY NAME`: writes `NAME.js`, `NAME.d.ts` and `NAME_bg.wasm`, an ES module that
-//! a page or a worker loads as it is.
+//! `twinfer-bindgen INPUT.wasm OUTPUT_DIRECTORY NAME`: writes `NAME.js`, `NAME.d.ts` and `NAME_bg.wasm`, an ES module
+//! that a page or a worker loads as it is.
 
 use anyhow::{Context, Result, bail};
 use wasm_bindgen_cli_support::Bindgen;

@@ -1,8 +1,9 @@
-//! `cargo xtask disasm`: the hot kernels, as they were compiled, contain the instructions that they are about; their loops call
-//! nothing; no function of the engine contains an instruction that would change a number; no intrinsic is called.
+//! `cargo xtask disasm`: the hot kernels, as they were compiled, contain the instructions that they are about; their
+//! loops call nothing; no function of the engine contains an instruction that would change a number; no intrinsic is
+//! called.
 //!
-//! Functions are found by their demangled names. Those name the generic arguments only with the `v0` mangling, so the program
-//! that is looked at is built for it, in a directory of its own.
+//! Functions are found by their demangled names. Those name the generic arguments only with the `v0` mangling, so the
+//! program that is looked at is built for it, in a directory of its own.
 
 mod code;
 mod table;
@@ -82,8 +83,8 @@ fn build() -> Result<PathBuf> {
     Ok(target.join("release/examples/backends"))
 }
 
-/// Vector intrinsics that are functions of the program. Each is called from code that lacks its instruction set, as a closure in
-/// a kernel does when it is not inlined: some ten times slower than the instruction.
+/// Vector intrinsics that are functions of the program. Each is called from code that lacks its instruction set, as a
+/// closure in a kernel does when it is not inlined: some ten times slower than the instruction.
 fn called_intrinsics(file: &object::File<'_>) -> Vec<String> {
     let names = file.symbols().filter_map(|symbol| {
         let name = format!("{:#}", rustc_demangle::demangle(symbol.name().ok()?));

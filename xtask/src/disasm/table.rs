@@ -1,7 +1,7 @@
 //! What the compiled kernels must look like. The only place to change when a kernel is renamed or rewritten.
 //!
-//! `symbols` is matched with the whole demangled name of a function; `*` stands for anything. `hot` must stand in a loop that
-//! contains no further loop; such loops are what the other demands speak of.
+//! `symbols` is matched with the whole demangled name of a function; `*` stands for anything. `hot` must stand in a
+//! loop that contains no further loop; such loops are what the other demands speak of.
 
 /// What one group of functions must contain.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub(super) struct Rule {
     pub(super) without: &'static [&'static str],
 }
 
-/// Registers by width. Of products of tiles the straight stretches of code count, not loops: the vector work between them is written
-/// out, and what is asked for ahead has loops of its own beside it.
+/// Registers by width. Of products of tiles the straight stretches of code count, not loops: the vector work between
+/// them is written out, and what is asked for ahead has loops of its own beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Width {
     Ymm,
@@ -122,8 +122,9 @@ const fn attention(width: Width, name: &'static str, symbols: &'static str) -> R
     }
 }
 
-/// The hot kernels. A register tile is 6 tokens x 32 outputs with AVX-512, 3 x 16 with AVX2, an output being a lane of one of
-/// two vectors: per group of 32 weights 8 dot products for each token and vector. The kernels for one token are written out over a whole block.
+/// The hot kernels. A register tile is 6 tokens x 32 outputs with AVX-512, 3 x 16 with AVX2, an output being a lane of
+/// one of two vectors: per group of 32 weights 8 dot products for each token and vector. The kernels for one token are
+/// written out over a whole block.
 pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q4_k tile",

@@ -57,14 +57,15 @@ impl Machine {
     /// The kernel's arguments that this machine needs beside those of all.
     pub(super) fn arguments(self) -> &'static str {
         match self {
-            // Bochs 2.7 states wrong sizes for the compacted form of XSAVE and for the keys of memory protection, on which
-            // the kernel gives up AVX altogether, and one of the rest breaks the kernel's entry code once it is patched in.
+            // Bochs 2.7 states wrong sizes for the compacted form of XSAVE and for the keys of memory protection, on
+            // which the kernel gives up AVX altogether, and one of the rest breaks the kernel's entry code once it is
+            // patched in.
             Machine::IceLake => {
                 "clearcpuid=pku,ospke,xsaves,xsavec,xsaveopt,fsgsbase,erms,fsrm,invpcid,pcid,umip,rdpid,smap,smep,la57,mwait \
                  nofsgsbase nosmap nosmep nopcid"
             }
-            // Fast string operations copy instructions that are then not noticed as modified. Page tables of five levels are
-            // switched off by name: Debian's kernel does not boot with them here.
+            // Fast string operations copy instructions that are then not noticed as modified. Page tables of five
+            // levels are switched off by name: Debian's kernel does not boot with them here.
             Machine::SapphireRapids => "clearcpuid=erms,fsrm no5lvl",
         }
     }

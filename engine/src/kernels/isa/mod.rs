@@ -1,11 +1,12 @@
-//! The instruction sets, as lists of intrinsics: what they give to the kernels, which are elsewhere. A vector of 32-bit lanes, an
-//! integer dot product of 4 bytes per lane, and floats.
+//! The instruction sets, as lists of intrinsics: what they give to the kernels, which are elsewhere. A vector of 32-bit
+//! lanes, an integer dot product of 4 bytes per lane, and floats.
 //!
 //! A lane is one output row of a panel; a panel has 16 rows, so an instruction set works on it in `16 / LANES` parts. A
 //! value of the implementing type proves that the machine has the instructions: only detection makes one.
 //!
-//! [`Isa`] is what every kernel needs. `RowIsa`, `LineIsa` and `TileIsa` are more instructions, for drivers that not every backend
-//! chooses ([`Drivers`](crate::kernels::panel::Drivers)). All unsafe code of the kernels is below this module.
+//! [`Isa`] is what every kernel needs. `RowIsa`, `LineIsa` and `TileIsa` are more instructions, for drivers that not
+//! every backend chooses ([`Drivers`](crate::kernels::panel::Drivers)). All unsafe code of the kernels is below this
+//! module.
 
 #[cfg(target_arch = "wasm32")]
 mod lines;
@@ -44,8 +45,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     const MR: usize;
     /// See [`Isa::MR`]: one vector of outputs or two, at most 32 outputs.
     const NR: usize;
-    /// Vectors of a panel, 1 or 2, that one token is multiplied with side by side: they share its activations' loads, and use more
-    /// of a line of memory when it is there.
+    /// Vectors of a panel, 1 or 2, that one token is multiplied with side by side: they share its activations' loads,
+    /// and use more of a line of memory when it is there.
     const SIDE_BY_SIDE: usize;
     /// What [`Isa::biased`] adds to signed weights: their dot products must be corrected by it.
     const BIAS: i32;
@@ -71,9 +72,9 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn prefetch(self, bytes: &[u8], at: usize);
     /// The same for bytes that the second-level cache shall keep until then.
     fn prefetch_l2(self, bytes: &[u8], at: usize);
-    /// The same value, as [`std::hint::black_box`] gives it, but from register to register: the compiler must have computed it at
-    /// this place. Without such a barrier compilers first load all that a long straight piece of code needs, have no registers for
-    /// it, and spill.
+    /// The same value, as [`std::hint::black_box`] gives it, but from register to register: the compiler must have
+    /// computed it at this place. Without such a barrier compilers first load all that a long straight piece of code
+    /// needs, have no registers for it, and spill.
     #[inline(always)]
     fn black_box(self, v: Self::V) -> Self::V {
         v
@@ -109,8 +110,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// `table[v]` for bytes of 0..16.
     fn lookup(self, table: &[i8; 16], v: Self::V) -> Self::V;
 
-    /// Quad `i` of activations in every lane, for [`Isa::dot`]. `i` is known where the code is compiled; quads are asked for in
-    /// order, and there are fours of them.
+    /// Quad `i` of activations in every lane, for [`Isa::dot`]. `i` is known where the code is compiled; quads are
+    /// asked for in order, and there are fours of them.
     fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::X;
     /// The same for [`Isa::dot_signed`].
     fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> Self::SignedX;
@@ -151,8 +152,9 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn load_halves(self, v: &[u16]) -> Self::F;
     /// `LANES` bfloat16 numbers, little-endian bytes; exact.
     fn load_bf16(self, bytes: &[u8]) -> Self::F;
-    /// `sum + v * x` of a number in memory, the product rounded before it is added. To put the number in every lane of a register
-    /// first is an instruction of its own, which a processor may have no room for beside multiplications and additions.
+    /// `sum + v * x` of a number in memory, the product rounded before it is added. To put the number in every lane of
+    /// a register first is an instruction of its own, which a processor may have no room for beside multiplications and
+    /// additions.
     #[inline(always)]
     fn add_times(self, sum: Self::F, v: Self::F, x: &f32) -> Self::F {
         sum.add(v.mul(Self::F::splat(*x)))
@@ -173,7 +175,8 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn max_f(self, a: Self::F, b: Self::F) -> Self::F;
     /// The largest lane, NaNs left out. Where the largest is zero and both zeros occur, it may be either of them.
     fn max_lane(self, v: Self::F) -> f32;
-    /// The sum of all lanes: of those of the lower and the upper half, lane by lane, then of that sum's halves, down to one.
+    /// The sum of all lanes: of those of the lower and the upper half, lane by lane, then of that sum's halves, down to
+    /// one.
     fn sum_lane(self, v: Self::F) -> f32;
     /// `LANES` signed bytes as floats.
     fn load_i8(self, bytes: &[u8]) -> Self::F;
@@ -203,8 +206,8 @@ impl<'a> ContiguousRows<'a> {
         self.bytes
     }
 
-    /// Where byte `at` of row `first` is, and the distance to that of four rows later. 16 bytes may be read there, and in every
-    /// fourth row, `N` altogether.
+    /// Where byte `at` of row `first` is, and the distance to that of four rows later. 16 bytes may be read there, and
+    /// in every fourth row, `N` altogether.
     #[inline(always)]
     pub(crate) fn every_fourth<const N: usize>(&self, first: usize, at: usize) -> (*const u8, usize) {
         assert!(first + 4 * N <= 16 + 3 && self.row >= 16 && at <= self.row - 16);
@@ -248,8 +251,8 @@ pub(crate) fn sum_lanes<I: Isa>(isa: I, v: &[I::F; 4]) -> f32 {
     })
 }
 
-/// How many dot products of unsigned weights up to `max` may be added up in one group accumulator of an instruction set: a
-/// power of two.
+/// How many dot products of unsigned weights up to `max` may be added up in one group accumulator of an instruction
+/// set: a power of two.
 pub(crate) const fn group_quads<I: Isa>(max: i32) -> usize {
     if I::WIDE_GROUPS {
         64
@@ -259,8 +262,8 @@ pub(crate) const fn group_quads<I: Isa>(max: i32) -> usize {
     }
 }
 
-/// Repeats the body with `$i` = 0, 1, ... below `$n`, which is at most the number stated, each written out, so that shifts
-/// and registers are known where the code is compiled.
+/// Repeats the body with `$i` = 0, 1, ... below `$n`, which is at most the number stated, each written out, so that
+/// shifts and registers are known where the code is compiled.
 macro_rules! unrolled {
     ($i:ident in $n:expr, at most 4 => $body:block) => {
         unrolled!(@ $i, $n, $body, 0 1 2 3)

@@ -28,13 +28,13 @@ pub(crate) trait RowIsa: Isa {
     fn add16(self, a: Self::V, b: Self::V) -> Self::V;
     /// Low halves of the products of 16-bit lanes.
     fn mul16(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Bytes of `x` negated where those of `signs` are negative; where one is 0, anything of that magnitude or 0. No byte of
-    /// `x` is -128.
+    /// Bytes of `x` negated where those of `signs` are negative; where one is 0, anything of that magnitude or 0. No
+    /// byte of `x` is -128.
     fn negate_by(self, x: Self::V, signs: Self::V) -> Self::V;
     /// Bytes of `x`, none of them -128, negated where a bit is set: bit i of byte j for byte 8 * j + i.
     fn negate_where(self, x: Self::V, bits: &[u8]) -> Self::V;
-    /// Sums of two neighbouring products, 16 bits: unsigned bytes of at most 127, times signed ones. The caller knows that
-    /// they fit.
+    /// Sums of two neighbouring products, 16 bits: unsigned bytes of at most 127, times signed ones. The caller knows
+    /// that they fit.
     fn products(self, w: Self::V, x: Self::V) -> Self::V;
     /// `acc + a[0] * b[0] + a[1] * b[1]` in 32-bit lanes, a and b being 16-bit ones.
     fn dot_pairs_of(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;

@@ -1,4 +1,5 @@
-//! What an instruction set gives to products by whole tiles ([`tiles`](crate::kernels::tiles)) beside the unit that multiplies them.
+//! What an instruction set gives to products by whole tiles ([`tiles`](crate::kernels::tiles)) beside the unit that
+//! multiplies them.
 
 use super::RowIsa;
 

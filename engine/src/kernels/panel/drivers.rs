@@ -8,7 +8,7 @@ use crate::kernels::matrix::Shard;
 
 /// The choices of a backend.
 pub(crate) trait Drivers: Isa {
-    /// How one token has packed weights brought along before it needs them.
+    /// How the packed weights that one token needs next are prefetched by reading them, or [`NoReads`].
     type Ahead<'a>: ReadAhead<Self> + OfShard<'a>;
 
     /// [`Format::ONE_BY_ONE`](super::Format::ONE_BY_ONE), at most.
@@ -37,9 +37,9 @@ pub(crate) trait Drivers: Isa {
     fn into_l2(self) -> Option<Self::IntoL2>;
 }
 
-/// Packed weights behind those that are multiplied now, to be brought along share by share.
+/// Packed weights that are multiplied next, prefetched in shares by reading a byte of each line.
 pub(crate) trait ReadAhead<I>: Copy {
-    /// Has share `i` of `n` brought along.
+    /// Prefetches share `i` of `n`.
     fn share(self, isa: I, i: usize, n: usize);
 }
 

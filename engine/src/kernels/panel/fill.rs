@@ -69,8 +69,8 @@ impl<'a, F: Format> ShardPanels<'a, F> {
         }
     }
 
-    /// Of all packed weights those of the fill behind the one that begins with block `first` of a panel, which may be the next
-    /// panel's.
+    /// Of all packed weights those of the fill behind the one that begins with block `first` of a panel, which may be
+    /// the next panel's.
     #[inline(always)]
     pub(super) fn ahead<A: OfShard<'a>>(&self, all: A, panel: usize, first: usize) -> A {
         let len = F::FILL * super::block_bytes::<F>();

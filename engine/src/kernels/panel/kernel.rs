@@ -1,8 +1,9 @@
 //! The kernel of each weight type: its layout, and which way through it a number of tokens takes.
 //!
-//! *Packed* weights lie as panels; *mapped* weights as in the file: some blocks of 16 rows at a time are interleaved into a
-//! buffer on the stack just before use. One token goes straight from a packed panel's bits to dot products, and so do a few, one
-//! by one; more of them go in tiles, once unpacking pays. Either way a weight is read from memory once.
+//! *Packed* weights lie as panels; *mapped* weights as in the file: some blocks of 16 rows at a time are interleaved
+//! into a buffer on the stack just before use. One token goes straight from a packed panel's bits to dot products, and
+//! so do a few, one by one; more of them go in tiles, once unpacking pays. Either way a weight is read from memory
+//! once.
 
 use std::marker::PhantomData;
 

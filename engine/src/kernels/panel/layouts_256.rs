@@ -37,8 +37,8 @@ pub(super) fn moved<I: Isa>(isa: I, v: I::V, from: u32, to: u32, bits: u8) -> I:
     isa.and(v, isa.splat8(bits << to))
 }
 
-/// Six-bit numbers 0..4 and 4..8 of q4_k and q5_k: the first from their own word, the others from a nibble of word 3 and
-/// the top bits of that word.
+/// Six-bit numbers 0..4 and 4..8 of q4_k and q5_k: the first from their own word, the others from a nibble of word 3
+/// and the top bits of that word.
 #[inline(always)]
 fn six_bits<I: Isa>(isa: I, own: I::V, shared: I::V, nibble: u32) -> [I::V; 4] {
     let a = isa.and(own, isa.splat8(63));
@@ -235,7 +235,8 @@ impl Layout for Iq4Xs {
     }
     #[inline(always)]
     fn scales<I: Isa>(isa: I, block: &Part<'_>) -> [I::V; 4] {
-        // Byte j of word 1 holds the low bits of scales 2j and 2j + 1; the upper half of word 0 the top bits, two a scale.
+        // Byte j of word 1 holds the low bits of scales 2j and 2j + 1; the upper half of word 0 the top bits, two a
+        // scale.
         let (low, top) = (block.word(isa, 1), block.word(isa, 0));
         let (a, b) = (four_scales(isa, low, top, 0), four_scales(isa, low, top, 1));
         [a, b, b, b]
@@ -277,8 +278,8 @@ pub(super) fn table<I: Isa>(isa: I, values: &[i8; 16], codes: I::V) -> I::V {
     isa.lookup(&biased, codes)
 }
 
-/// The form of types without a layout of their own: words 0..64 quads, a byte per weight; 64..68 scales of groups of 16;
-/// 68 d as f32. `packing` fills it step by step.
+/// The form of types without a layout of their own: words 0..64 quads, a byte per weight; 64..68 scales of groups of
+/// 16; 68 d as f32. `packing` fills it step by step.
 #[derive(Debug)]
 pub(super) struct Int8;
 

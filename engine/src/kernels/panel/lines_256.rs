@@ -1,14 +1,15 @@
-//! One token times blocks of 256 weights, where a second compiler stands between this code and the processor: a line of memory, one word of all 16 rows, at a time, in loops that stay loops.
+//! One token times blocks of 256 weights, for WebAssembly, which a browser compiles once more: a line of memory at a
+//! time (one word of all 16 rows), in loops that are not unrolled.
 //!
-//! [`super::steps_256`] writes a block's quads out one after the other, for one vector of rows. In a browser that has three costs,
-//! and this form avoids each:
+//! [`super::steps_256`] writes a block's quads out one after the other, for one vector of rows. In a browser that has
+//! three costs, and this form avoids each:
 //!
-//! - A sum that is used once is moved to its use, with all that leads to it. The loads stay where they are: their results wait on
-//!   the stack. What goes around in a loop stays in its registers.
-//! - An activation is put into all lanes, and a constant made of two instructions or three, for each vector of rows anew. Here
-//!   once for four.
-//! - There is no prefetch, and how well a processor finds out by itself what is needed next depends on how many instructions
-//!   read: the same reads from a block written out were less than half as fast (measured on a Zen 5).
+//! - A sum that is used once is moved to its use, with all that leads to it. The loads stay where they are: their
+//!   results wait on the stack. What goes around in a loop stays in its registers.
+//! - An activation is put into all lanes, and a constant made of two instructions or three, for each vector of rows
+//!   anew. Here once for four.
+//! - There is no prefetch, and how well a processor finds out by itself what is needed next depends on how many
+//!   instructions read: the same reads from a block written out were less than half as fast (measured on a Zen 5).
 //!
 //! ```text
 //!   for each vector of rows        scales -> factors [group][vector], sums of the offsets
@@ -59,8 +60,8 @@ struct Block<'a, I: Isa, A> {
     factors: [[I::V; PARTS]; 16],
 }
 
-/// Counts from 0 to `n`, a power of two. `n` goes through [`black_box`], as the compiler would unroll a loop whose count it knows;
-/// the mask tells it at least that no index is out of range, and which bits of an index are zero.
+/// Counts from 0 to `n`, a power of two. `n` goes through [`black_box`], as the compiler would unroll a loop whose
+/// count it knows; the mask tells it at least that no index is out of range, and which bits of an index are zero.
 #[inline(always)]
 fn numbers(n: usize) -> impl Iterator<Item = usize> {
     assert!(n.is_power_of_two());

@@ -1,7 +1,7 @@
 //! A panel: 16 output rows interleaved, so that a 32-bit lane of a vector is one output.
 //!
 //! ```text
-//!   file, row r     block 0 | block 1 | ...            a block: 32-bit words w0 w1 ..., and what is no whole word (tails)
+//!   file, row r     block 0 | block 1 | ...        a block: 32-bit words w0 w1 ..., then 16-bit values (tails)
 //!
 //!   panel           section 0 | section 1 | ...              a section: as many blocks as a fill has, at least two
 //!     section       words of its block 0 | words of block 1 | ... | tails of block 0 | tails of block 1 | ...
@@ -9,20 +9,20 @@
 //!     tails         16 bits of rows 0 .. 15 (32 bytes), for each tail of the block
 //! ```
 //!
-//! By sections every word begins at a cache line, and memory is read in one run. (With all tails behind all words one token of Q4_0
-//! came from memory at little more than half the speed, of Q8_0 and Q6_K at five sixths; with each block's tails behind its words every
-//! other load would cross two lines.)
+//! By sections every word begins at a cache line, and memory is read in one run. (With all tails behind all words one
+//! token of Q4_0 came from memory at little more than half the speed, of Q8_0 and Q6_K at five sixths; with each
+//! block's tails behind its words every other load would cross two lines.)
 //!
-//! So a panel holds the file's bytes, only their order differs: packing is a transposition at the speed of memory, a row's
-//! blocks can be had back, and a byte of a word keeps its meaning. A 32-bit lane of a vector is one row. A lane holds 4
-//! consecutive k of its row in each of its bit fields, which is what a 4-byte dot product wants; the formats' own order
-//! happens to allow it for every type that has a layout.
+//! So a panel holds the file's bytes, only their order differs: packing is a transposition at the speed of memory, a
+//! row's blocks can be had back, and a byte of a word keeps its meaning. A 32-bit lane of a vector is one row. A lane
+//! holds 4 consecutive k of its row in each of its bit fields, which is what a 4-byte dot product wants; the formats'
+//! own order happens to allow it for every type that has a layout.
 //!
-//! There is no horizontal sum, and the floats of one output are added in the order of the steps, as the contract asks. `packing`
-//! turns rows into panels and back; `one_token` and `token_tiles` are the two ways through a product, over the fills of `fill`;
-//! `kernel` says which type gets which layout. `steps_256`, `steps_32` and `floats` are the arithmetic of three kinds of blocks,
-//! `lines_256` the first once more for browsers, `layouts_256` and `layouts_32` say where a type's bits lie. `drivers` lists what a
-//! backend chooses between.
+//! There is no horizontal sum, and the floats of one output are added in the order of the steps, as the contract asks.
+//! `packing` turns rows into panels and back; `one_token` and `token_tiles` are the two ways through a product, over
+//! the fills of `fill`; `kernel` says which type gets which layout. `steps_256`, `steps_32` and `floats` are the
+//! arithmetic of three kinds of blocks, `lines_256` the first once more for browsers, `layouts_256` and `layouts_32`
+//! say where a type's bits lie. `drivers` lists what a backend chooses between.
 
 pub(super) mod drivers;
 pub(super) mod fill;
@@ -63,8 +63,9 @@ const WORD: usize = 4 * ROWS;
 /// Bytes of a tail of 16 rows.
 const TAIL: usize = 2 * ROWS;
 
-/// Bytes between packed weights that are multiplied and those prefetched meanwhile: what a core's share of the memory sends while
-/// one line is on its way, and some more. Measured on a Zen 5: half of it is up to 15 % slower, twice of it no faster on the whole.
+/// Bytes between packed weights that are multiplied and those prefetched meanwhile: what a core's share of the memory
+/// sends while one line is on its way, and some more. Measured on a Zen 5: half of it is up to 15 % slower, twice of it
+/// no faster on the whole.
 const PREFETCH_DISTANCE: usize = 8 << 10;
 
 /// The activations of one token that belong to a fill.
@@ -94,8 +95,8 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     const OWN: bool;
     /// The activations that it is multiplied with.
     const ACTIVATIONS: ActFormat;
-    /// As many tokens are multiplied one by one with a packed fill, straight from its bits: to unpack it to bytes pays for more
-    /// of them. Measured with AVX2 on a Zen 2.
+    /// As many tokens are multiplied one by one with a packed fill, straight from its bits: to unpack it to bytes pays
+    /// for more of them. Measured with AVX2 on a Zen 2.
     const ONE_BY_ONE: usize;
 
     /// How its products by whole tiles are made.
@@ -134,8 +135,8 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     /// The same for a form of any type: only where the layout is not [`Format::OWN`].
     fn fill_from_any(_: GgmlType, _: &FileRows<'_>, _: (usize, usize), _: &mut [u8]) {}
 
-    /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows. `ahead` is asked for what comes
-    /// next in even shares.
+    /// Adds the products of one fill of `n` blocks with one token to the sums of its 16 rows. `ahead` is asked for what
+    /// comes next in even shares.
     fn one_token<I: Drivers, A: ReadAhead<I>>(
         isa: I,
         blocks: Blocks<'_>,
@@ -148,8 +149,8 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     /// Unpacks one fill.
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch);
 
-    /// Adds the products of one fill of `n` blocks, P vectors of rows from number `part` on, with M tokens: the sums of token
-    /// t start at `acc[t * stride::<I>()]`, with that of the first panel's first row.
+    /// Adds the products of one fill of `n` blocks, P vectors of rows from number `part` on, with M tokens: the sums of
+    /// token t start at `acc[t * stride::<I>()]`, with that of the first panel's first row.
     fn tile<I: Isa, const P: usize, const M: usize>(
         isa: I,
         scratch: &[Scratch; PANELS],
@@ -245,9 +246,9 @@ impl Part<'_> {
         isa.load(&self.words[w * WORD..])
     }
 
-    /// Prefetches the words that lie [`PREFETCH_DISTANCE`] behind these: call `i` of `calls` for them all. Memory is asked for
-    /// little by little, as a burst of requests would hold up the loads behind it. Every vector of the rows has a share of the
-    /// words, this one that of number `part`: together they ask for each line once.
+    /// Prefetches the words that lie [`PREFETCH_DISTANCE`] behind these: call `i` of `calls` for them all. Memory is
+    /// asked for little by little, as a burst of requests would hold up the loads behind it. Every vector of the rows
+    /// has a share of the words, this one that of number `part`: together they ask for each line once.
     #[inline(always)]
     fn prefetch<I: Isa, F: Format>(&self, isa: I, (i, calls): (usize, usize), part: usize) {
         let parts = ROWS / I::LANES;

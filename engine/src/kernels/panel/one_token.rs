@@ -1,5 +1,5 @@
-//! One token, or a few one by one: straight from the bits of a panel to dot products, a panel after the other, a fill after
-//! the other. All tokens take a fill before the next one, so it comes from memory once.
+//! One token, or a few one by one: straight from the bits of a panel to dot products, a panel after the other, a fill
+//! after the other. All tokens take a fill before the next one, so it comes from memory once.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -12,9 +12,9 @@ use crate::kernels::isa::Op;
 use crate::kernels::matrix::Shard;
 use crate::team::Tile;
 
-/// Does `$body` for every `Isa::SIDE_BY_SIDE` vectors of a panel's rows, the first of which is number `$part`. Where those are all of
-/// them there is no loop: the compiler sees that it has one round only after it has analysed the unfolded body as one (measured: half of
-/// the engine's build for tests).
+/// Does `$body` for every `Isa::SIDE_BY_SIDE` vectors of a panel's rows, the first of which is number `$part`. Where
+/// those are all of them there is no loop: the compiler sees that it has one round only after it has analysed the
+/// unfolded body as one (measured: half of the engine's build for tests).
 macro_rules! by_vectors {
     ($part:ident of $isa:ty => $body:block) => {
         if ROWS / <$isa>::LANES == <$isa>::SIDE_BY_SIDE {

@@ -50,7 +50,8 @@ pub(super) fn packed_size<F: Format>(n: usize, k: usize) -> Result<(usize, usize
     Ok((panel_bytes, bytes))
 }
 
-/// The rows of mapped shards of one matrix and node as panels, in memory of their own: a shard of each, one after the other.
+/// The rows of mapped shards of one matrix and node as panels, in memory of their own: a shard of each, one after the
+/// other.
 pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &[Shard], packing: &Packing<'_>) -> Result<Vec<Shard>> {
     let Some(Shard { k, node, .. }) = mapped.first() else {
         return Ok(Vec::new());
@@ -174,8 +175,8 @@ impl<I: Isa, F: Format> Op<I> for Interleave<'_, '_, F> {
     }
 }
 
-/// Prefetches the share of the next panel's rows that falls to `bytes` of each row of these, from byte `at` of a row on: those
-/// rows lie behind these, and memory is read fastest in its own order.
+/// Prefetches the share of the next panel's rows that falls to `bytes` of each row of these, from byte `at` of a row
+/// on: those rows lie behind these, and memory is read fastest in its own order.
 #[inline(always)]
 fn prefetch_next<I: Isa>(isa: I, rows: &ContiguousRows<'_>, at: usize, bytes: usize) {
     let start = rows.bytes().len();
@@ -278,8 +279,8 @@ pub(super) fn restore<F: Format>(block: Blocks<'_>, row: usize, out: &mut [u8]) 
     }
 }
 
-/// Steps `first .. first + n` of rows of any quantized type as bytes: per step its weights by quads, then, where `SCALES`,
-/// the scales of its groups of 16 in four words, then d as f32.
+/// Steps `first .. first + n` of rows of any quantized type as bytes: per step its weights by quads, then, where
+/// `SCALES`, the scales of its groups of 16 in four words, then d as f32.
 #[inline(never)]
 pub(super) fn unpack_steps<const LEN: usize, const SCALES: bool>(
     ty: GgmlType,

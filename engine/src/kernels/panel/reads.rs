@@ -1,4 +1,5 @@
-//! Packed weights brought along by reading a byte of each line, where there is no prefetch.
+//! Prefetching where no instruction does it: a byte of each line of the packed weights is read before the line is
+//! needed.
 
 use super::WORD;
 use super::drivers::{OfShard, ReadAhead};

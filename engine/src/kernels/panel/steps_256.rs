@@ -1,9 +1,9 @@
 //! The kernels for blocks of 256 weights with integer scales per group of 16 or 32; the layouts are in
 //! [`super::layouts_256`]. One token in a browser goes another way through them, `lines_256`.
 //!
-//! Per group: the dot products of its quads (4 consecutive k) are added up, multiplied by the group's scale and added to
-//! the step's sum. Weights that are stored with an offset (q + 32) begin that sum with `- offset * sum of scale * group sum
-//! of x`, taken two groups at a time; minima are summed up likewise. One conversion to float per step.
+//! Per group: the dot products of its quads (4 consecutive k) are added up, multiplied by the group's scale and added
+//! to the step's sum. Weights that are stored with an offset (q + 32) begin that sum with `- offset * sum of scale *
+//! group sum of x`, taken two groups at a time; minima are summed up likewise. One conversion to float per step.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
@@ -38,8 +38,8 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const OFFSET_SHIFT: Option<u32> = None;
     /// Scales are signed bytes.
     const SIGNED_SCALES: bool;
-    /// How quads share words: `SHARED` runs of `RUN` quads, one after the other, take their bits from the same `RUN` words (or
-    /// twice as many), quad i of each run from the same. Up to 4.
+    /// How quads share words: `SHARED` runs of `RUN` quads, one after the other, take their bits from the same `RUN`
+    /// words (or twice as many), quad i of each run from the same. Up to 4.
     const SHARED: usize;
     /// See [`Layout::SHARED`]. At most 8.
     const RUN: usize = 8;
@@ -401,7 +401,8 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
             }
         });
     }
-    // One vector of rows after the other: the sums of the minima of both are more than there are registers beside those of the groups.
+    // One vector of rows after the other: the sums of the minima of both are more than there are registers beside those
+    // of the groups.
     for p in 0..P {
         let mut msum = [[isa.zero()]; M];
         if L::MIN {

@@ -1,5 +1,5 @@
-//! The kernels for steps of 32 (NVFP4: 16) weights without integer scales: the dot product of a step is converted to float
-//! as it is. The layouts are in [`super::layouts_32`].
+//! The kernels for steps of 32 (NVFP4: 16) weights without integer scales: the dot product of a step is converted to
+//! float as it is. The layouts are in [`super::layouts_32`].
 //!
 //! Weights stored with an offset begin a step's sum with `- offset * sum of x`. A minimum is `m * sum of x`.
 // Indices name registers here: several arrays are walked by the same number.
@@ -197,8 +197,8 @@ fn sums_of_x<L: Layout>(x: &Input<'_>, step: usize) -> [i16; 2] {
     }
 }
 
-/// The sum of a step as the contract rounds it. Weights are d * q + m, the contract's dmin is -m: a - (-b) is a + b to the
-/// bit.
+/// The sum of a step as the contract rounds it. Weights are d * q + m, the contract's dmin is -m: a - (-b) is a + b to
+/// the bit.
 #[inline(always)]
 fn float_step<I: Isa, L: Layout>(isa: I, dx: f32, sums: [i16; 2], (d, m): (I::F, I::F), isum: I::V) -> I::F {
     let (dx, isum) = (I::F::splat(dx), isa.to_f(isum));

@@ -1,11 +1,11 @@
-//! Tiles of tokens: 256 weights of some panels are unpacked to bytes once, into a scratch that stays in the first-level cache, and
-//! all tokens are multiplied with it, a register tile of MR x NR at a time.
+//! Tiles of tokens: 256 weights of some panels are unpacked to bytes once, into a scratch that stays in the first-level
+//! cache, and all tokens are multiplied with it, a register tile of MR x NR at a time.
 //!
 //! ```text
 //!   for up to 512 tokens                 sums of floats wait in an array of [token][row]
 //!     for panels, as many as a tile is high
 //!       for each fill along k            unpack -> bytes, scales as factors, d
-//!         for tokens by I::MR            tile: I::MR tokens x I::NR outputs in registers; before it, weights are prefetched
+//!         for tokens by I::MR            tile: I::MR tokens x I::NR outputs in registers; before it, prefetches
 //!                                        after the last fill: its sums to where they are shown
 //! ```
 
@@ -170,7 +170,8 @@ pub(in crate::kernels) struct Coming<'a> {
 }
 
 impl<'a> Coming<'a> {
-    /// Those [`PREFETCH_DISTANCE`] ahead, in so many shares a fill; nothing of mapped weights: what interleaves them prefetches.
+    /// Those [`PREFETCH_DISTANCE`] ahead, in so many shares a fill; nothing of mapped weights: what interleaves them
+    /// prefetches.
     fn new<F: Format>(weight: &'a Shard, shares: usize) -> Self {
         let lines = (F::FILL * block_bytes::<F>()).div_ceil(WORD);
         Coming {
@@ -267,8 +268,8 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
                     blocks = n;
                 }
                 let inputs = inputs.fill(i);
-                // What has its last sum is shown at once: a row of outputs is far from the next one, and the writes of a few
-                // are done while the next tile computes.
+                // What has its last sum is shown at once: a row of outputs is far from the next one, and the writes of
+                // a few are done while the next tile computes.
                 let shown = (i + 1 == shard.fills()).then(|| first..end.min(first + high));
                 let mut t = 0;
                 macro_rules! tiles_of {
@@ -341,8 +342,8 @@ impl<F> Product<'_, '_, '_, F> {
     }
 }
 
-/// [`Format::tile`] of [`Isa::NR`] outputs, from vector number `part` on, and of so many tokens, which is known where the code is
-/// compiled.
+/// [`Format::tile`] of [`Isa::NR`] outputs, from vector number `part` on, and of so many tokens, which is known where
+/// the code is compiled.
 #[inline(always)]
 fn tile<I: Isa, F: Format>(
     isa: I,
@@ -364,7 +365,8 @@ fn tile<I: Isa, F: Format>(
         (2, 3) => of!(2, 3),
         (2, 4) => of!(2, 4),
         (2, 6) => of!(2, 6),
-        // Every instruction set has its sizes above. One with other sizes would be right but slow, a vector and a token at a time.
+        // Every instruction set has its sizes above. One with other sizes would be right but slow, a vector and a token
+        // at a time.
         _ => {
             for t in 0..tokens {
                 let x = [x.token(token + t)];

@@ -1,15 +1,16 @@
 //! Work of a known size, to measure a machine's limits with: int8 dot products, f32 multiply and add, reads of memory.
 //!
 //! The engine has no clock: whoever has one gives [`Work`] to [`Exercise`] and divides
-//! [`Done::operations`] by the time. [`Done::checksum`] depends on every operation, so that none can be optimised away, and
-//! is the same on every backend per operation, so that a test can see that all of them were done.
+//! [`Done::operations`] by the time. [`Done::checksum`] depends on every operation, so that none can be optimised away,
+//! and is the same on every backend per operation, so that a test can see that all of them were done.
 
 #[cfg(any(target_arch = "x86_64", target_feature = "simd128"))]
 pub(super) mod simd;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod tiles;
 
-/// Does work at the peak rate of a backend's instructions: [`select::peak`](super::select::peak) has that of each backend.
+/// Does work at the peak rate of a backend's instructions: [`select::peak`](super::select::peak) has that of each
+/// backend.
 pub trait Exercise: Send + Sync + std::fmt::Debug {
     /// Does all of it.
     fn exercise(&self, work: &Work<'_>) -> Done;
@@ -28,8 +29,8 @@ impl Exercise for Plain {
 /// A piece of work.
 #[derive(Debug, Clone, Copy)]
 pub enum Work<'a> {
-    /// int8 dot products with all operands in registers, at the rate of the instructions that matmul kernels are made of.
-    /// The checksum is 15 per operation, modulo 2^32.
+    /// int8 dot products with all operands in registers, at the rate of the instructions that matmul kernels are made
+    /// of. The checksum is 15 per operation, modulo 2^32.
     Dot {
         /// How much; a round is some hundred operations.
         rounds: usize,

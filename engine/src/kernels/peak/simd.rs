@@ -22,14 +22,14 @@ pub(crate) trait Peak: Isa {
 
 /// The peak rates of an instruction set.
 #[derive(Debug)]
-struct Rates<I>(I);
+struct SimdPeak<I>(I);
 
 /// Work for an instruction set. Only detection makes `isa`, so it is made for one that is there.
 pub(in crate::kernels) fn exercise<I: Peak>(isa: I) -> &'static dyn Exercise {
-    Box::leak(Box::new(Rates(isa)))
+    Box::leak(Box::new(SimdPeak(isa)))
 }
 
-impl<I: Peak> Exercise for Rates<I> {
+impl<I: Peak> Exercise for SimdPeak<I> {
     fn exercise(&self, work: &Work<'_>) -> Done {
         self.0.run(Enabled(work))
     }

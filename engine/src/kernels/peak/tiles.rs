@@ -1,7 +1,7 @@
 //! [`Work::TileDot`] on a unit that multiplies whole tiles; all other work on the instruction set beside it.
 
 use super::{Done, Exercise, Work};
-use crate::kernels::tiles::{TILE_ROWS, Tile, TileUnit, Tiles};
+use crate::kernels::tiles::{TILE_ROWS, TileSums, TileUnit, Tiles};
 
 /// The peak rates of an instruction set and a unit.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ fn dots<U: TileUnit>(unit: U, rounds: usize) -> Done {
         tiles.dot_signed::<2, 6>();
         tiles.dot_signed::<3, 6>();
     }
-    let mut sums = [const { Tile::ZERO }; 4];
+    let mut sums = [const { TileSums::ZERO }; 4];
     let [a, b, c, d] = &mut sums;
     tiles.store::<0>(a);
     tiles.store::<1>(b);

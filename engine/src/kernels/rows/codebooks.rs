@@ -1,5 +1,5 @@
-//! The types over codebooks (IQ1, IQ2, IQ3) for [`super`]: indices name points of 4 or 8 weights, signs and group factors
-//! lie beside them.
+//! The types over codebooks (IQ1, IQ2, IQ3) for [`super`]: indices name points of 4 or 8 weights, signs and group
+//! factors lie beside them.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
@@ -39,7 +39,8 @@ trait Codebook {
     const FACTOR: f32;
     /// Points have 4 weights.
     const FOURS: bool = false;
-    /// For each group of 16 weights where its factor lies in every 16 bytes of [`Chunk::factors`]: two bytes, low and high.
+    /// For each group of 16 weights where its factor lies in every 16 bytes of [`Chunk::factors`]: two bytes, low and
+    /// high.
     const GROUPS: &'static [[u8; 16]; 16];
 
     /// The bits of a block's f16.
@@ -106,8 +107,8 @@ impl<C: Codebook> Kind256 for Points<C> {
     }
 }
 
-/// The patterns of [`Codebook::GROUPS`]: the factor of group g is the number of lane `lanes[g]`, 8 lanes in 16 bytes; or a
-/// byte, where `bytes`.
+/// The patterns of [`Codebook::GROUPS`]: the factor of group g is the number of lane `lanes[g]`, 8 lanes in 16 bytes;
+/// or a byte, where `bytes`.
 const fn group_patterns(lanes: [u8; 16], bytes: bool) -> [[u8; 16]; 16] {
     let mut out = [[0x80; 16]; 16];
     let mut i = 0;
@@ -122,8 +123,8 @@ const fn group_patterns(lanes: [u8; 16], bytes: bool) -> [[u8; 16]; 16] {
     out
 }
 
-/// From eight 16-bit codes with seven signs in their top bits, what [`signs_of_codes`] reads: those seven in the high byte,
-/// the eighth, which makes their number even, at the top of the low byte.
+/// From eight 16-bit codes with seven signs in their top bits, what [`signs_of_codes`] reads: those seven in the high
+/// byte, the eighth, which makes their number even, at the top of the low byte.
 #[inline(always)]
 fn seven_bit_signs<I: RowIsa>(isa: I, codes: I::V) -> I::V {
     /// The parity of 4 bits, at the top of the byte.

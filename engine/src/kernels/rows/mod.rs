@@ -9,11 +9,11 @@
 //!   up to four tokens share what is unpacked; the next four take the row from the first-level cache
 //! ```
 //!
-//! The lanes of a vector are weights of one row, so each step ends in a sum over the lanes. It is one of integers, whose
-//! order is free. Nothing is unpacked to memory but indices of points.
+//! The lanes of a vector are weights of one row, so each step ends in a sum over the lanes. It is one of integers,
+//! whose order is free. Nothing is unpacked to memory but indices of points.
 //!
-//! Why no 16-bit sum saturates: a point is at most 62 (iq3_xxs), 2 * 62 * 127 = 15748; digits are at most 3 and up to 16
-//! pairs of them are added up, 16 * 2 * 3 * 127 = 12192.
+//! Why no 16-bit sum saturates: a point is at most 62 (iq3_xxs), 2 * 62 * 127 = 15748; digits are at most 3 and up to
+//! 16 pairs of them are added up, 16 * 2 * 3 * 127 = 12192.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
@@ -78,8 +78,8 @@ impl<I: RowIsa, K: MatmulKernel> MatmulKernel for FewTokens<I, K> {
 /// Tokens that are taken row by row, at most: for more of them it is faster to unpack the weights.
 const FEW: usize = 8;
 
-/// Computes rows of a mapped shard, counted from its first row, for at most [`FEW`] tokens. Whether it could: false for more
-/// tokens or a type that has no kernel here, and nothing is done.
+/// Computes rows of a mapped shard, counted from its first row, for at most [`FEW`] tokens. Whether it could: false for
+/// more tokens or a type that has no kernel here, and nothing is done.
 fn matmul<I: RowIsa>(
     isa: I,
     weight: &Shard,
@@ -334,8 +334,8 @@ impl Kind256 for Tq1 {
 
 /// `3^n` times each byte v for ascending n, less one where that is not 0.
 ///
-/// The digit is `(3 * v) >> 8`, or how many of 86 and 171 are at most v. Rounded averages make three quarters of a byte, but
-/// count from 85 and 170; hence the one less.
+/// The digit is `(3 * v) >> 8`, or how many of 86 and 171 are at most v. Rounded averages make three quarters of a
+/// byte, but count from 85 and 170; hence the one less.
 #[inline(always)]
 fn powers<const N: usize>(bytes: &[u8], out: &mut [u8]) {
     let mut power: [u8; N] = std::array::from_fn(|j| bytes[j]);

@@ -19,8 +19,8 @@ impl Cached for f32 {
 }
 
 impl Cached for u16 {
-    /// Half precision bits to f32: exponent and fraction moved into place, then the difference of the biases as an exact
-    /// power of two. Denormals come out right, and there is no branch.
+    /// Half precision bits to f32: exponent and fraction moved into place, then the difference of the biases as an
+    /// exact power of two. Denormals come out right, and there is no branch.
     fn get(self) -> f32 {
         let magnitude = f32::from_bits(u32::from(self & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
         f32::from_bits(magnitude.to_bits() | u32::from(self & 0x8000) << 16)

@@ -54,7 +54,8 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// See [`crate::kernels::Backend::layer_norm`]. The partial sums lie side by side, so that a compiler keeps them in lanes.
+/// See [`crate::kernels::Backend::layer_norm`]. The partial sums lie side by side, so that a compiler keeps them in
+/// lanes.
 #[inline(always)]
 pub(in crate::kernels) fn layer_norm(
     x: &[f32],

@@ -57,28 +57,28 @@ impl Backend for Scalar {
         elementwise::rotate(kind, head, cos, sin);
     }
 
-    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        recurrent::conv_step(recent, x, taps, bias, out);
+    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        recurrent::conv_row(recent, x, taps, bias, out);
     }
 
-    fn delta_step(
+    fn delta_row(
         &self,
         state: &mut [f32],
         qkv: (&[f32], &[f32], &[f32]),
         gates: (f32, f32),
         out: &mut [f32],
     ) {
-        recurrent::delta_step(state, qkv, gates, out);
+        recurrent::delta_row(state, qkv, gates, out);
     }
 
-    fn scan_step(
+    fn scan_row(
         &self,
         state: &mut [f32],
         bcx: (&[f32], &[f32], &[f32]),
         gates: (f32, f32, f32),
         out: &mut [f32],
     ) {
-        recurrent::scan_step(state, bcx, gates, out);
+        recurrent::scan_row(state, bcx, gates, out);
     }
 
     fn attend(

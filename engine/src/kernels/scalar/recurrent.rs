@@ -1,11 +1,13 @@
-//! Scalar definitions of what layers with a state compute, position by position. Columns of a state do not depend on one another:
-//! a compiler may take as many at a time as an instruction set has lanes. Sums over the rows of a state are sequential.
+//! Scalar definitions of what layers with a state compute, position by position. Columns of a state do not depend on
+//! one another: a compiler may take as many at a time as an instruction set has lanes. Sums over the rows of a state
+//! are sequential.
 //!
 //! Other backends compile these loops for their instruction set, so the widths that real models have are known there.
 
 use crate::kernels::CONV_WIDTH;
 
-/// Columns of a state whose sums fill enough registers that their latency does not show; and what is left of other widths.
+/// Columns of a state whose sums fill enough registers that their latency does not show; and what is left of other
+/// widths.
 const WIDE: usize = 32;
 const NARROW: usize = 16;
 
@@ -15,9 +17,9 @@ pub(in crate::kernels) fn block_width(width: usize) -> usize {
     [WIDE, NARROW].into_iter().find(divides).unwrap_or(width)
 }
 
-/// See [`crate::kernels::Backend::conv_step`].
+/// See [`crate::kernels::Backend::conv_row`].
 #[inline(always)]
-pub(in crate::kernels) fn conv_step(
+pub(in crate::kernels) fn conv_row(
     recent: &mut [f32],
     x: &[f32],
     taps: &[f32],
@@ -50,9 +52,9 @@ fn add_products(x: &[f32], w: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// See [`crate::kernels::Backend::delta_step`].
+/// See [`crate::kernels::Backend::delta_row`].
 #[inline(always)]
-pub(in crate::kernels) fn delta_step(
+pub(in crate::kernels) fn delta_row(
     state: &mut [f32],
     (q, k, v): (&[f32], &[f32], &[f32]),
     (decay, beta): (f32, f32),
@@ -107,9 +109,9 @@ fn delta_block<const N: usize>(
     out.copy_from_slice(&o);
 }
 
-/// See [`crate::kernels::Backend::scan_step`].
+/// See [`crate::kernels::Backend::scan_row`].
 #[inline(always)]
-pub(in crate::kernels) fn scan_step(
+pub(in crate::kernels) fn scan_row(
     state: &mut [f32],
     (b, c, x): (&[f32], &[f32], &[f32]),
     (decay, dt, skip): (f32, f32, f32),
@@ -182,11 +184,11 @@ mod tests {
             };
             let (mut part, mut part_out) = (take(&state), vec![0.0; n]);
             for _ in 0..3 {
-                delta_step(&mut state, (&q, &k, &v), (0.9, 0.4), &mut out);
-                delta_step(&mut part, (&q, &k, &v[..n]), (0.9, 0.4), &mut part_out);
+                delta_row(&mut state, (&q, &k, &v), (0.9, 0.4), &mut out);
+                delta_row(&mut part, (&q, &k, &v[..n]), (0.9, 0.4), &mut part_out);
                 assert_eq!((take(&state), &out[..n]), (part.clone(), &part_out[..]));
-                scan_step(&mut state, (&q, &k, &v), (0.9, 0.4, 0.3), &mut out);
-                scan_step(&mut part, (&q, &k, &v[..n]), (0.9, 0.4, 0.3), &mut part_out);
+                scan_row(&mut state, (&q, &k, &v), (0.9, 0.4, 0.3), &mut out);
+                scan_row(&mut part, (&q, &k, &v[..n]), (0.9, 0.4, 0.3), &mut part_out);
                 assert_eq!((take(&state), &out[..n]), (part.clone(), &part_out[..]));
             }
         }
@@ -200,7 +202,7 @@ mod tests {
             let inputs: Vec<Vec<f32>> = (0..9).map(|i| numbers(n, 20 + i)).collect();
             let (mut recent, mut out) = (vec![0.0; 3 * N], vec![0.0; n]);
             for (t, x) in inputs.iter().enumerate() {
-                conv_step(&mut recent, x, &taps, Some(&bias), &mut out);
+                conv_row(&mut recent, x, &taps, Some(&bias), &mut out);
                 for c in 0..n {
                     let mut sum = 0.0f32;
                     for j in 0..4 {

@@ -28,7 +28,8 @@ use crate::quant::GgmlType;
 #[derive(Debug)]
 struct Simd<I, W>(I, W);
 
-/// The backend of an instruction set and of a way for many tokens. Only detection makes `isa`, so it is made for one that is there.
+/// The backend of an instruction set and of a way for many tokens. Only detection makes `isa`, so it is made for one
+/// that is there.
 pub(super) fn backend<I: Drivers, W: ManyTokens<I>>(isa: I, way: W) -> &'static dyn Backend {
     Box::leak(Box::new(Simd(isa, way)))
 }
@@ -85,7 +86,7 @@ impl<I: Drivers, W: ManyTokens<I>> Backend for Simd<I, W> {
         self.0.run(Rotate { kind, head, cos, sin });
     }
 
-    fn conv_step(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
         self.0.run(ConvStep {
             recent,
             x,
@@ -95,7 +96,7 @@ impl<I: Drivers, W: ManyTokens<I>> Backend for Simd<I, W> {
         });
     }
 
-    fn delta_step(
+    fn delta_row(
         &self,
         state: &mut [f32],
         qkv: (&[f32], &[f32], &[f32]),
@@ -110,7 +111,7 @@ impl<I: Drivers, W: ManyTokens<I>> Backend for Simd<I, W> {
         });
     }
 
-    fn scan_step(
+    fn scan_row(
         &self,
         state: &mut [f32],
         bcx: (&[f32], &[f32], &[f32]),

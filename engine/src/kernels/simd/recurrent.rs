@@ -16,7 +16,7 @@ impl<I: Isa> Op<I> for ConvStep<'_> {
 
     #[inline(always)]
     fn run(self, _: I) {
-        scalar::conv_step(self.recent, self.x, self.taps, self.bias, self.out);
+        scalar::conv_row(self.recent, self.x, self.taps, self.bias, self.out);
     }
 }
 
@@ -32,7 +32,7 @@ impl<I: Isa> Op<I> for DeltaStep<'_> {
 
     #[inline(always)]
     fn run(self, _: I) {
-        scalar::delta_step(self.state, self.qkv, self.gates, self.out);
+        scalar::delta_row(self.state, self.qkv, self.gates, self.out);
     }
 }
 
@@ -48,6 +48,6 @@ impl<I: Isa> Op<I> for ScanStep<'_> {
 
     #[inline(always)]
     fn run(self, _: I) {
-        scalar::scan_step(self.state, self.bcx, self.gates, self.out);
+        scalar::scan_row(self.state, self.bcx, self.gates, self.out);
     }
 }

@@ -1,5 +1,5 @@
-//! What the WebAssembly backends choose: blocks of 256 weights line by line where their layout allows it, memory brought along by
-//! reading early, rows of types without a layout always unpacked.
+//! What the WebAssembly backends choose: blocks of 256 weights line by line where their layout allows it, weights
+//! prefetched by reading a byte of each line, rows of types without a layout always unpacked.
 
 use crate::kernels::MatmulKernel;
 use crate::kernels::isa::wasm::{Run, Wasm};

@@ -1,5 +1,5 @@
-//! What the x86 backends choose: blocks written out, memory brought along by prefetches beside the arithmetic, few tokens row by
-//! row where a type has no panel layout.
+//! What the x86 backends choose: blocks written out, weights prefetched beside the arithmetic, few tokens row by row
+//! where a type has no panel layout.
 
 use crate::kernels::MatmulKernel;
 use crate::kernels::isa::x86::{Avx2, Avx512, Enter};

@@ -1,20 +1,20 @@
-//! The loops of products by whole tiles, as those of [`panel`](crate::kernels::panel)'s register tiles: 256 weights of two panels are
-//! unpacked once, and all tokens are multiplied with them, 16 at a time.
+//! The loops of products by whole tiles, as those of [`panel`](crate::kernels::panel)'s register tiles: 256 weights of
+//! two panels are unpacked once, and all tokens are multiplied with them, 16 at a time.
 //!
 //! ```text
 //!   for tokens by 256
-//!     for pairs of panels                  one where all activations stay in the second-level cache; else eight of them
+//!     for pairs of panels                  one where all activations stay in the second-level cache; else eight
 //!       for k by 256                       take the activations of a fill from there
 //!         for pairs of panels              unpack
-//!           for tokens by 16               tiles; before them some of what is needed later is asked for: weights and activations
-//!                                          of the next fill, outputs
+//!           for tokens by 16               tiles; before them prefetches of what is needed later: weights and
+//!                                          activations of the next fill, outputs
 //! ```
 //!
-//! 16 tokens times a pair of panels take a unit some 150 ns, about what one line from the last cache or from memory takes: so
-//! everything that is not in the second-level cache is asked for in small shares, long before.
+//! 16 tokens times a pair of panels take a unit some 150 ns, about what one line from the last cache or from memory
+//! takes: so everything that is not in the second-level cache is asked for in small shares, long before.
 //!
-//! Where the tokens are no multiple of 16 the last tile begins 16 before the end, and adds to the sums of those alone that the tile
-//! before it has not.
+//! Where the tokens are no multiple of 16 the last tile begins 16 before the end, and adds to the sums of those alone
+//! that the tile before it has not.
 
 use std::ops::Range;
 

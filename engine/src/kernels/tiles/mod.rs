@@ -8,14 +8,15 @@
 //!   0 .. 3      sums: i32                    16 tokens x 16 rows x 4
 //! ```
 //!
-//! Sums of a tile are exact integers, so the contract holds without a change. What they are made of differs by the length of a step:
+//! Sums of a tile are exact integers, so the contract holds without a change. What they are made of differs by the
+//! length of a step:
 //!
-//! - Steps of 256 (`steps_256`): the weight `s_g * q` as one or two digits that fit int8, so that a step is a few tile products
-//!   without a scale inside.
+//! - Steps of 256 (`steps_256`): the weight `s_g * q` as one or two digits that fit int8, so that a step is a few tile
+//!   products without a scale inside.
 //! - Steps of 32 and 16 (`steps_32`): a tile as deep as the step.
 //!
-//! `driver` has the loops, `plain` a unit in plain Rust with the same shapes and layouts, so that all of it is tested on machines
-//! without such a unit.
+//! `driver` has the loops, `plain` a unit in plain Rust with the same shapes and layouts, so that all of it is tested
+//! on machines without such a unit.
 
 mod driver;
 mod plain;
@@ -49,7 +50,8 @@ pub(super) trait TileUnit: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn tiles<const K: usize>(self) -> Self::Tiles<K>;
 }
 
-/// Eight tiles: 4 for tokens, 6 and 7 for weights, the others for sums. `C` is the number of a tile of sums, `B` of one of weights.
+/// Eight tiles: 4 for tokens, 6 and 7 for weights, the others for sums. `C` is the number of a tile of sums, `B` of one
+/// of weights.
 pub(super) trait Tiles {
     /// Sums begin.
     fn zero<const C: usize>(&mut self);
@@ -58,20 +60,20 @@ pub(super) trait Tiles {
     /// K / 4 quads of 16 rows.
     fn load_weights<const B: usize>(&mut self, w: &[u8]);
     /// Writes sums.
-    fn store<const C: usize>(&mut self, out: &mut Tile);
+    fn store<const C: usize>(&mut self, out: &mut TileSums);
     /// Adds the products of the tokens' bytes with the weights', both signed.
     fn dot_signed<const C: usize, const B: usize>(&mut self);
     /// The same with unsigned weights.
     fn dot_unsigned<const C: usize, const B: usize>(&mut self);
 }
 
-/// Sums as they lie in memory: `[token][row]`, 32 bits each.
+/// A tile of sums as it lies in memory: `[token][row]`, 32 bits each.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
-pub(super) struct Tile(pub(super) [[u8; ROW_BYTES]; TILE_ROWS]);
+pub(super) struct TileSums(pub(super) [[u8; ROW_BYTES]; TILE_ROWS]);
 
-impl Tile {
-    pub(super) const ZERO: Tile = Tile([[0; ROW_BYTES]; TILE_ROWS]);
+impl TileSums {
+    pub(super) const ZERO: TileSums = TileSums([[0; ROW_BYTES]; TILE_ROWS]);
 }
 
 /// A fill of one panel as tiles multiply it: 256 weights of 16 rows.
@@ -108,15 +110,16 @@ pub(super) struct Sixteen<'a> {
     sums: &'a mut [[f32; 32]; TILE_ROWS],
 }
 
-/// What the products of 16 tokens with a panel leave for the vector instructions: the sums of each digit, or of each step.
-struct Products([Tile; 16]);
+/// What the products of 16 tokens with a panel leave for the vector instructions: the sums of each digit, or of each
+/// step.
+struct Products([TileSums; 16]);
 
 /// Products that wait, those of each panel.
 pub(super) struct Waiting([Products; 2]);
 
 impl Waiting {
     const fn new() -> Self {
-        Waiting([const { Products([const { Tile::ZERO }; 16]) }; 2])
+        Waiting([const { Products([const { TileSums::ZERO }; 16]) }; 2])
     }
 }
 
@@ -128,8 +131,8 @@ pub(super) trait Arithmetic {
     /// Unpacks one fill of `n` blocks of a panel.
     fn unpack<I: TileIsa>(isa: I, blocks: Blocks<'_>, n: usize, weights: &mut Weights);
 
-    /// Multiplies `now` with the fill of `n` blocks of two panels. The sums of `before`, the last `now`, are complete then; those of
-    /// `now` need not be.
+    /// Multiplies `now` with the fill of `n` blocks of two panels. The sums of `before`, the last `now`, are complete
+    /// then; those of `now` need not be.
     fn token_tile<I: TileIsa, T: Tiles>(
         isa: I,
         tiles: &mut T,

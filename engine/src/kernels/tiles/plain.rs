@@ -1,6 +1,6 @@
 //! A tile unit in plain Rust: the shapes and layouts of AMX, so that everything around a unit is tested on any machine.
 
-use super::{ROW_BYTES, TILE_ROWS, Tile, TileUnit, Tiles};
+use super::{ROW_BYTES, TILE_ROWS, TileSums, TileUnit, Tiles};
 
 /// The unit.
 #[derive(Debug, Clone, Copy)]
@@ -12,13 +12,13 @@ impl TileUnit for Plain {
     type Tiles<const K: usize> = PlainTiles<K>;
 
     fn tiles<const K: usize>(self) -> PlainTiles<K> {
-        PlainTiles([const { Tile::ZERO }; 8])
+        PlainTiles([const { TileSums::ZERO }; 8])
     }
 }
 
 /// Its tiles. Of what a depth of K leaves unused nothing is read.
 #[derive(Debug)]
-pub(in crate::kernels) struct PlainTiles<const K: usize>([Tile; 8]);
+pub(in crate::kernels) struct PlainTiles<const K: usize>([TileSums; 8]);
 
 impl<const K: usize> PlainTiles<K> {
     /// Adds `product(token's four bytes, row's four bytes)` for every quad to the 32 bits of each token and row.
@@ -47,7 +47,7 @@ fn add_bytes(sum: [u8; 4], x: [u8; 4], w: [i32; 4]) -> [u8; 4] {
 
 impl<const K: usize> Tiles for PlainTiles<K> {
     fn zero<const C: usize>(&mut self) {
-        self.0[C] = Tile::ZERO;
+        self.0[C] = TileSums::ZERO;
     }
 
     fn load_tokens<const STRIDE: usize>(&mut self, x: &[u8]) {
@@ -61,7 +61,7 @@ impl<const K: usize> Tiles for PlainTiles<K> {
         self.0[B].0[..K / 4].copy_from_slice(rows);
     }
 
-    fn store<const C: usize>(&mut self, out: &mut Tile) {
+    fn store<const C: usize>(&mut self, out: &mut TileSums) {
         const { assert!(TILE_ROWS == 16) };
         *out = self.0[C].clone();
     }

@@ -1,7 +1,7 @@
 //! Blocks of 256 weights with integer scales by whole tiles.
 //!
-//! The integer of a weight, `s_g * q`, has up to 14 bits. Written with two digits, `high << shift | low`, each of them a byte, the sum
-//! of a step is two sums over all its 256 weights: four tile products each, and nothing in between.
+//! The integer of a weight, `s_g * q`, has up to 14 bits. Written with two digits, `high << shift | low`, each of them
+//! a byte, the sum of a step is two sums over all its 256 weights: four tile products each, and nothing in between.
 //!
 //! | weights | digits | shift |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! | Q3_K | one, `-(q * s)`: -124 ..= 128 for `q * s`, and 128 is no byte, so the float factor is negated as well | |
 //! | all others | `(q * s) >> 7`, `(q * s) & 127` | 7 |
 //!
-//! The sum of the minima is made by the vector units, two groups per `vpdpwssd`. As a tile product it would be slower: its operand,
-//! the sums of x as digits, is one more cache line per token.
+//! The sum of the minima is made by the vector units, two groups per `vpdpwssd`. As a tile product it would be slower:
+//! its operand, the sums of x as digits, is one more cache line per token.
 //!
 //! The vector work of a tile is done between the products of a later one. Of panels 0 and 1 in turn:
 //!
@@ -136,8 +136,9 @@ impl<I: Isa> Factors<I> {
     }
 }
 
-/// The products of 16 tokens with a panel, in tiles C0 and C1. Meanwhile the sums before them, of the other panel, are written from O0
-/// and O1 to the second of `waiting`; and of the sums that wait in the first one, of 16 tokens before, the float steps are made.
+/// The products of 16 tokens with a panel, in tiles C0 and C1. Meanwhile the sums before them, of the other panel, are
+/// written from O0 and O1 to the second of `waiting`; and of the sums that wait in the first one, of 16 tokens before,
+/// the float steps are made.
 #[inline(always)]
 fn products<
     I: TileIsa,

@@ -1,12 +1,12 @@
 //! Steps of 32 (NVFP4: 16) weights with a float scale each, by whole tiles: a tile is as deep as a step.
 //!
-//! The sums of 16 tokens with a panel's rows stay in vector registers while the steps of a fill go by. The products of a step become
-//! floats when the same step of the next 16 tokens is multiplied: a load that wants what a tile has just written waits until that has
-//! reached the cache, and a step alone is too short to wait in.
+//! The sums of 16 tokens with a panel's rows stay in vector registers while the steps of a fill go by. The products of
+//! a step become floats when the same step of the next 16 tokens is multiplied: a load that wants what a tile has just
+//! written waits until that has reached the cache, and a step alone is too short to wait in.
 
 use std::marker::PhantomData;
 
-use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, Tile, Tiles, Waiting, Weights};
+use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, TileSums, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
@@ -173,9 +173,10 @@ impl<I: Isa> Sums<I> {
     }
 }
 
-/// The products of 16 tokens with a whole fill of a panel, a step after the other in tiles C0 and C1 in turn. Those of step s are
-/// written to the first of `waiting` when step s + 1 is multiplied; until then the sums of 16 tokens before stand there, of which the
-/// float steps are made first. The last step of the other panel is left in O1, and written to the second.
+/// The products of 16 tokens with a whole fill of a panel, a step after the other in tiles C0 and C1 in turn. Those of
+/// step s are written to the first of `waiting` when step s + 1 is multiplied; until then the sums of 16 tokens before
+/// stand there, of which the float steps are made first. The last step of the other panel is left in O1, and written to
+/// the second.
 #[inline(always)]
 fn products<
     I: TileIsa,
@@ -240,7 +241,7 @@ fn float_steps<I: TileIsa, L: Layout>(
     isa: I,
     weights: &Weights,
     step: usize,
-    products: &Tile,
+    products: &TileSums,
     x: &[QuantizedBlock; TILE_ROWS],
     Sums(sums): &mut Sums<I>,
 ) {

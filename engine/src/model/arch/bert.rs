@@ -1,6 +1,6 @@
-//! bert (MiniLM, bge, e5, rerankers), nomic-bert, jina-bert-v2 and jina-bert-v3: encoders with layer norms behind each part.
-//! bert has an embedding of each position and a plain GELU; nomic-bert and jina-bert-v3 rotate instead, and jina-bert-v2 takes
-//! off a score what distance says.
+//! bert (MiniLM, bge, e5, rerankers), nomic-bert, jina-bert-v2 and jina-bert-v3: encoders with layer norms behind each
+//! part. bert has an embedding of each position and a plain GELU; nomic-bert and jina-bert-v3 rotate instead, and
+//! jina-bert-v2 takes off a score what distance says.
 //!
 //! Source: BERT (arXiv 1810.04805), Jina Embeddings 2 (arXiv 2310.19923), and llama.cpp for what the keys mean.
 
@@ -160,8 +160,8 @@ fn rotated(
     Ok(())
 }
 
-/// The slopes of ALiBi: 2^(-8 h / n) for h from 1 on, n being the largest power of two that is not above the number of heads;
-/// heads beyond it have those between, 2^(-4 h / n) for odd h.
+/// The slopes of ALiBi: 2^(-8 h / n) for h from 1 on, n being the largest power of two that is not above the number of
+/// heads; heads beyond it have those between, 2^(-4 h / n) for odd h.
 fn slopes(heads: usize) -> Vec<f32> {
     let n = 1 << heads.ilog2();
     let slope = |head: usize| {

@@ -1,6 +1,6 @@
-//! command-r (Command R, R+) and cohere2 (Command R7B, A, Aya): one layer norm without bias, whose rows both parts read; logits
-//! of the token embedding, times a factor. The largest command-r models norm the heads of q and k. In cohere2 three local layers
-//! follow one another, and the global one behind them rotates nothing.
+//! command-r (Command R, R+) and cohere2 (Command R7B, A, Aya): one layer norm without bias, whose rows both parts
+//! read; logits of the token embedding, times a factor. The largest command-r models norm the heads of q and k. In
+//! cohere2 three local layers follow one another, and the global one behind them rotates nothing.
 
 use crate::Result;
 use crate::gguf::ModelFile;

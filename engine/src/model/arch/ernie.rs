@@ -1,5 +1,5 @@
-//! ernie4_5-moe (ERNIE 4.5's 21B-A3B and 300B-A47B): llama; some layers at the beginning are dense, and of the others every so
-//! many has experts, perhaps with a shared one.
+//! ernie4_5-moe (ERNIE 4.5's 21B-A3B and 300B-A47B): llama; some layers at the beginning are dense, and of the others
+//! every so many has experts, perhaps with a shared one.
 
 use crate::Result;
 use crate::gguf::ModelFile;
@@ -16,9 +16,9 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
     attention.iter_mut().for_each(|layer| layer.output_bias = false);
     let head_dim = attention[0].head_dim_k;
     config.ropes = vec![Rope::read(keys, file, RopeKind::Interleaved, head_dim)?];
-    let step = keys.u32("interleave_moe_layer_step")? as usize;
+    let every = keys.u32("interleave_moe_layer_step")? as usize;
     let first = keys.opt_u32("leading_dense_block_count")?.unwrap_or(0) as usize;
-    let has_experts = |layer: usize| layer >= first && step > 0 && (layer + 1).is_multiple_of(step);
+    let has_experts = |layer: usize| layer >= first && every > 0 && (layer + 1).is_multiple_of(every);
     let mut experts = ExpertsConfig::read(keys, &ExpertsConfig::own_widths(keys)?)?;
     let shared = SharedConfig::read(keys)?;
     for layer in &mut experts {

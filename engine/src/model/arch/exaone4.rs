@@ -1,5 +1,5 @@
-//! exaone4: parts read the residual stream as it is, and what they make is normed, as in olmo2; norms on the heads of q and
-//! k. The 32B model has three local layers to each global one, which rotates nothing.
+//! exaone4: parts read the residual stream as it is, and what they make is normed, as in olmo2; norms on the heads of q
+//! and k. The 32B model has three local layers to each global one, which rotates nothing.
 
 use crate::Result;
 use crate::gguf::ModelFile;

@@ -1,5 +1,5 @@
-//! gemma2: scaled embedding, norms before and after each part, GELU, caps on scores and logits; every other layer is local.
-//! Norm weights come with 1 already added.
+//! gemma2: scaled embedding, norms before and after each part, GELU, caps on scores and logits; every other layer is
+//! local. Norm weights come with 1 already added.
 //!
 //! Source: Gemma 2 technical report (arXiv 2408.00118), and llama.cpp for what the keys mean.
 

@@ -1,5 +1,5 @@
-//! gemma3 (text): scaled embedding, norms before and after each block, norms on q and k, GELU, five local layers (sliding
-//! window, own rope base, no scaling) to each global one. Norm weights come with 1 already added.
+//! gemma3 (text): scaled embedding, norms before and after each block, norms on q and k, GELU, five local layers
+//! (sliding window, own rope base, no scaling) to each global one. Norm weights come with 1 already added.
 //!
 //! Source: Gemma 3 technical report (arXiv 2503.19786), and llama.cpp for what the keys mean.
 

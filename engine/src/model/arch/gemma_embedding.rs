@@ -1,5 +1,5 @@
-//! gemma-embedding (EmbeddingGemma): the layers of gemma3 with positions that see both sides, windows to both sides, and dense
-//! layers behind the mean of a text.
+//! gemma-embedding (EmbeddingGemma): the layers of gemma3 with positions that see both sides, windows to both sides,
+//! and dense layers behind the mean of a text.
 //!
 //! Source: EmbeddingGemma technical report (arXiv 2509.20354), and llama.cpp for what the keys mean.
 

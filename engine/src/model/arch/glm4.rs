@@ -1,8 +1,8 @@
-//! glm4 (GLM-4 of 2025, GLM-Z1): norms before and after each part, a part of each head rotated, gate and up in one tensor;
-//! biases on q, k and v where the file has them.
+//! glm4 (GLM-4 of 2025, GLM-Z1): norms before and after each part, a part of each head rotated, gate and up in one
+//! tensor; biases on q, k and v where the file has them.
 //!
-//! Files of models that see pictures name sections of the rotation, one for each axis of a position. Their pairs lie in halves;
-//! on text all axes are equal.
+//! Files of models that see pictures name sections of the rotation, one for each axis of a position. Their pairs lie in
+//! halves; on text all axes are equal.
 
 use crate::Result;
 use crate::gguf::ModelFile;

@@ -1,5 +1,6 @@
-//! glm4moe (GLM-4.5, 4.6 and 4.7): biases on q, k and v, norms on their heads where the file has them, a part of each head
-//! rotated; a few dense layers, then experts and a shared one. The layer that predicts tokens further ahead is not run.
+//! glm4moe (GLM-4.5, 4.6 and 4.7): biases on q, k and v, norms on their heads where the file has them, a part of each
+//! head rotated; a few dense layers, then experts and a shared one. The layer that predicts tokens further ahead is not
+//! run.
 
 use crate::Result;
 use crate::gguf::ModelFile;

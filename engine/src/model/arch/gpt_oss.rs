@@ -1,5 +1,5 @@
-//! gpt-oss (20B, 120B): biases everywhere, a sink in each head, every other layer local, and experts whose clamped gate is the
-//! family's own; the softmax of the router is over those that were chosen.
+//! gpt-oss (20B, 120B): biases everywhere, a sink in each head, every other layer local, and experts whose clamped gate
+//! is the family's own; the softmax of the router is over those that were chosen.
 
 use crate::Result;
 use crate::gguf::ModelFile;

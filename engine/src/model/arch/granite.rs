@@ -1,6 +1,6 @@
-//! granite (Granite 3 and 4, dense): llama with four factors: of the embedding, of the scores, of what each part adds to the
-//! residual stream, and of the logits, which are divided by theirs. Files that say that the rotation was not trained
-//! (`rope.scaling.finetuned`) have none.
+//! granite (Granite 3 and 4, dense): llama with four factors: of the embedding, of the scores, of what each part adds
+//! to the residual stream, and of the logits, which are divided by theirs. Files that say that the rotation was not
+//! trained (`rope.scaling.finetuned`) have none.
 
 use crate::Result;
 use crate::gguf::ModelFile;

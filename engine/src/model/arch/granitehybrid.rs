@@ -1,5 +1,5 @@
-//! granitehybrid (Granite 4): granite whose layers without key and value heads are Mamba2; dense, or experts of `feed_forward_length`
-//! and perhaps a shared one.
+//! granitehybrid (Granite 4): granite whose layers without key and value heads are Mamba2; dense, or experts of
+//! `feed_forward_length` and perhaps a shared one.
 
 use super::granite;
 use crate::Result;

@@ -1,5 +1,5 @@
-//! granitemoe (Granite 3's 1B-A400M and 3B-A800M): granite with experts of `feed_forward_length`, and perhaps a shared one. It
-//! always rotates, whatever `rope.scaling.finetuned` says.
+//! granitemoe (Granite 3's 1B-A400M and 3B-A800M): granite with experts of `feed_forward_length`, and perhaps a shared
+//! one. It always rotates, whatever `rope.scaling.finetuned` says.
 
 use super::granite;
 use crate::Result;

@@ -1,5 +1,6 @@
-//! lfm2 and lfm2moe (LFM2): short convolutions, and attention in the layers that have key and value heads, with norms on q and k;
-//! dense, or after a few layers experts. The norm before the output is named as if it belonged to the token embedding.
+//! lfm2 and lfm2moe (LFM2): short convolutions, and attention in the layers that have key and value heads, with norms
+//! on q and k; dense, or after a few layers experts. The norm before the output is named as if it belonged to the token
+//! embedding.
 
 use crate::Result;
 use crate::gguf::ModelFile;

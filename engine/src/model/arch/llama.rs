@@ -1,7 +1,7 @@
 //! llama: Llama 1, 2 and 3.x, Mistral, SmolLM2, TinyLlama; Mixtral, which has experts.
 //!
-//! Pre-norm, grouped-query attention, SwiGLU. GGUF permutes the rows of q and k so that rotated pairs are adjacent. Llama
-//! 3's frequency scaling comes as the tensor `rope_freqs.weight`; biases are taken where the file has them.
+//! Pre-norm, grouped-query attention, SwiGLU. GGUF permutes the rows of q and k so that rotated pairs are adjacent.
+//! Llama 3's frequency scaling comes as the tensor `rope_freqs.weight`; biases are taken where the file has them.
 
 use crate::Result;
 use crate::gguf::ModelFile;

@@ -1,6 +1,6 @@
-//! llama4 (Scout, Maverick): three layers that see a block of 8192 positions to one that sees all and rotates nothing, whose
-//! queries grow with the position; heads of q and k normed after the rotation; experts in every so many layers, whose weights
-//! are of what they read, with a shared one.
+//! llama4 (Scout, Maverick): three layers that see a block of 8192 positions to one that sees all and rotates nothing,
+//! whose queries grow with the position; heads of q and k normed after the rotation; experts in every so many layers,
+//! whose weights are of what they read, with a shared one.
 
 use crate::Result;
 use crate::gguf::ModelFile;
@@ -51,8 +51,8 @@ pub(super) fn configure(keys: &Keys<'_>, file: &ModelFile) -> Result<Config> {
         layer.weigh_input = true;
         layer.shared = SharedConfig::gated(layer.n_ff);
     }
-    let step = keys.u32("interleave_moe_layer_step")? as usize;
-    let has_experts = |layer: usize| step > 0 && (layer + 1).is_multiple_of(step);
+    let every = keys.u32("interleave_moe_layer_step")? as usize;
+    let has_experts = |layer: usize| every > 0 && (layer + 1).is_multiple_of(every);
     config.layers = LayerConfig::of(attention, FfnConfig::some_experts(keys, experts, has_experts)?);
     Ok(config)
 }

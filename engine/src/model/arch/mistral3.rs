@@ -1,5 +1,5 @@
-//! mistral3 (Ministral 3, Mistral Small and Medium 3.x): llama with YaRN, whose betas and multiplier the file states, and
-//! with queries that grow with the position.
+//! mistral3 (Ministral 3, Mistral Small and Medium 3.x): llama with YaRN, whose betas and multiplier the file states,
+//! and with queries that grow with the position.
 
 use super::llama;
 use crate::Result;

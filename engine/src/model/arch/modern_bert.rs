@@ -1,5 +1,6 @@
-//! modern-bert (ModernBERT, granite-embedding R2, gte-modern): an encoder with layer norms without biases before each part but
-//! the first, rotation, a gate (GELU, or as the file says), and windows to both sides in all layers but every third.
+//! modern-bert (ModernBERT, granite-embedding R2, gte-modern): an encoder with layer norms without biases before each
+//! part but the first, rotation, a gate (GELU, or as the file says), and windows to both sides in all layers but every
+//! third.
 //!
 //! Source: ModernBERT (arXiv 2412.13663), and llama.cpp for what the keys mean.
 

@@ -1,5 +1,5 @@
-//! nemotron_h and nemotron_h_moe (Nemotron Nano 2 and 3, Super): layers of one part each: Mamba2, attention without rotation, or a
-//! feed-forward part without a gate, which may be experts.
+//! nemotron_h and nemotron_h_moe (Nemotron Nano 2 and 3, Super): layers of one part each: Mamba2, attention without
+//! rotation, or a feed-forward part without a gate, which may be experts.
 
 use crate::Result;
 use crate::gguf::ModelFile;
@@ -90,7 +90,8 @@ fn ffn(keys: &Keys<'_>, widths: &[usize]) -> Result<Vec<FfnConfig>> {
     Ok(experts.into_iter().map(layer).collect())
 }
 
-/// The width of experts in each layer that has some: their own key, or `feed_forward_length` divided by how many are used.
+/// The width of experts in each layer that has some: their own key, or `feed_forward_length` divided by how many are
+/// used.
 fn expert_widths(keys: &Keys<'_>, widths: &[usize]) -> Result<Vec<usize>> {
     const OWN: &str = "expert_feed_forward_length";
     const USED: &str = "expert_used_count";

@@ -1,5 +1,6 @@
-//! olmo2 (OLMo 2 and 3): parts read the residual stream as it is, and what they make is normed; one norm over all heads of q
-//! and one over all of k. OLMo 3 has a sliding window: three local layers, whose rotation is not scaled, to each global one.
+//! olmo2 (OLMo 2 and 3): parts read the residual stream as it is, and what they make is normed; one norm over all heads
+//! of q and one over all of k. OLMo 3 has a sliding window: three local layers, whose rotation is not scaled, to each
+//! global one.
 
 use super::exaone4;
 use crate::Result;

@@ -1,6 +1,6 @@
 //! phi3 (Phi-3, Phi-3.5, Phi-4): llama with q, k and v in one tensor, gate and up in one tensor, pairs in halves, and
-//! longrope: two sets of frequency factors, chosen by the length of the context. Its `attention.sliding_window` is not applied:
-//! llama.cpp, which the files are made for, does not apply it either.
+//! longrope: two sets of frequency factors, chosen by the length of the context. Its `attention.sliding_window` is not
+//! applied: llama.cpp, which the files are made for, does not apply it either.
 
 use crate::Result;
 use crate::gguf::ModelFile;

@@ -1,5 +1,5 @@
-//! qwen2 (biases on q, k and v, perhaps one on the output) and qwen3 (no biases, norms on the heads of q and k): otherwise llama with the rotated
-//! pairs in halves.
+//! qwen2 (biases on q, k and v, perhaps one on the output) and qwen3 (no biases, norms on the heads of q and k):
+//! otherwise llama with the rotated pairs in halves.
 
 use crate::Result;
 use crate::gguf::ModelFile;

@@ -1,6 +1,7 @@
-//! qwen35, qwen35moe (Qwen 3.5 and 3.6) and qwen3next (Qwen3-Next): delta nets, and every few layers full attention whose heads are
-//! gated; dense, or experts with a shared one that is weighed. Pairs in halves, in a part of the head. The rotation of the first
-//! two is made for pictures as well, with several positions per token, which are all the same in a text.
+//! qwen35, qwen35moe (Qwen 3.5 and 3.6) and qwen3next (Qwen3-Next): delta nets, and every few layers full attention
+//! whose heads are gated; dense, or experts with a shared one that is weighed. Pairs in halves, in a part of the head.
+//! The rotation of the first two is made for pictures as well, with several positions per token, which are all the same
+//! in a text.
 
 use crate::Result;
 use crate::gguf::ModelFile;

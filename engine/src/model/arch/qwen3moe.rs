@@ -1,5 +1,5 @@
-//! qwen3moe (Qwen3-30B-A3B, 235B-A22B, Qwen3-Coder): qwen3 whose feed-forward parts are experts: a softmax over all of them, and
-//! weights that sum up to one.
+//! qwen3moe (Qwen3-30B-A3B, 235B-A22B, Qwen3-Coder): qwen3 whose feed-forward parts are experts: a softmax over all of
+//! them, and weights that sum up to one.
 
 use crate::Result;
 use crate::gguf::ModelFile;

@@ -1,5 +1,5 @@
-//! seed_oss (Seed-OSS): llama with the rotated pairs in halves, biases on q, k and v, and another name for the norm before the
-//! feed-forward part.
+//! seed_oss (Seed-OSS): llama with the rotated pairs in halves, biases on q, k and v, and another name for the norm
+//! before the feed-forward part.
 
 use crate::Result;
 use crate::gguf::ModelFile;

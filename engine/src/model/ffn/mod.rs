@@ -1,5 +1,5 @@
-//! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its weights,
-//! its buffers and its forward pass; here each has one line per question that the model asks.
+//! Feed-forward parts: what a layer does with each position by itself. One file each, with its configuration, its
+//! weights, its buffers and its forward pass; here each has one line per question that the model asks.
 
 mod dense_and_experts;
 mod experts;
@@ -216,7 +216,9 @@ impl FfnBuffers {
         let layers = || config.layers.iter().map(|layer| &layer.ffn);
         let plain = layers().filter_map(|ffn| match ffn {
             FfnConfig::Plain(config) => Some(config),
-            _ => None,
+            FfnConfig::None | FfnConfig::Gated(_) | FfnConfig::Experts(_) | FfnConfig::DenseAndExperts(_) => {
+                None
+            }
         });
         let both = layers().any(|ffn| matches!(ffn, FfnConfig::DenseAndExperts(_)));
         let experts = layers().filter_map(FfnConfig::experts);

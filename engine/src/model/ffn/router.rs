@@ -58,8 +58,8 @@ impl Router<'_> {
         }
     }
 
-    /// The experts of a token, as many as there are `picks`, the best one first; equal ones by number. All of `gated`, and of the
-    /// bias, is finite.
+    /// The experts of a token, as many as there are `picks`, the best one first; equal ones by number. All of `gated`,
+    /// and of the bias, is finite.
     pub(super) fn choose(&self, gated: &[f32], picks: &mut [Pick]) {
         let value = |expert: usize| match self.bias {
             Some(bias) => gated[expert] + bias[expert],
@@ -117,7 +117,8 @@ impl Router<'_> {
     }
 }
 
-/// A bit for each group that experts are taken from: those with the largest sums of their two best ones, equal ones by number.
+/// A bit for each group that experts are taken from: those with the largest sums of their two best ones, equal ones by
+/// number.
 fn best_groups((count, used): (usize, usize), size: usize, value: &impl Fn(usize) -> f32) -> u64 {
     let mut scores = [0.0; MAX_GROUPS];
     for (group, score) in scores.iter_mut().enumerate().take(count) {

@@ -2,9 +2,9 @@
 //!
 //! Work is split over (tile of rows of one sequence, set of query heads that share a kv head): see
 //! [`crate::kernels::Queries`]. A set is all of those, or some where one kv head serves many. Tiles that are much of a
-//! pass, as the one row of a long sequence is, are split over spans of blocks as well, whose softmax states are joined
-//! afterwards, left to right. Either way each query meets the same operations in the same order: blocks into spans, spans
-//! into one.
+//! pass, as the one row of a long sequence is, are split over spans of blocks as well (split-KV), whose softmax states
+//! are joined afterwards, left to right. Either way each query meets the same operations in the same order: blocks into
+//! spans, spans into one.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +23,8 @@ use crate::team::{Piece, RowTile, Team, Tiled};
 /// Queries of a tile, where one token has not more: enough that widening a block's numbers is little beside their use.
 const TILE: usize = 96;
 
-/// Rows of a sequence over its whole length whose spans can be split between workers at a time. More of them are split only
-/// as far as there is room.
+/// Rows of a sequence over its whole length whose spans can be split between workers at a time. More of them are split
+/// only as far as there is room.
 const SPLIT_ROWS: usize = 8;
 
 /// Pieces per worker that attention's work is cut into at least, where it can be.
@@ -453,7 +453,8 @@ impl Attend<'_> {
         self.ops.backend.merge(total, state);
     }
 
-    /// The positions that a row sees in this layer: itself and what is before it, or all of its text, within the window.
+    /// The positions that a row sees in this layer: itself and what is before it, or all of its text, within the
+    /// window.
     fn sees(&self, row: &Row) -> Range<usize> {
         let first = |window: Window| window.first(row.position);
         let end = if self.config.causal {

@@ -1,6 +1,6 @@
-//! Softmax attention with grouped key and value heads: queries, keys and values from one norm, heads normed where the family
-//! does, rotated, and all that a position sees weighed by the softmax of its scores. Some families gate what comes of it, or
-//! have a sink in each head that takes a part of the weights.
+//! Softmax attention with grouped key and value heads: queries, keys and values from one norm, heads normed where the
+//! family does, rotated, and all that a position sees weighed by the softmax of its scores. Some families gate what
+//! comes of it, or have a sink in each head that takes a part of the weights.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -47,7 +47,8 @@ pub struct AttentionConfig {
     pub qk_norm: QkNorm,
     /// Factor of queries by position.
     pub temperature: Option<Temperature>,
-    /// Whether `attn_q` has a gate of each head behind its query: what comes of the head is multiplied with its sigmoid.
+    /// Whether `attn_q` has a gate of each head behind its query: what comes of the head is multiplied with its
+    /// sigmoid.
     pub gate: bool,
     /// Whether a number per head, `attn_sinks`, takes part in the softmax as one more score, of a value of zero.
     pub sinks: bool,
@@ -374,8 +375,8 @@ impl Attention {
         all.chain([&self.output]).collect()
     }
 
-    /// `out` = Wo attention(x) of some rows of the pass; keys and values of all of them go to the cache. Where that is another
-    /// layer's, `x` is these rows alone.
+    /// `out` = Wo attention(x) of some rows of the pass; keys and values of all of them go to the cache. Where that is
+    /// another layer's, `x` is these rows alone.
     pub(super) fn forward<P: Probe>(
         &self,
         run: &mut Run<'_, P>,
@@ -503,7 +504,8 @@ impl Attention {
         })
     }
 
-    /// Norms heads where that is done head by head, and rotates them to their positions: `n_heads` of each row, from row `first`.
+    /// Norms heads where that is done head by head, and rotates them to their positions: `n_heads` of each row, from
+    /// row `first`.
     fn place<P: Probe>(
         &self,
         run: &Run<'_, P>,

@@ -1,5 +1,5 @@
-//! A depthwise convolution over positions: each channel's last few inputs, weighed by its taps. The inputs before a pass lie in the
-//! sequence's state.
+//! A depthwise convolution over positions: each channel's last few inputs, weighed by its taps. The inputs before a
+//! pass lie in the sequence's state.
 
 use std::ops::Range;
 
@@ -58,8 +58,8 @@ impl Conv {
         })
     }
 
-    /// `out` = it over all rows of the pass. `input(row, channels, x)` says its inputs, `finish(row, channels, out)` what the
-    /// worker that made some outputs does with them.
+    /// `out` = it over all rows of the pass. `input(row, channels, x)` says its inputs, `finish(row, channels, out)`
+    /// what the worker that made some outputs does with them.
     pub(super) fn forward<P>(
         &self,
         run: &Run<'_, P>,
@@ -79,12 +79,13 @@ impl Conv {
             let mut x = [0.0f32; CONV_WIDTH];
             let x = &mut x[..channels.len()];
             for (i, row) in pass.rows.iter().enumerate() {
-                let step = pass.sequences.at(row.slot).step(row.position);
+                let change = pass.sequences.at(row.slot).state_change(row.position);
                 input(i, channels.clone(), x);
                 let out = tile.row(i);
-                ops.backend.conv_step(step.enter(recent, len), x, taps, bias, out);
+                ops.backend
+                    .conv_row(change.enter(recent, len), x, taps, bias, out);
                 finish(i, channels.clone(), out);
-                step.leave(recent, len);
+                change.leave(recent, len);
             }
         })
     }

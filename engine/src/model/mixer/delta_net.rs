@@ -1,5 +1,6 @@
-//! The gated delta net: queries, keys and values through a short convolution, then per head a matrix that remembers which value
-//! belongs to which key. At each position it decays, and what it answers to the position's key is moved towards the value.
+//! The gated delta net: queries, keys and values through a short convolution, then per head a matrix that remembers
+//! which value belongs to which key. At each position it decays, and what it answers to the position's key is moved
+//! towards the value.
 
 use std::ops::Range;
 
@@ -295,8 +296,8 @@ impl DeltaNet {
         }
     }
 
-    /// Rows of `n`, queries, keys and values or gates, from rows that have them by key head: `part` says which of a key head's go
-    /// where queries, keys and the others are.
+    /// Rows of `n`, queries, keys and values or gates, from rows that have them by key head: `part` says which of a key
+    /// head's go where queries, keys and the others are.
     fn take_apart(
         &self,
         ops: &Ops<'_>,
@@ -401,7 +402,7 @@ impl DeltaNet {
                 let (q, k) = (&mixed[*first..], &mixed[width + first..]);
                 let v = &mixed[2 * width..][columns.clone()];
                 let gates = &gates[(row * config.n_v_heads + head) * 2..][..2];
-                backend.delta_step(state, (&q[..dim], &k[..dim], v), (gates[0], gates[1]), out);
+                backend.delta_row(state, (&q[..dim], &k[..dim], v), (gates[0], gates[1]), out);
             },
         )
     }

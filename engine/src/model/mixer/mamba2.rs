@@ -1,5 +1,5 @@
-//! Mamba2, a selective state space: input and two vectors per group of heads through a short convolution, then per head a matrix
-//! that decays at each position and takes the input in, and answers along the second vector.
+//! Mamba2, a selective state space: input and two vectors per group of heads through a short convolution, then per head
+//! a matrix that decays at each position and takes the input in, and answers along the second vector.
 
 use std::ops::Range;
 
@@ -199,7 +199,7 @@ impl Mamba2 {
         Ok(())
     }
 
-    /// Per row and head the decay and the step, side by side.
+    /// Per row and head the decay and dt, side by side.
     fn gates<P>(&self, run: &Run<'_, P>, logits: &[f32], gates: &mut [f32]) -> Result<()> {
         // The logarithms among them take as long as so many numbers of other operations.
         const COST: usize = 32;
@@ -242,7 +242,7 @@ impl Mamba2 {
                 let x = &mixed[columns.clone()];
                 let gates = &gates[(row * config.n_heads + head) * 2..][..2];
                 let (decay, dt, skip) = (gates[0], gates[1], self.d[*head]);
-                backend.scan_step(state, (&b[..n], &c[..n], x), (decay, dt, skip), out);
+                backend.scan_row(state, (&b[..n], &c[..n], x), (decay, dt, skip), out);
             },
         )
     }

@@ -1,9 +1,9 @@
-//! Mixers: the part of a layer that looks at other positions. One file each, with its configuration, its weights, what it
-//! keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
+//! Mixers: the part of a layer that looks at other positions. One file each, with its configuration, its weights, what
+//! it keeps in the cache, its buffers and its forward pass; here each has one line per question that the model asks.
 //!
-//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some; `temperature` a
-//! factor of queries that some of them share; `conv` the short convolution that several mixers begin with, `recurrent` what those
-//! share whose heads keep a state.
+//! `attend` is how queries over the cache's pages are split between workers, for every mixer that has some;
+//! `temperature` a factor of queries that some of them share; `conv` the short convolution that several mixers begin
+//! with, `recurrent` what those share whose heads keep a state.
 
 mod attend;
 mod attention;
@@ -84,7 +84,11 @@ impl MixerConfig {
     pub(super) fn more_rows(&self, m: usize) -> (usize, usize) {
         match self {
             MixerConfig::Mla(config) => config.more_rows(m),
-            _ => (0, 0),
+            MixerConfig::None
+            | MixerConfig::Attention(_)
+            | MixerConfig::DeltaNet(_)
+            | MixerConfig::ShortConv(_)
+            | MixerConfig::Mamba2(_) => (0, 0),
         }
     }
 
@@ -93,7 +97,10 @@ impl MixerConfig {
         match self {
             MixerConfig::Attention(config) => Some((config.rope?, config.head_dim_k)),
             MixerConfig::Mla(config) => Some((config.attention.rope?, config.rotated)),
-            _ => None,
+            MixerConfig::None
+            | MixerConfig::DeltaNet(_)
+            | MixerConfig::ShortConv(_)
+            | MixerConfig::Mamba2(_) => None,
         }
     }
 
@@ -110,8 +117,8 @@ impl MixerConfig {
         }
     }
 
-    /// Operations that a team of workers does for a token, each with a hand-over: lists of products, and what is as much
-    /// work as they are.
+    /// Operations that a team of workers does for a token, each with a hand-over: lists of products, and what is as
+    /// much work as they are.
     pub(super) fn operations(&self) -> usize {
         match self {
             MixerConfig::None => 0,
@@ -139,7 +146,10 @@ impl MixerConfig {
         match self {
             MixerConfig::Attention(config) => Some(config),
             MixerConfig::Mla(config) => Some(&config.attention),
-            _ => None,
+            MixerConfig::None
+            | MixerConfig::DeltaNet(_)
+            | MixerConfig::ShortConv(_)
+            | MixerConfig::Mamba2(_) => None,
         }
     }
 }
@@ -222,7 +232,15 @@ impl Mixer {
             (Mixer::Mamba2(mamba), LayerCache::State(cache)) => {
                 mamba.forward(run, x, rows, out, &mut buffers.recurrent, cache)
             }
-            _ => Err(Error::InvalidInput {
+            (
+                Mixer::None
+                | Mixer::Attention(_)
+                | Mixer::Mla(_)
+                | Mixer::DeltaNet(_)
+                | Mixer::ShortConv(_)
+                | Mixer::Mamba2(_),
+                _,
+            ) => Err(Error::InvalidInput {
                 what: "a layer's mixer and its cache are of different kinds".into(),
             }),
         }
@@ -245,24 +263,23 @@ impl MixerBuffers {
         workers: usize,
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
-        macro_rules! layers {
-            ($kind:ident) => {
-                config.layers.iter().filter_map(|layer| match &layer.mixer {
-                    MixerConfig::$kind(config) => Some(config),
-                    _ => None,
-                })
-            };
+        let (mut attention, mut mla) = (Vec::new(), Vec::new());
+        let (mut recurrent, mut short_conv) = (Vec::new(), Vec::new());
+        for layer in &config.layers {
+            match &layer.mixer {
+                MixerConfig::None => {}
+                MixerConfig::Attention(config) => attention.push(config),
+                MixerConfig::Mla(config) => mla.push(config),
+                MixerConfig::DeltaNet(config) => recurrent.push(config.widths()),
+                MixerConfig::Mamba2(config) => recurrent.push(config.widths()),
+                MixerConfig::ShortConv(config) => short_conv.push(config),
+            }
         }
-        let recurrent = config.layers.iter().filter_map(|layer| match &layer.mixer {
-            MixerConfig::DeltaNet(config) => Some(config.widths()),
-            MixerConfig::Mamba2(config) => Some(config.widths()),
-            _ => None,
-        });
         Ok(MixerBuffers {
-            attention: attention::AttentionBuffers::make(layers!(Attention), sizes, workers, buffers)?,
-            mla: mla::MlaBuffers::make(layers!(Mla), sizes, workers, buffers)?,
-            recurrent: recurrent::RecurrentBuffers::make(recurrent, sizes, buffers)?,
-            short_conv: short_conv::ShortConvBuffers::make(layers!(ShortConv), sizes, buffers)?,
+            attention: attention::AttentionBuffers::make(attention.into_iter(), sizes, workers, buffers)?,
+            mla: mla::MlaBuffers::make(mla.into_iter(), sizes, workers, buffers)?,
+            recurrent: recurrent::RecurrentBuffers::make(recurrent.into_iter(), sizes, buffers)?,
+            short_conv: short_conv::ShortConvBuffers::make(short_conv.into_iter(), sizes, buffers)?,
         })
     }
 }

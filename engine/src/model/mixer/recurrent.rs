@@ -1,5 +1,6 @@
-//! What mixers share whose heads keep a state each, the delta net and Mamba2: their input goes through a short convolution, then
-//! each head's state goes on row by row, and answers. A state is cut into columns, which do not depend on one another.
+//! What mixers share whose heads keep a state each, the delta net and Mamba2: their input goes through a short
+//! convolution, then each head's state goes on row by row, and answers. A state is cut into columns, which do not
+//! depend on one another.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,16 +61,16 @@ pub(super) fn convolve<P: Probe>(
     Ok(())
 }
 
-/// The states of heads `head` wide, of `rows`, go on over all rows of the pass. `of(columns)` says once what a worker needs of some
-/// columns of the `answers`, rows of `inner`; `step(it, row, state, out)` then takes their part of the state a row further and writes
-/// what it answers.
+/// The states of heads `head` wide, of `rows`, go on over all rows of the pass. `of(columns)` says once what a worker
+/// needs of some columns of the `answers`, rows of `inner`; `advance(it, row, state, out)` then takes their part of the
+/// state a row further and writes what it answers.
 pub(super) fn go_on<P, T>(
     run: &Run<'_, P>,
     op: &'static str,
     (answers, inner): (&mut [f32], usize),
     (memory, head, rows): (&mut [f32], usize, usize),
     of: impl Fn(Range<usize>) -> T + Sync,
-    step: impl Fn(&T, usize, &mut [f32], &mut [f32]) + Sync,
+    advance: impl Fn(&T, usize, &mut [f32], &mut [f32]) + Sync,
 ) -> Result<()> {
     let (ops, pass) = (&run.ops, run.pass);
     let columns = state_columns(head);
@@ -80,13 +81,13 @@ pub(super) fn go_on<P, T>(
         .items((answers, inner, columns), memory, grain, |_, mut tile, memory| {
             let own = of(tile.columns());
             for (i, row) in pass.rows.iter().enumerate() {
-                let place = pass.sequences.at(row.slot).step(row.position);
+                let change = pass.sequences.at(row.slot).state_change(row.position);
                 let out = tile.row(i);
-                step(&own, i, place.enter(memory, len), out);
+                advance(&own, i, change.enter(memory, len), out);
                 if !out.iter().all(|value| value.is_finite()) {
                     finite.store(false, Ordering::Relaxed);
                 }
-                place.leave(memory, len);
+                change.leave(memory, len);
             }
         })?;
     ops.check(finite.into_inner(), op)

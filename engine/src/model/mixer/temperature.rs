@@ -1,5 +1,5 @@
-//! Temperature by position: queries grow with the logarithm of how far into a text they stand, so that attention stays as
-//! sharp over a long text as it was over those that the model was trained on.
+//! Temperature by position: queries grow with the logarithm of how far into a text they stand, so that attention stays
+//! as sharp over a long text as it was over those that the model was trained on.
 
 use crate::model::config::Keys;
 use crate::{Result, math};
@@ -7,7 +7,7 @@ use crate::{Result, math};
 /// How much. A query at `position` is multiplied with `ln(floor((position + offset) / length) + 1) * scale + 1`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Temperature {
-    /// Positions per step of the logarithm's argument; at least 1.
+    /// Positions after which the logarithm's argument grows by one; at least 1.
     pub length: usize,
     /// Added to a position: 1 for families that count from 1.
     pub offset: usize,
@@ -16,8 +16,8 @@ pub struct Temperature {
 }
 
 impl Temperature {
-    /// As `attention.temperature_scale` states it; `None` where that is missing or 0. The length is the family's to know, and
-    /// not 0.
+    /// As `attention.temperature_scale` states it; `None` where that is missing or 0. The length is the family's to
+    /// know, and not 0.
     pub(crate) fn read(keys: &Keys<'_>, length: usize) -> Result<Option<Self>> {
         const SCALE: &str = "attention.temperature_scale";
         /// Far beyond any model's; a factor is then far from infinite.
@@ -35,7 +35,7 @@ impl Temperature {
 
     /// The factor of a query at a position: in f64, rounded once.
     pub(super) fn factor(&self, position: usize) -> f32 {
-        let steps = position.saturating_add(self.offset) / self.length;
-        (math::ln(steps as f64 + 1.0) * f64::from(self.scale) + 1.0) as f32
+        let times = position.saturating_add(self.offset) / self.length;
+        (math::ln(times as f64 + 1.0) * f64::from(self.scale) + 1.0) as f32
     }
 }

@@ -4,8 +4,8 @@
 //! scale and minimum per group, two half-precision factors for 256 weights.
 //!
 //! A group's scale and offset are found by trying spans on both ends of its range, each refined by least squares and
-//! renewed codes in turn. With two levels both factors and all integers are then fitted in turn, every error measured with the
-//! numbers as they will be stored.
+//! renewed codes in turn. With two levels both factors and all integers are then fitted in turn, every error measured
+//! with the numbers as they will be stored.
 
 use super::group::{CodeSums, Group, SUBNORMAL, clamp, round, to_half, to_half_scale};
 use super::scaled::TINY;
@@ -14,7 +14,8 @@ use crate::quant::Step;
 /// A group's scale and offset (w = scale * q + offset).
 type Line = (f32, f32);
 
-/// The least squares line for given codes; with `negative` the offset is at most 0. `None` where the codes do not determine it.
+/// The least squares line for given codes; with `negative` the offset is at most 0. `None` where the codes do not
+/// determine it.
 fn fit(sums: CodeSums, w: f32, wx: f32, negative: bool) -> Option<Line> {
     let det = w * sums.qq - sums.q * sums.q;
     if det > 1e-6 * w * sums.qq {
@@ -67,7 +68,8 @@ fn best_line(g: Group<'_>, top: f32, spans: &[(f32, f32)], negative: bool) -> Li
     best.1
 }
 
-/// Spans for five and four bits: how many codes of the range's lower and upper end are cut off (or added, where negative).
+/// Spans for five and four bits: how many codes of the range's lower and upper end are cut off (or added, where
+/// negative).
 pub(super) const FINE: &[(f32, f32)] = &[
     (0.0, 0.0),
     (0.4, 0.4),
@@ -95,8 +97,8 @@ pub(super) const COARSE: &[(f32, f32)] = &[
     (0.3, 0.6),
 ];
 
-/// Which part of the greatest integer the block's largest scale and largest minimum get at first. With few integers it matters
-/// much; where half precision has few digits left, the factors may have to be well above.
+/// Which part of the greatest integer the block's largest scale and largest minimum get at first. With few integers it
+/// matters much; where half precision has few digits left, the factors may have to be well above.
 const ENDS_MANY: &[(f32, f32)] = &[(1.0, 1.0), (0.95, 0.95)];
 const ENDS_FEW: &[(f32, f32)] = &[
     (1.0, 1.0),

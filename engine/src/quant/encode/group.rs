@@ -54,7 +54,8 @@ impl Codebook for Iq4 {
     }
 }
 
-/// To the nearest integer, ties to even, for |v| below 2^22: exact, and faster than a call where the processor has no instruction.
+/// To the nearest integer, ties to even, for |v| below 2^22: exact, and faster than a call where the processor has no
+/// instruction.
 #[inline(always)]
 pub(super) fn round(v: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;

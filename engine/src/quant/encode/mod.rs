@@ -1,7 +1,7 @@
 //! The quantizers: floats to blocks, with the least squared error that a bounded search finds.
 //!
-//! Every type's search gives a [`Step`], the integer form; the packers beside the unpackers write it as a block. The result is
-//! the same on every platform: no operation but add, subtract, multiply, divide, compare and round.
+//! Every type's search gives a [`Step`], the integer form; the packers beside the unpackers write it as a block. The
+//! result is the same on every platform: no operation but add, subtract, multiply, divide, compare and round.
 
 mod affine;
 mod group;
@@ -39,12 +39,13 @@ pub const fn can_encode(ty: GgmlType) -> bool {
 
 /// Quantizes whole rows into `out`, minimizing the squared error.
 ///
-/// `importance` weighs the error: one number per column, so its length is that of a row; none means equal weights. For the
-/// float types it changes nothing.
+/// `importance` weighs the error: one number per column, so its length is that of a row; none means equal weights. For
+/// the float types it changes nothing.
 ///
 /// # Errors
 /// `InvalidInput` where the type has no quantizer, the lengths do not fit (`src` a whole number of blocks and of rows,
-/// `out` exactly its blocks), a weight is not finite or beyond what the type can hold, or an importance is negative or not finite.
+/// `out` exactly its blocks), a weight is not finite or beyond what the type can hold, or an importance is negative or
+/// not finite.
 pub fn encode(ty: GgmlType, src: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Result<()> {
     if !can_encode(ty) {
         return Err(invalid(format!("there is no quantizer for {}", ty.name())));
@@ -256,8 +257,8 @@ fn blocks<const LEN: usize, const BYTES: usize>(
     }
 }
 
-/// Importances relative to the block's largest. A weight that counts for nothing still counts a little, so that every group has a
-/// best scale.
+/// Importances relative to the block's largest. A weight that counts for nothing still counts a little, so that every
+/// group has a best scale.
 fn weigh(importance: &[f32], w: &mut [f32]) {
     let mut largest = 0.0;
     for &i in importance {

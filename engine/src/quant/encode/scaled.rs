@@ -100,8 +100,8 @@ pub(super) fn two_levels<C: Codebook, const LEN: usize>(
         }
     }
     let mut best = (f32::INFINITY, 0.0f32, [0.0f32; 16]);
-    // The group with the largest scale gets one of the last few integers, on the longer, negative side or the other. Where half
-    // precision has few digits left it may need a factor well above that.
+    // The group with the largest scale gets one of the last few integers, on the longer, negative side or the other.
+    // Where half precision has few digits left it may need a factor well above that.
     let ends = if largest.abs() / top < SUBNORMAL {
         [top, 0.8 * top, 0.6 * top, 0.4 * top]
     } else {

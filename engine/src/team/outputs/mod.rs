@@ -1,9 +1,9 @@
-//! An operation's outputs, split between the workers of a team: rows, columns, cells, each part given to one worker as if it
-//! were its own. Here rows, cells and items; the columns of a list of products are in `products`, tiles of rows in
-//! `row_tiles`.
+//! An operation's outputs, split between the workers of a team: rows, columns, cells, each part given to one worker as
+//! if it were its own. Here rows, cells and items; the columns of a list of products are in `products`, tiles of rows
+//! in `row_tiles`.
 //!
-//! The unsafe idea is one: parts that do not overlap are made of one borrowed slice, and given up before the operation returns.
-//! What they are made of is in `tile`.
+//! The unsafe idea is one: parts that do not overlap are made of one borrowed slice, and given up before the operation
+//! returns. What they are made of is in `tile`.
 #![allow(unsafe_code)]
 
 mod products;
@@ -58,8 +58,9 @@ impl Team {
         let base = Raw(out.as_mut_ptr());
         let part = |rows: Range<usize>| {
             let base = &base;
-            // SAFETY: disjoint ranges within 0..n_rows are handed out, so the parts do not overlap and lie inside `out`,
-            // which stays exclusively borrowed until the operation is over. T: Send lets another thread have them.
+            // SAFETY: disjoint ranges within 0..n_rows are handed out, so the parts do not overlap and lie inside
+            // `out`, which stays exclusively borrowed until the operation is over. T: Send lets another thread have
+            // them.
             let part = unsafe {
                 std::slice::from_raw_parts_mut(base.0.add(rows.start * row_len), rows.len() * row_len)
             };
@@ -142,9 +143,9 @@ impl Team {
         })
     }
 
-    /// Splits independent items between the workers: item i owns columns `i * columns..` of a row-major matrix of rows of `n` (the
-    /// last item may have fewer), all its rows, and the i-th of as many equal parts of `own`: what it keeps from one operation to
-    /// the next. `f(item, tile, part)`; pieces are of `grain` items at least.
+    /// Splits independent items between the workers: item i owns columns `i * columns..` of a row-major matrix of rows
+    /// of `n` (the last item may have fewer), all its rows, and the i-th of as many equal parts of `own`: what it keeps
+    /// from one operation to the next. `f(item, tile, part)`; pieces are of `grain` items at least.
     ///
     /// # Errors
     /// As [`Team::rows`]; also if `own` is not a whole number of parts.
@@ -177,9 +178,9 @@ impl Team {
                     columns: item * columns..n.min((item + 1) * columns),
                     borrow: PhantomData,
                 };
-                // SAFETY: `own` has `items` parts of this length, and each item is handed out once, so no two of these overlap;
-                // the same is true of the tiles' columns, which lie inside rows of n. Both slices stay borrowed until the
-                // operation is over. S: Send lets another thread have them.
+                // SAFETY: `own` has `items` parts of this length, and each item is handed out once, so no two of these
+                // overlap; the same is true of the tiles' columns, which lie inside rows of n. Both slices stay
+                // borrowed until the operation is over. S: Send lets another thread have them.
                 let part = unsafe { std::slice::from_raw_parts_mut(own.0.add(item * part_len), part_len) };
                 f(item, tile, part);
             }
@@ -251,7 +252,8 @@ mod tests {
                     assert!(out.iter().all(|v| *v == 1));
                 }
             }
-            // All columns of one product on the last node, those of another one anywhere, those of a third split unevenly.
+            // All columns of one product on the last node, those of another one anywhere, those of a third split
+            // unevenly.
             let last = team.nodes() - 1;
             let (mut a, mut b, mut c) = (vec![0.0; 64], vec![0.0; 64], vec![0.0; 64]);
             let uneven = Shares::at((0..=last).map(|node| 16 * node), 64);

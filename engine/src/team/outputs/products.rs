@@ -12,10 +12,10 @@ use crate::{Error, Result};
 const UNEVEN: usize = 16;
 
 impl Team {
-    /// Splits the columns of some outputs between the workers in one operation: the shape of matrix products whose weights'
-    /// rows are divided. `f(by, node, tile, second)` gets the node of the worker, some columns of one of `outs`, the first a
-    /// multiple of the largest grain, and the same columns of its second output where it has one. Columns that are placed
-    /// on a node ([`Columns::placed`]) go to its workers.
+    /// Splits the columns of some outputs between the workers in one operation: the shape of matrix products whose
+    /// weights' rows are divided. `f(by, node, tile, second)` gets the node of the worker, some columns of one of
+    /// `outs`, the first a multiple of the largest grain, and the same columns of its second output where it has one.
+    /// Columns that are placed on a node ([`Columns::placed`]) go to its workers.
     ///
     /// # Errors
     /// As [`Team::rows`]; also if an output and its second one differ in length.
@@ -30,7 +30,7 @@ impl Team {
         let (mut starts, mut end) = ([0; MAX_NODES], 0);
         for out in &mut *outs {
             out.check()?;
-            // What was placed for a team on more nodes is anyone's.
+            // Where weights were placed for a team on more nodes, their cut is of no use to this one: it makes its own.
             let placed = |shares: &Shares| nodes > 1 && shares.0[nodes] == out.n;
             if !out.shares.as_ref().is_some_and(placed) {
                 out.shares = Some(self.shares(out.n, grain));
@@ -54,8 +54,8 @@ impl Team {
         };
         let run = |worker, range: Range<usize>| {
             let node = self.node_of(worker);
-            // They stand in the order of the list: those that end before the range are passed over, at the first one behind it
-            // the piece is done. There may be hundreds.
+            // They stand in the order of the list: those that end before the range are passed over, at the first one
+            // behind it the piece is done. There may be hundreds.
             let passed = outs.partition_point(|out| out.start[node] + out.on(node).len() <= range.start);
             for out in &outs[passed..] {
                 let (own, start) = (out.on(node), out.start[node]);
@@ -78,8 +78,8 @@ impl Team {
     }
 }
 
-/// Outputs whose columns [`Team::products`] hands out, and what makes them: a row-major matrix, and where what combines two
-/// products needs no operation of its own, a second one of the same shape.
+/// Outputs whose columns [`Team::products`] hands out, and what makes them: a row-major matrix, and where what combines
+/// two products needs no operation of its own, a second one of the same shape.
 pub struct Columns<'a, P> {
     /// What makes them.
     pub by: P,
@@ -156,8 +156,8 @@ impl<'a, P> Columns<'a, P> {
         Ok(())
     }
 
-    /// Some columns of `base`, which is one of the two outputs. What makes a `Tile` safe is promised by `products`: it has
-    /// checked the lengths, and hands out no column twice.
+    /// Some columns of `base`, which is one of the two outputs. What makes a `Tile` safe is promised by `products`: it
+    /// has checked the lengths, and hands out no column twice.
     fn tile(&self, base: &Raw<f32>, columns: &Range<usize>) -> Tile<'_> {
         Tile {
             base: base.0,

@@ -9,10 +9,10 @@ use crate::team::domains::Cut;
 use crate::{Error, Result};
 
 impl Team {
-    /// Hands out tiles of some rows of an output, each cut across into cells of some columns, and each cell whole or in parts:
-    /// `f(worker, tile, block of columns, piece)`, with the worker's index below [`Team::workers`].
-    /// Each piece is much work: they are handed out one by one, block by block of columns, in each the last tiles first: in
-    /// causal attention they take longest.
+    /// Hands out tiles of some rows of an output, each cut across into cells of some columns, and each cell whole or in
+    /// parts: `f(worker, tile, block of columns, piece)`, with the worker's index below [`Team::workers`]. Each piece
+    /// is much work: they are handed out one by one, block by block of columns, in each the last tiles first: in causal
+    /// attention they take longest.
     ///
     /// # Errors
     /// As [`Team::rows`]; also if tiles overlap or are not in order, or there is no room for their parts.
@@ -64,8 +64,8 @@ impl Team {
                 let piece = if tile.parts == 0 {
                     let column = block * columns;
                     Piece::Cell(Tile {
-                        // SAFETY: the rows are inside `out` (checked above). Tiles have no rows in common, blocks no columns,
-                        // and each pair of them is handed out once.
+                        // SAFETY: the rows are inside `out` (checked above). Tiles have no rows in common, blocks no
+                        // columns, and each pair of them is handed out once.
                         base: unsafe { base.0.add(tile.rows.start * n) },
                         stride: n,
                         rows: tile.rows.len(),
@@ -75,8 +75,8 @@ impl Team {
                 } else {
                     let (part, rows) = (unit - tile.unit, tile.rows.len());
                     let first = tile.part_row(block, part);
-                    // SAFETY: `part_row` counts parts without a gap over tiles, blocks and parts of a cell, each of them
-                    // `rows` rows, and the last one ends inside each buffer (checked above).
+                    // SAFETY: `part_row` counts parts without a gap over tiles, blocks and parts of a cell, each of
+                    // them `rows` rows, and the last one ends inside each buffer (checked above).
                     let [a, b, c] = bases.each_ref().map(|(base, width)| unsafe {
                         std::slice::from_raw_parts_mut(base.0.add(first * width), rows * width)
                     });
@@ -124,8 +124,8 @@ impl RowTile {
         }
     }
 
-    /// The first row in the buffers of parts of a part of its cell in a block of columns; [`Team::tiles`] has given them out.
-    /// The parts of a cell lie one after the other.
+    /// The first row in the buffers of parts of a part of its cell in a block of columns; [`Team::tiles`] has given
+    /// them out. The parts of a cell lie one after the other.
     pub fn part_row(&self, block: usize, part: usize) -> usize {
         self.part + (block * self.parts + part) * self.rows.len()
     }

@@ -1,4 +1,5 @@
-//! The parts themselves: a pointer that stands for an exclusive borrow, and some columns of a matrix as if they were one's own.
+//! The parts themselves: a pointer that stands for an exclusive borrow, and some columns of a matrix as if they were
+//! one's own.
 
 use std::marker::PhantomData;
 use std::ops::Range;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
-use twinfer_engine::generation::{Generation, Limits, Sampling};
+use twinfer_engine::generation::{Bounds, Generation, Sampling};
 use twinfer_engine::sample::{Sampler, SamplerKind, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
 use twinfer_template::reasoning::{Part, Reasoning};
@@ -36,7 +36,7 @@ pub(super) struct Job {
     /// The prompt's tokens.
     pub(super) prompt: Vec<u32>,
     pub(super) sampling: Sampling,
-    pub(super) limits: Limits,
+    pub(super) limits: Bounds,
     /// Made when the line was read, so that what is wrong with it is said then; taken when it begins.
     pub(super) sampler: Option<Sampler>,
     /// Of a conversation, how the model marks what it thinks.
@@ -150,7 +150,7 @@ impl Desk<'_> {
             prompt,
             seed: is_random(&sampling.params).then_some(seed),
             sampling,
-            limits: Limits {
+            limits: Bounds {
                 max_tokens: generation.predict,
                 stop,
                 special: false,

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use twinfer_engine::context::Context;
-use twinfer_engine::generation::{Driver, Event, Generation, Limits, Sampling, Speculation};
+use twinfer_engine::generation::{Bounds, Driver, Event, Generation, Sampling, Speculation};
 use twinfer_engine::gguf::ModelFile;
 use twinfer_engine::sample::{MAX_LAST_N, Sampler, SamplerParams};
 use twinfer_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -134,14 +134,14 @@ fn write(
     let seed = settings.seed.unwrap_or(0);
     let n_ctx = context.options().n_ctx;
     let sampler = sampler(tokenizer, context.model().config().n_vocab, n_ctx, seed)?;
-    let limits = Limits {
+    let bounds = Bounds {
         max_tokens: Some(n),
-        ..Limits::default()
+        ..Bounds::default()
     };
     let id = context.open()?;
     let mut generation = match tokenizer {
-        Some(tokenizer) => Generation::new(context, id, prompt, sampler, tokenizer, &limits)?,
-        None => Generation::of_tokens(context, id, prompt, sampler, limits.max_tokens)?,
+        Some(tokenizer) => Generation::new(context, id, prompt, sampler, tokenizer, &bounds)?,
+        None => Generation::of_tokens(context, id, prompt, sampler, bounds.max_tokens)?,
     };
     let team = context.team().clone();
     let mut driver = Driver::new(Speculation::OFF, None);

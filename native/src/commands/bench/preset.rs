@@ -18,10 +18,10 @@ use super::switches::{self, Scenario};
 use super::{Kind, Measured, Test, Wish, allowed, measure, measure_limits, random_model, sizes, statistics};
 use crate::args::{BenchArgs, ReportFormat};
 use crate::compute::Compute;
-use crate::limits;
 use crate::load::{self, ModelSource};
 use crate::output::{self, json_f64};
 use crate::progress::Progress;
+use crate::rates;
 use crate::settings::Settings;
 use crate::topology::Machine;
 use crate::workers::Workers;
@@ -121,7 +121,7 @@ pub(super) fn run(
         batch_size: args.batch_size,
         repetitions: args.repetitions.min(switches::REPETITIONS),
     };
-    let mut progress = Progress::new("measuring", scenario.steps(), settings.verbosity);
+    let mut progress = Progress::new("measuring", scenario.ticks(), settings.verbosity);
     let switches = scenario.measure(&mut progress)?;
     drop(progress);
     let tests = [
@@ -143,7 +143,11 @@ pub(super) fn run(
     let model = compute.load(compute.plan(&file)?, &options)?;
     let mut context = compute.context(&model, options)?;
     let rounds = tests.len() * (args.repetitions + 1) + 2 * 2;
-    let mut progress = Progress::new("measuring", rounds as u64 + 2 * limits::STEPS, settings.verbosity);
+    let mut progress = Progress::new(
+        "measuring",
+        rounds as u64 + 2 * rates::MEASUREMENTS,
+        settings.verbosity,
+    );
     let mut measured = Vec::new();
     let found = {
         let _pinned = compute.pin_caller();

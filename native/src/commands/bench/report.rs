@@ -5,8 +5,8 @@ use twinfer_engine::model::Model;
 
 use super::stage::{Stage, met_table, times_table};
 use super::{Kind, Measured, statistics};
-use crate::limits::{Allowed, Limits};
 use crate::output::json_f64;
+use crate::rates::{Allowed, Rates};
 
 /// All that a report says.
 pub(super) struct Report<'a> {
@@ -14,7 +14,7 @@ pub(super) struct Report<'a> {
     pub(super) threads: usize,
     pub(super) model: &'a Model,
     pub(super) allowed: Allowed<'a>,
-    pub(super) limits: Option<Limits>,
+    pub(super) limits: Option<Rates>,
     pub(super) load: &'a Stage,
     pub(super) first_token: &'a Stage,
     pub(super) measured: &'a [Measured],
@@ -39,7 +39,7 @@ fn params(n: usize) -> String {
 }
 
 /// The limits in one line.
-pub(super) fn limits_line(limits: &Limits) -> String {
+pub(super) fn limits_line(limits: &Rates) -> String {
     let tiles = limits.tile_dot.map_or_else(String::new, |rate| {
         format!("int8 tile product {:.1} GMAC/s, ", rate / 1e9)
     });
@@ -173,7 +173,7 @@ impl Report<'_> {
                 "samples_s": m.seconds.iter().map(|&s| json_f64(s)).collect::<Vec<_>>(),
                 "limit_ts": limit.map(json_f64),
                 "limit_fraction": self.fraction(m).map(json_f64),
-                "limits": self.limits.as_ref().map(Limits::json),
+                "limits": self.limits.as_ref().map(Rates::json),
                 "load": self.load.json(),
                 "first_token": self.first_token.json(),
                 "stage": m.stage.json(),

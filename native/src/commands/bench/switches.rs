@@ -360,8 +360,8 @@ impl Scenario<'_> {
         })
     }
 
-    /// Steps of progress that [`Self::measure`] takes at most.
-    pub(super) fn steps(&self) -> u64 {
+    /// How often [`Self::measure`] reports progress at most.
+    pub(super) fn ticks(&self) -> u64 {
         const ROWS: u64 = 8;
         let tests = 2 * (self.repetitions as u64 + 1);
         2 + tests + ROWS * (1 + 2 * tests)

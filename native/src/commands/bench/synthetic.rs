@@ -1,8 +1,8 @@
 //! Models of a given shape with random weights.
 //!
-//! Quantized blocks cannot be random bytes: their scales would be anything up to infinity. So a pool of blocks is quantized
-//! once from normally distributed weights, and tensors are filled with blocks drawn from it, which goes at the speed of
-//! memory.
+//! Quantized blocks cannot be random bytes: their scales would be anything up to infinity. So a pool of blocks is
+//! quantized once from normally distributed weights, and tensors are filled with blocks drawn from it, which goes at
+//! the speed of memory.
 
 use std::collections::HashMap;
 use std::fs::File;

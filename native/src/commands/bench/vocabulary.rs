@@ -1,9 +1,9 @@
 //! A made-up vocabulary of real size and structure, for files with random weights: how long a model takes to load
 //! depends on its tokens and merges, and a text must have ids to be run with.
 //!
-//! Tokens are words of random syllables, each joined from two that came before it, so that every token can be reached by
-//! merging; a merge stands in the list for every way to join a token, as in converted vocabularies of today (Llama 3: 2.2
-//! merges a token).
+//! Tokens are words of random syllables, each joined from two that came before it, so that every token can be reached
+//! by merging; a merge stands in the list for every way to join a token, as in converted vocabularies of today (Llama
+//! 3: 2.2 merges a token).
 
 use std::collections::HashSet;
 
@@ -37,8 +37,8 @@ pub(super) fn insert(metadata: &mut Metadata, vocabulary: Vocabulary, n: usize) 
     }
 }
 
-/// Distinct words: `single` first, then every pair of letters, then joined ones until there are `n`, in the order in which
-/// a tokenizer would learn them.
+/// Distinct words: `single` first, then every pair of letters, then joined ones until there are `n`, in the order in
+/// which a tokenizer would learn them.
 fn words(single: Vec<String>, letters: std::ops::Range<usize>, n: usize) -> Vec<String> {
     let mut random = Random(1);
     let mut words = single;

@@ -1,5 +1,5 @@
-//! `doctor -m MODEL --numa MODE`: where the memory of a model and of its cache lies, and how much of it on the node that reads
-//! it. The model is loaded for this.
+//! `doctor -m MODEL --numa MODE`: where the memory of a model and of its cache lies, and how much of it on the node
+//! that reads it. The model is loaded for this.
 
 use anyhow::Result;
 use serde_json::{Value, json};

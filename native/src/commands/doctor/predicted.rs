@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::{PROMPT, bytes, plural, scaled};
 use crate::commands::bench::report::table;
-use crate::limits::Allowed;
 use crate::output::json_f64;
 use crate::prediction::{Description, Mode, Pass};
+use crate::rates::Allowed;
 
 /// A model on a machine.
 pub(super) struct Predicted<'a> {

@@ -1,16 +1,16 @@
 //! WebAssembly: 128-bit vectors, with or without the relaxed dot product. The intrinsics that
 //! [`Isa`] is made of, and nothing else: the kernels are elsewhere.
 //!
-//! What a module contains is decided when it is built: a browser refuses a module with instructions that it does not know.
-//! `-C target-feature=+simd128` brings `wasm-simd128`; the crate's feature `relaxed-simd` brings `wasm-relaxed` as well. The
-//! page chooses the module.
+//! What a module contains is decided when it is built: a browser refuses a module with instructions that it does not
+//! know. `-C target-feature=+simd128` brings `wasm-simd128`; the crate's feature `relaxed-simd` brings `wasm-relaxed`
+//! as well. The page chooses the module.
 //!
 //! ```text
 //!   a vector: 4 rows x 4 consecutive k
-//!     unsigned weights up to M: products of pairs are summed to 16 bits, as on AVX2: 2 * 127 * M a pair, so 32767 / (254 * M)
-//!       pairs may be added up before they are widened
-//!       relaxed: i16x8.relaxed_dot_i8x16_i7x16_s. Engines may differ in how they treat a second operand above 127, or a sum
-//!         beyond 16 bits; neither occurs, so the result is the same on every engine.
+//!     unsigned weights up to M: products of pairs are summed to 16 bits, as on AVX2: 2 * 127 * M a pair, so
+//!       32767 / (254 * M) pairs may be added up before they are widened
+//!       relaxed: i16x8.relaxed_dot_i8x16_i7x16_s. Engines may differ in how they treat a second operand above 127,
+//!         or a sum beyond 16 bits; neither occurs, so the result is the same on every engine.
 //!       plain: bytes of even and of odd k, each as 16 bits, two products and a sum
 //!     signed weights, 128 added: the same bytes of even and of odd k, each with its own i32x4.dot_i16x8_s
 //! ```
@@ -36,9 +36,10 @@ pub(in crate::kernels) struct Wasm<const RELAXED: bool>;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct F(v128);
 
-/// Works with the relaxed dot product enabled. What one function enables LLVM enables in the whole module, and takes the relaxed
-/// minimum and maximum wherever it recognises one, which differ between engines: so none is written in a way that it
-/// recognises, nothing is vectorised by LLVM, and the build looks at the disassembly for any but the dot product.
+/// Works with the relaxed dot product enabled. What one function enables LLVM enables in the whole module, and takes
+/// the relaxed minimum and maximum wherever it recognises one, which differ between engines: so none is written in a
+/// way that it recognises, nothing is vectorised by LLVM, and the build looks at the disassembly for any but the dot
+/// product.
 #[cfg(feature = "relaxed-simd")]
 #[target_feature(enable = "relaxed-simd")]
 fn enter<O: Op<Wasm<true>>>(op: O) -> O::Output {
@@ -57,9 +58,10 @@ fn shuffle(v: v128, pattern: [u8; 16]) -> v128 {
     i8x16_swizzle(v, load(&pattern))
 }
 
-/// Bits of half-precision numbers in 32-bit lanes to floats, infinities and NaNs included. The exponent is moved to its place
-/// and its bias corrected; a subnormal number gets the exponent of 2^-14, which is then subtracted. (To multiply by the
-/// difference of the biases is shorter, but a processor takes a hundred cycles for the product of a subnormal float.)
+/// Bits of half-precision numbers in 32-bit lanes to floats, infinities and NaNs included. The exponent is moved to its
+/// place and its bias corrected; a subnormal number gets the exponent of 2^-14, which is then subtracted. (To multiply
+/// by the difference of the biases is shorter, but a processor takes a hundred cycles for the product of a subnormal
+/// float.)
 #[inline(always)]
 fn halves(bits: v128) -> F {
     let magnitude = v128_and(bits, u32x4_splat(0x7fff));
@@ -288,7 +290,8 @@ where
 
     #[inline(always)]
     fn factor(self, bytes: v128, j: usize, sign_extend: bool, signed_weights: bool) -> v128 {
-        // Shifts and shuffles of 16-bit lanes: engines make the pattern of a shuffle of bytes anew each time, in four instructions.
+        // Shifts and shuffles of 16-bit lanes: engines make the pattern of a shuffle of bytes anew each time, in four
+        // instructions.
         if signed_weights {
             let top = u32x4_shl(bytes, 24 - 8 * j as u32);
             if sign_extend {
@@ -428,8 +431,8 @@ where
 
     #[inline(always)]
     fn max_f(self, a: F, b: F) -> F {
-        // Not `f32x4_pmax`: LLVM knows it as a comparison and a choice, and may take a relaxed maximum for them. A choice of bits is
-        // opaque to it.
+        // Not `f32x4_pmax`: LLVM knows it as a comparison and a choice, and may take a relaxed maximum for them. A
+        // choice of bits is opaque to it.
         F(v128_bitselect(b.0, a.0, f32x4_lt(a.0, b.0)))
     }
 
@@ -478,8 +481,8 @@ where
 {
     #[inline(always)]
     fn read_early(self, bytes: &[u8]) {
-        // All at once: a processor retires in order, so that each read of memory holds everything up, but many that are on their
-        // way together hold it up no longer than one.
+        // All at once: a processor retires in order, so that each read of memory holds everything up, but many that are
+        // on their way together hold it up no longer than one.
         for line in bytes.as_chunks::<LINE>().0 {
             // SAFETY: a reference.
             unsafe { std::ptr::read_volatile(&line[0]) };
@@ -535,8 +538,8 @@ pub(in crate::kernels) trait Run:
     fn activations(four: v128, i: usize) -> Self::X;
     /// A quad that is in every lane already.
     fn spread(quad: v128) -> Self::X;
-    /// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, or other sums of two of a lane's products; w is unsigned and at most
-    /// 127.
+    /// `w[2i] * x[2i] + w[2i + 1] * x[2i + 1]` in 16 bits, or other sums of two of a lane's products; w is unsigned and
+    /// at most 127.
     fn pairs(w: v128, x: Self::X) -> v128;
 }
 

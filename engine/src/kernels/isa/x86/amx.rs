@@ -1,17 +1,17 @@
 //! AMX: eight tiles of 16 rows of 64 bytes, and instructions that multiply whole tiles of int8.
 //!
-//! The tiles are state of the thread that the operating system keeps for it once it was asked: Linux by a call of the process.
-//! What a tile holds is declared before use (`ldtilecfg`) and given up afterwards (`tilerelease`), so that a thread that does
-//! something else carries no tiles around.
+//! The tiles are state of the thread that the operating system keeps for it once it was asked: Linux by a call of the
+//! process. What a tile holds is declared before use (`ldtilecfg`) and given up afterwards (`tilerelease`), so that a
+//! thread that does something else carries no tiles around.
 //!
-//! The compiler has no stable intrinsics for it, so the instructions are written as text. It never uses tiles by itself, so what a tile
-//! holds stays from one instruction to the next.
+//! The compiler has no stable intrinsics for it, so the instructions are written as text. It never uses tiles by
+//! itself, so what a tile holds stays from one instruction to the next.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::marker::PhantomData;
 
-use crate::kernels::tiles::{TILE_ROWS, Tile, TileUnit, Tiles};
+use crate::kernels::tiles::{TILE_ROWS, TileSums, TileUnit, Tiles};
 
 /// Proof that the machine has AMX with int8 (Sapphire Rapids and later), and that the system keeps its tiles.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +67,8 @@ fn leave() -> bool {
     const REQUEST_PERMISSION: usize = 0x1023;
     const TILE_DATA: usize = 18;
     let answer: isize;
-    // SAFETY: a call of the system that reads and writes no memory of the process; it changes the two registers that are named.
+    // SAFETY: a call of the system that reads and writes no memory of the process; it changes the two registers that
+    // are named.
     unsafe {
         asm!(
             "syscall",
@@ -106,11 +107,12 @@ pub(in crate::kernels) struct Declared<const K: usize>(
     PhantomData<*const ()>,
 );
 
-/// An instruction on tiles. It is a barrier to the compiler: what stands before and behind it in the program stays there.
+/// An instruction on tiles. It is a barrier to the compiler: what stands before and behind it in the program stays
+/// there.
 macro_rules! tile_op {
     ([$($option:ident)*] $text:literal $(, $($operands:tt)+)?) => {
-        // SAFETY: tiles are declared while a value of `Declared` exists, which only detection leads to; what touches memory says
-        // beside it why it stays within a slice.
+        // SAFETY: tiles are declared while a value of `Declared` exists, which only detection leads to; what touches
+        // memory says beside it why it stays within a slice.
         unsafe {
             asm!(
                 $text,
@@ -177,7 +179,7 @@ impl<const K: usize> Tiles for Declared<K> {
     }
 
     #[inline(always)]
-    fn store<const C: usize>(&mut self, out: &mut Tile) {
+    fn store<const C: usize>(&mut self, out: &mut TileSums) {
         const { assert!(C < 4) };
         // 16 rows of 64 bytes are written: the size of a tile.
         tile_op!([] "tilestored [{out} + {stride}*1], tmm{c}", c = const C, out = in(reg) out.0.as_mut_ptr(), stride = in(reg) 64usize);

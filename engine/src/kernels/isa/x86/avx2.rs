@@ -20,8 +20,8 @@ use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{ContiguousRows, Isa, Op, RowIsa, TileIsa, bytes_to_i16, lane_shuffle};
 
-/// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder Lake, Zen 5
-/// and later), where `VNNI` says so. `L2`: [`Isa::prefetch`] brings lines to the second-level cache.
+/// Proof that the machine has AVX2 and the half-precision conversions (Haswell, Zen and later); and AVX-VNNI (Alder
+/// Lake, Zen 5 and later), where `VNNI` says so. `L2`: [`Isa::prefetch`] brings lines to the second-level cache.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernels) struct Avx2<const VNNI: bool, const L2: bool = false>(());
 
@@ -49,12 +49,12 @@ impl<const VNNI: bool, const L2: bool> Avx2<VNNI, L2> {
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct F(__m256);
 
-/// An intrinsic on registers, which the type's existence makes safe to run. What touches memory has an `unsafe` of its own, which
-/// says why it stays within a slice.
+/// An intrinsic on registers, which the type's existence makes safe to run. What touches memory has an `unsafe` of its
+/// own, which says why it stays within a slice.
 macro_rules! op {
     ($($call:tt)+) => {
-        // SAFETY: a value of `Avx2` (or of `F`, which only it makes) exists only where detection found the features, and they are
-        // all that an intrinsic on registers asks for.
+        // SAFETY: a value of `Avx2` (or of `F`, which only it makes) exists only where detection found the features,
+        // and they are all that an intrinsic on registers asks for.
         unsafe { $($call)+ }
     };
 }
@@ -136,7 +136,8 @@ where
     #[inline(always)]
     fn join(self, rows: &ContiguousRows<'_>, first: usize, at: usize) -> __m256i {
         let (p, next) = rows.every_fourth::<2>(first, at);
-        // SAFETY: the features are there, as in `op!`; 16 bytes at each place, as `every_fourth` promises; any alignment will do.
+        // SAFETY: the features are there, as in `op!`; 16 bytes at each place, as `every_fourth` promises; any
+        // alignment will do.
         unsafe { _mm256_loadu2_m128i(p.add(next).cast(), p.cast()) }
     }
 
@@ -157,7 +158,8 @@ where
     #[inline(always)]
     fn store_split(self, v: __m256i, low: &mut [u8], high: &mut [u8]) {
         let (low, high) = (&mut low[..16], &mut high[..16]);
-        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment
+        // will do.
         unsafe {
             // In every 16 bytes the lower halves, then the upper ones; then all the lower ones.
             let split = _mm256_setr_epi8(
@@ -491,7 +493,8 @@ where
     #[inline(always)]
     fn load_two(self, low: &[i8], high: &[i8]) -> __m256i {
         let (low, high) = (&low[..16], &high[..16]);
-        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment
+        // will do.
         unsafe { _mm256_loadu2_m128i(high.as_ptr().cast(), low.as_ptr().cast()) }
     }
 

@@ -10,8 +10,8 @@ use super::{Enter, byte_to_i32, isa};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{ContiguousRows, Isa, Op, bytes_to_i16, lane_shuffle};
 
-/// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`] puts the
-/// number into a register. `L2`: [`Isa::prefetch`] brings lines to the second-level cache.
+/// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI (Zen 4, Ice Lake and later). `SPLAT`: [`Isa::add_times`]
+/// puts the number into a register. `L2`: [`Isa::prefetch`] brings lines to the second-level cache.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernels) struct Avx512<const SPLAT: bool, const L2: bool = false>(());
 
@@ -42,18 +42,18 @@ impl<const SPLAT: bool, const L2: bool> Avx512<SPLAT, L2> {
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct F(__m512);
 
-/// An intrinsic on registers, which the type's existence makes safe to run. What touches memory has an `unsafe` of its own, which
-/// says why it stays within a slice.
+/// An intrinsic on registers, which the type's existence makes safe to run. What touches memory has an `unsafe` of its
+/// own, which says why it stays within a slice.
 macro_rules! op {
     ($($call:tt)+) => {
-        // SAFETY: a value of `Avx512` (or of `F`, which only it makes) exists only where detection found the features, and they are
-        // all that an intrinsic on registers asks for.
+        // SAFETY: a value of `Avx512` (or of `F`, which only it makes) exists only where detection found the features,
+        // and they are all that an intrinsic on registers asks for.
         unsafe { $($call)+ }
     };
 }
 
-// Behind the macro, which it uses.
-mod drivers;
+// After `op!`: a module sees only the macros that are defined before it.
+mod rows;
 
 #[inline(always)]
 fn repeat(shuffle: [u8; 16]) -> __m512i {
@@ -61,8 +61,8 @@ fn repeat(shuffle: [u8; 16]) -> __m512i {
     unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(shuffle.as_ptr().cast())) }
 }
 
-/// `vpdpwssd`. As an intrinsic the compiler takes it apart on processors it is not told about: into a product and a sum, which are
-/// twice as many instructions where the window of instructions in flight is what a tile is short of.
+/// `vpdpwssd`. As an intrinsic the compiler takes it apart on processors it is not told about: into a product and a
+/// sum, which are twice as many instructions where the window of instructions in flight is what a tile is short of.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
@@ -79,8 +79,8 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
-/// `sum + v * x`, the number a part of the multiplication. Left to itself the compiler loads it once for several products, which
-/// costs Zen 4 a sixth of the speed of attention.
+/// `sum + v * x`, the number a part of the multiplication. Left to itself the compiler loads it once for several
+/// products, which costs Zen 4 a sixth of the speed of attention.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add_times(mut sum: __m512, v: __m512, x: &f32) -> __m512 {
@@ -173,7 +173,8 @@ where
     #[inline(always)]
     fn join(self, rows: &ContiguousRows<'_>, first: usize, at: usize) -> __m512i {
         let (p, next) = rows.every_fourth::<4>(first, at);
-        // SAFETY: the features are there, as in `op!`; 16 bytes at each place, as `every_fourth` promises; any alignment will do.
+        // SAFETY: the features are there, as in `op!`; 16 bytes at each place, as `every_fourth` promises; any
+        // alignment will do.
         unsafe {
             let low = _mm256_loadu2_m128i(p.add(next).cast(), p.cast());
             let high = _mm256_loadu2_m128i(p.add(3 * next).cast(), p.add(2 * next).cast());
@@ -198,7 +199,8 @@ where
     #[inline(always)]
     fn store_split(self, v: __m512i, low: &mut [u8], high: &mut [u8]) {
         let (low, high) = (&mut low[..32], &mut high[..32]);
-        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment
+        // will do.
         unsafe {
             _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(v));
             _mm256_storeu_si256(

@@ -1,14 +1,15 @@
-//! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`] is made of, and what is chosen by
-//! processor; the kernels are elsewhere.
+//! x86-64: AVX-512 with VNNI, AVX2, AVX2 with VNNI, and AMX. The intrinsics that [`Isa`] is made of, the instructions
+//! on tiles, and what is chosen by processor; the kernels are elsewhere.
 //!
-//! All unsafe code of these backends is here. What reads or writes memory says beside it why it stays within a slice. Three macros
-//! hold the rest:
+//! All unsafe code of these backends is here. What reads or writes memory says beside it why it stays within a slice.
+//! These macros hold the rest:
 //!
 //! | macro | what is unsafe in it | why it is right |
 //! |---|---|---|
 //! | [`isa!`] | the call of the function that enables the instruction set | the value it is called with is made by detection alone |
 //! | `op!` in `avx2`, `avx512` | intrinsics on registers | they run in methods of such a value, and ask for nothing but the features |
-//! | `op!`, `opaque!` in `peak` | functions that enable the instructions; an empty `asm!` | the same; it has no instruction |
+//! | `tile_op!` in `amx` | instructions on tiles, as text; four of them read or write memory, each with its reason beside it | tiles are declared while a value of `Declared` exists, which only detection leads to |
+//! | `op!`, `opaque!` in `peak` | intrinsics on registers, functions that enable the instructions; an empty `asm!` | the same; it has no instruction |
 #![allow(unsafe_code)]
 
 mod amx;
@@ -40,8 +41,8 @@ pub(in crate::kernels) trait Enter: Sized {
         Self: Isa;
 }
 
-/// A type that stands for an instruction set: one list of features for its detection and for the function that uses it. Others that
-/// stand for the same instructions may follow.
+/// A type that stands for an instruction set: one list of features for its detection and for the function that uses it.
+/// Others that stand for the same instructions may follow.
 macro_rules! isa {
     ($features:tt $name:ty, $enter:ident $(; $same:ty, $enter_same:ident)*) => {
         isa!(@detect $features $name);

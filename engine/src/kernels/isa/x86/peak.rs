@@ -14,18 +14,18 @@ use super::{Avx2, Avx512, Enter};
 use crate::kernels::peak::simd::Peak;
 use crate::kernels::peak::{Done, LINE};
 
-/// An intrinsic, or a function of this module that enables the instructions it needs.
+/// An intrinsic on registers, or a function of this module that enables the instructions it needs. What touches memory
+/// has an `unsafe` of its own, which says why it stays within an array.
 macro_rules! op {
     ($($call:tt)+) => {
-        // SAFETY: the methods below are those of a type whose value proves the features, and they alone call the functions
-        // with features; memory is touched only through pointers into a line of 64 bytes or an array of a vector's size,
-        // and prefetching touches none.
+        // SAFETY: the methods below are those of a type whose value proves the features, and they alone call the
+        // functions with features.
         unsafe { $($call)+ }
     };
 }
 
-/// Hides from the compiler what a register holds, without an instruction: operations on it are neither moved out of a loop
-/// nor merged.
+/// Hides from the compiler what a register holds, without an instruction: operations on it are neither moved out of a
+/// loop nor merged.
 macro_rules! opaque {
     ($class:ident $value:expr) => {
         // SAFETY: an empty text; the register stays as it is.
@@ -41,7 +41,8 @@ const SUMS: usize = 12;
 fn avx2_total(sums: &[__m256i]) -> u32 {
     sums.iter().fold(0, |total, sum| {
         let mut words = [0u32; 8];
-        op!(_mm256_storeu_si256(words.as_mut_ptr().cast(), *sum));
+        // SAFETY: 32 bytes are written, an array of 8 words; any alignment will do.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), *sum) };
         words.iter().fold(total, |a, b| a.wrapping_add(*b))
     })
 }
@@ -103,7 +104,8 @@ fn avx2_multiply_adds(rounds: usize) -> Done {
     }
     let checksum = sums.iter().fold(0, |total, sum| {
         let mut lanes = [0f32; 8];
-        op!(_mm256_storeu_ps(lanes.as_mut_ptr(), *sum));
+        // SAFETY: 8 floats are written, the length of the array; any alignment will do.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), *sum) };
         lanes.iter().fold(total, |a, b| a + *b as u64)
     });
     Done {
@@ -148,7 +150,8 @@ fn avx512_multiply_adds(rounds: usize) -> Done {
     }
     let checksum = sums.iter().fold(0, |total, sum| {
         let mut lanes = [0f32; 16];
-        op!(_mm512_storeu_ps(lanes.as_mut_ptr(), *sum));
+        // SAFETY: 16 floats are written, the length of the array; any alignment will do.
+        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), *sum) };
         lanes.iter().fold(total, |a, b| a + *b as u64)
     });
     Done {
@@ -172,12 +175,18 @@ where
     fn add_line<const NARROW: bool>(self, sums: &mut Self::Sums, line: &[u8; LINE]) {
         let at = line.as_ptr();
         for (i, sum) in sums.iter_mut().enumerate() {
-            if NARROW {
-                let v = op!(_mm256_zextsi128_si256(_mm_loadu_si128(at.add(16 * i).cast())));
-                *sum = op!(_mm256_add_epi32(*sum, v));
+            let v = if NARROW {
+                // SAFETY: the features are there, as in `op!`; `i` is below 4, so the 16 bytes lie within the line
+                // of 64.
+                unsafe { _mm256_zextsi128_si256(_mm_loadu_si128(at.add(16 * i).cast())) }
             } else if i < 2 {
-                *sum = op!(_mm256_add_epi32(*sum, _mm256_loadu_si256(at.add(32 * i).cast())));
-            }
+                // SAFETY: the features are there, as in `op!`; `i` is below 2, so the 32 bytes lie within the line
+                // of 64.
+                unsafe { _mm256_loadu_si256(at.add(32 * i).cast()) }
+            } else {
+                return;
+            };
+            *sum = op!(_mm256_add_epi32(*sum, v));
         }
     }
 
@@ -214,11 +223,14 @@ impl Peak for Avx512<false> {
         let at = line.as_ptr();
         if !NARROW {
             // Additions of one line a cycle do not wait for each other long enough to matter: one sum does.
-            sums[0] = op!(_mm512_add_epi32(sums[0], _mm512_loadu_si512(at.cast())));
+            // SAFETY: the features are there, as in `op!`; 64 bytes are read, the length of the line.
+            let v = unsafe { _mm512_loadu_si512(at.cast()) };
+            sums[0] = op!(_mm512_add_epi32(sums[0], v));
             return;
         }
         for (i, sum) in sums.iter_mut().enumerate() {
-            let v = op!(_mm512_zextsi128_si512(_mm_loadu_si128(at.add(16 * i).cast())));
+            // SAFETY: the features are there, as in `op!`; `i` is below 4, so the 16 bytes lie within the line of 64.
+            let v = unsafe { _mm512_zextsi128_si512(_mm_loadu_si128(at.add(16 * i).cast())) };
             *sum = op!(_mm512_add_epi32(*sum, v));
         }
     }

@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 /// The choices for a processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Processor {
-    /// A number that goes from memory to all lanes of a register takes a multiplier's or an adder's place: on Zen 4 (AMD's
-    /// family 25), which computes with 512 bits in two halves.
+    /// A number that goes from memory to all lanes of a register takes a multiplier's or an adder's place: on Zen 4
+    /// (AMD's family 25), which computes with 512 bits in two halves.
     pub(super) splats_cost: bool,
-    /// Weights that are read once are prefetched to the second-level cache: on Intel's, which keep 48 lines on their way
-    /// to that cache but 16 to the first one. A prefetch that finds no place holds up what comes after it. Measured on a
-    /// Xeon with AMX, `docs/kernels.md`; other processors of Intel were not at hand.
+    /// Weights that are read once are prefetched to the second-level cache: on Intel's, which keep 48 lines on their
+    /// way to that cache but 16 to the first one. A prefetch that finds no place holds up what comes after it. Measured
+    /// on a Xeon with AMX, `docs/kernels.md`; other processors of Intel were not at hand.
     pub(super) prefetch_to_l2: bool,
 }
 

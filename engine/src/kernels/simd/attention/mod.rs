@@ -9,14 +9,14 @@
 //!   merge     o = o * a + acc * b, from the registers
 //! ```
 //!
-//! While scores are computed the next block's keys are prefetched, and its values while values are added up: text that is
-//! written behind a long context reads it all once a token.
+//! While scores are computed the next block's keys are prefetched, and its values while values are added up: text that
+//! is written behind a long context reads it all once a token.
 //!
-//! A tile of several strips widens the block's half-precision numbers once; a small one reads them as they are. Values in
-//! q8_0 are always widened, keys in q8_0 never.
+//! A tile of several strips widens the block's half-precision numbers once; a small one reads them as they are. Values
+//! in q8_0 are always widened, keys in q8_0 never.
 //!
-//! No closure computes with vectors: where one is not inlined it lacks the instruction set, and every vector it touches becomes a
-//! call.
+//! No closure computes with vectors: where one is not inlined it lacks the instruction set, and every vector it touches
+//! becomes a call.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
@@ -213,8 +213,8 @@ impl Strips<'_, '_> {
             l[i] = exponentials(isa, visible[i], m[i], &mut p[i]);
         }
         let (a, b, empty) = join::<I, Q>(isa, &mut self.sum.part(first..first + Q), (&m, &l));
-        // A position that another query of the strip sees and this one does not has p = +0.0 here. Adding 0 * v moves no
-        // bit: v is finite, and a sum that began at +0.0 is never -0.0.
+        // A position that another query of the strip sees and this one does not has p = +0.0 here. Adding 0 * v moves
+        // no bit: v is finite, and a sum that began at +0.0 is never -0.0.
         let mut seen = visible[0].clone();
         for visible in &visible[1..] {
             seen = seen.start.min(visible.start)..seen.end.max(visible.end);

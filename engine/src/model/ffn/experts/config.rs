@@ -9,8 +9,8 @@ use crate::model::product::Gate;
 /// Experts of a layer at most.
 const MAX_EXPERTS: u32 = 4096;
 
-/// Rows that are gathered at a time, at least those of one token: more of them would be much memory and save nothing, as each
-/// expert has many.
+/// Rows that are gathered at a time, at least those of one token: more of them would be much memory and save nothing,
+/// as each expert has many.
 const ROWS: usize = 8192;
 
 /// Whether a part has some tensor.
@@ -89,8 +89,9 @@ impl SharedConfig {
 }
 
 impl ExpertsConfig {
-    /// Every layer's, of these widths, with silu and a softmax over all experts whose weights are divided by their sum; a family's
-    /// file then changes what differs. Layers of width 0 have no experts: what is made for them means nothing.
+    /// Every layer's, of these widths, with silu and a softmax over all experts whose weights are divided by their sum;
+    /// a family's file then changes what differs. Layers of width 0 have no experts: what is made for them means
+    /// nothing.
     pub(crate) fn read(keys: &Keys<'_>, widths: &[usize]) -> Result<Vec<Self>> {
         const COUNT: &str = "expert_count";
         const USED: &str = "expert_used_count";
@@ -230,7 +231,8 @@ impl ExpertsConfig {
         3 + latent + self.shared.map_or(0, apart)
     }
 
-    /// The widest rows of a pass that its matrices multiply with, beside the residual stream's and those of [`Self::more_rows`].
+    /// The widest rows of a pass that its matrices multiply with, beside the residual stream's and those of
+    /// [`Self::more_rows`].
     pub(in crate::model::ffn) fn inner_width(&self) -> usize {
         let shared = self.shared.map_or(0, |shared| shared.n_ff);
         shared.max(self.latent.unwrap_or(0))

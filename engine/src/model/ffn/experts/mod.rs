@@ -1,8 +1,9 @@
-//! Mixture of experts: a router gives each token to a few of many feed-forward parts, whose outputs are weighed and summed.
-//! There may be one more that every token goes to, the shared expert.
+//! Mixture of experts: a router gives each token to a few of many feed-forward parts, whose outputs are weighed and
+//! summed. There may be one more that every token goes to, the shared expert.
 //!
 //! ```text
-//!   one token         each of its experts' gate and up, and the shared one's, in one list of products; each one's down in another
+//!   one token         each of its experts' gate and up, and the shared one's, in one list of products; each one's down
+//!                     in another
 //!   more of them      rows are gathered expert by expert; then a product of each expert that has some, over its rows
 //!   either way        out = +0.0, then out += weight * y of the token's experts, the best one first
 //! ```
@@ -55,8 +56,8 @@ fn has(binder: &Binder<'_>, name: &str, presence: Presence) -> bool {
 }
 
 impl Experts {
-    /// Gate and up are tensors of their own, or one named `ffn_gate_up_exps`, the gate's rows first. Of each a tensor has the
-    /// matrices of all experts, or each expert's is a tensor.
+    /// Gate and up are tensors of their own, or one named `ffn_gate_up_exps`, the gate's rows first. Of each a tensor
+    /// has the matrices of all experts, or each expert's is a tensor.
     pub(super) fn bind(binder: &Binder<'_>, config: &Config, own: &ExpertsConfig, i: usize) -> Result<Self> {
         let n_embd = config.n_embd;
         let (n, n_ff, width) = (own.n_experts, own.n_ff, own.width(n_embd));
@@ -225,8 +226,8 @@ impl Experts {
         })
     }
 
-    /// `out` = the weighed sum of what each token's experts make of the rows `x`; in the list with one token's, the shared expert's
-    /// products.
+    /// `out` = the weighed sum of what each token's experts make of the rows `x`; in the list with one token's, the
+    /// shared expert's products.
     fn mix<P: Probe>(
         &self,
         run: &mut Run<'_, P>,

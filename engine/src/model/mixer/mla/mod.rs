@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Which of the two a file has tensors for is its choice. The cache of the absorbed form is one latent vector per
-//! position; it holds the first part twice, as a key's and as a value, though the second is the beginning of the first: in a
-//! page keys lie d-major and values position-major, each as the kernels read them, so one memory cannot stand for both.
+//! position; it holds the first part twice, as a key's and as a value, though the second is the beginning of the first:
+//! in a page keys lie d-major and values position-major, each as the kernels read them, so one memory cannot stand for
+//! both.
 
 mod heads;
 
@@ -55,7 +56,8 @@ pub struct MlaConfig {
 }
 
 impl MlaConfig {
-    /// What reads the input, the query of its latent vector, the two matrices of heads, attention between them, the output.
+    /// What reads the input, the query of its latent vector, the two matrices of heads, attention between them, the
+    /// output.
     pub(super) const OPERATIONS: usize = 6;
 
     /// Of scores and of the values that they weigh.

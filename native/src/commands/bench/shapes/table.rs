@@ -393,7 +393,8 @@ fn gemma4_e4b(n_layers: usize) -> Model {
     let n_ff = 10_240;
     let parts = [attention(256), attention(512)];
     let mut model = gemma4(n_layers, (2560, 8), parts, &Ffn::Gated { n_ff });
-    // Layers with keys and values of their own end with a global one behind a local one: these are what the others read.
+    // Layers with keys and values of their own end with a global one behind a local one: these are what the others
+    // read.
     let own = match (n_layers * OWN).div_ceil(LAYERS).next_multiple_of(PERIOD) {
         own if own <= n_layers => own,
         _ => n_layers,

@@ -1,4 +1,5 @@
-//! What some drivers ask of AVX-512 beside [`Isa`](crate::kernels::isa::Isa): few tokens row by row, and weights and sums of whole tiles.
+//! Intrinsics of AVX-512 beside those of [`Isa`](crate::kernels::isa::Isa): for few tokens row by row, and for weights
+//! and sums of whole tiles.
 
 use std::arch::x86_64::*;
 
@@ -19,7 +20,8 @@ where
     #[inline(always)]
     fn load_two(self, low: &[i8], high: &[i8]) -> __m512i {
         let (low, high) = (&low[..32], &high[..32]);
-        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment will do.
+        // SAFETY: the features are there, as in `op!`; the lengths of both slices were checked above; any alignment
+        // will do.
         unsafe {
             _mm512_inserti64x4::<1>(
                 _mm512_castsi256_si512(_mm256_loadu_si256(low.as_ptr().cast())),

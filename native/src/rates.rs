@@ -1,8 +1,8 @@
-//! The machine's limits, measured: int8 dot products (those of whole tiles too, where there is a unit for them), f32 multiply and
-//! add, reads of memory, on all workers at once; and what they mean for a model.
+//! The machine's limits, measured: the rates of int8 dot products (those of whole tiles too, where there is a unit for
+//! them), f32 multiply and add, reads of memory, on all workers at once; and what they mean for a model.
 //!
-//! Each is the median of some runs; of the read patterns the best median counts. Neighbours on a shared machine move all of
-//! them, so a fraction is only meaningful with limits of the same minute.
+//! Each is the median of some runs; of the read patterns the best median counts. Neighbours on a shared machine move
+//! all of them, so a fraction is only meaningful with limits of the same minute.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -37,9 +37,10 @@ pub(crate) const BEYOND_CACHES: usize = 512 << 20;
 /// The buffer where no weights are at hand.
 const BUFFER: u64 = 1 << 30;
 
-/// Operations (one multiplication and one addition) or bytes per second, all workers together.
+/// What the machine does at most: operations (one multiplication and one addition) or bytes per second, all workers
+/// together.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct Rates {
     pub(crate) dot: f64,
     /// Products of whole tiles, where the backend has a unit for them.
     pub(crate) tile_dot: Option<f64>,
@@ -51,26 +52,26 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
 }
 
-/// Measurements that [`measure`] reports progress in.
-pub(crate) const STEPS: u64 = PATTERNS.len() as u64 + 3;
+/// How often [`measure`] reports progress: once a measurement.
+pub(crate) const MEASUREMENTS: u64 = PATTERNS.len() as u64 + 3;
 
 /// Measures on all workers of the team. `memory` is read: that of weights, or from [`buffer`].
 pub(crate) fn measure(
     team: &Team,
     backend: &dyn Backend,
     memory: &[Bytes],
-    step: &mut dyn FnMut(),
-) -> Result<Limits> {
+    tick: &mut dyn FnMut(),
+) -> Result<Rates> {
     let peak = select::peak(backend);
     let dot = arithmetic(team, peak, |rounds| Work::Dot { rounds })?;
-    step();
+    tick();
     let has_tiles = peak.exercise(&Work::TileDot { rounds: 1 }).operations > 0;
     let tile_dot = has_tiles
         .then(|| arithmetic(team, peak, |rounds| Work::TileDot { rounds }))
         .transpose()?;
-    step();
+    tick();
     let multiply_add = arithmetic(team, peak, |rounds| Work::MultiplyAdd { rounds })?;
-    step();
+    tick();
     let mut left = MOST;
     let pieces: Vec<&[u8]> = memory
         .iter()
@@ -98,10 +99,10 @@ pub(crate) fn measure(
         if read < speed {
             (read, name) = (speed, pattern.name);
         }
-        step();
+        tick();
     }
-    (patterns.len()..PATTERNS.len()).for_each(|_| step());
-    Ok(Limits {
+    (patterns.len()..PATTERNS.len()).for_each(|_| tick());
+    Ok(Rates {
         dot,
         tile_dot,
         multiply_add,
@@ -173,16 +174,16 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-impl Limits {
+impl Rates {
     /// The better of two measurements, each limit by itself.
-    pub(crate) fn best(self, other: Limits) -> Limits {
+    pub(crate) fn best(self, other: Rates) -> Rates {
         let max = |a: f64, b: f64| if a < b { b } else { a };
         let (read, pattern) = if self.read < other.read {
             (other.read, other.pattern)
         } else {
             (self.read, self.pattern)
         };
-        Limits {
+        Rates {
             dot: max(self.dot, other.dot),
             tile_dot: self.tile_dot.zip(other.tile_dot).map(|(a, b)| max(a, b)),
             multiply_add: max(self.multiply_add, other.multiply_add),
@@ -252,9 +253,9 @@ impl TokenWork {
         self.integer + self.float
     }
 
-    /// Of the matrices that every token meets, and of those that only tokens meet whose outputs are asked for: the output
-    /// matrix, and the last layer's but for keys and values. Of experts a token meets some; of embeddings a row. Attention
-    /// and norms are not counted: what they cost depends on the position, and little.
+    /// Of the matrices that every token meets, and of those that only tokens meet whose outputs are asked for: the
+    /// output matrix, and the last layer's but for keys and values. Of experts a token meets some; of embeddings a row.
+    /// Attention and norms are not counted: what they cost depends on the position, and little.
     pub(crate) fn of(file: &ModelFile, config: &Config) -> (TokenWork, TokenWork) {
         let (mut every, mut asked) = (TokenWork::default(), TokenWork::default());
         let n_layers = config.layers.len();
@@ -302,9 +303,9 @@ impl TokenWork {
         (every, asked)
     }
 
-    /// Seconds of arithmetic at the limits, integer products at a rate.
-    fn compute(&self, limits: &Limits, integer: f64) -> f64 {
-        self.integer / integer + self.float / limits.multiply_add
+    /// Seconds of arithmetic at these rates, integer products at a rate.
+    fn compute(&self, rates: &Rates, integer: f64) -> f64 {
+        self.integer / integer + self.float / rates.multiply_add
     }
 }
 
@@ -318,7 +319,7 @@ pub(crate) fn size(file: &ModelFile) -> (f64, f64) {
     )
 }
 
-/// What the limits allow a model.
+/// What the machine allows a model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowed<'a> {
     pub(crate) config: &'a Config,
@@ -353,46 +354,46 @@ impl Allowed<'_> {
         2.0 * self.config.state_bytes() as f64
     }
 
-    /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions of each
-    /// in the cache: every weight is read once a pass and every cached key and value once a token.
-    pub(crate) fn decode(&self, limits: &Limits, depth: usize, sequences: usize) -> f64 {
+    /// Tokens per second at most of `sequences` that decode together, all their tokens counted, with `depth` positions
+    /// of each in the cache: every weight is read once a pass and every cached key and value once a token.
+    pub(crate) fn decode(&self, rates: &Rates, depth: usize, sequences: usize) -> f64 {
         let (every, asked) = self.work;
         let n = sequences as f64;
         let weights = every.bytes(n) + asked.bytes(n);
         let own = self.cache_bytes(depth) + self.state_traffic();
-        let read = (weights + n * own) / limits.read;
-        let compute = n * (every.compute(limits, limits.dot) + asked.compute(limits, limits.dot));
+        let read = (weights + n * own) / rates.read;
+        let compute = n * (every.compute(rates, rates.dot) + asked.compute(rates, rates.dot));
         n / if read < compute { compute } else { read }
     }
 
-    /// Tokens per second at most while a prompt of `n` is read: every weight is multiplied once a token, but for those that
-    /// only the last one meets, and read once.
-    pub(crate) fn prefill(&self, limits: &Limits, n: usize) -> f64 {
+    /// Tokens per second at most while a prompt of `n` is read: every weight is multiplied once a token, but for those
+    /// that only the last one meets, and read once.
+    pub(crate) fn prefill(&self, rates: &Rates, n: usize) -> f64 {
         let (every, asked) = self.work;
         let compute =
-            every.compute(limits, integer_rate(limits, n)) * n as f64 + asked.compute(limits, limits.dot);
-        let read = (every.bytes(n as f64) + asked.bytes(1.0)) / limits.read;
+            every.compute(rates, integer_rate(rates, n)) * n as f64 + asked.compute(rates, rates.dot);
+        let read = (every.bytes(n as f64) + asked.bytes(1.0)) / rates.read;
         n as f64 / if read < compute { compute } else { read }
     }
 
     /// Tokens per second at most while vectors are made of `texts` texts of `n` tokens each: every weight is multiplied once a
     /// token, and read once.
-    pub(crate) fn texts(&self, limits: &Limits, n: usize, texts: usize) -> f64 {
+    pub(crate) fn texts(&self, rates: &Rates, n: usize, texts: usize) -> f64 {
         let (every, asked) = self.work;
         let all = (n * texts) as f64;
-        let integer = integer_rate(limits, n * texts);
-        let compute = (every.compute(limits, integer) + asked.compute(limits, integer)) * all;
-        let read = (every.bytes(all) + asked.bytes(all)) / limits.read;
+        let integer = integer_rate(rates, n * texts);
+        let compute = (every.compute(rates, integer) + asked.compute(rates, integer)) * all;
+        let read = (every.bytes(all) + asked.bytes(all)) / rates.read;
         all / if read < compute { compute } else { read }
     }
 }
 
 /// Integer products per second where so many tokens share a pass: those that fill no tile are multiplied without them.
-fn integer_rate(limits: &Limits, tokens: usize) -> f64 {
+fn integer_rate(rates: &Rates, tokens: usize) -> f64 {
     TILE_TOKENS
         .filter(|least| tokens >= *least)
-        .and(limits.tile_dot)
-        .unwrap_or(limits.dot)
+        .and(rates.tile_dot)
+        .unwrap_or(rates.dot)
 }
 
 #[cfg(test)]
@@ -403,7 +404,7 @@ mod tests {
     fn medians_and_the_better_of_two() {
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&mut []), 0.0);
-        let limits = |dot, read, pattern| Limits {
+        let rates = |dot, read, pattern| Rates {
             dot,
             tile_dot: None,
             multiply_add: 1.0,
@@ -411,7 +412,7 @@ mod tests {
             pattern,
             bytes: 1,
         };
-        let best = limits(2.0, 3.0, "a").best(limits(1.0, 4.0, "b"));
+        let best = rates(2.0, 3.0, "a").best(rates(1.0, 4.0, "b"));
         assert_eq!((best.dot, best.read, best.pattern), (2.0, 4.0, "b"));
     }
 
@@ -420,13 +421,13 @@ mod tests {
         let team = Team::single();
         let memory = Bytes::from_vec(vec![1; 64 << 20]);
         let backend = twinfer_engine::kernels::select::available()[0];
-        let mut steps = 0;
-        let limits = measure(&team, backend, &[memory], &mut || steps += 1).unwrap();
-        assert_eq!(steps, STEPS);
-        assert_eq!(limits.bytes, 64 << 20);
+        let mut ticks = 0;
+        let rates = measure(&team, backend, &[memory], &mut || ticks += 1).unwrap();
+        assert_eq!(ticks, MEASUREMENTS);
+        assert_eq!(rates.bytes, 64 << 20);
         // Between a watch and what no core will ever do.
-        assert!((1e7..1e13).contains(&limits.dot), "{limits:?}");
-        assert!((1e7..1e13).contains(&limits.multiply_add), "{limits:?}");
-        assert!((1e7..1e13).contains(&limits.read), "{limits:?}");
+        assert!((1e7..1e13).contains(&rates.dot), "{rates:?}");
+        assert!((1e7..1e13).contains(&rates.multiply_add), "{rates:?}");
+        assert!((1e7..1e13).contains(&rates.read), "{rates:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Steps that are timed, counted and shown in a table at the end.
+//! Checks that are timed, counted and shown in a table at the end.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
@@ -9,16 +9,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::line;
 
-/// How a step ended.
+/// How a check ended.
 enum Outcome {
     Passed,
     Failed(String),
     LeftOut(String),
 }
 
-/// The steps done so far.
+/// The checks done so far.
 #[derive(Default)]
-pub(crate) struct Steps {
+pub(crate) struct Checks {
     done: Vec<(&'static str, Duration, Outcome)>,
     counts: Counts,
 }
@@ -64,9 +64,9 @@ impl Counts {
     }
 }
 
-impl Steps {
-    /// Does a step; its failure is kept for the end.
-    pub(crate) fn step<T>(
+impl Checks {
+    /// Does a check; its failure is kept for the end.
+    pub(crate) fn check<T>(
         &mut self,
         name: &'static str,
         body: impl FnOnce(&mut Self) -> Result<T>,
@@ -89,7 +89,7 @@ impl Steps {
         value
     }
 
-    /// Notes a step that was not done, and why.
+    /// Notes a check that was not done, and why.
     pub(crate) fn leave_out(&mut self, name: &'static str, why: &str) {
         println!("\n=== {name}: left out: {why}");
         self.done

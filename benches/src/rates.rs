@@ -1,8 +1,8 @@
 //! The machine's two limits: how fast memory can be read, and how fast int8 dot products can be made.
 //!
-//! The program measures them (`twinfer doctor`), so that a table here, `twinfer bench` and `doctor` hold a speed against the
-//! same two. They are measured beside every result, in the same minute: a fraction of them says more than a speed does,
-//! above all on a machine that others use as well.
+//! The program measures them (`twinfer doctor`), so that a table here, `twinfer bench` and `doctor` hold a speed
+//! against the same two. They are measured beside every result, in the same minute: a fraction of them says more than a
+//! speed does, above all on a machine that others use as well.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,14 +14,14 @@ use crate::run;
 
 /// The two limits for a number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct Rates {
     /// Memory read, GB/s: the best of several patterns.
     pub read: f64,
     /// int8 multiply-adds, GMAC/s, with the instructions of the best backend here.
     pub dot: f64,
 }
 
-impl Limits {
+impl Rates {
     /// Has the program measure them.
     pub fn measure(twinfer: &Path, threads: usize) -> Result<Self> {
         let report = run::json(
@@ -34,7 +34,7 @@ impl Limits {
 
     fn of(report: &Value) -> Option<Self> {
         let limits = &report["limits"];
-        Some(Limits {
+        Some(Rates {
             read: limits["memory_read_gb_s"].as_f64()?,
             dot: limits["int8_dot_gmacs"].as_f64()?,
         })
@@ -53,12 +53,12 @@ mod tests {
 
     #[test]
     fn limits_are_read_as_they_are_written() {
-        let limits = Limits {
+        let limits = Rates {
             read: 21.5,
             dot: 180.0,
         };
-        assert_eq!(Limits::of(&json!({"limits": limits.json()})), Some(limits));
+        assert_eq!(Rates::of(&json!({"limits": limits.json()})), Some(limits));
         // `--no-measure`
-        assert_eq!(Limits::of(&json!({"limits": null})), None);
+        assert_eq!(Rates::of(&json!({"limits": null})), None);
     }
 }
