@@ -222,7 +222,7 @@ impl Mixer {
             (Mixer::Mamba2(mamba), LayerCache::State(cache)) => {
                 mamba.forward(run, x, rows, out, &mut buffers.recurrent, cache)
             }
-            _ => Err(Error::InvalidInput {
+            _ => Err(Error::Internal {
                 what: "a layer's mixer and its cache are of different kinds".into(),
             }),
         }
