@@ -1,5 +1,5 @@
-//! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`] is made of, and what is chosen by
-//! processor; the kernels are elsewhere.
+//! x86-64: AVX-512 with VNNI, AVX2, and AVX2 with VNNI. The intrinsics that [`Isa`] is made of, what is chosen by
+//! processor, and the loops that measure peak rates; the kernels are elsewhere.
 //!
 //! All unsafe code of these backends is here. What reads or writes memory says beside it why it stays within a slice. Three macros
 //! hold the rest:
