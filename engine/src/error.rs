@@ -8,8 +8,8 @@ use thiserror::Error as ThisError;
 /// The engine's result type.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// Whose fault an error is, and so what a caller does about it: a server answers with another status, a program with another
-/// exit code.
+/// Whose fault an error is, and so what a caller does about it: one that answers many requests ends this one and goes on, or
+/// waits, or ends itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// The caller asked for what makes no sense, or what this model does not do: ask otherwise.
@@ -22,6 +22,8 @@ pub enum Class {
     Model,
     /// The machine has too little memory, or a thread of it failed.
     Machine,
+    /// The engine contradicts itself, or a program uses its parts wrongly: report it.
+    Internal,
 }
 
 /// What can go wrong, from the first byte of a file to the last logit.
@@ -93,13 +95,29 @@ pub enum Error {
         /// The supported names, comma separated.
         supported: String,
     },
-    /// The vocabulary cannot be used, or a token id is outside it.
+    /// The files of a split model do not go together, or some are missing.
+    #[error("{what}")]
+    Split {
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// The vocabulary cannot be used.
     #[error("tokenizer: {what}")]
     Tokenizer {
         /// What was expected and what was found.
         what: String,
     },
-    /// A limit that protects memory or time was hit.
+    /// What the model's files ask for is over a limit that protects memory or time.
+    #[error("{what} is over the limit: {found}, at most {limit}")]
+    ModelLimit {
+        /// What is limited.
+        what: String,
+        /// The size found.
+        found: u64,
+        /// The largest size allowed.
+        limit: u64,
+    },
+    /// What a caller asks for is over a limit that protects memory or time.
     #[error("{what} is over the limit: {found}, at most {limit}")]
     Limit {
         /// What is limited.
@@ -228,6 +246,12 @@ pub enum Error {
         /// The panic's message.
         what: String,
     },
+    /// Parts of the engine do not fit each other, whatever was asked for.
+    #[error("an error inside the engine: {what}")]
+    Internal {
+        /// What was expected and what was found.
+        what: String,
+    },
 }
 
 impl Error {
@@ -251,10 +275,91 @@ impl Error {
             | Error::Tensor { .. }
             | Error::UnsupportedType { .. }
             | Error::UnsupportedArchitecture { .. }
+            | Error::Split { .. }
+            | Error::ModelLimit { .. }
             | Error::Tokenizer { .. }
             | Error::NonFinite { .. }
             | Error::NonFiniteLogit { .. } => Class::Model,
             Error::Memory { .. } | Error::Worker { .. } | Error::FloatMode => Class::Machine,
+            Error::Internal { .. } => Class::Internal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn what() -> String {
+        "what was found".into()
+    }
+
+    #[test]
+    fn a_limit_is_of_who_asks_for_too_much() {
+        let (found, limit) = (9, 8);
+        let what = what();
+        let model = Error::ModelLimit {
+            what: what.clone(),
+            found,
+            limit,
+        };
+        let request = Error::Limit { what, found, limit };
+        assert_eq!((model.class(), request.class()), (Class::Model, Class::TooLarge));
+        assert_eq!(model.to_string(), request.to_string());
+        let longer = Error::ContextFull {
+            needed: 9,
+            capacity: 8,
+        };
+        assert_eq!(longer.class(), Class::TooLarge);
+    }
+
+    #[test]
+    fn who_can_be_asked_otherwise_is_no_damaged_model() {
+        let outside = Error::TokenOutOfRange { token: 9, n_vocab: 8 };
+        let handle = Error::UnknownSequence { foreign: true };
+        for error in [outside, handle, Error::InvalidInput { what: what() }] {
+            assert_eq!(error.class(), Class::Request, "{error}");
+        }
+        let in_part = |error| Error::Part {
+            part: 1,
+            count: 2,
+            error: Box::new(error),
+        };
+        for error in [
+            Error::Tokenizer { what: what() },
+            in_part(Error::Split { what: what() }),
+            in_part(Error::Format {
+                offset: 0,
+                what: what(),
+            }),
+        ] {
+            assert_eq!(error.class(), Class::Model, "{error}");
+        }
+        assert_eq!(in_part(Error::FloatMode).class(), Class::Machine);
+    }
+
+    #[test]
+    fn what_others_hold_is_full_and_nothing_else() {
+        let pages = Error::CacheFull {
+            needed: 2,
+            free: 1,
+            evictable: 0,
+        };
+        let states = Error::StatesFull { needed: 2, free: 1 };
+        for error in [pages, states, Error::TooManySequences { limit: 4 }] {
+            assert_eq!(error.class(), Class::Full, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_machine_and_the_engine_are_told_apart() {
+        let memory = Error::Memory {
+            what: what(),
+            bytes: 1,
+        };
+        for error in [memory, Error::Worker { what: what() }, Error::FloatMode] {
+            assert_eq!(error.class(), Class::Machine, "{error}");
+        }
+        assert_eq!(Error::Internal { what: what() }.class(), Class::Internal);
     }
 }

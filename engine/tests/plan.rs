@@ -246,6 +246,47 @@ fn weights_take_what_was_planned() {
     assert!(packed > 0 || select::available().len() == 1, "nothing was packed");
 }
 
+/// What a page with 4 GiB is told before it loads is what loading allocates, but for lists by name.
+#[test]
+fn a_load_from_a_stream_takes_what_was_planned() {
+    const LISTS: u64 = 128 << 10;
+    let (mut wider, mut compared) = (0, 0);
+    for path in [
+        "models/demo/twinfer-demo-q4_k_m.gguf",
+        "tests/oracle/vectors/gemma4.gguf",
+        "tests/oracle/vectors/gpt-oss.gguf",
+    ] {
+        let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
+        let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes.clone())]).unwrap();
+        let (headers, of_headers) = measure(|| file.set().clone());
+        drop(headers);
+        for backend in select::available() {
+            let options = LoadOptions {
+                backend: Some(backend.name().into()),
+                ..LoadOptions::default()
+            };
+            let loader = Loader::new(file.set().clone(), &options).unwrap();
+            let (total, staged) = (loader.plan().weights().total(), loader.bytes_staged());
+            wider += usize::from(total > loader.bytes_total());
+            drop(loader);
+            let (model, cost) = measure(|| {
+                let mut loader = Loader::new(file.set().clone(), &options).unwrap();
+                loader.push(0, 0, &bytes).unwrap();
+                loader.finish().unwrap()
+            });
+            drop(model);
+            let what = format!("{path}, {}: {total} planned, {staged} staged", backend.name());
+            let (kept, peak) = (cost.kept as u64, cost.peak as u64);
+            assert!((total..total + LISTS).contains(&kept), "{what}: {kept} kept");
+            let most = total + staged + of_headers.kept as u64 + LISTS;
+            assert!(peak <= most, "{what}: {peak} at most");
+            compared += 1;
+        }
+    }
+    println!("plan: {compared} models from streams, {wider} of them larger than in the file");
+    assert!(wider > 0, "the file's bytes would have been a bound as well");
+}
+
 /// Bytes of all matrices; parts of a fused tensor share theirs.
 fn weight_data(model: &Model) -> u64 {
     let data = model.weight_data();

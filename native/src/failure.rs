@@ -12,7 +12,8 @@ use crate::args::ParseError;
 enum Kind {
     /// The reader of stdout closed it: it has what it wanted, and nothing failed.
     ReaderGone,
-    /// Anything that has no code of its own: a file, the model, the machine.
+    /// Anything that has no code of its own: a file, the model, the machine. Which of them it was, the line on stderr says: to scripts
+    /// 1 is failure, and more codes would be of this program alone.
     Failed,
     /// The command line is wrong; clap uses the same code.
     Usage,

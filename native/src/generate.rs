@@ -11,13 +11,12 @@ use twinfer_engine::model::config::Config;
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::tokenizer::Tokenizer;
 
-use crate::args;
 use crate::compute::Compute;
 use crate::interrupt;
 use crate::load;
 use crate::mapped;
 use crate::progress::Progress;
-use crate::settings::Verbosity;
+use crate::settings::{GenerationSettings, Verbosity};
 
 /// Rows of a pass of the draft model: it reads prompts beside the model.
 const N_BATCH: usize = 512;
@@ -165,7 +164,7 @@ impl Session {
 /// What makes passes of a model that is planned, with the draft model if there is one; before the model itself is
 /// loaded, which may take long.
 pub(crate) fn driver(
-    settings: &args::Generation,
+    settings: &GenerationSettings,
     compute: &Compute<'_>,
     tokenizer: &Tokenizer,
     (config, verbosity): (&Config, Verbosity),

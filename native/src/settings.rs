@@ -3,6 +3,12 @@
 //! Nothing here looks at the machine: that is [`crate::workers`]' and [`crate::compute`]'s part, for the commands that
 //! compute.
 
+mod generation;
+mod sampler;
+
+pub(crate) use generation::GenerationSettings;
+pub(crate) use sampler::{Kind, Parameter, as_options};
+
 use twinfer_engine::cache::CacheType;
 use twinfer_engine::kernels::Storage;
 

@@ -158,7 +158,9 @@ impl Loading {
             ..ContextOptions::default()
         };
         let plan = ContextPlan::of_loader(&loader, &self.context).map_err(js)?;
-        let (weights, cache, workspace) = (loader.bytes_total(), plan.cache_bytes(), plan.workspace_bytes());
+        // Not the file's bytes: packed matrices are padded to whole panels, and some types are wider in them.
+        let weights = loader.plan().weights().total();
+        let (cache, workspace) = (plan.cache_bytes(), plan.workspace_bytes());
         let total = [
             weights,
             loader.bytes_staged(),
@@ -287,4 +289,29 @@ fn common_type(header: &Gguf) -> String {
     }
     let most = types.into_iter().max_by_key(|(_, bytes)| *bytes);
     most.map_or_else(String::new, |(name, _)| name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_bound_is_that_of_the_plan() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/oracle/vectors/gpt-oss.gguf"
+        );
+        let bytes = std::fs::read(path).unwrap();
+        let mut loading = Loading::new(None);
+        loading.begin_header(Some(bytes.len() as f64));
+        assert!(loading.push_header(&bytes).unwrap().is_some());
+        let told: Value = serde_json::from_str(&loading.plan(512, "f16", "f16").unwrap()).unwrap();
+        let loader = loading.loader.as_ref().unwrap();
+        let context = ContextPlan::of_loader(loader, &loading.context).unwrap();
+        let weights = loader.plan().weights().total();
+        assert_eq!(told["weights"].as_u64(), Some(weights));
+        let most = weights + loader.bytes_staged() + context.cache_bytes() + context.workspace_bytes();
+        assert_eq!(told["total"].as_u64(), Some(most + memory_bytes() + RESERVE));
+    }
 }

@@ -3,17 +3,19 @@
 /** What went wrong. The engine's own codes come first, then those of the way to it. */
 export type ErrorCode =
   | 'format' // the bytes are not a GGUF file
-  | 'model' // a key or tensor is missing or does not fit the others
+  | 'model' // a key or tensor is missing, does not fit the others, or is larger than what is read
+  | 'split' // the files of a split model do not go together, or some are missing
   | 'unsupported' // an architecture or tensor type that the engine does not run
   | 'tokenizer'
   | 'template'
-  | 'limit'
+  | 'limit' // more was asked for than can be
   | 'memory' // more than a page can have
   | 'input' // an argument that cannot be used
   | 'not-finite' // a number became infinite: the weights are damaged
   | 'context-full'
-  | 'worker'
-  | 'engine'
+  | 'full' // what is needed is held by other sequences
+  | 'worker' // a thread failed, or cannot compute as it must
+  | 'engine' // the engine contradicts itself: report it
   | 'http' // the server answered with an error status
   | 'network' // the connection failed, also after new attempts
   | 'content-type' // the server sent a page in place of a model

@@ -155,7 +155,7 @@ impl LayerCache {
             Some(LayerCache::Reused(of)) => *of,
             _ => i,
         };
-        layers.get_mut(of).ok_or_else(|| Error::InvalidInput {
+        layers.get_mut(of).ok_or_else(|| Error::Internal {
             what: format!("there is no memory for layer {i}"),
         })
     }

@@ -77,13 +77,17 @@ impl Context {
         for (i, text) in texts.iter().enumerate().skip(first) {
             let mut text: &[u32] = text;
             let n = text.len();
-            if n == 0 || (n > n_batch && !in_pieces) {
+            if n == 0 {
                 filled = Err(Error::InvalidInput {
-                    what: if n == 0 {
-                        format!("text {i} has no tokens")
-                    } else {
-                        format!("text {i} has {n} tokens; it must be whole in a batch, which takes {n_batch}")
-                    },
+                    what: format!("text {i} has no tokens"),
+                });
+                break;
+            }
+            if n > n_batch && !in_pieces {
+                filled = Err(Error::Limit {
+                    what: format!("number of tokens of text {i}, which must be whole in a batch,"),
+                    found: n as u64,
+                    limit: n_batch as u64,
                 });
                 break;
             }

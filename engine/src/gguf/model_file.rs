@@ -125,7 +125,7 @@ fn check_not_joined(header: &Gguf, bytes: &[u8]) -> Result<()> {
     if count == 1 || !header.is_followed_by_another(bytes) {
         return Ok(());
     }
-    Err(Error::InvalidInput {
+    Err(Error::Split {
         what: format!(
             "the {count} parts of a split model were joined with `cat`, which makes no readable file; give the parts \
              as they were (NAME-00001-of-{count:05}.gguf and so on, in one directory), or join them with \

@@ -260,7 +260,7 @@ impl Parser {
             }
             _ => String::new(),
         };
-        Error::Limit {
+        Error::ModelLimit {
             what: format!("{what}{key} (at byte {})", self.position),
             found,
             limit,

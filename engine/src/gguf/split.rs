@@ -90,7 +90,9 @@ impl GgufSet {
     /// same name or differ in the model's parameters, or where tensors are missing.
     pub fn new(parts: Vec<Gguf>) -> Result<Self> {
         let Some((first, others)) = parts.split_first() else {
-            return Err(invalid("a model needs at least one file".into()));
+            return Err(Error::InvalidInput {
+                what: "a model needs at least one file".into(),
+            });
         };
         let count = split_count(first).map_err(|error| in_part(0, parts.len(), error))?;
         if count != parts.len() {
@@ -157,8 +159,8 @@ impl GgufSet {
     }
 }
 
-fn invalid(what: String) -> Error {
-    Error::InvalidInput { what }
+fn wrong(what: String) -> Error {
+    Error::Split { what }
 }
 
 /// The number of files that the model is split into, as a part says; 1 for a file that is not split.
@@ -170,12 +172,12 @@ pub fn split_count(part: &Gguf) -> Result<usize> {
 /// Not all parts are given: the others are not found where a part's name does not say that it is one.
 fn incomplete(first: &Gguf, count: usize, given: usize) -> Error {
     if given > 1 {
-        return invalid(format!(
+        return wrong(format!(
             "the model is split into {count} files, but {given} are given"
         ));
     }
     let no = first.metadata().opt_u32("split.no").ok().flatten().unwrap_or(0);
-    invalid(format!(
+    wrong(format!(
         "it is part {} of a model that is split into {count} files, but its name does not say so; give the parts the \
          names NAME-00001-of-{count:05}.gguf to NAME-{count:05}-of-{count:05}.gguf, all in one directory",
         u64::from(no) + 1
@@ -198,13 +200,13 @@ pub(super) fn in_part(part: usize, count: usize, error: Error) -> Error {
 fn check_place(part: &Gguf, i: usize, count: usize) -> Result<()> {
     let found = split_count(part)?;
     if found == 1 {
-        return Err(invalid(
+        return Err(wrong(
             "it is a model of one file by itself, not a part of this one: another file has its name".into(),
         ));
     }
     let no = part.metadata().u32("split.no")? as usize;
     if (no, found) != (i, count) {
-        return Err(invalid(format!(
+        return Err(wrong(format!(
             "it says that it is part {} of {found}: it was renamed, or is a part of another model; give each part the \
              name that it was made with",
             no.saturating_add(1)
@@ -216,7 +218,7 @@ fn check_place(part: &Gguf, i: usize, count: usize) -> Result<()> {
 fn check_total(first: &Gguf, found: u64) -> Result<()> {
     const KEY: &str = "split.tensors.count";
     match first.metadata().opt_u64(KEY)? {
-        Some(expected) if expected != found => Err(invalid(format!(
+        Some(expected) if expected != found => Err(wrong(format!(
             "the parts hold {found} tensors together, the first one says {expected} (`{KEY}`): a part is of another \
              model, or of another splitting of this one"
         ))),
@@ -231,7 +233,7 @@ fn check_same_model(first: &Metadata, other: &Metadata) -> Result<()> {
         let parameter = key.strip_prefix(arch).is_some_and(|rest| rest.starts_with('.'));
         if (key == "general.architecture" || parameter) && first.get(key) != Some(value) {
             let in_first = first.get(key).map_or("absent".into(), Value::describe);
-            return Err(invalid(format!(
+            return Err(wrong(format!(
                 "it is a part of another model: `{key}` is {} here and {in_first} in part 1",
                 value.describe()
             )));

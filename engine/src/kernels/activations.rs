@@ -169,7 +169,7 @@ impl ActBuffer {
             return Ok(());
         }
         let m = x.len() / k;
-        let too_small = || Error::InvalidInput {
+        let too_small = || Error::Internal {
             what: format!("{m} rows of {k} do not fit the activation buffer"),
         };
         let finite = AtomicBool::new(true);

@@ -178,7 +178,7 @@ impl PackedMatrix {
     /// # Errors
     /// If there are none, or they do not go together.
     pub(crate) fn join(parts: Vec<Self>) -> Result<Self> {
-        let invalid = |what: String| Error::InvalidInput { what };
+        let invalid = |what: String| Error::Internal { what };
         let mut parts = parts.into_iter();
         let mut whole = parts
             .next()
@@ -222,14 +222,14 @@ impl PackedMatrix {
     /// backend has chosen.
     ///
     /// # Errors
-    /// `Limit` where they are more than can be addressed.
+    /// `ModelLimit` where they are more than can be addressed.
     pub(crate) fn planned(&self, n: usize) -> Result<(Storage, u64)> {
         let as_in_file = || self.ty.row_bytes(self.k).and_then(|row| row.checked_mul(n));
         let (storage, bytes) = match self.is_packed() {
             true => (Storage::Packed, self.kernel.packed_bytes(n, self.k)?),
             false => (Storage::Mapped, as_in_file()),
         };
-        let bytes = bytes.ok_or_else(|| Error::Limit {
+        let bytes = bytes.ok_or_else(|| Error::ModelLimit {
             what: format!("bytes of a {n} x {} matrix", self.k),
             found: u64::MAX,
             limit: isize::MAX as u64,
@@ -351,7 +351,7 @@ impl PackedMatrix {
         let row = self.rows.start + row;
         match self.shards.iter().find(|s| s.rows.contains(&row)) {
             Some(shard) => self.kernel.decode_row(shard, row, out),
-            None => Err(Error::InvalidInput {
+            None => Err(Error::Internal {
                 what: format!("row {row} is in no shard"),
             }),
         }

@@ -28,6 +28,9 @@ pub mod select;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+#[cfg(target_feature = "simd128")]
+#[path = "no_tiles.rs"]
+mod tiles;
 
 pub(crate) use activations::ActBuffer;
 pub use activations::{ActFormat, Activations, Operand, QuantizedBlock, QuantizedRows};

@@ -178,9 +178,11 @@ impl Loader {
         &self.team
     }
 
-    /// Raw bytes of the largest piece, which are held while it is made ready.
+    /// Raw bytes that are held at most beside what is ready: the largest piece, and all vectors, which are read last.
     pub fn bytes_staged(&self) -> u64 {
-        self.wanted.iter().map(Wanted::piece_bytes).max().unwrap_or(0) as u64
+        let piece = self.wanted.iter().map(Wanted::piece_bytes).max().unwrap_or(0) as u64;
+        let vectors = self.wanted.iter().filter(|w| w.matrix.is_none());
+        vectors.map(|w| w.info.bytes).fold(piece, u64::saturating_add)
     }
 
     /// Bytes of all tensors that the model uses.

@@ -123,7 +123,7 @@ impl PerLayer {
         })?;
         match found.into_inner() {
             true => Ok(()),
-            false => Err(Error::InvalidInput {
+            false => Err(Error::Internal {
                 what: "a token has no row of embeddings per layer".into(),
             }),
         }

@@ -28,6 +28,15 @@ pub struct WeightBytes {
     pub vectors: u64,
 }
 
+impl WeightBytes {
+    /// What they take where nothing is mapped from a file: all of it. Saturates.
+    pub fn total(&self) -> u64 {
+        self.packed
+            .saturating_add(self.mapped)
+            .saturating_add(self.vectors)
+    }
+}
+
 /// The tensors that a model uses, by name.
 #[derive(Debug, Default)]
 pub(super) struct Used {

@@ -399,7 +399,7 @@ impl Binder<'_> {
             });
             start += n;
         }
-        parts.try_into().map_err(|_| Error::InvalidInput {
+        parts.try_into().map_err(|_| Error::Internal {
             what: "a fused tensor has another number of parts".into(),
         })
     }

@@ -64,7 +64,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`Error::Parameter`] where a parameter is out of range, [`Error::InvalidInput`] where a biased token is outside
-    /// the vocabulary, [`Error::Limit`] for a vocabulary beyond 2^24.
+    /// the vocabulary, [`Error::ModelLimit`] for a vocabulary beyond 2^24.
     pub fn new(params: SamplerParams, n_vocab: usize) -> Result<Self> {
         params.validate()?;
         if n_vocab == 0 {
@@ -73,7 +73,7 @@ impl Sampler {
             });
         }
         if n_vocab > MAX_VOCAB {
-            return Err(Error::Limit {
+            return Err(Error::ModelLimit {
                 what: "the sampler's vocabulary".into(),
                 found: n_vocab as u64,
                 limit: MAX_VOCAB as u64,
@@ -261,7 +261,7 @@ impl Sampler {
     fn draw(&mut self, list: &Candidates) -> Result<Candidate> {
         let r = if list.len() > 1 { self.random.unit() } else { 0.0 };
         // The list is never empty and its best probability is above 0; should that ever fail, it is an error.
-        list.pick(r).ok_or_else(|| Error::InvalidInput {
+        list.pick(r).ok_or_else(|| Error::Internal {
             what: "no candidate is left to sample from".into(),
         })
     }

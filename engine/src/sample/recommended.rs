@@ -9,7 +9,7 @@ use crate::gguf::{Metadata, Value};
 
 const PREFIX: &str = "general.sampling.";
 
-/// Names of parameters as the keys have them, and the parameters: numbers with a fraction, then whole ones.
+/// Names of parameters, the keys' and the fields', and the parameters: numbers with a fraction, then whole ones.
 type Floats = [(&'static str, fn(&mut SamplerParams) -> &mut f32); 8];
 type Ints = [(&'static str, fn(&mut SamplerParams) -> &mut i32); 3];
 
@@ -64,17 +64,22 @@ impl Recommended {
 
     /// Puts the author's values into `params`; what the file does not say stays.
     pub fn apply(&self, params: &mut SamplerParams) {
-        for (value, (_, field)) in self.floats.iter().zip(FLOATS) {
-            if let Some(value) = *value {
+        self.apply_except(params, |_| false);
+    }
+
+    /// As [`Self::apply`], but for the fields of `params` that were chosen, by their names.
+    pub fn apply_except(&self, params: &mut SamplerParams, chosen: impl Fn(&str) -> bool) {
+        for (value, (name, field)) in self.floats.iter().zip(FLOATS) {
+            if let Some(value) = value.filter(|_| !chosen(name)) {
                 *field(params) = value;
             }
         }
-        for (value, (_, field)) in self.ints.iter().zip(INTS) {
-            if let Some(value) = *value {
+        for (value, (name, field)) in self.ints.iter().zip(INTS) {
+            if let Some(value) = value.filter(|_| !chosen(name)) {
                 *field(params) = value;
             }
         }
-        if let Some(samplers) = &self.samplers {
+        if let Some(samplers) = self.samplers.as_ref().filter(|_| !chosen("samplers")) {
             params.samplers.clone_from(samplers);
         }
     }

@@ -248,7 +248,7 @@ impl Team {
     /// left to take for that worker.
     fn operate(&self, work: Option<(&Shares, usize)>, f: &(dyn Fn(usize) + Sync)) -> Result<()> {
         if IN_REGION.get() {
-            return Err(Error::InvalidInput {
+            return Err(Error::Internal {
                 what: "a team's operation was started from inside another one".into(),
             });
         }
@@ -295,7 +295,7 @@ impl Team {
     /// Of a team on several nodes the first ones go to the first node, and so on.
     ///
     /// # Errors
-    /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::InvalidInput`] if called from inside
+    /// [`Error::Worker`] if a worker panicked (all are waited for first), [`Error::Internal`] if called from inside
     /// an operation of any team, [`Error::FloatMode`] if a worker's mode is not the one that the contract needs.
     pub fn ranges(&self, items: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
         self.hand_out(items, Cut::shrinking(items, grain, self.n), |_, range| f(range))
@@ -425,6 +425,7 @@ fn work(shared: &Shared, index: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Class;
 
     pub(super) fn threads(n: usize) -> Team {
         Team::new(n, |_, f| {
@@ -527,7 +528,8 @@ mod tests {
         let team = threads(2);
         let nested = AtomicUsize::new(0);
         team.ranges(8, 1, |range| {
-            assert!(team.ranges(8, 1, |_| ()).is_err());
+            let error = team.ranges(8, 1, |_| ()).unwrap_err();
+            assert_eq!(error.class(), Class::Internal, "{error}");
             nested.fetch_add(range.len(), Ordering::Relaxed);
         })
         .unwrap();

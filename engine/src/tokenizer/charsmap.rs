@@ -150,7 +150,7 @@ impl Charsmap {
                 format!("none after the one at byte {start}"),
             ));
         }
-        Err(Error::Limit {
+        Err(Error::ModelLimit {
             what: format!("length of a replacement in `{CHARSMAP}`"),
             found: longest as u64,
             limit: LONGEST_REPLACEMENT as u64,

@@ -275,14 +275,15 @@ impl Tokenizer {
     /// a text ([`Self::add_space_prefix`]; for `bert` before every word) is left out.
     ///
     /// # Errors
-    /// `Tokenizer` for an id outside the vocabulary.
+    /// `TokenOutOfRange` for an id outside the vocabulary.
     pub fn decode(&self, ids: &[u32], special: bool) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(4 * ids.len());
         let mut trim_space = self.puts_space_first();
         for &id in ids {
             let bytes = self.vocabulary.printed_trimmed(id, special, &mut trim_space);
-            out.extend_from_slice(bytes.ok_or_else(|| Error::Tokenizer {
-                what: format!("expected token ids below {}, found {id}", self.n_vocab()),
+            out.extend_from_slice(bytes.ok_or_else(|| Error::TokenOutOfRange {
+                token: id,
+                n_vocab: self.n_vocab(),
             })?);
         }
         Ok(out)

@@ -95,7 +95,7 @@ impl TextTable {
         let number = self.ends.len() as u32;
         let end = self.bytes.len() + text.len();
         let (Ok(end_u32), true) = (u32::try_from(end), self.ends.len() < u32::MAX as usize) else {
-            return Err(Error::Limit {
+            return Err(Error::ModelLimit {
                 what: "text of the vocabulary in bytes".into(),
                 found: end as u64,
                 limit: u32::MAX.into(),

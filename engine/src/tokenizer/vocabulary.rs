@@ -212,7 +212,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// `MissingKey` or `Metadata` naming the key: no tokens, arrays shorter than the tokens, a special id that is no
-    /// integer, a byte token that is not `<0xXX>`. `Limit` for an entry that is too long.
+    /// integer, a byte token that is not `<0xXX>`. `ModelLimit` for an entry that is too long.
     pub(super) fn read(m: &Metadata, spelling: Spelling, defaults: SpecialIds) -> Result<Self> {
         let entries = m.opt_strings(TOKENS)?.ok_or_else(|| Error::MissingKey {
             key: TOKENS.into(),
@@ -228,7 +228,7 @@ impl Vocabulary {
         let mut texts = TextTable::with_capacity(entries.len());
         for text in entries {
             if text.len() > MAX_TOKEN_BYTES {
-                return Err(Error::Limit {
+                return Err(Error::ModelLimit {
                     what: format!("length of token {} in `{TOKENS}`", texts.len()),
                     found: text.len() as u64,
                     limit: MAX_TOKEN_BYTES as u64,

@@ -14,7 +14,7 @@ fn limited(file: &File, at: Limits, below: Limits, part: &str) {
     let bytes = file.bytes();
     assert!(Gguf::parse_with(&bytes, at).is_ok());
     match Gguf::parse_with(&bytes, below) {
-        Err(Error::Limit { what, found, limit }) => {
+        Err(Error::ModelLimit { what, found, limit }) => {
             assert!(what.contains(part), "{what}");
             assert!(found > limit);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use twinfer_engine::Error;
+use twinfer_engine::error::Class;
 use twinfer_engine::gguf::{GgufSet, ModelFile, split};
 use twinfer_engine::memory::Bytes;
 
@@ -32,9 +33,10 @@ fn message(parts: &[File]) -> String {
 }
 
 fn message_of(parts: Vec<Vec<u8>>) -> String {
-    ModelFile::from_parts(parts.into_iter().map(Bytes::from_vec).collect())
-        .expect_err("a bad set")
-        .to_string()
+    let error =
+        ModelFile::from_parts(parts.into_iter().map(Bytes::from_vec).collect()).expect_err("a bad set");
+    assert_eq!(error.class(), Class::Model, "{error}");
+    error.to_string()
 }
 
 #[test]

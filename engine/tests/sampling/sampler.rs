@@ -134,7 +134,7 @@ fn edges() {
     assert!(Sampler::new(SamplerParams::default(), 0).is_err());
     assert!(matches!(
         Sampler::new(SamplerParams::default(), usize::MAX),
-        Err(Error::Limit { .. })
+        Err(Error::ModelLimit { .. })
     ));
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 use twinfer_engine::Error;
+use twinfer_engine::error::Class;
 use twinfer_engine::gguf::{Array, Gguf, Metadata, Value};
 use twinfer_engine::tokenizer::{TokenKind, Tokenizer};
 
@@ -14,7 +15,9 @@ use super::{PARSED, PLAIN, reference, small, strings, with};
 #[test]
 fn what_cannot_be_used_is_refused_by_name() {
     let refused = |m: Metadata, part: &str| {
-        let message = Tokenizer::from_metadata(&m).expect_err(part).to_string();
+        let error = Tokenizer::from_metadata(&m).expect_err(part);
+        assert_eq!(error.class(), Class::Model, "{error}");
+        let message = error.to_string();
         assert!(message.contains(part), "{message:?} does not contain {part:?}");
     };
     let none = Metadata::new();
@@ -236,10 +239,11 @@ fn odd_vocabularies_do_no_harm() {
                 tokenizer.decode(&ids, true).unwrap();
             }
         }
-        assert!(matches!(
-            tokenizer.decode(&[265], false),
-            Err(Error::Tokenizer { .. })
-        ));
+        let outside = Error::TokenOutOfRange {
+            token: 265,
+            n_vocab: 265,
+        };
+        assert_eq!(tokenizer.decode(&[265], false), Err(outside));
         assert_eq!(tokenizer.token_bytes(265, true), None);
         assert_eq!(tokenizer.token_kind(u32::MAX), TokenKind::Unused);
     }

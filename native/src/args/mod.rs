@@ -29,7 +29,7 @@ pub(crate) use completions::CompletionsArgs;
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use embed::{EmbedArgs, RerankArgs, VectorFormat};
 pub(crate) use eval::EvalArgs;
-pub(crate) use generation::{Generation, GenerationArgs, as_options};
+pub(crate) use generation::{GenerationArgs, SpecType, SpeculationArgs};
 pub(crate) use global::{GlobalArgs, HugePages};
 #[cfg(test)]
 pub(crate) use habits::sentences as habit_sentences;

@@ -32,7 +32,7 @@ use crate::compute::Compute;
 use crate::failure::{Interrupted, Usage};
 use crate::load::ModelSource;
 use crate::progress::Progress;
-use crate::settings::{Settings, Verbosity};
+use crate::settings::{GenerationSettings, Settings, Verbosity};
 use crate::workers::Workers;
 use crate::{generate, interrupt, load, output_file, template};
 use answer::{About, Asked};
@@ -45,19 +45,16 @@ use schedule::{Scheduler, Stats};
 pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> Result<()> {
     let (source, verbosity) = (&settings.source, settings.verbosity);
     // Wrong settings are reported before a large model is loaded.
-    args.generation.check()?;
+    // The seed here is replaced line by line.
+    let generation = GenerationSettings::new(&args.generation, settings.seed.unwrap_or_default())?;
     if output_file::same_file(&args.input, &args.output) && args.input != std::path::Path::new("-") {
         return Err(Usage("the input and the output are the same file".into()).into());
     }
     let now = template::now(&args.template)?;
     let file = source.open()?;
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
-    // The seed here is replaced line by line.
     let defaults = Defaults {
-        generation: args.generation.resolve(
-            settings.seed.unwrap_or_default(),
-            &load::recommended(&file, verbosity),
-        )?,
+        generation: generation.with(&load::recommended(&file, verbosity)),
         stop: args.stop.clone(),
     };
     let template = chat_template(source, &file, &args.template)?;

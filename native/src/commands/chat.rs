@@ -15,7 +15,7 @@ use crate::compute::Compute;
 use crate::generate::{self, Session};
 use crate::output::{self, note};
 use crate::output_file::{ReadOnly, write_whole};
-use crate::settings::{Settings, Verbosity};
+use crate::settings::{GenerationSettings, Settings, Verbosity};
 use crate::workers::Workers;
 use crate::{load, template};
 use conversation::Conversation;
@@ -37,13 +37,11 @@ Alt-Enter, or a backslash at the end of the line, starts a new line. Ctrl-C stop
 
 pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Result<()> {
     let (source, verbosity) = (&settings.source, settings.verbosity);
-    args.generation.check()?;
+    let seed = settings.seed.unwrap_or_else(generate::random_seed);
+    let generation = GenerationSettings::new(&args.generation, seed)?;
     let file = source.open()?;
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
-    let seed = settings.seed.unwrap_or_else(generate::random_seed);
-    let generation = args
-        .generation
-        .resolve(seed, &load::recommended(&file, verbosity))?;
+    let generation = generation.with(&load::recommended(&file, verbosity));
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
     // Said first: no template would make a model of vectors talk.

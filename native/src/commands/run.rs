@@ -6,13 +6,13 @@ use twinfer_engine::tokenizer::EncodeOptions;
 use twinfer_template::reasoning::Reasoning;
 
 use crate::answer::Answer;
-use crate::args::{self, RunArgs, Source};
+use crate::args::{RunArgs, Source};
 use crate::compute::Compute;
 use crate::failure::{Interrupted, Usage};
 use crate::generate::{self, Session};
 use crate::load::ModelSource;
 use crate::output;
-use crate::settings::{Settings, Verbosity};
+use crate::settings::{self, GenerationSettings, Settings, Verbosity};
 use crate::workers::Workers;
 use crate::{load, prompt, template};
 
@@ -34,7 +34,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
         ))
         .into());
     }
-    args.generation.check()?;
+    let generation = GenerationSettings::new(&args.generation, seed)?;
     let text = text(verbosity, args)?;
     let escaped = |text: &str| read(args, text);
     let stop: Vec<String> = args
@@ -46,9 +46,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
 
     let file = source.open()?;
     let tokenizer = load::tokenizer(source, &file, verbosity)?;
-    let generation = args
-        .generation
-        .resolve(seed, &load::recommended(&file, verbosity))?;
+    let generation = generation.with(&load::recommended(&file, verbosity));
     let (ids, reasoning) = if args.chat {
         let template = template::load(source, &file, &args.template)?;
         let messages = template::messages(system.as_deref(), &text);
@@ -84,7 +82,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     verbosity.detail(&format!(
         "prompt of {} tokens; sampler: {}{}",
         ids.len(),
-        args::as_options(&generation.sampling.params),
+        settings::as_options(&generation.sampling.params),
         match tokenizer.suppressed().len() {
             0 => String::new(),
             n => format!("; never one of {n} tokens that the model's author suppressed"),

@@ -4,6 +4,8 @@
 //! A lane is one output row of a panel; a panel has 16 rows, so an instruction set works on it in `16 / LANES` parts. A
 //! value of the implementing type proves that the machine has the instructions: only detection makes one.
 //!
+//! What measures an instruction set's peak rates (`peak` of each) is here too: its loops are of single instructions.
+//!
 //! [`Isa`] is what every kernel needs. `RowIsa`, `LineIsa` and `TileIsa` are more instructions, for drivers that not
 //! every backend chooses ([`Drivers`](crate::kernels::panel::Drivers)). All unsafe code of the kernels is below this
 //! module.

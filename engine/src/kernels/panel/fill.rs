@@ -152,18 +152,12 @@ pub(in crate::kernels) struct FillInputs<'a, F> {
     floats: &'a Activations<'a>,
     /// The fill's first k.
     at: usize,
-    quantized: &'a [QuantizedBlock],
+    /// A block of each token.
+    pub(in crate::kernels) quantized: &'a [QuantizedBlock],
     format: PhantomData<F>,
 }
 
 impl<'a, F: Format> FillInputs<'a, F> {
-    /// The quantized ones.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(in crate::kernels) fn blocks(&self) -> &'a [QuantizedBlock] {
-        self.quantized
-    }
-
     /// Those of one token.
     #[inline(always)]
     pub(super) fn token(&self, token: usize) -> Input<'a> {

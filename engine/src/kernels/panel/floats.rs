@@ -13,12 +13,10 @@ use super::{Blocks, Drivers, Format, Input, PREFETCH_DISTANCE, Part, ROWS, ReadA
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::tiles;
 use crate::quant::GgmlType;
 
 /// A float type.
-pub(super) trait Float: std::fmt::Debug + Send + Sync + 'static {
+pub(in crate::kernels) trait Float: std::fmt::Debug + Send + Sync + 'static {
     /// The type in the file.
     const TYPE: GgmlType;
     /// One weight of each row as f32.
@@ -46,7 +44,7 @@ float!(Bf16, BF16, bf16_tail, 0);
 
 /// The format of a float type.
 #[derive(Debug)]
-pub(super) struct Floats<T>(PhantomData<T>);
+pub(in crate::kernels) struct Floats<T>(PhantomData<T>);
 
 impl<T: Float> Format for Floats<T> {
     const TYPE: GgmlType = T::TYPE;
@@ -59,9 +57,6 @@ impl<T: Float> Format for Floats<T> {
     const ACTIVATIONS: ActFormat = ActFormat::F32;
     // A tile of few tokens is bound by memory, as one token is.
     const ONE_BY_ONE: usize = 1;
-
-    #[cfg(target_arch = "x86_64")]
-    type ByTiles = tiles::NoTiles;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {

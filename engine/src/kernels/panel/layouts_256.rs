@@ -20,7 +20,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::Part;
-use super::steps_256::{Digits, Layout};
+use super::steps_256::Layout;
 use crate::kernels::isa::Isa;
 use crate::quant::{GgmlType, IQ4_VALUES};
 
@@ -56,11 +56,8 @@ impl<const FIVE: bool> Layout for Q45K<FIVE> {
     const MAX: i32 = if FIVE { 31 } else { 15 };
     const SIGNED_SCALES: bool = false;
     const SHARED: usize = 2;
-    // Of a word with fifth bits each quad takes another.
-    const ROLLED: bool = !FIVE;
     const MIN: bool = true;
     const ONE_BY_ONE: usize = if FIVE { 2 } else { 4 };
-    const DIGITS: Digits = Digits::Scale;
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -136,7 +133,6 @@ impl Layout for Q2K {
     const SHARED: usize = 4;
     const SIGNED_SCALES: bool = false;
     const MIN: bool = true;
-    const DIGITS: Digits = Digits::Product;
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -183,10 +179,7 @@ impl Layout for Q3K {
     const MAX: i32 = 7;
     const SHARED: usize = 4;
     const OFFSET_SHIFT: Option<u32> = Some(2);
-    // Of a word with top bits each quad takes another.
-    const ROLLED: bool = false;
     const SIGNED_SCALES: bool = true;
-    const DIGITS: Digits = Digits::Negated;
     const ONE_BY_ONE: usize = 2;
 
     #[inline(always)]

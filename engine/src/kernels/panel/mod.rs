@@ -26,7 +26,7 @@
 
 pub(super) mod drivers;
 pub(super) mod fill;
-mod floats;
+pub(super) mod floats;
 mod kernel;
 mod layouts_256;
 mod layouts_32;
@@ -49,8 +49,7 @@ use packing::{FileRows, Interleave};
 use token_tiles::{PANELS, Scratch};
 
 use crate::kernels::isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::tiles::Arithmetic;
+use crate::kernels::tiles::Tiled;
 use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::quant::GgmlType;
 
@@ -58,7 +57,7 @@ use crate::quant::GgmlType;
 pub(super) const ROWS: usize = 16;
 
 /// Bytes of a word of 16 rows.
-const WORD: usize = 4 * ROWS;
+pub(super) const WORD: usize = 4 * ROWS;
 
 /// Bytes of a tail of 16 rows.
 const TAIL: usize = 2 * ROWS;
@@ -78,7 +77,7 @@ pub(super) struct Input<'a> {
 }
 
 /// A panel layout with its kernels.
-pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
+pub(super) trait Format: Tiled + std::fmt::Debug + Send + Sync + 'static {
     /// The type in the file; not read where the layout is only a form for any type.
     const TYPE: GgmlType;
     /// Weights of a row per block.
@@ -98,10 +97,6 @@ pub(super) trait Format: std::fmt::Debug + Send + Sync + 'static {
     /// As many tokens are multiplied one by one with a packed fill, straight from its bits: to unpack it to bytes pays
     /// for more of them. Measured with AVX2 on a Zen 2.
     const ONE_BY_ONE: usize;
-
-    /// How its products by whole tiles are made.
-    #[cfg(target_arch = "x86_64")]
-    type ByTiles: Arithmetic;
 
     /// Tail `j` of a file's block.
     fn tail(block: &[u8], j: usize) -> u16;
@@ -197,7 +192,7 @@ fn panel_bytes<F: Format>(blocks: usize) -> Option<usize> {
 }
 
 /// Bytes of a block of 16 rows.
-const fn block_bytes<F: Format>() -> usize {
+pub(super) const fn block_bytes<F: Format>() -> usize {
     F::WORDS * WORD + F::TAILS * TAIL
 }
 

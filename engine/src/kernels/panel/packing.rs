@@ -38,9 +38,9 @@ impl<'a> FileRows<'a> {
 /// Bytes of a panel, and of all panels of `n` rows of `k`: what [`pack`] allocates, and what a plan counts.
 ///
 /// # Errors
-/// `Limit` where they are more than can be addressed.
+/// `ModelLimit` where they are more than can be addressed.
 pub(super) fn packed_size<F: Format>(n: usize, k: usize) -> Result<(usize, usize)> {
-    let too_large = || Error::Limit {
+    let too_large = || Error::ModelLimit {
         what: "bytes of a packed matrix".into(),
         found: u64::MAX,
         limit: isize::MAX as u64,

@@ -15,8 +15,6 @@ use super::token_tiles::{Scratch, place, stride, sums_of};
 use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::tiles;
 use crate::kernels::{ActFormat, QuantizedBlock};
 use crate::quant::GgmlType;
 
@@ -43,20 +41,8 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const SHARED: usize;
     /// See [`Layout::SHARED`]. At most 8.
     const RUN: usize = 8;
-    /// Bits are taken from their words in the same way for all quads that are a multiple of `SHARED * RUN` apart.
-    #[cfg_attr(
-        not(target_arch = "wasm32"),
-        allow(dead_code, reason = "read by the one driver that has loops")
-    )]
-    const ROLLED: bool = true;
     /// There are minima.
     const MIN: bool = false;
-    /// How weights times scales are written where whole tiles are multiplied.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        allow(dead_code, reason = "read where units of whole tiles exist")
-    )]
-    const DIGITS: Digits = Digits::Bits;
     /// See [`Format::ONE_BY_ONE`]: four where a weight's bits lie in one place.
     const ONE_BY_ONE: usize = 4;
 
@@ -73,35 +59,6 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     /// The float factor of each row's minima.
     fn dmin<I: Isa>(_isa: I, _block: &Part<'_>) -> I::F {
         I::F::splat(0.0)
-    }
-}
-
-/// The integers `s_g * q` as digits of a byte (`tiles::steps_256`).
-#[derive(Clone, Copy)]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, reason = "read where units of whole tiles exist")
-)]
-pub(in crate::kernels) enum Digits {
-    /// The scale has two digits, of which the lower one has three bits: for unsigned weights of up to 5 bits.
-    Scale,
-    /// The product is one.
-    Product,
-    /// The product with its sign changed is one.
-    Negated,
-    /// The upper bits of the product, and its lower seven.
-    Bits,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Digits {
-    /// Bits of the lower one, where there are two.
-    pub(in crate::kernels) const fn shift(self) -> Option<u32> {
-        match self {
-            Digits::Scale => Some(3),
-            Digits::Bits => Some(7),
-            Digits::Product | Digits::Negated => None,
-        }
     }
 }
 
@@ -167,9 +124,6 @@ impl<L: Layout> Format for Steps256<L> {
     const OWN: bool = L::OWN;
     const ACTIVATIONS: ActFormat = ActFormat::Q256;
     const ONE_BY_ONE: usize = L::ONE_BY_ONE;
-
-    #[cfg(target_arch = "x86_64")]
-    type ByTiles = tiles::steps_256::ByTiles<L>;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {

@@ -14,8 +14,6 @@ use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::tiles;
 use crate::quant::GgmlType;
 
 /// What a block holds, vector by vector.
@@ -102,9 +100,6 @@ impl<L: Layout> Format for Steps32<L> {
         ActFormat::Q32
     };
     const ONE_BY_ONE: usize = L::ONE_BY_ONE;
-
-    #[cfg(target_arch = "x86_64")]
-    type ByTiles = tiles::steps_32::ByTiles<L>;
 
     #[inline(always)]
     fn tail(block: &[u8], j: usize) -> u16 {

@@ -159,20 +159,20 @@ impl<const N: usize> Sums<N> {
 /// short list of lines that are on their way, and what is beyond it holds up the loads behind. Were all asked for while
 /// weights are unpacked, memory would have nothing to do while tiles compute.
 pub(in crate::kernels) struct Coming<'a> {
-    weights: &'a [u8],
-    panel_bytes: usize,
+    pub(in crate::kernels) weights: &'a [u8],
+    pub(in crate::kernels) panel_bytes: usize,
     /// How far behind the fill that is multiplied they lie.
-    distance: usize,
+    pub(in crate::kernels) distance: usize,
     /// Bytes of each panel that are asked for at a time.
-    share: usize,
+    pub(in crate::kernels) share: usize,
     /// Where the next share begins, and where the last one ends.
-    rest: (usize, usize),
+    pub(in crate::kernels) rest: (usize, usize),
 }
 
 impl<'a> Coming<'a> {
     /// Those [`PREFETCH_DISTANCE`] ahead, in so many shares a fill; nothing of mapped weights: what interleaves them
     /// prefetches.
-    fn new<F: Format>(weight: &'a Shard, shares: usize) -> Self {
+    pub(in crate::kernels) fn new<F: Format>(weight: &'a Shard, shares: usize) -> Self {
         let lines = (F::FILL * block_bytes::<F>()).div_ceil(WORD);
         Coming {
             weights: &weight.data,
@@ -187,34 +187,12 @@ impl<'a> Coming<'a> {
         }
     }
 
-    /// The same of the next fill of each panel, where other panels come before it.
-    #[cfg(target_arch = "x86_64")]
-    pub(in crate::kernels) fn behind_fill<F: Format>(weight: &'a Shard, shares: usize) -> Self {
-        Coming {
-            distance: F::FILL * block_bytes::<F>(),
-            ..Self::new::<F>(weight, shares)
-        }
-    }
-
     /// Goes to what lies behind fill `i` of the panels from number `panel` on.
     #[inline(always)]
     pub(in crate::kernels) fn at_fill<F: Format>(&mut self, panel: usize, i: usize) {
         let len = F::FILL * block_bytes::<F>();
         let start = panel * self.panel_bytes + i * len + self.distance;
         self.rest = (start, start + len);
-    }
-
-    /// Prefetches the next share of two panels to the second-level cache.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(in crate::kernels) fn share_of_pair<I: Isa>(&mut self, isa: I) {
-        let (at, last) = self.rest;
-        let end = last.min(at + self.share);
-        for at in (at..end).step_by(WORD) {
-            isa.prefetch_l2(self.weights, at);
-            isa.prefetch_l2(self.weights, at + self.panel_bytes);
-        }
-        self.rest.0 = end;
     }
 
     /// Prefetches the next share.

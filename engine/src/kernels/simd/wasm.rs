@@ -7,6 +7,13 @@ use crate::kernels::panel::lines_256::in_lines;
 use crate::kernels::panel::reads::ByReading;
 use crate::kernels::panel::steps_256::{Layout, in_vectors};
 use crate::kernels::panel::{Blocks, Drivers, Input, ROWS, ReadAhead};
+use crate::quant::GgmlType;
+
+/// Whether the bits of all quads that are a multiple of `SHARED * RUN` apart are taken from their words in the same way, so that one
+/// piece of code does them in a loop. Of a word with fifth bits (q5_k) or top bits (q3_k) each quad takes another.
+const fn takes_loops(ty: GgmlType) -> bool {
+    !matches!(ty, GgmlType::Q5_K | GgmlType::Q3_K)
+}
 
 impl<const RELAXED: bool> Drivers for Wasm<RELAXED>
 where
@@ -24,7 +31,7 @@ where
         x: &Input<'_>,
         acc: &mut [f32; ROWS],
     ) {
-        if L::ROLLED {
+        if takes_loops(L::TYPE) {
             in_lines::<Self, L, A>(self, blocks, ahead, x, acc);
         } else {
             in_vectors::<Self, L, A>(self, blocks, ahead, x, acc);

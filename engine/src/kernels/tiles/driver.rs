@@ -21,9 +21,10 @@ use std::ops::Range;
 use super::{Arithmetic, Sixteen, TILE_ROWS, TileUnit, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::isa::{Isa, Op, TileIsa};
+use crate::kernels::matrix::Shard;
 use crate::kernels::panel::fill::{Buffer, Inputs, ShardPanels};
 use crate::kernels::panel::token_tiles::{Coming, InRegisters, ManyTokens, Product, Sums};
-use crate::kernels::panel::{Drivers, Format, ROWS};
+use crate::kernels::panel::{Drivers, Format, ROWS, WORD, block_bytes};
 
 /// Tokens whose sums are kept at a time.
 const TOKENS: usize = 256;
@@ -39,6 +40,28 @@ const PAIRS: usize = 8;
 
 /// Bytes of activations that stay in the second-level cache beside sums, outputs and weights.
 const CACHED: usize = 1 << 20;
+
+impl<'a> Coming<'a> {
+    /// Those of the next fill of each panel, where other panels come before it.
+    fn behind_fill<F: Format>(weight: &'a Shard, shares: usize) -> Self {
+        Coming {
+            distance: F::FILL * block_bytes::<F>(),
+            ..Self::new::<F>(weight, shares)
+        }
+    }
+
+    /// Prefetches the next share of two panels to the second-level cache.
+    #[inline(always)]
+    fn share_of_pair<I: Isa>(&mut self, isa: I) {
+        let (at, last) = self.rest;
+        let end = last.min(at + self.share);
+        for at in (at..end).step_by(WORD) {
+            isa.prefetch_l2(self.weights, at);
+            isa.prefetch_l2(self.weights, at + self.panel_bytes);
+        }
+        self.rest.0 = end;
+    }
+}
 
 /// Products by a unit's tiles, of 16 tokens and more: fewer do not fill a tile, and take the register tiles.
 impl<I: Drivers + TileIsa, U: TileUnit> ManyTokens<I> for U {
@@ -95,7 +118,7 @@ impl<I: TileIsa, T: Tiles, F: Format> Op<I> for InTiles<'_, '_, '_, '_, T, F> {
         let end = product.rows.end.div_ceil(ROWS);
         let fills = shard.fills();
         let tokens = product.tokens.clone();
-        let x_of = |i: usize| &inputs.fill(i).blocks()[tokens.clone()];
+        let x_of = |i: usize| &inputs.fill(i).quantized[tokens.clone()];
         let x_stays = stays(&product, m);
         let token_tiles = m.div_ceil(TILE_ROWS);
         let tile = |i: usize| {

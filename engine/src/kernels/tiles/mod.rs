@@ -20,14 +20,15 @@
 
 mod driver;
 mod plain;
-pub(super) mod steps_256;
-pub(super) mod steps_32;
+mod steps_256;
+mod steps_32;
 
 pub(super) use plain::Plain;
 
 use super::QuantizedBlock;
 use super::isa::TileIsa;
 use super::panel::Blocks;
+use super::panel::floats::{Float, Floats};
 
 /// Rows of a tile: tokens of a tile of activations and of sums.
 pub(super) const TILE_ROWS: usize = 16;
@@ -121,6 +122,16 @@ impl Waiting {
     const fn new() -> Self {
         Waiting([const { Products([const { TileSums::ZERO }; 16]) }; 2])
     }
+}
+
+/// A format, with how its products by whole tiles are made.
+pub(super) trait Tiled {
+    /// [`NoTiles`] where they are not.
+    type ByTiles: Arithmetic;
+}
+
+impl<T: Float> Tiled for Floats<T> {
+    type ByTiles = NoTiles;
 }
 
 /// The arithmetic of a format: how its weights become tiles and what is made of their products.

@@ -25,19 +25,58 @@
 
 use std::marker::PhantomData;
 
-use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, Tiles, Waiting, Weights};
+use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, Tiled, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
-use crate::kernels::panel::steps_256::{Digits, Layout, Shape, Steps256, block_sums};
+use crate::kernels::panel::steps_256::{Layout, Shape, Steps256, block_sums};
 use crate::kernels::panel::{Blocks, Part};
+use crate::quant::GgmlType;
 
 /// The arithmetic of a layout.
 pub(in crate::kernels) struct ByTiles<L>(PhantomData<L>);
 
+impl<L: Layout> Tiled for Steps256<L> {
+    type ByTiles = ByTiles<L>;
+}
+
+/// The integers `s_g * q` as digits of a byte.
+#[derive(Clone, Copy)]
+enum Digits {
+    /// The scale has two digits, of which the lower one has three bits: for unsigned weights of up to 5 bits.
+    Scale,
+    /// The product is one.
+    Product,
+    /// The product with its sign changed is one.
+    Negated,
+    /// The upper bits of the product, and its lower seven.
+    Bits,
+}
+
+impl Digits {
+    const fn of(ty: GgmlType) -> Self {
+        match ty {
+            GgmlType::Q4_K | GgmlType::Q5_K => Digits::Scale,
+            GgmlType::Q2_K => Digits::Product,
+            GgmlType::Q3_K => Digits::Negated,
+            _ => Digits::Bits,
+        }
+    }
+
+    /// Bits of the lower one, where there are two.
+    const fn shift(self) -> Option<u32> {
+        match self {
+            Digits::Scale => Some(3),
+            Digits::Bits => Some(7),
+            Digits::Product | Digits::Negated => None,
+        }
+    }
+}
+
 impl<L: Layout> ByTiles<L> {
+    const DIGITS: Digits = Digits::of(L::TYPE);
     /// Bits of the lower digit, where there are two.
-    const SHIFT: Option<u32> = L::DIGITS.shift();
+    const SHIFT: Option<u32> = Self::DIGITS.shift();
     /// Whether there are two.
     const TWO: bool = Self::SHIFT.is_some();
 }
@@ -195,7 +234,7 @@ fn products<
 /// One product of tiles.
 #[inline(always)]
 fn dot<T: Tiles, L: Layout, const C: usize, const B: usize>(tiles: &mut T) {
-    match L::DIGITS {
+    match ByTiles::<L>::DIGITS {
         Digits::Scale | Digits::Product => tiles.dot_unsigned::<C, B>(),
         Digits::Negated | Digits::Bits => tiles.dot_signed::<C, B>(),
     }
@@ -249,7 +288,7 @@ fn unpack<I: TileIsa, L: Layout>(isa: I, block: &Part<'_>, part: usize, weights:
         // The group's scale in both halves of each lane.
         let bytes = scales[g / 4];
         let j = (g % 4) as u8;
-        let scale = match L::DIGITS {
+        let scale = match ByTiles::<L>::DIGITS {
             Digits::Scale | Digits::Product => isa.shuffle_lanes(bytes, [j, 0x80, j, 0x80]),
             Digits::Negated => {
                 let bytes = isa.sub8(isa.zero(), bytes);
@@ -274,7 +313,7 @@ fn unpack<I: TileIsa, L: Layout>(isa: I, block: &Part<'_>, part: usize, weights:
         isa.store_f(L::dmin(isa, block), &mut weights.dmin[0][part * I::LANES..]);
     }
     let d = L::d(isa, block);
-    let d = match L::DIGITS {
+    let d = match ByTiles::<L>::DIGITS {
         Digits::Negated => I::F::splat(0.0).sub(d),
         _ => d,
     };
@@ -285,7 +324,7 @@ fn unpack<I: TileIsa, L: Layout>(isa: I, block: &Part<'_>, part: usize, weights:
 #[inline(always)]
 fn digits<I: TileIsa, L: Layout>(isa: I, quad: I::V, scale: I::V) -> (I::V, I::V) {
     // Products of both bytes of a 16-bit lane at once: that of the lower one stays below 256.
-    match L::DIGITS {
+    match ByTiles::<L>::DIGITS {
         Digits::Product => return (isa.mul16(quad, scale), quad),
         Digits::Scale => {
             let high = isa.shr16(scale, 3);
@@ -302,7 +341,7 @@ fn digits<I: TileIsa, L: Layout>(isa: I, quad: I::V, scale: I::V) -> (I::V, I::V
     let even = isa.mul16(isa.sar16(isa.shl16(q, 8), 8), scale);
     let odd = isa.mul16(isa.sar16(q, 8), scale);
     let (lower, upper) = (isa.splat32(0x00ff_00ff), isa.splat32(0xff00_ff00));
-    match L::DIGITS {
+    match ByTiles::<L>::DIGITS {
         Digits::Negated => (isa.or(isa.and(even, lower), isa.shl16(odd, 8)), even),
         _ => {
             let high = isa.or(

@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, TileSums, Tiles, Waiting, Weights};
+use super::{Arithmetic, Products, STRIDE, Sixteen, TILE_ROWS, TileSums, Tiled, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
@@ -15,6 +15,10 @@ use crate::kernels::panel::steps_32::{Layout, Steps32};
 
 /// The arithmetic of a layout.
 pub(in crate::kernels) struct ByTiles<L>(PhantomData<L>);
+
+impl<L: Layout> Tiled for Steps32<L> {
+    type ByTiles = ByTiles<L>;
+}
 
 impl<L: Layout> Arithmetic for ByTiles<L> {
     const DEPTH: usize = L::STEP;

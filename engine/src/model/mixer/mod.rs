@@ -240,7 +240,7 @@ impl Mixer {
                 | Mixer::ShortConv(_)
                 | Mixer::Mamba2(_),
                 _,
-            ) => Err(Error::InvalidInput {
+            ) => Err(Error::Internal {
                 what: "a layer's mixer and its cache are of different kinds".into(),
             }),
         }

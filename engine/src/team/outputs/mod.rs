@@ -27,7 +27,7 @@ impl Team {
     /// exactly those rows.
     ///
     /// # Errors
-    /// As [`Team::ranges`]; [`Error::InvalidInput`] if `out` is not a whole number of rows.
+    /// As [`Team::ranges`]; [`Error::Internal`] if `out` is not a whole number of rows.
     pub fn rows<T: Send>(
         &self,
         out: &mut [T],
@@ -47,7 +47,7 @@ impl Team {
         f: impl Fn(Range<usize>, &mut [T]) + Sync,
     ) -> Result<()> {
         if row_len == 0 || !out.len().is_multiple_of(row_len) {
-            return Err(Error::InvalidInput {
+            return Err(Error::Internal {
                 what: format!(
                     "an output of {} elements is not a whole number of rows of {row_len}",
                     out.len()
@@ -117,7 +117,7 @@ impl Team {
         f: impl Fn(usize, Range<usize>, Tile<'_, T>) + Sync,
     ) -> Result<()> {
         if n == 0 || rows == 0 || columns == 0 || !out.len().is_multiple_of(n) {
-            return Err(Error::InvalidInput {
+            return Err(Error::Internal {
                 what: format!("{} elements cannot be cut into cells of rows of {n}", out.len()),
             });
         }
@@ -158,7 +158,7 @@ impl Team {
     ) -> Result<()> {
         let items = if columns == 0 { 0 } else { n.div_ceil(columns) };
         if items == 0 || !out.len().is_multiple_of(n) || !own.len().is_multiple_of(items) {
-            return Err(Error::InvalidInput {
+            return Err(Error::Internal {
                 what: format!(
                     "{} and {} elements cannot be cut into items of {columns} columns of {n}",
                     out.len(),

@@ -146,7 +146,7 @@ impl<'a, P> Columns<'a, P> {
     fn check(&self) -> Result<()> {
         let second = self.second.as_ref().map_or(self.len, |(_, len)| *len);
         if self.n == 0 || !self.len.is_multiple_of(self.n) || second != self.len {
-            return Err(Error::InvalidInput {
+            return Err(Error::Internal {
                 what: format!(
                     "outputs of {} and {second} elements are not the same rows of {}",
                     self.len, self.n

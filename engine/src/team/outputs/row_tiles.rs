@@ -23,7 +23,7 @@ impl Team {
         f: impl Fn(usize, &RowTile, usize, Piece<'_>) + Sync,
     ) -> Result<()> {
         let (n, columns) = (out.n, out.columns);
-        let invalid = |what: String| Err(Error::InvalidInput { what });
+        let invalid = |what: String| Err(Error::Internal { what });
         if n == 0 || columns == 0 || !out.out.len().is_multiple_of(n) {
             return invalid(format!(
                 "{} elements cannot be cut into rows of {n}, and those into {columns} columns",

@@ -5,10 +5,10 @@ use serde_json::Value;
 use twinfer_engine::sample::parse_samplers;
 
 use super::request::{Fault, expected, texts};
-use crate::args::Generation;
+use crate::settings::{GenerationSettings, Kind, Parameter};
 
 /// Sets an option of generation; false where there is none of this name.
-pub(super) fn set(generation: &mut Generation, name: &str, value: &Value) -> Result<bool, Fault> {
+pub(super) fn set(generation: &mut GenerationSettings, name: &str, value: &Value) -> Result<bool, Fault> {
     let p = &mut generation.sampling.params;
     // The engine's name of what was set, where it checks it.
     let checked = match name {
@@ -32,44 +32,29 @@ pub(super) fn set(generation: &mut Generation, name: &str, value: &Value) -> Res
             generation.sampling.dry_breakers = texts(name, value.clone())?;
             ""
         }
-        "samplers" => {
-            let names = texts(name, value.clone())?.join(";");
-            p.samplers = parse_samplers(&names).map_err(|error| Fault::new(name, error.to_string()))?;
-            ""
+        _ => {
+            let Some(parameter) = Parameter::of_field(name) else {
+                return Ok(false);
+            };
+            match parameter.kind {
+                Kind::Float(place, _) => {
+                    let number = value.as_f64();
+                    *place(p) = number.ok_or_else(|| Fault::new(name, expected("a number", value)))? as f32;
+                }
+                Kind::Int(place, _) => *place(p) = integer(name, value)?,
+                Kind::Count(place, _) => {
+                    *place(p) = usize::try_from(integer(name, value)?)
+                        .map_err(|_| Fault::new(name, expected("a whole number, 0 or more", value)))?;
+                }
+                Kind::Samplers => {
+                    let names = texts(name, value.clone())?.join(";");
+                    p.samplers =
+                        parse_samplers(&names).map_err(|error| Fault::new(name, error.to_string()))?;
+                }
+                Kind::Biases => p.logit_bias = biases(value)?,
+            }
+            parameter.name
         }
-        "min_keep" => {
-            p.min_keep = usize::try_from(integer(name, value)?)
-                .map_err(|_| Fault::new(name, expected("a whole number, 0 or more", value)))?;
-            ""
-        }
-        "logit_bias" => {
-            p.logit_bias = biases(value)?;
-            "logit_bias"
-        }
-        "temperature" | "temp" => float(&mut p.temp, name, value, "temp")?,
-        "top_p" => float(&mut p.top_p, name, value, "top_p")?,
-        "min_p" => float(&mut p.min_p, name, value, "min_p")?,
-        "typical_p" | "typical" | "typ_p" => float(&mut p.typ_p, name, value, "typ_p")?,
-        "top_n_sigma" | "top_nsigma" => float(&mut p.top_n_sigma, name, value, "top_n_sigma")?,
-        "xtc_probability" => float(&mut p.xtc_probability, name, value, "xtc_probability")?,
-        "xtc_threshold" => float(&mut p.xtc_threshold, name, value, "xtc_threshold")?,
-        "dynatemp_range" => float(&mut p.dynatemp_range, name, value, "dynatemp_range")?,
-        "dynatemp_exponent" | "dynatemp_exp" => {
-            float(&mut p.dynatemp_exponent, name, value, "dynatemp_exponent")?
-        }
-        "repeat_penalty" => float(&mut p.penalty_repeat, name, value, "penalty_repeat")?,
-        "frequency_penalty" => float(&mut p.penalty_freq, name, value, "penalty_freq")?,
-        "presence_penalty" => float(&mut p.penalty_present, name, value, "penalty_present")?,
-        "dry_multiplier" => float(&mut p.dry_multiplier, name, value, "dry_multiplier")?,
-        "dry_base" => float(&mut p.dry_base, name, value, "dry_base")?,
-        "mirostat_tau" | "mirostat_ent" => float(&mut p.mirostat_tau, name, value, "mirostat_tau")?,
-        "mirostat_eta" | "mirostat_lr" => float(&mut p.mirostat_eta, name, value, "mirostat_eta")?,
-        "top_k" => int(&mut p.top_k, name, value, "top_k")?,
-        "repeat_last_n" => int(&mut p.penalty_last_n, name, value, "penalty_last_n")?,
-        "dry_allowed_length" => int(&mut p.dry_allowed_length, name, value, "dry_allowed_length")?,
-        "dry_penalty_last_n" => int(&mut p.dry_penalty_last_n, name, value, "dry_penalty_last_n")?,
-        "mirostat" => int(&mut p.mirostat, name, value, "mirostat")?,
-        _ => return Ok(false),
     };
     // What was there before was checked: what fails now is this field.
     p.validate().map_err(|error| {
@@ -77,17 +62,6 @@ pub(super) fn set(generation: &mut Generation, name: &str, value: &Value) -> Res
         Fault::new(name, text.strip_prefix(checked).unwrap_or(&text).trim_start())
     })?;
     Ok(true)
-}
-
-fn float(to: &mut f32, name: &str, value: &Value, checked: &'static str) -> Result<&'static str, Fault> {
-    let number = value.as_f64();
-    *to = number.ok_or_else(|| Fault::new(name, expected("a number", value)))? as f32;
-    Ok(checked)
-}
-
-fn int(to: &mut i32, name: &str, value: &Value, checked: &'static str) -> Result<&'static str, Fault> {
-    *to = integer(name, value)?;
-    Ok(checked)
 }
 
 fn integer(name: &str, value: &Value) -> Result<i32, Fault> {

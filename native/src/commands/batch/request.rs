@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::options;
-use crate::args::Generation;
+use crate::settings::GenerationSettings;
 
 /// A line that was read.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) enum Endpoint {
 pub(super) struct Request {
     pub(super) prompt: Prompt,
     /// Of the command's options, with what the line says in their place. The seed is the line's, where it has one.
-    pub(super) generation: Generation,
+    pub(super) generation: GenerationSettings,
     pub(super) seed: Seed,
     pub(super) stop: Vec<String>,
 }
@@ -114,7 +114,7 @@ fn beginning(mut text: String, bytes: usize) -> String {
 /// What holds for lines that do not say otherwise.
 #[derive(Debug)]
 pub(super) struct Defaults {
-    pub(super) generation: Generation,
+    pub(super) generation: GenerationSettings,
     pub(super) stop: Vec<String>,
 }
 
@@ -442,7 +442,7 @@ mod tests {
             panic!("another command");
         };
         Defaults {
-            generation: args.generation.resolve(0, &Default::default()).unwrap(),
+            generation: GenerationSettings::new(&args.generation, 0).unwrap(),
             stop: args.stop,
         }
     }

@@ -1,5 +1,5 @@
 //! WebAssembly: 128-bit vectors, with or without the relaxed dot product. The intrinsics that
-//! [`Isa`] is made of, and nothing else: the kernels are elsewhere.
+//! [`Isa`] is made of, and the loops that measure peak rates: the kernels are elsewhere.
 //!
 //! What a module contains is decided when it is built: a browser refuses a module with instructions that it does not
 //! know. `-C target-feature=+simd128` brings `wasm-simd128`; the crate's feature `relaxed-simd` brings `wasm-relaxed`

@@ -1,5 +1,5 @@
 //! x86-64: AVX-512 with VNNI, AVX2, AVX2 with VNNI, and AMX. The intrinsics that [`Isa`] is made of, the instructions
-//! on tiles, and what is chosen by processor; the kernels are elsewhere.
+//! on tiles, what is chosen by processor, and the loops that measure peak rates; the kernels are elsewhere.
 //!
 //! All unsafe code of these backends is here. What reads or writes memory says beside it why it stays within a slice.
 //! These macros hold the rest:
