@@ -37,12 +37,14 @@ fn context(model: &Arc<Model>, n_sequences: usize, pool: Pool) -> Context {
 
 /// Bytes of keys and values that the cache has room for.
 fn bytes(model: &Model, n_sequences: usize, pool: Pool) -> u64 {
-    let held = held_bytes(&model.config, &options(n_sequences, pool)).unwrap();
+    let held = held_bytes(model.config(), &options(n_sequences, pool)).unwrap();
     held.keys_and_values
 }
 
 fn tokens(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32).map(|i| (i * i * 7 + i * 13 + seed * 31) % 40).collect()
+    (0..n as u32)
+        .map(|i| (i * i * 7 + i * 13 + seed * 31) % 40)
+        .collect()
 }
 
 /// With sliding windows too, a pool of the bytes of so many sequences as long as the context holds as many.

@@ -36,12 +36,18 @@ pub(crate) fn settle(
         }
     }
     if settings.populate {
-        each_chunk("bringing weights in", (weights, total), verbosity, team, &|chunk| {
-            if system::populate(chunk).is_err() {
-                touch(chunk);
-            }
-            true
-        })?;
+        each_chunk(
+            "bringing weights in",
+            (weights, total),
+            verbosity,
+            team,
+            &|chunk| {
+                if system::populate(chunk).is_err() {
+                    touch(chunk);
+                }
+                true
+            },
+        )?;
     }
     if settings.mlock {
         let (locked, refused) = (AtomicU64::new(0), Mutex::new(None));

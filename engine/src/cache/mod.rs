@@ -231,7 +231,10 @@ impl Cache {
                 }
             };
             let reach = kind.reach();
-            let group = groups.iter().position(|group| Some(group.reach) == reach).unwrap_or(0);
+            let group = groups
+                .iter()
+                .position(|group| Some(group.reach) == reach)
+                .unwrap_or(0);
             let memory = (group, pages[group] as usize);
             layers.push(LayerCache::Kv(KvCache::make(shape, memory, sizes, buffers)?));
         }

@@ -241,7 +241,10 @@ impl Group {
 
     /// Pages that a sequence of `held` tokens takes, at most, to become one of `wanted`.
     pub(super) fn growth(&self, held: usize, wanted: usize) -> usize {
-        wanted.div_ceil(BLOCK).saturating_sub(held / BLOCK).min(self.whole)
+        wanted
+            .div_ceil(BLOCK)
+            .saturating_sub(held / BLOCK)
+            .min(self.whole)
     }
 
     /// Positions that its window reaches, where it has one.
@@ -251,7 +254,6 @@ impl Group {
             Reach::All | Reach::Pass => None,
         }
     }
-
 }
 
 #[cfg(test)]
@@ -332,11 +334,17 @@ mod tests {
             let (windows, all, taken) = pages(bytes, 8).unwrap();
             let fit = bytes / whole;
             assert!(taken <= bytes, "{bytes}");
-            assert!(u64::from(windows) >= 19 * fit && u64::from(all) >= 128 * fit, "{bytes}");
+            assert!(
+                u64::from(windows) >= 19 * fit && u64::from(all) >= 128 * fit,
+                "{bytes}"
+            );
             // Nothing is left that another page of each could have.
             assert!(bytes - taken < 12 * page, "{bytes}: {taken}");
         }
         let error = pages(12 * page - 1, 8).unwrap_err();
-        assert!(error.to_string().contains(&format!("{} bytes", 12 * page)), "{error}");
+        assert!(
+            error.to_string().contains(&format!("{} bytes", 12 * page)),
+            "{error}"
+        );
     }
 }

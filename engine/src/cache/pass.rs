@@ -1,7 +1,7 @@
 //! What a pass takes of the cache: rows are given their positions, and their sequences pages and slots for states, all
 //! of them or none; and what is done when the rows have been computed.
 
-use super::pages::{Group, Reach};
+use super::pages::Reach;
 use super::sequences::{Held, NO_TOKEN};
 use super::state::Snapshot;
 use super::{Cache, LayerCache, whole_texts};

@@ -40,7 +40,7 @@ fn model_with(directory: &Directory, marks: &[&str]) -> String {
     let mut writer = Writer::new(std::fs::File::create(&path).unwrap(), &metadata, &specs).unwrap();
     for spec in &specs {
         writer
-            .write_tensor(&spec.name, file.tensor_bytes(&spec.name).unwrap())
+            .write_tensor(&spec.name, &file.tensor_bytes(&spec.name).unwrap())
             .unwrap();
     }
     writer.finish().unwrap();
@@ -82,7 +82,10 @@ fn batch_gives_what_run_prints() {
             let lines: String = (0..12).map(|seed| format!("{}\n", line(seed))).collect();
             let batch = ["batch", "-", "-o", "-", "-q"];
             let answers = twinfer_with(&[&batch[..], &options[..]].concat(), lines.as_bytes()).ok();
-            let answers = answers.text().lines().map(|line| serde_json::from_str(line).unwrap());
+            let answers = answers
+                .text()
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap());
             answers.collect()
         };
         let messages = json!([{"role": "user", "content": "abc"}]);

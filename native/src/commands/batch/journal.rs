@@ -265,6 +265,7 @@ mod tests {
         };
         let answer = Answer {
             text: format!("text of {}\n", asked.line),
+            thinking: String::new(),
             finish: Finish::Length,
             prompt_tokens: 1,
             completion_tokens: 2,

@@ -192,7 +192,9 @@ impl Scheduler {
             let others = other.generation.tokens();
             let common = others.iter().zip(tokens).take_while(|(a, b)| a == b).count();
             if other.generation.is_reading() {
-                found.soon = found.soon.max(if by_page { common / PAGE * PAGE } else { common });
+                found.soon = found
+                    .soon
+                    .max(if by_page { common / PAGE * PAGE } else { common });
             }
             let here = common.min(other.cached());
             if !by_page && here > found.most.map_or(0, |(_, most)| most) {
