@@ -51,11 +51,13 @@ impl<'a> Compute<'a> {
             let text = format!("note: the workers are not pinned: {why}");
             settings.verbosity.note(&text);
         }
+        let team = workers.start()?;
+        let huge = settings.weights.huge_pages != HugePages::Off;
         Ok(Compute {
             settings,
             workers,
-            team: workers.start()?,
-            pages: Arc::new(Pages::new(settings.weights.huge_pages != HugePages::Off)),
+            pages: Arc::new(Pages::new(huge, team.nodes())),
+            team,
             promised: Cell::new(0),
         })
     }

@@ -1,5 +1,5 @@
-//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these and for a pass's
-//! buffers.
+//! Memory that the engine is lent: files mapped, and pages for packed weights; huge pages for these, for a pass's
+//! buffers and for the cache.
 //!
 //! ```text
 //!   packed weights    [ matrix | matrix | matrix |    free    ]  one reservation of 256 MiB or more, at a multiple of
@@ -91,6 +91,8 @@ impl Owner for FileMap {
 #[derive(Debug)]
 pub(crate) struct Pages {
     huge: bool,
+    /// For the cache as well: not where nodes share it, for a huge page would hold heads of two of them.
+    huge_cache: bool,
     /// Of what is for no node, of the first node, of the second, ...
     open: Mutex<Vec<Option<Open>>>,
 }
@@ -104,10 +106,11 @@ struct Open {
 }
 
 impl Pages {
-    /// `huge`: advise the system to use huge pages.
-    pub(crate) fn new(huge: bool) -> Self {
+    /// `huge`: advise the system to use huge pages; `nodes` share the cache.
+    pub(crate) fn new(huge: bool, nodes: usize) -> Self {
         Pages {
             huge,
+            huge_cache: huge && nodes < 2,
             open: Mutex::default(),
         }
     }
@@ -173,6 +176,13 @@ impl Memory for Pages {
             let _ = system::use_huge_pages(memory);
         }
     }
+
+    fn advise_cache(&self, memory: &[u8]) {
+        // A layer's keys, of which a first token would fill a whole page. Where they are few, that is most of them.
+        if self.huge_cache && memory.len() >= 2 * HUGE_PAGE {
+            let _ = system::use_huge_pages(memory);
+        }
+    }
 }
 
 /// A matrix' part of a reservation. No two parts overlap: each begins where the one before it ended.
@@ -211,7 +221,7 @@ mod tests {
     #[test]
     fn parts_are_aligned_zeroed_and_apart() {
         for huge in [false, true] {
-            let pages = Pages::new(huge);
+            let pages = Pages::new(huge, 1);
             let sizes = [
                 1,
                 64,
@@ -247,7 +257,7 @@ mod tests {
             }
         }
         assert!(matches!(
-            Pages::new(false).zeroed(usize::MAX, None),
+            Pages::new(false, 1).zeroed(usize::MAX, None),
             Err(Error::Memory { .. })
         ));
     }

@@ -54,10 +54,10 @@ impl Store {
         buffers: &mut Buffers<'_>,
     ) -> Result<Self> {
         Ok(match ty {
-            CacheType::F32 => Store::F32(buffers.rows(what, pages, f32::page_len(dim))?),
-            CacheType::F16 => Store::F16(buffers.rows(what, pages, u16::page_len(dim))?),
+            CacheType::F32 => Store::F32(buffers.cached(what, pages, f32::page_len(dim))?),
+            CacheType::F16 => Store::F16(buffers.cached(what, pages, u16::page_len(dim))?),
             CacheType::Q8_0 if dim.is_multiple_of(32) => {
-                Store::Q8(buffers.rows(what, pages, u8::page_len(dim))?)
+                Store::Q8(buffers.cached(what, pages, u8::page_len(dim))?)
             }
             CacheType::Q8_0 => {
                 return Err(Error::InvalidInput {

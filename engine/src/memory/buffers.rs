@@ -1,7 +1,7 @@
 //! Buffers that are made once. What is allocated can be counted before, by the function that allocates: it is given
 //! [`Buffers`], which either make each buffer that is asked for or only add up what it would take.
 
-use bytemuck::Zeroable;
+use bytemuck::{NoUninit, Zeroable};
 
 use super::{Memory, room, zero_rows};
 use crate::Result;
@@ -78,6 +78,20 @@ impl<'a> Buffers<'a> {
             memory.advise(bytemuck::cast_slice(&out));
         }
         Ok(out)
+    }
+
+    /// As [`Self::rows`], for keys and values: all that is there is read for every token.
+    pub(crate) fn cached<T: Zeroable + NoUninit>(
+        &mut self,
+        name: &'static str,
+        rows: usize,
+        width: usize,
+    ) -> Result<Vec<T>> {
+        let cached = self.rows(name, rows, width)?;
+        if let Some(memory) = self.memory {
+            memory.advise_cache(bytemuck::cast_slice(&cached));
+        }
+        Ok(cached)
     }
 
     /// An empty vector with room for `n`.

@@ -26,6 +26,9 @@ pub trait Memory: Send + Sync + std::fmt::Debug {
     /// Told of much memory of the heap that nobody has written to yet and that is used all over: a platform may ask for
     /// larger pages.
     fn advise(&self, _: &[u8]) {}
+
+    /// Keys and values will lie here. Each node has those of its heads, where there are several.
+    fn advise_cache(&self, _: &[u8]) {}
 }
 
 /// Where every [`Buffer`] starts: at a cache line.
