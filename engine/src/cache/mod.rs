@@ -78,6 +78,9 @@ pub enum Pool {
     /// Every sequence can be as long as the context.
     #[default]
     Whole,
+    /// As [`Pool::Whole`], with room for so many checkpoints of sequences that have gone on since: of each as much as
+    /// a sliding window reaches.
+    WithCheckpoints(usize),
     /// Pages of 64 positions of every group of layers. Never more than [`Pool::Whole`].
     Pages(usize),
     /// As many pages as fit so many bytes. Never more than [`Pool::Whole`].
@@ -328,6 +331,30 @@ impl Cache {
     /// Lets go of a checkpoint.
     pub(crate) fn forget(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.checkpoints.close_checkpoint(checkpoint, &self.pools)
+    }
+
+    /// How much of `tokens` a sequence can begin with once it is cut.
+    pub(crate) fn reusable(&self, id: SeqId, tokens: &[u32]) -> Result<usize> {
+        self.sequences
+            .at(self.sequences.sequence(id)?)
+            .reusable(tokens, &self.pools)
+    }
+
+    /// The same of a sequence that would be what the checkpoint is.
+    pub(crate) fn reusable_of(&self, checkpoint: CheckpointId, tokens: &[u32]) -> Result<usize> {
+        self.checkpoints
+            .at(self.checkpoints.checkpoint(checkpoint)?)
+            .reusable(tokens, &self.pools)
+    }
+
+    /// The tokens of a checkpoint.
+    pub(crate) fn tokens_of(&self, checkpoint: CheckpointId) -> Result<&[u32]> {
+        Ok(&self.checkpoints.at(self.checkpoints.checkpoint(checkpoint)?).tokens)
+    }
+
+    /// Whether a sequence cannot be cut to every length that it had: a window may have passed it, or its state be gone.
+    pub(crate) fn loses_lengths(&self) -> bool {
+        self.pools.states.is_some() || self.pools.groups.iter().any(|group| group.window().is_some())
     }
 
     /// Forgets the tokens of a sequence from `len` on.

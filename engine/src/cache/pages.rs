@@ -163,12 +163,29 @@ impl Group {
         (per_sequence as u64).saturating_mul(sizes.n_sequences as u64)
     }
 
+    /// Pages that `n` checkpoints may hold beside the sequence that they are of and that has gone on.
+    fn of_checkpoints(reach: Reach, n: usize, sizes: &Sizes) -> u64 {
+        let each = match reach {
+            // The page that it ends in was copied.
+            Reach::All => 1,
+            Reach::Pass => 0,
+            // What it sees and the sequence no longer does, which are pages of the same context; a page is cut at
+            // either end.
+            Reach::Window(window) => {
+                let reach = window.saturating_add(ROLLBACK);
+                reach.min(sizes.n_ctx.saturating_sub(reach)).div_ceil(BLOCK) + 2
+            }
+        };
+        (each as u64).saturating_mul(n as u64)
+    }
+
     /// Pages of a group that `sizes` ask for; `page_bytes` is what a page of every group takes, all together.
     pub(super) fn pages(reach: Reach, sizes: &Sizes, page_bytes: u64) -> Result<u32> {
         let whole = Self::whole(reach, sizes);
         let pages = match sizes.pool {
             _ if reach == Reach::Pass => whole,
             Pool::Whole => whole,
+            Pool::WithCheckpoints(n) => whole.saturating_add(Self::of_checkpoints(reach, n, sizes)),
             Pool::Pages(pages) => whole.min(pages as u64),
             Pool::Bytes(bytes) => whole.min(bytes / page_bytes.max(1)),
         };
