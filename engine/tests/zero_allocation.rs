@@ -6,10 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use twinfer_engine::Error;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::{Context, ContextOptions};
@@ -233,6 +235,63 @@ fn left_behind(path: &Path, passes: usize) -> i64 {
     LIVE.load(Ordering::SeqCst) as i64 - live
 }
 
+/// The same where a window passes positions or layers keep states: of sequences that are also gone back with, to
+/// checkpoints that are kept, restored and let go of; how often, too.
+fn left_behind_by_checkpoints(path: &Path, passes: usize) -> (i64, usize) {
+    let mut context = context(path, 1, 4, Pool::Pages(14), CacheType::F16);
+    let (mut open, mut kept) = (Vec::with_capacity(4), VecDeque::with_capacity(6));
+    let mut batch = Batch::new();
+    let (mut live, mut restored) = (0, 0);
+    let warm_up = passes / 4;
+    for pass in 0..passes + warm_up {
+        if pass == warm_up {
+            live = LIVE.load(Ordering::SeqCst) as i64;
+            restored = 0;
+        }
+        if open.len() < 4 {
+            let prompt = [(pass % 5) as u32; 100];
+            open.push(context.open_prefix(&prompt).unwrap().0);
+        } else if pass % 11 == 0 {
+            let id = open.remove(pass % open.len());
+            context.publish(id).unwrap();
+            context.close(id).unwrap();
+            let from = open[pass % open.len()];
+            open.push(context.fork(from, context.seq_len(from).unwrap()).unwrap());
+        }
+        if pass % 3 == 0 {
+            kept.push_back(context.checkpoint(open[pass % open.len()]).unwrap());
+        }
+        if kept.len() > 4
+            && let Some(oldest) = kept.pop_front()
+        {
+            let id = open[pass % open.len()];
+            context.restore(id, oldest).unwrap();
+            context.forget(oldest).unwrap();
+            restored += 1;
+        }
+        batch.clear();
+        for (i, id) in open.iter().enumerate() {
+            if context.seq_len(*id).unwrap() > 200 {
+                context.truncate(*id, 0).unwrap();
+            }
+            // One of them reads a prompt, a few rows a pass.
+            for _ in 0..if i == pass % 5 { 9 } else { 1 } {
+                let token = (context.seq_len(*id).unwrap() / 40 + i / 2) % 48;
+                batch.push(*id, token as u32, Output::None);
+            }
+        }
+        match context.forward(&mut batch, &mut (), &mut |_, _| ()) {
+            Ok(()) => {}
+            Err(Error::CacheFull { .. } | Error::StatesFull { .. }) => match kept.pop_front() {
+                Some(oldest) => context.forget(oldest).unwrap(),
+                None => context.truncate(open[0], 0).unwrap(),
+            },
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (LIVE.load(Ordering::SeqCst) as i64 - live, restored)
+}
+
 /// One test, so that nothing else allocates in this process meanwhile.
 #[test]
 fn a_pass_allocates_nothing() {
@@ -313,4 +372,14 @@ fn a_pass_allocates_nothing() {
     println!(
         "zero allocation: mixed passes too; {passes} passes with sequences that come and go leave no byte"
     );
+    // A sliding window, and layers that keep states.
+    for name in ["gemma3", "granitehybrid"] {
+        let passes = 4000;
+        let (left, restored) = left_behind_by_checkpoints(&vectors.join(format!("{name}.gguf")), passes);
+        assert_eq!(left, 0, "{name}: bytes that {passes} passes leave behind");
+        assert!(restored > passes / 10, "{name}: {restored}");
+        println!(
+            "zero allocation: {name}: {passes} passes with {restored} checkpoints restored leave no byte"
+        );
+    }
 }

@@ -30,6 +30,9 @@ use crate::{direct_io, mapped, resident, system};
 /// cache no machine should reserve unasked.
 const DEFAULT_CTX: usize = 4096;
 
+/// A pool for many sequences has room for so many that are as long as the context.
+const DEFAULT_WHOLE: usize = 32;
+
 /// Tokens up to which the memory of a context is computed.
 const LARGEST_COUNTED_CTX: usize = u32::MAX as usize;
 
@@ -378,6 +381,12 @@ impl<'a> Compute<'a> {
         self.sequences((n_ctx, n_batch), 1, Pool::Whole)
     }
 
+    /// The same for a conversation, which goes back to where it was.
+    pub(crate) fn conversation(&self, n_ctx: usize, n_batch: usize) -> ContextOptions {
+        // What a window reaches behind the last prompt; the end of the answer before it is not far from there.
+        self.sequences((n_ctx, n_batch), 1, Pool::WithCheckpoints(1))
+    }
+
     /// Some sequences of at most `n_ctx` positions, which share a pool of pages.
     pub(crate) fn sequences(
         &self,
@@ -395,6 +404,23 @@ impl<'a> Compute<'a> {
             cache_type_k,
             cache_type_v,
         }
+    }
+
+    /// A pool for many sequences: of as many as `DEFAULT_WHOLE` that are as long as the context, where so much memory
+    /// is free that it is at most one part of `of_free`.
+    pub(crate) fn shared_pool(
+        &self,
+        planned: &PlannedModel<'_>,
+        (n_ctx, n_batch): (usize, usize),
+        (n_sequences, of_free): (usize, u64),
+    ) -> Result<Pool> {
+        let one = self.budget(planned, &self.one_sequence(n_ctx, n_batch))?;
+        let cache = one.context.cache_bytes();
+        let wanted = cache.saturating_mul(DEFAULT_WHOLE.min(n_sequences) as u64);
+        let free = self.rooms().first().map_or(u64::MAX, |room| room.free);
+        let share = free.saturating_sub(one.needed().saturating_sub(cache)) / of_free;
+        // A single sequence of the context's size always has room.
+        Ok(Pool::Bytes(wanted.min(share).max(cache)))
     }
 
     /// As many of these sequences as can be computed together with the states that were asked for: in a pass each has

@@ -4,9 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use twinfer_engine::Error;
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::Context;
-use twinfer_engine::generation::{Bounds, Counts, DraftModel, Driver, End, Event, Generation, Speculation};
+use twinfer_engine::generation::{
+    Bounds, Checkpoints, Counts, DraftModel, Driver, End, Event, Generation, Speculation,
+};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::sample::Sampler;
 use twinfer_engine::tokenizer::Tokenizer;
@@ -20,6 +23,9 @@ use crate::settings::{GenerationSettings, Verbosity};
 
 /// Rows of a pass of the draft model: it reads prompts beside the model.
 const N_BATCH: usize = 512;
+
+/// Checkpoints of a conversation: the beginning and the end of each of its last answers.
+const CHECKPOINTS: usize = 4;
 
 /// How a generation ended, and its measures.
 #[derive(Debug)]
@@ -53,6 +59,12 @@ impl Outcome {
         summary + end
     }
 
+    /// Tells how much of the prompt the cache held already, to who wants to know.
+    pub(crate) fn tell_reuse(&self, verbosity: Verbosity) {
+        let Counts { reused, read, .. } = self.counts;
+        verbosity.detail(&format!("prompt: {reused} tokens reused, {read} read"));
+    }
+
     /// Tells what drafts did, if there were any, to who wants to know. The text's last line has ended.
     pub(crate) fn tell_speculation(&self, verbosity: Verbosity) {
         let Counts {
@@ -79,6 +91,8 @@ pub(crate) struct Session {
     sequence: SeqId,
     driver: Driver,
     verbosity: Verbosity,
+    /// Where the texts are those of a conversation, the places that it may go back to.
+    checkpoints: Option<Checkpoints>,
 }
 
 impl Session {
@@ -89,7 +103,14 @@ impl Session {
             sequence,
             driver,
             verbosity,
+            checkpoints: None,
         })
+    }
+
+    /// For texts of a conversation, which goes back to earlier places: they are kept as far as there is room.
+    pub(crate) fn of_conversation(mut self) -> Self {
+        self.checkpoints = Some(Checkpoints::new(CHECKPOINTS));
+        self
     }
 
     /// Positions that the context has.
@@ -113,17 +134,41 @@ impl Session {
         on_text: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Outcome> {
         let _guard = interrupt::Guard::new();
-        let (context, driver) = (&mut self.context, &mut self.driver);
-        let mut generation =
-            Generation::new(context, self.sequence, prompt, sampler.clone(), tokenizer, bounds)?;
+        let (context, driver, sequence) = (&mut self.context, &mut self.driver, self.sequence);
+        let mut checkpoints = self.checkpoints.as_mut();
+        if let Some(checkpoints) = &mut checkpoints {
+            checkpoints.go_back(context, sequence, prompt)?;
+        }
+        let mut generation = Generation::new(context, sequence, prompt, sampler.clone(), tokenizer, bounds)?;
+        // A state cannot be cut by that one token, which the next answer to this prompt reads again.
+        let has_state = context.model().has_state();
+        if has_state && checkpoints.is_some() {
+            generation = generation.with_last_alone();
+        }
+        let (prompt_end, mut kept) = (prompt.len() - usize::from(has_state), false);
         let total = generation.pending() as u64;
         let mut progress = Some(Progress::new("reading the prompt", total, self.verbosity));
         while !generation.is_over() {
+            if let Some(checkpoints) = &mut checkpoints
+                && !kept
+                && context.seq_len(sequence)? >= prompt_end
+            {
+                checkpoints.keep(context, sequence)?;
+                kept = true;
+            }
             let start = Instant::now();
             // Before the pass: after it the token that it chose is pending as well.
             let pending = generation.pending();
             let generations = std::slice::from_mut(&mut generation);
-            let rows = driver.pass(context, generations)?;
+            let rows = loop {
+                let made = driver.pass(context, generations);
+                let is_full = matches!(made, Err(Error::CacheFull { .. } | Error::StatesFull { .. }));
+                // What the conversation may go back to gives way to where it is.
+                let checkpoints = checkpoints.as_mut().filter(|_| is_full);
+                if !checkpoints.is_some_and(|checkpoints| checkpoints.drop_oldest(context)) {
+                    break made?;
+                }
+            };
             let elapsed = start.elapsed();
             mapped::check_at_times()?;
             // The prompt is read: what is printed from now on shall not meet the bar.
@@ -152,6 +197,9 @@ impl Session {
             printed?;
         }
         mapped::check()?;
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.keep(context, sequence)?;
+        }
         let outcome = Outcome {
             end: generation.end().unwrap_or(End::Interrupted),
             counts: *generation.counts(),
@@ -161,13 +209,17 @@ impl Session {
     }
 }
 
-/// What makes passes of a model that is planned, with the draft model if there is one; before the model itself is
-/// loaded, which may take long.
+/// The draft model's cache takes at most one of so many parts of the memory that is free where it is for many sequences.
+const DRAFT_SHARE: u64 = 8;
+
+/// What makes passes of a model that is planned, of so many sequences together, with the draft model if there is one;
+/// before the model itself is loaded, which may take long.
 pub(crate) fn driver(
     settings: &GenerationSettings,
     compute: &Compute<'_>,
     tokenizer: &Tokenizer,
     (config, verbosity): (&Config, Verbosity),
+    n_sequences: usize,
 ) -> Result<Driver> {
     if config.has_state() {
         if settings.draft_model.is_some() {
@@ -180,7 +232,14 @@ pub(crate) fn driver(
         let own = Tokenizer::from_metadata(file.metadata())?;
         DraftModel::check(&own, tokenizer)?;
         let planned = compute.plan(&file)?;
-        let options = compute.one_sequence(compute.context_size(planned.config()), N_BATCH);
+        let sizes = (compute.context_size(planned.config()), N_BATCH.max(n_sequences));
+        let options = match n_sequences {
+            1 => compute.one_sequence(sizes.0, sizes.1),
+            n => {
+                let pool = compute.shared_pool(&planned, sizes, (n, DRAFT_SHARE))?;
+                compute.sequences(sizes, n, pool)
+            }
+        };
         let model = compute.load(planned, &options)?;
         Ok(DraftModel::new(
             compute.context(&model, options)?,

@@ -88,6 +88,9 @@ pub enum Pool {
     /// Every sequence can be as long as the context.
     #[default]
     Whole,
+    /// As [`Pool::Whole`], with room for so many checkpoints of sequences that have gone on since: of each as much as
+    /// a sliding window reaches.
+    WithCheckpoints(usize),
     /// Pages of 64 positions, of every group of layers that see equally far back. What open sequences leave of them is
     /// for checkpoints and the prefix index.
     Pages(usize),
@@ -200,7 +203,7 @@ impl Cache {
         let groups = planned_groups(kinds.clone(), sizes);
         let in_bytes = match sizes.pool {
             Pool::Bytes(bytes) => pages::in_bytes(bytes, &groups)?,
-            Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => (0, 0),
+            Pool::Whole | Pool::WithCheckpoints(_) | Pool::Pages(_) | Pool::UpTo(_) => (0, 0),
         };
         let pages = groups.iter().map(|group| group.pages(sizes, in_bytes));
         let pages = pages.collect::<Result<Vec<u32>>>()?;
@@ -341,6 +344,33 @@ impl Cache {
     /// Lets go of a checkpoint.
     pub(crate) fn forget(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.checkpoints.close_checkpoint(checkpoint, &self.pools)
+    }
+
+    /// How much of `tokens` a sequence can begin with once it is cut.
+    pub(crate) fn reusable(&self, id: SeqId, tokens: &[u32]) -> Result<usize> {
+        self.sequences
+            .at(self.sequences.sequence(id)?)
+            .reusable(tokens, &self.pools)
+    }
+
+    /// The same of a sequence that would be what the checkpoint is.
+    pub(crate) fn reusable_of(&self, checkpoint: CheckpointId, tokens: &[u32]) -> Result<usize> {
+        self.checkpoints
+            .at(self.checkpoints.checkpoint(checkpoint)?)
+            .reusable(tokens, &self.pools)
+    }
+
+    /// The tokens of a checkpoint.
+    pub(crate) fn tokens_of(&self, checkpoint: CheckpointId) -> Result<&[u32]> {
+        Ok(&self
+            .checkpoints
+            .at(self.checkpoints.checkpoint(checkpoint)?)
+            .tokens)
+    }
+
+    /// Whether a sequence cannot be cut to every length that it had: a window may have passed it, or its state be gone.
+    pub(crate) fn loses_lengths(&self) -> bool {
+        self.pools.states.is_some() || self.pools.groups.iter().any(|group| group.window().is_some())
     }
 
     /// Forgets the tokens of a sequence from `len` on.

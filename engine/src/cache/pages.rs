@@ -159,6 +159,22 @@ impl PlannedGroup {
         }
     }
 
+    /// Pages that `n` checkpoints may hold beside the sequence that they are of and that has gone on.
+    fn of_checkpoints(&self, n: usize, sizes: &Sizes) -> u64 {
+        let each = match self.reach {
+            // The page that it ends in was copied.
+            Reach::All => 1,
+            Reach::Pass => 0,
+            // What it sees and the sequence no longer does, which are pages of the same context; a page is cut at
+            // either end.
+            Reach::Window(window) => {
+                let reach = window.saturating_add(ROLLBACK);
+                reach.min(sizes.n_ctx.saturating_sub(reach)).div_ceil(BLOCK) + 2
+            }
+        };
+        (each as u64).saturating_mul(n as u64)
+    }
+
     /// Pages for what `sizes` ask for; with a pool of bytes, as many as [`in_bytes`] has found.
     ///
     /// # Errors
@@ -168,6 +184,7 @@ impl PlannedGroup {
         let pages = match sizes.pool {
             _ if self.reach == Reach::Pass => self.whole,
             Pool::Whole => all,
+            Pool::WithCheckpoints(n) => all.saturating_add(self.of_checkpoints(n, sizes)),
             Pool::Pages(pages) => pages as u64,
             Pool::UpTo(pages) => all.min(pages as u64),
             Pool::Bytes(_) => {

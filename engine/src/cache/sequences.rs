@@ -127,6 +127,20 @@ impl Held {
         Ok(())
     }
 
+    /// How much of what it has in common with `tokens` is there once it is cut so far: nothing where a sliding window
+    /// has passed that place; where layers keep states, as much as there is a state of.
+    pub(super) fn reusable(&self, tokens: &[u32], pools: &Pools) -> Result<usize> {
+        let mut len = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        loop {
+            len = match self.check_cut(len, pools) {
+                Ok(()) => return Ok(len),
+                Err(Error::WindowPassed { .. }) => 0,
+                Err(Error::StatePassed { nearest, .. }) => nearest,
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
     /// Forgets the tokens from `len` on, which [`Self::check_cut`] has allowed.
     pub(super) fn cut(&mut self, len: usize, pools: &Pools) {
         for (table, group) in self.tables.iter_mut().zip(&pools.groups) {

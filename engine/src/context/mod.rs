@@ -167,17 +167,14 @@ impl Context {
     /// # Errors
     /// A handle that is not of an open sequence.
     pub fn reuse(&mut self, id: SeqId, tokens: &[u32]) -> Result<usize> {
-        let held = self.cache.tokens(id)?;
-        let common = held.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let mut len = common;
-        loop {
-            len = match self.cache.truncate(id, len) {
-                Ok(()) => return Ok(len),
-                Err(Error::WindowPassed { .. }) => 0,
-                Err(Error::StatePassed { nearest, .. }) => nearest,
-                Err(error) => return Err(error),
-            };
-        }
+        let len = self.cache.reusable(id, tokens)?;
+        self.cache.truncate(id, len)?;
+        Ok(len)
+    }
+
+    /// The cache, for what asks more of it than callers do.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Keeps what a sequence is now, whatever becomes of it. Pages are shared with it, as those of a fork are.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cost::{Cost, Made};
-use super::draft::{DraftModel, MAX_DRAFT, Source, Speculation};
+use super::draft::{DraftModel, MAX_DRAFT, Source, Speculation, Wish};
 use super::lookup::Rate;
 use super::{Event, Generation};
 use crate::batch::Batch;
@@ -321,6 +321,7 @@ impl Driver {
         for generation in generations.iter_mut() {
             let generation = generation.as_mut();
             generation.pass.drafts.clear();
+            generation.pass.wanted = 0;
             decoding += usize::from(generation.pending() == 1);
             reading |= generation.pending() > 1;
         }
@@ -356,28 +357,34 @@ impl Driver {
                     .history
                     .draft(&generation.tokens, found, n, &mut drafts.list);
             }
-            if let (Some(model), true) = (&mut self.draft_model, drafts.list.is_empty()) {
-                let n = if always {
+            if self.draft_model.is_some() && drafts.list.is_empty() {
+                drafts.source = Source::Model;
+                generation.pass.wanted = if always {
                     most
                 } else {
                     let rate = self.model_rate.share();
                     self.cost.choose(rows, true, most, &|_| rate)
                 };
-                drafts.source = Source::Model;
-                let sequence = &mut generation.draft_sequence;
-                let tokens = &generation.tokens;
-                if model.draft(sequence, tokens, n, p_min, &mut drafts.list).is_err() {
-                    // It has no room, or does not know a token. The text does without it.
-                    drafts.clear();
-                }
-                let known = u32::try_from(generation.sampler.n_vocab()).unwrap_or(u32::MAX);
-                let end = drafts.list.iter().position(|&token| token >= known);
-                drafts.truncate(end.unwrap_or(drafts.len()));
             }
+            rows += drafts.len() + generation.pass.wanted;
+        }
+        if let Some(model) = &mut self.draft_model {
+            let generations = generations.iter_mut().map(AsMut::as_mut);
+            let wanted = generations.filter(|generation| generation.pass.wanted > 0);
+            let mut wishes: Vec<Wish<'_>> = wanted.map(Generation::wish).collect();
+            if !wishes.is_empty() {
+                model.draft(&mut wishes, p_min);
+            }
+        }
+        for generation in generations.iter_mut() {
+            let generation = generation.as_mut();
+            let drafts = &mut generation.pass.drafts;
+            let known = u32::try_from(generation.sampler.n_vocab()).unwrap_or(u32::MAX);
+            let end = drafts.list.iter().position(|&token| token >= known);
+            drafts.truncate(end.unwrap_or(drafts.len()));
             if drafts.len() < draft_min {
                 drafts.clear();
             }
-            rows += drafts.len();
         }
     }
 
@@ -386,13 +393,22 @@ impl Driver {
         let Some(model) = &mut self.draft_model else {
             return;
         };
-        for generation in generations.iter_mut() {
-            let generation = generation.as_mut();
-            if generation.pass.reading && generation.pass.rows > 0 {
-                let read = &generation.tokens[..generation.computed + generation.pass.rows];
-                // Where it cannot, there are no drafts.
-                let _ = model.follow(&mut generation.draft_sequence, read);
-            }
+        let generations = generations.iter_mut().map(AsMut::as_mut);
+        let read = generations.filter(|generation| generation.pass.reading && generation.pass.rows > 0);
+        let mut wishes: Vec<Wish<'_>> = read
+            .map(|generation| {
+                let read = generation.computed + generation.pass.rows;
+                let wish = generation.wish();
+                Wish {
+                    // A pass that chose a token has pushed it already.
+                    tokens: &wish.tokens[..read],
+                    n: 0,
+                    ..wish
+                }
+            })
+            .collect();
+        if !wishes.is_empty() {
+            model.draft(&mut wishes, 0.0);
         }
     }
 

@@ -14,12 +14,14 @@
 //! same sampler as long as each token chosen is the draft that was evaluated. The rest of the drafts are forgotten. So
 //! tokens, text, and the logits that chose them are those without it, greedy or not.
 
+mod checkpoints;
 mod cost;
 mod draft;
 mod driver;
 mod lookup;
 mod sampling;
 
+pub use checkpoints::Checkpoints;
 pub use draft::{DraftModel, MAX_DRAFT, Speculation};
 pub use driver::Driver;
 pub use sampling::Sampling;
@@ -33,7 +35,7 @@ use crate::context::Context;
 use crate::sample::{Sampler, Scratch};
 use crate::tokenizer::{StopFilter, StreamDecoder, TokenKind, Tokenizer};
 use crate::{Error, Result};
-use draft::Drafts;
+use draft::{Drafts, Wish};
 use lookup::History;
 
 /// Tokens after the prompt that lists have room for from the beginning where nobody said how many there may be.
@@ -168,6 +170,8 @@ pub struct Generation {
     max_tokens: Option<usize>,
     /// Logits of the prompt's positions are wanted as well.
     every: bool,
+    /// The prompt's last token is in a pass of its own.
+    last_alone: bool,
     pass: Pass,
     /// Tokens of the pass under way that are to be given out, with the end of their text in `shown`.
     out: Vec<(u32, usize)>,
@@ -191,6 +195,8 @@ struct Pass {
     /// Of `tokens`, from `computed` on.
     rows: usize,
     drafts: Drafts,
+    /// How many of them the draft model was asked for.
+    wanted: usize,
     /// Tokens chosen from its rows.
     chosen: usize,
     /// It reads a prompt, or what has to be computed again.
@@ -283,6 +289,7 @@ impl Generation {
             text: None,
             max_tokens,
             every: false,
+            last_alone: false,
             pass: Pass::default(),
             out: Vec::new(),
             shown: String::with_capacity(SHOWN_ROOM),
@@ -304,6 +311,14 @@ impl Generation {
     #[must_use]
     pub fn with_all_logits(mut self) -> Self {
         self.every = true;
+        self
+    }
+
+    /// Has the prompt's last token computed in a pass of its own. Where layers keep states, a sequence has one of what
+    /// came before that token then, from which the same prompt can be answered once more.
+    #[must_use]
+    pub fn with_last_alone(mut self) -> Self {
+        self.last_alone = true;
         self
     }
 
@@ -388,7 +403,10 @@ impl Generation {
     fn rows(&mut self, batch: &mut Batch, room: usize) -> usize {
         self.pass.chosen = 0;
         self.pass.reading = self.is_reading();
-        let pending = self.pending().min(room);
+        let mut pending = self.pending().min(room);
+        if self.last_alone && pending > 1 && self.computed + pending == self.n_prompt {
+            pending -= 1;
+        }
         let whole = pending == self.pending();
         let wanted = self.max_tokens.is_none_or(|n| self.counts.generated < n);
         let rows = &self.tokens[self.computed..self.computed + pending];
@@ -420,6 +438,16 @@ impl Generation {
             .map_or(usize::MAX, |n| n.saturating_sub(self.counts.generated));
         let room = self.capacity - self.computed;
         (left.min(room).saturating_sub(1)).min(MAX_DRAFT)
+    }
+
+    /// What it wants of the draft model: drafts after its tokens.
+    fn wish(&mut self) -> Wish<'_> {
+        Wish {
+            sequence: &mut self.draft_sequence,
+            tokens: &self.tokens,
+            n: self.pass.wanted,
+            drafts: &mut self.pass.drafts.list,
+        }
     }
 
     /// Takes the logits of one of its rows in the pass under way; whether they are of a position of the text, not of a

@@ -1,14 +1,17 @@
 //! What a generation finds in the cache and leaves there, and what it allocates.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use twinfer_engine::Error;
-use twinfer_engine::cache::Pool;
-use twinfer_engine::generation::{Bounds, Driver, End, Event, Generation, Speculation};
+use twinfer_engine::cache::{Pool, SeqId};
+use twinfer_engine::context::{Context, ContextOptions};
+use twinfer_engine::generation::{Bounds, Checkpoints, Driver, End, Event, Generation, Speculation};
 use twinfer_engine::sample::SamplerParams;
+use twinfer_engine::team::Team;
 
 use crate::allocations::allocations;
-use crate::{STORY, always, demo, drive, pass, settings, windowed};
+use crate::{STORY, Subject, always, demo, drive, pass, recurrent, settings, windowed};
 
 #[test]
 fn what_the_cache_holds_is_not_read_again() {
@@ -48,6 +51,130 @@ fn what_the_cache_holds_is_not_read_again() {
     let made = ask(&edited);
     assert_eq!(made.counts.reused, 5);
     made.is(&subject.plain(256, &edited, &greedy, &bounds), "edited");
+}
+
+/// A conversation in one sequence, as `chat` has it.
+struct Conversation {
+    context: Context,
+    id: SeqId,
+    driver: Driver,
+    checkpoints: Checkpoints,
+    /// Passes that were made again because checkpoints had the room.
+    dropped: usize,
+}
+
+impl Conversation {
+    fn of(mut context: Context, limit: usize) -> Self {
+        Conversation {
+            id: context.open().unwrap(),
+            context,
+            driver: Driver::new(Speculation::OFF, None),
+            checkpoints: Checkpoints::new(limit),
+            dropped: 0,
+        }
+    }
+
+    /// The tokens of the answer, and how many of the prompt were read.
+    fn answer(&mut self, subject: &Subject, prompt: &[u32], n: usize) -> (Vec<u32>, usize) {
+        let Conversation {
+            context,
+            id,
+            driver,
+            checkpoints,
+            dropped,
+        } = self;
+        checkpoints.go_back(context, *id, prompt).unwrap();
+        let sampler = subject.sampler(&SamplerParams::greedy(), N_CTX);
+        let generation = Generation::of_tokens(context, *id, prompt, sampler, Some(n)).unwrap();
+        let mut generation = generation.with_last_alone();
+        while !generation.is_over() {
+            if context.seq_len(*id).unwrap() + 1 == prompt.len() {
+                checkpoints.keep(context, *id).unwrap();
+            }
+            let generations = std::slice::from_mut(&mut generation);
+            while let Err(error) = driver.pass(context, generations) {
+                assert!(matches!(
+                    error,
+                    Error::CacheFull { .. } | Error::StatesFull { .. }
+                ));
+                assert!(checkpoints.drop_oldest(context), "{error}");
+                *dropped += 1;
+            }
+            driver.finish(context, generations, Duration::ZERO, &mut |_, _| {});
+        }
+        checkpoints.keep(context, *id).unwrap();
+        (generation.generated().to_vec(), generation.counts().read)
+    }
+}
+
+const N_CTX: usize = 512;
+
+#[test]
+fn a_conversation_goes_back_to_where_it_was() {
+    for subject in [demo(), windowed(), recurrent()] {
+        let alone = |prompt: &[u32], n: usize| {
+            let context = subject.context(N_CTX, 32, 1);
+            Conversation::of(context, 0).answer(subject, prompt, n).0
+        };
+        let text: Vec<u32> = (0..40).map(|i| 4 + i * 7 % 40).collect();
+        let pool = Pool::WithCheckpoints(1);
+        let mut talk = Conversation::of(subject.context_of(N_CTX, 32, 1, pool), 4);
+        let (first, _) = talk.answer(subject, &text[..20], 100);
+        assert_eq!(first, alone(&text[..20], 100));
+        let next = [&text[..20], &first, &text[20..28]].concat();
+        let (second, read) = talk.answer(subject, &next, 120);
+        // The first answer's last token was not computed.
+        assert_eq!((&second, read), (&alone(&next, 120), 9));
+        // The same prompt again; another question after the first answer; the first question again.
+        assert_eq!(talk.answer(subject, &next, 120), (second, 1));
+        let edited = [&text[..20], &first, &text[30..36]].concat();
+        let (third, read) = talk.answer(subject, &edited, 20);
+        assert_eq!(third, alone(&edited, 20));
+        assert!(read <= 7, "{read}");
+        assert_eq!(talk.answer(subject, &text[..20], 30).0, first[..30]);
+        assert_eq!(talk.dropped, 0);
+    }
+}
+
+#[test]
+fn checkpoints_give_way() {
+    let text: Vec<u32> = (0..400).map(|i| 4 + i * 7 % 40).collect();
+    for (subject, pool, n_states) in [
+        // As little as a sequence of this length takes.
+        (windowed(), Pool::Pages(4), None),
+        (recurrent(), Pool::Whole, Some(2)),
+        (recurrent(), Pool::Whole, Some(3)),
+        (recurrent(), Pool::Pages(4), Some(4)),
+    ] {
+        let options = ContextOptions {
+            n_ctx: N_CTX,
+            n_batch: 32,
+            pool,
+            n_states,
+            ..ContextOptions::default()
+        };
+        let context = Context::new(Arc::clone(&subject.model), Team::single(), options).unwrap();
+        let mut talk = Conversation::of(context, 4);
+        for (from, len) in [
+            (0, 20),
+            (0, 60),
+            (40, 60),
+            (0, 60),
+            (0, 90),
+            (0, 20),
+            (7, 3),
+            (0, 90),
+        ] {
+            let prompt = &text[from..from + len];
+            let plain = Conversation::of(subject.context(N_CTX, 32, 1), 0)
+                .answer(subject, prompt, 150)
+                .0;
+            assert_eq!(talk.answer(subject, prompt, 150).0, plain, "{from}, {len}");
+        }
+        assert!(talk.dropped > 0);
+        while talk.checkpoints.drop_oldest(&mut talk.context) {}
+        assert_eq!(talk.context.usage().checkpoints, 0);
+    }
 }
 
 #[test]

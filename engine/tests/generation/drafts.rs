@@ -1,5 +1,6 @@
 //! With and without drafts, alone and beside others, greedy and sampled: the plain loop's text.
 
+use twinfer_engine::cache::Pool;
 use twinfer_engine::generation::{Bounds, DraftModel, Driver, Generation, Speculation};
 use twinfer_engine::sample::SamplerParams;
 
@@ -107,6 +108,58 @@ fn a_draft_model_drafts() {
     let other = windowed();
     let error = DraftModel::new(other.context(64, 8, 1), &other.tokenizer, &subject.tokenizer).unwrap_err();
     assert!(error.to_string().contains("another vocabulary"), "{error}");
+}
+
+#[test]
+fn a_draft_model_drafts_for_all_texts() {
+    let subject = demo();
+    let prompts = [
+        "Once upon a time",
+        "The cat",
+        "One day",
+        STORY,
+        "The dog and the cat",
+    ];
+    let bounds = Bounds {
+        max_tokens: Some(24),
+        ..Bounds::default()
+    };
+    let speculation = Speculation {
+        lookup: false,
+        p_min: 0.0,
+        ..always(5)
+    };
+    let greedy = SamplerParams::greedy();
+    let plain = prompts.map(|prompt| subject.plain(128, &subject.tokens(prompt), &greedy, &bounds));
+    // For all, for some of them, and where its cache holds the texts of some.
+    for (n_sequences, pool) in [(5, Pool::Whole), (2, Pool::Whole), (5, Pool::Pages(3))] {
+        let context = subject.context_of(128, 64, n_sequences, pool);
+        let model = DraftModel::new(context, &subject.tokenizer, &subject.tokenizer).unwrap();
+        let mut driver = Driver::new(speculation, Some(model));
+        let mut context = subject.context(128, 64, prompts.len());
+        // Twice, so that the second texts find what those before them left.
+        for _ in 0..2 {
+            let mut generations: Vec<Generation> = prompts
+                .iter()
+                .map(|prompt| {
+                    let id = context.open().unwrap();
+                    let (prompt, sampler) = (subject.tokens(prompt), subject.sampler(&greedy, 128));
+                    Generation::new(&mut context, id, &prompt, sampler, &subject.tokenizer, &bounds).unwrap()
+                })
+                .collect();
+            let made = drive(&mut context, &mut driver, &mut generations);
+            let mut with_few = 0;
+            for (made, plain) in made.iter().zip(&plain) {
+                made.is(plain, &format!("{n_sequences} sequences, {pool:?}"));
+                with_few += usize::from(made.counts.passes < 10);
+            }
+            let all = (n_sequences, pool) == (5, Pool::Whole);
+            assert!(if all { with_few == 5 } else { with_few > 0 }, "{with_few}");
+            for generation in generations {
+                context.close(generation.sequence()).unwrap();
+            }
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,12 @@ fn windowed() -> &'static Subject {
     SUBJECT.get_or_init(|| load("../tests/oracle/vectors/gemma3.gguf"))
 }
 
+/// Random weights; most layers keep a state.
+fn recurrent() -> &'static Subject {
+    static SUBJECT: OnceLock<Subject> = OnceLock::new();
+    SUBJECT.get_or_init(|| load("../tests/oracle/vectors/granitehybrid.gguf"))
+}
+
 impl Subject {
     fn context(&self, n_ctx: usize, n_batch: usize, n_sequences: usize) -> Context {
         self.context_of(n_ctx, n_batch, n_sequences, Pool::Whole)

@@ -54,7 +54,9 @@ impl Choice {
     fn size(&self) -> u64 {
         match self.context.pool {
             Pool::Bytes(bytes) => bytes,
-            Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => self.context.n_ctx as u64,
+            Pool::Whole | Pool::WithCheckpoints(_) | Pool::Pages(_) | Pool::UpTo(_) => {
+                self.context.n_ctx as u64
+            }
         }
     }
 
@@ -62,7 +64,7 @@ impl Choice {
         let mut choice = self.clone();
         match &mut choice.context.pool {
             Pool::Bytes(bytes) => *bytes = size,
-            Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => {
+            Pool::Whole | Pool::WithCheckpoints(_) | Pool::Pages(_) | Pool::UpTo(_) => {
                 choice.context.n_ctx = usize::try_from(size).unwrap_or(usize::MAX)
             }
         }
@@ -73,7 +75,7 @@ impl Choice {
     fn unit(&self) -> u64 {
         match self.context.pool {
             Pool::Bytes(_) => 1 << 20,
-            Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => BLOCK as u64,
+            Pool::Whole | Pool::WithCheckpoints(_) | Pool::Pages(_) | Pool::UpTo(_) => BLOCK as u64,
         }
     }
 
@@ -100,7 +102,9 @@ impl Choice {
         if self.size() != asked.size() {
             options.push(match self.context.pool {
                 Pool::Bytes(bytes) => format!("--cache-size {}M", bytes >> 20),
-                Pool::Whole | Pool::Pages(_) | Pool::UpTo(_) => format!("--ctx-size {}", self.context.n_ctx),
+                Pool::Whole | Pool::WithCheckpoints(_) | Pool::Pages(_) | Pool::UpTo(_) => {
+                    format!("--ctx-size {}", self.context.n_ctx)
+                }
             });
         }
         options.join(" ")

@@ -94,14 +94,16 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BatchArgs) -> R
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
     planned.must_write_text()?;
+    let parallel = room::parallel(args);
     let driver = generate::driver(
         &defaults.generation,
         &compute,
         &tokenizer,
         (planned.config(), verbosity),
+        parallel,
     )?;
     let n_ctx = compute.context_size(planned.config());
-    let (options, parallel) = room::sizes(&compute, &planned, n_ctx, args)?;
+    let options = room::sizes(&compute, &planned, n_ctx, args)?;
     let model = compute.load(planned, &options)?;
     let context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();

@@ -27,7 +27,8 @@ const HELP: &str = "\
 /help               this list
 /system [TEXT]      set the system message, or remove it; the conversation starts anew
 /reset              start anew (also /clear)
-/regenerate         another answer to the last question (also /retry)
+/regenerate         another answer to the last question (also /regen, /retry)
+/edit [N] TEXT      ask TEXT in place of your message N (1 is the first) or of the last one; what followed it is dropped
 /undo               forget the last question and its answer
 /show               the conversation so far, and the room that is left
 /save FILE          write the conversation as JSON (render-template reads it)
@@ -47,14 +48,20 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
     // Said first: no template would make a model of vectors talk.
     planned.must_write_text()?;
     let template = template::load(source, &file, &args.template)?;
-    let driver = generate::driver(&generation, &compute, &tokenizer, (planned.config(), verbosity))?;
+    let driver = generate::driver(
+        &generation,
+        &compute,
+        &tokenizer,
+        (planned.config(), verbosity),
+        1,
+    )?;
     let n_ctx = compute.context_size(planned.config());
-    let options = compute.one_sequence(n_ctx, N_BATCH);
+    let options = compute.conversation(n_ctx, N_BATCH);
     let model = compute.load(planned, &options)?;
     let context = compute.context(&model, options)?;
     let _pinned = compute.pin_caller();
     let mut sampler = generation.sampling.sampler(&tokenizer, n_ctx)?;
-    let mut session = Session::new(context, driver, verbosity)?;
+    let mut session = Session::new(context, driver, verbosity)?.of_conversation();
     let mut editor = Editor::new(!args.no_history)?;
     let mut conversation = Conversation::new(args.system.clone());
     if editor.interactive() {
@@ -79,6 +86,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
         if text.is_empty() {
             continue;
         }
+        let before = conversation.clone();
         if let Some(command) = text.strip_prefix('/') {
             match execute(command, &mut conversation, &session) {
                 Ok(Next::Read) => continue,
@@ -127,7 +135,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &ChatArgs) -> Re
             if error.chain().any(|e| e.is::<std::io::Error>()) {
                 return Err(error);
             }
-            conversation.undo();
+            conversation = before;
             note(&format!("{error:#}"));
         }
     }
@@ -146,6 +154,7 @@ fn answer(
 ) -> Result<()> {
     let (outcome, answer) = generate(session, &conversation.messages())?;
     conversation.answer(&answer.text, &answer.thinking);
+    outcome.tell_reuse(verbosity);
     outcome.tell_speculation(verbosity);
     if matches!(outcome.end, End::Interrupted | End::ContextFull) {
         verbosity.note(&format!("[{}]", outcome.summary()));
@@ -184,10 +193,15 @@ fn execute(command: &str, conversation: &mut Conversation, session: &Session) ->
                 "system message set; the conversation starts anew"
             });
         }
-        "regenerate" | "retry" => {
+        "regenerate" | "regen" | "retry" => {
             if !conversation.forget_answer() {
                 bail!("there is no question to answer again");
             }
+            return Ok(Next::Answer);
+        }
+        "edit" => {
+            let (number, text) = edited(rest)?;
+            conversation.edit(number, text)?;
             return Ok(Next::Answer);
         }
         "undo" => {
@@ -228,6 +242,19 @@ fn execute(command: &str, conversation: &mut Conversation, session: &Session) ->
     Ok(Next::Read)
 }
 
+/// What stands after `/edit`: the number of a message, if there is one, and its new text.
+fn edited(rest: &str) -> Result<(Option<usize>, &str)> {
+    let (first, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (number, text) = match first.parse() {
+        Ok(number) => (Some(number), after.trim()),
+        Err(_) => (None, rest),
+    };
+    if text.is_empty() {
+        bail!("/edit needs the new text: /edit TEXT for your last message, /edit N TEXT for message N");
+    }
+    Ok((number, text))
+}
+
 /// A path as people type it where no shell reads it: in quotes, or beginning with `~/`.
 fn typed_path(typed: &str, home: Option<PathBuf>) -> Cow<'_, Path> {
     for quote in ['"', '\''] {
@@ -261,6 +288,19 @@ fn loses_other_file(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn edits_are_read_as_people_type_them() {
+        let read = |typed| edited(typed).unwrap();
+        assert_eq!(read("Why?"), (None, "Why?"));
+        assert_eq!(read("2 Why not?"), (Some(2), "Why not?"));
+        assert_eq!(read("2\n3 apples"), (Some(2), "3 apples"));
+        assert_eq!(read("2nd try"), (None, "2nd try"));
+        for typed in ["", "3", "3 "] {
+            let error = edited(typed).unwrap_err().to_string();
+            assert!(error.starts_with("/edit needs the new text"), "{error}");
+        }
+    }
 
     #[test]
     fn paths_are_read_as_people_type_them() {

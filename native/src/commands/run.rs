@@ -66,7 +66,13 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &RunArgs) -> Res
     let compute = Compute::start(settings, workers)?;
     let planned = compute.plan(&file)?;
     planned.must_write_text()?;
-    let driver = generate::driver(&generation, &compute, &tokenizer, (planned.config(), verbosity))?;
+    let driver = generate::driver(
+        &generation,
+        &compute,
+        &tokenizer,
+        (planned.config(), verbosity),
+        1,
+    )?;
     let n_ctx = compute.context_size(planned.config());
     if ids.len() >= n_ctx {
         bail!(

@@ -35,6 +35,11 @@ fn answers(stdin: &[u8], more: &[&str]) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+const DEMO: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../models/demo/twinfer-demo-q4_k_m.gguf"
+);
+
 /// What `run` prints for what a line asks for.
 fn run_alone(line: &Value, template: &str) -> String {
     let mut args = vec!["run".to_string(), "--no-display-prompt".into(), "-q".into()];
@@ -140,6 +145,14 @@ fn each_answer_is_that_of_run() {
         &["--cache-size", "2M", "-t", "3"],
         &["--spec-type", "ngram-simple"],
         &["--spec-type", "none"],
+        &[
+            "--model-draft",
+            DEMO,
+            "--spec-type",
+            "draft-simple",
+            "--draft-p-min",
+            "0.2",
+        ],
     ]
     .iter()
     .enumerate()
@@ -160,8 +173,59 @@ fn each_answer_is_that_of_run() {
         }
         let put_back = !run.err.contains(" 0 put back");
         assert_eq!(put_back, i == 3, "{}", run.err);
+        if more.contains(&DEMO) {
+            assert!(right(&run) > 100, "{}", run.err);
+        }
         assert_eq!(*first.get_or_insert_with(|| bytes.clone()), bytes, "{more:?}");
     }
+}
+
+/// How many drafts were right, as `-v` tells it.
+fn right(run: &Run) -> usize {
+    let told = run.err.lines().find(|line| line.contains("drafts were right"));
+    let (_, counts) = told.unwrap().rsplit_once("; ").unwrap();
+    counts.split_once(" of ").unwrap().0.parse().unwrap()
+}
+
+/// A draft model drafts for every text that is made, not for one after the other.
+#[test]
+fn drafts_of_a_model_are_for_all_texts_of_a_pass() {
+    let directory = Directory::new("batch-drafts");
+    let questions: Vec<Value> = [
+        "Once upon a time",
+        "The cat",
+        "One day",
+        "A girl",
+        "The dog",
+        "In the town",
+    ]
+    .iter()
+    .map(|prompt| json!({"prompt": prompt, "max_tokens": 48, "temperature": 0, "ignore_eos": true}))
+    .collect();
+    let path = input(&directory, &questions);
+    let (plain, drafted) = (directory.file("plain"), directory.file("drafted"));
+    batch(&path, &plain, &["--spec-type", "none"]).ok();
+    // The model drafts for itself, and is right each time.
+    let draft = [
+        "--model-draft",
+        DEMO,
+        "--spec-type",
+        "draft-simple",
+        "--draft-p-min",
+        "0",
+        "--draft-max",
+        "5",
+    ];
+    let run = batch(&path, &drafted, &[&draft[..], &["-v"]].concat()).ok();
+    assert_eq!(std::fs::read(&plain).unwrap(), std::fs::read(&drafted).unwrap());
+    // Five of six tokens of each.
+    assert!(right(&run) >= 6 * 36, "{}", run.err);
+    let passes = run
+        .err
+        .lines()
+        .find_map(|line| line.split_once(" passes, at most 6 sequences"));
+    let passes: usize = passes.unwrap().0.parse().unwrap();
+    assert!(passes < 16, "{}", run.err);
 }
 
 #[test]
@@ -651,6 +715,19 @@ fn started(args: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
+/// Where the kills fall: what TWINFER_TEST_SEED says, or else another place every time. It is printed, so that a
+/// failure can be looked at again.
+fn seed() -> u64 {
+    let since = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = match std::env::var("TWINFER_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("TWINFER_TEST_SEED is a number"),
+        Err(_) => since().unwrap().as_nanos() as u64,
+    };
+    println!("TWINFER_TEST_SEED={seed}");
+    // xorshift64 stays at 0.
+    seed.max(1)
+}
+
 /// Answers lines, killed `kills` times at random points, as often as it takes; each time the same bytes come of it.
 fn killed_at_random(directory: &Directory, kills: usize) {
     let mut questions = questions();
@@ -666,11 +743,7 @@ fn killed_at_random(directory: &Directory, kills: usize) {
     batch(&path, &whole, &[]).ok();
     let longest = start.elapsed();
     let expected = std::fs::read(&whole).unwrap();
-    let mut random = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos() as u64
-        | 1;
+    let mut random = seed();
     let mut killed = 0;
     let mut rounds = 0;
     let mut partly = 0;

@@ -7,6 +7,7 @@ mod bench;
 mod budgets;
 #[cfg(unix)]
 mod cases;
+mod chat;
 mod doctor;
 mod embed;
 #[cfg(target_os = "linux")]

@@ -62,6 +62,30 @@ fn run_streams_text_and_ends_with_one_line() {
 }
 
 #[test]
+fn drafts_change_no_text() {
+    let demo = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../models/demo/twinfer-demo-q4_k_m.gguf"
+    );
+    for sampling in [&["--temp", "0"][..], &["--seed", "5"]] {
+        let base = [&["run", "Once upon a time", "-n", "40", "-v"], sampling].concat();
+        let plain = twinfer(&[&base[..], &["--spec-type", "none"]].concat()).ok();
+        assert!(!plain.err.contains("drafts were right"), "{}", plain.err);
+        for p_min in ["0", "0.5"] {
+            let draft = ["-md", demo, "--spec-type", "draft-simple", "--draft-p-min", p_min];
+            let drafted = twinfer(&[&base[..], &draft].concat()).ok();
+            assert_eq!(drafted.text(), plain.text());
+            assert!(drafted.err.contains("drafts were right"), "{}", drafted.err);
+        }
+        // Where it pays.
+        assert_eq!(
+            twinfer(&[&base[..], &["-md", demo]].concat()).ok().text(),
+            plain.text()
+        );
+    }
+}
+
+#[test]
 fn run_stops_where_told() {
     let base = ["run", "Once upon a time", "--temp", "0", "-n", "30", "-q"];
     let text = twinfer(&base).ok().text().to_string();

@@ -5,8 +5,8 @@
 //! Every cell of a model has the same histories, so that one reference (the scalar backend, one thread, one token a
 //! pass, each sequence by itself) serves them all. `TWINFER_HISTORIES=N` makes N histories of each model and not a few.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,12 @@ use twinfer_engine::Error;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::{CheckpointId, Pool, SeqId};
 use twinfer_engine::context::{Context, ContextOptions, held_bytes};
-use twinfer_engine::kernels::{BLOCK, Backend, select};
+use twinfer_engine::kernels::{BLOCK, Backend, Storage, select};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::probe::Probe;
 use twinfer_engine::team::Team;
 
-use crate::cells::{self, Cell, Subject, covering, transversal};
+use crate::cells::{self, Cache, Cell, Subject, covering, transversal};
 use crate::{Design, built_in, models, simd_backends};
 
 /// Positions of a sequence: more than two pages.
@@ -29,6 +29,10 @@ const PAGES: usize = 14;
 const SEQUENCES: usize = 12;
 const ROWS: usize = 40;
 const PASSES: usize = 36;
+/// Of a history that a slow backend plays of a large model.
+const FEW_PASSES: usize = 9;
+/// So many sequences in one pass are many.
+const MANY: usize = 10;
 /// Tokens that most sequences begin with: a page and a part of one.
 const COMMON: usize = 70;
 
@@ -86,6 +90,7 @@ struct History<'a> {
     context: &'a mut Context,
     random: Random,
     n_vocab: usize,
+    passes: usize,
     open: Vec<(SeqId, Plain)>,
     kept: Vec<(CheckpointId, Plain)>,
     /// What the prefix index was given: whole pages.
@@ -218,20 +223,38 @@ impl History<'_> {
         }
     }
 
-    /// A pass of rows of some sequences, in any order.
+    /// Which sequences a pass has rows of, and how many: of some, in any order and also more than once, or of all of
+    /// them one each, with a piece of a prompt among them.
+    fn picked(&mut self) -> Vec<(usize, usize)> {
+        let mut picked = Vec::new();
+        if self.random.one_in(4) {
+            picked.extend((0..self.open.len()).map(|index| (index, 1)));
+            if let Some(reading) = self.any() {
+                let at = self.random.below(picked.len() + 1);
+                picked.insert(at, (reading, self.random.below(25)));
+            }
+            return picked;
+        }
+        for _ in 0..1 + self.random.below(8) {
+            let Some(index) = self.any() else { break };
+            let n = if self.random.one_in(3) {
+                self.random.below(30)
+            } else {
+                1
+            };
+            picked.push((index, n));
+        }
+        picked
+    }
+
+    /// A pass of rows of some sequences.
     fn pass(&mut self) {
         let mut batch = Batch::new();
         // Of each row its sequence, token and whether it wants logits.
         let mut rows = Vec::new();
         let mut lens: Vec<usize> = self.open.iter().map(|(_, plain)| plain.tokens.len()).collect();
         let n_batch = self.context.options().n_batch;
-        for _ in 0..1 + self.random.below(8) {
-            let Some(index) = self.any() else { return };
-            let n = if self.random.one_in(3) {
-                self.random.below(30)
-            } else {
-                1
-            };
+        for (index, n) in self.picked() {
             if self.random.one_in(20) {
                 self.open[index].1.stream = self.random.below(6);
             }
@@ -247,6 +270,8 @@ impl History<'_> {
             let output = if *wanted { Output::Logits } else { Output::None };
             batch.push(self.open[*index].0, *token, output);
         }
+        let together: BTreeSet<usize> = rows.iter().map(|(index, ..)| *index).collect();
+        let together = together.len();
         let mut logits = vec![None; rows.len()];
         let result = self.context.forward(&mut batch, &mut (), &mut |row, values| {
             logits[row] = Some(hash(values))
@@ -260,6 +285,9 @@ impl History<'_> {
                     plain.logits.push(logits);
                 }
                 self.count("passes");
+                if together >= MANY {
+                    self.count("of many sequences");
+                }
             }
             Err(Error::CacheFull {
                 needed,
@@ -280,7 +308,7 @@ impl History<'_> {
     }
 
     fn play(mut self) -> Played {
-        for _ in 0..PASSES {
+        for _ in 0..self.passes {
             for _ in 0..1 + self.random.below(3) {
                 let index = self.any();
                 match (self.random.below(12), index) {
@@ -344,7 +372,7 @@ impl Subject {
         self.context_of(cell, teams, options)
     }
 
-    fn history(&self, context: &mut Context, seed: u64) -> Played {
+    fn history(&self, context: &mut Context, seed: u64, passes: usize) -> Played {
         assert_eq!(context.usage().free, context.usage().pages);
         let evictions = context.usage().prefix.evictions;
         let bytes = |n_ctx| {
@@ -362,6 +390,7 @@ impl Subject {
             context,
             random: Random(seed),
             n_vocab: self.config.n_vocab,
+            passes,
             open: Vec::new(),
             kept: Vec::new(),
             published: Vec::new(),
@@ -408,44 +437,54 @@ fn histories(default: u64) -> u64 {
     }
 }
 
-/// Plays the same histories in each cell of each model.
+/// Plays the same histories in each cell of each model; on the scalar backend of so many passes.
 fn compare(
     what: &str,
     paths: &[PathBuf],
     seeds: u64,
-    (scalar, simd): (Design, Design),
+    ((scalar, scalar_passes), simd): ((Design, usize), Design),
     counts: &mut BTreeMap<&'static str, usize>,
 ) {
     let teams = cells::teams();
     let (mut played_cells, mut compared) = (0, 0);
     for (index, path) in paths.iter().enumerate() {
         let subject = Subject::open(path, 1);
-        let mut cells: Vec<Cell> = simd_backends()
-            .flat_map(|backend| simd(backend, &subject.config))
-            .collect();
-        cells.extend(scalar(select::choose(Some("scalar")).unwrap(), &subject.config));
+        let config = &subject.config;
+        let scalar = scalar(select::choose(Some("scalar")).unwrap(), config);
+        // Tiles with many sequences, also where there is no unit for them.
+        let plain = select::plain_tiles().into_iter();
+        let cells = simd_backends()
+            .flat_map(|backend| simd(backend, config))
+            .chain(plain.flat_map(|plain| packed(plain, config)))
+            .map(|cell| (cell, PASSES))
+            .chain(scalar.into_iter().map(|cell| (cell, scalar_passes)));
         let mut wants = Vec::new();
+        // Of each type of cache, what is known of sequences alone.
+        let mut alone = Vec::<(Cache, BTreeMap<Vec<u32>, u64>)>::new();
         // Other histories for each model.
         let first = 1000 * index as u64;
-        for cell in cells {
+        for (cell, passes) in cells {
             let mut context = subject.mixed_context(&cell, &teams, SEQUENCES);
             for seed in first..first + seeds {
-                let played = subject.history(&mut context, seed);
-                let known = wants
-                    .iter()
-                    .find(|(cache, of, _)| (*cache, *of) == (cell.cache, seed));
-                match known {
-                    Some((_, _, want)) => {
+                let played = subject.history(&mut context, seed, passes);
+                let what = (cell.cache, seed, passes);
+                match wants.iter().find(|(of, _)| *of == what) {
+                    Some((_, want)) => {
                         assert_eq!(&played, want, "{}, {cell}, history {seed}", subject.name);
                     }
                     None => {
-                        let mut alone = subject.mixed_context(&Subject::reference(cell.cache), &teams, 1);
+                        let mut context = subject.mixed_context(&Subject::reference(cell.cache), &teams, 1);
                         let name = format!("{}, {cell}, history {seed}", subject.name);
-                        compared += check(&name, &mut alone, &played, &mut BTreeMap::new());
+                        let at = alone.iter().position(|(cache, _)| *cache == cell.cache);
+                        let at = at.unwrap_or_else(|| {
+                            alone.push((cell.cache, BTreeMap::new()));
+                            alone.len() - 1
+                        });
+                        compared += check(&name, &mut context, &played, &mut alone[at].1);
                         for (what, n) in &played.counts {
                             *counts.entry(*what).or_insert(0) += n;
                         }
-                        wants.push((cell.cache, seed, played));
+                        wants.push((what, played));
                     }
                 }
                 played_cells += 1;
@@ -471,14 +510,22 @@ fn all_happened(counts: &BTreeMap<&'static str, usize>) {
         "evicted",
         "cache full",
         "too many",
+        "of many sequences",
     ] {
         assert!(counts.contains_key(event), "never {event}");
     }
 }
 
-/// No cells.
-fn none(_: &'static dyn Backend, _: &Config) -> Vec<Cell> {
-    Vec::new()
+/// Of the four cells those with packed weights: on two threads and on four.
+fn packed(backend: &'static dyn Backend, config: &Config) -> Vec<Cell> {
+    let cells = transversal(backend, config).into_iter();
+    cells.filter(|cell| cell.storage == Storage::Packed).collect()
+}
+
+/// One cell, on three threads.
+fn one(backend: &'static dyn Backend, config: &Config) -> Vec<Cell> {
+    let cells = transversal(backend, config).into_iter();
+    cells.filter(|cell| cell.threads == 3).collect()
 }
 
 #[test]
@@ -489,14 +536,14 @@ fn mixed_batches_of_the_built_in_model_and_of_each_architecture_are_equal() {
         "architectures",
         &oracle,
         histories(2),
-        (transversal, covering),
+        ((transversal, PASSES), covering),
         &mut counts,
     );
     compare(
         "built-in model",
         &[built_in()],
         histories(1),
-        (none, transversal),
+        ((one, FEW_PASSES), transversal),
         &mut counts,
     );
     all_happened(&counts);
@@ -512,7 +559,7 @@ fn mixed_batches_of_each_tensor_type_are_equal() {
         "tensor types",
         &reference,
         histories(1),
-        (none, transversal),
+        ((one, FEW_PASSES), transversal),
         &mut counts,
     );
     if !reference.is_empty() {

@@ -13,31 +13,24 @@ const N_BATCH: usize = 512;
 /// Sequences at a time where nobody says how many.
 const DEFAULT_PARALLEL: usize = 256;
 
-/// The default cache has room for so many sequences as long as the context.
-const DEFAULT_WHOLE: usize = 32;
+/// How many sequences are computed at a time.
+pub(super) fn parallel(args: &BatchArgs) -> usize {
+    args.parallel.unwrap_or(DEFAULT_PARALLEL)
+}
 
-/// The context's sizes, and how many sequences it computes at a time.
+/// The context's sizes.
 pub(super) fn sizes(
     compute: &Compute<'_>,
     planned: &PlannedModel<'_>,
     n_ctx: usize,
     args: &BatchArgs,
-) -> Result<(ContextOptions, usize)> {
-    let parallel = args.parallel.unwrap_or(DEFAULT_PARALLEL);
+) -> Result<ContextOptions> {
+    let parallel = parallel(args);
     let n_batch = N_BATCH.max(parallel);
-    let bytes = match args.cache_size {
-        Some(bytes) => bytes,
-        None => {
-            let one = compute.budget(planned, &compute.one_sequence(n_ctx, n_batch))?;
-            let cache = one.context.cache_bytes();
-            let wanted = cache.saturating_mul(DEFAULT_WHOLE.min(parallel) as u64);
-            let free = compute.rooms().first().map_or(u64::MAX, |room| room.free);
-            let half = free.saturating_sub(one.needed().saturating_sub(cache)) / 2;
-            // A single sequence of the context's size always has room.
-            wanted.min(half).max(cache)
-        }
+    let pool = match args.cache_size {
+        Some(bytes) => Pool::Bytes(bytes),
+        None => compute.shared_pool(planned, (n_ctx, n_batch), (parallel, 2))?,
     };
     // One more handle than sequences: a prompt is looked up before it is known whether it has room.
-    let options = compute.sequences((n_ctx, n_batch), parallel + 1, Pool::Bytes(bytes));
-    Ok((options, parallel))
+    Ok(compute.sequences((n_ctx, n_batch), parallel + 1, pool))
 }

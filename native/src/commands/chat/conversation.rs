@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 /// Where a saved conversation has what the model thought.
 const THINKING: &str = "reasoning_content";
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Conversation {
     system: Option<String>,
     /// (question, answer); only the last may be without an answer.
     turns: Vec<(String, Option<Answer>)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Answer {
     text: String,
     /// What the model thought before it, which may be nothing.
@@ -49,6 +49,22 @@ impl Conversation {
         };
         turn.1 = None;
         true
+    }
+
+    /// Puts another text in the place of the user's message `number`, counted from 1, or of the last one. It is
+    /// without an answer then, and what followed it is gone.
+    pub(super) fn edit(&mut self, number: Option<usize>, text: &str) -> Result<()> {
+        let there = self.turns.len();
+        if there == 0 {
+            bail!("there is no message to edit");
+        }
+        let number = number.unwrap_or(there);
+        if !(1..=there).contains(&number) {
+            bail!("there is no message {number} to edit: you have sent {there}");
+        }
+        self.turns.truncate(number - 1);
+        self.ask(text);
+        Ok(())
     }
 
     /// Removes the last question; false where there is none.
@@ -170,6 +186,32 @@ mod tests {
         assert_eq!(c.messages().len(), 3);
         c.set_system(None);
         assert_eq!(c.messages(), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn an_edited_message_drops_what_followed_it() {
+        let mut c = Conversation::new(Some("Be brief.".into()));
+        let error = c.edit(None, "Hi").unwrap_err();
+        assert_eq!(error.to_string(), "there is no message to edit");
+        for i in 1..=3 {
+            c.ask(&format!("Q{i}"));
+            c.answer(&format!("A{i}"), "");
+        }
+        for number in [0, 4] {
+            let error = c.edit(Some(number), "Hi").unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("there is no message {number} to edit: you have sent 3")
+            );
+        }
+        assert_eq!(c.messages().len(), 7);
+        c.edit(None, "Q three").unwrap();
+        assert_eq!(
+            c.to_text(),
+            "system: Be brief.\nuser: Q1\nassistant: A1\nuser: Q2\nassistant: A2\nuser: Q three\n"
+        );
+        c.edit(Some(1), "Q one").unwrap();
+        assert_eq!(c.to_text(), "system: Be brief.\nuser: Q one\n");
     }
 
     #[test]

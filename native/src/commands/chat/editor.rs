@@ -22,11 +22,12 @@ use crate::{interrupt, output};
 
 const PROMPT: &str = "> ";
 const MAX_HISTORY: usize = 1000;
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "/help",
     "/system ",
     "/reset",
     "/regenerate",
+    "/edit ",
     "/undo",
     "/show",
     "/save ",
