@@ -238,7 +238,7 @@ fn left_behind(path: &Path, passes: usize) -> i64 {
 /// The same where a window passes positions or layers keep states: of sequences that are also gone back with, to
 /// checkpoints that are kept, restored and let go of; how often, too.
 fn left_behind_by_checkpoints(path: &Path, passes: usize) -> (i64, usize) {
-    let mut context = context(path, 1, 4, Pool::Pages(14), CacheType::F16);
+    let mut context = context(path, 1, 4, Pool::Pages(16), CacheType::F16);
     let (mut open, mut kept) = (Vec::with_capacity(4), VecDeque::with_capacity(6));
     let mut batch = Batch::new();
     let (mut live, mut restored) = (0, 0);
@@ -271,7 +271,7 @@ fn left_behind_by_checkpoints(path: &Path, passes: usize) -> (i64, usize) {
         }
         batch.clear();
         for (i, id) in open.iter().enumerate() {
-            if context.seq_len(*id).unwrap() > 200 {
+            if context.seq_len(*id).unwrap() > 170 {
                 context.truncate(*id, 0).unwrap();
             }
             // One of them reads a prompt, a few rows a pass.
@@ -377,9 +377,14 @@ fn a_pass_allocates_nothing() {
         let passes = 4000;
         let (left, restored) = left_behind_by_checkpoints(&vectors.join(format!("{name}.gguf")), passes);
         assert_eq!(left, 0, "{name}: bytes that {passes} passes leave behind");
+<<<<<<< ours
         assert!(restored > passes / 10, "{name}: {restored}");
         println!(
             "zero allocation: {name}: {passes} passes with {restored} checkpoints restored leave no byte"
         );
+=======
+        assert!(restored > passes / 20, "{name}: {restored}");
+        println!("zero allocation: {name}: {passes} passes with {restored} checkpoints restored leave no byte");
+>>>>>>> theirs
     }
 }

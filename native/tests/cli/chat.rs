@@ -76,8 +76,8 @@ fn answers_made_again_reuse_what_is_cached() {
     // The last message, that one by its number, and the first one; what followed it is gone.
     for edit in ["/edit The cat", "/edit 2 The cat", "/edit  2  The cat "] {
         let (reused, _) = talk(&[first, third, edit], &greedy).is_cached(&fresh);
-        // The first question and its answer.
-        assert!(reused > fresh.prompts[0].1, "{edit}: {reused}");
+        // What a conversation that goes straight on has of it: the first question and its answer.
+        assert!(reused >= fresh.prompts[1].0, "{edit}: {reused}");
     }
     talk(&[first, third, "/edit 1 The cat"], &greedy).is_cached(&talk(&[second], &greedy));
     let edited = talk(&[third, second, "/edit 1 Once upon a time", second], &greedy);
@@ -152,9 +152,9 @@ fn what_a_window_or_a_state_has_lost_is_gone_back_to() {
             &[first, "ba ba", "/undo", second],
             &[first, "ba ba", "/regen", "/edit 2 abba"],
         ] {
-            // As a conversation that went straight on.
-            let (reused, read) = talk(lines, &[]).is_cached(&fresh);
-            assert_eq!((reused, read), fresh.prompts[1], "{model}, {lines:?}");
+            // As much as a conversation that went straight on.
+            let (reused, _) = talk(lines, &[]).is_cached(&fresh);
+            assert!(reused >= fresh.prompts[1].0, "{model}, {lines:?}: {reused}");
         }
         // Without room for what is kept, it is read again.
         let states = ["--cache-states", "2"];
