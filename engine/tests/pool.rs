@@ -42,7 +42,9 @@ fn bytes(model: &Model, n_sequences: usize, pool: Pool) -> u64 {
 }
 
 fn tokens(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32).map(|i| (i * i * 7 + i * 13 + seed * 31) % 40).collect()
+    (0..n as u32)
+        .map(|i| (i * i * 7 + i * 13 + seed * 31) % 40)
+        .collect()
 }
 
 /// With sliding windows too, a pool of the bytes of so many sequences as long as the context holds as many.

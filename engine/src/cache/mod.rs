@@ -1,19 +1,19 @@
-//! The cache: what layers keep of the positions before. Keys and values lie in pages of 64 positions, which are made once
-//! and handed out to sequences.
+//! The cache: what layers keep of the positions before. Keys and values lie in pages of 64 positions, which are made
+//! once and handed out to sequences.
 //!
-//! A page is one attention block of one (layer, kv head): keys d-major (`k[d][64]`), values position-major (`v[64][d]`);
-//! q8_0 keys keep 4 consecutive d of a position together (`k[d / 4][64][4]`). Layers that see the same window share one
-//! table of pages per sequence (a *group*); pages that no window reaches any more go back to the pool.
+//! A page is one attention block of one (layer, kv head): keys d-major (`k[d][64]`), values position-major
+//! (`v[64][d]`); q8_0 keys keep 4 consecutive d of a position together (`k[d / 4][64][4]`). Layers that see the same
+//! window share one table of pages per sequence (a *group*); pages that no window reaches any more go back to the pool.
 //!
-//! Callers hold handles ([`SeqId`]). Pages are counted: a fork holds those of its origin, and a page that others hold too
-//! is copied when somebody writes to it. The prefix index holds pages as well, and finds them by their tokens.
+//! Callers hold handles ([`SeqId`]). Pages are counted: a fork holds those of its origin, and a page that others hold
+//! too is copied when somebody writes to it. The prefix index holds pages as well, and finds them by their tokens.
 //!
-//! Layers that do not keep the positions but sum them up have a state per sequence instead, in slots that are counted as pages
-//! are: `state`.
+//! Layers that do not keep the positions but sum them up have a state per sequence instead, in slots that are counted
+//! as pages are: `state`.
 //!
-//! `numbers` is how a vector is stored, `pages` the memory, `pool` what is free of it, `sequences` who holds which page,
-//! `prefix` the index, `pass` what a pass takes. What a layer keeps is its mixer's choice, stated as a [`CacheKind`]; the
-//! cache knows nothing of models.
+//! `numbers` is how a vector is stored, `pages` the memory, `pool` what is free of it, `sequences` who holds which
+//! page, `prefix` the index, `pass` what a pass takes. What a layer keeps is its mixer's choice, stated as a
+//! [`CacheKind`]; the cache knows nothing of models.
 
 mod numbers;
 mod pages;
@@ -88,13 +88,13 @@ pub enum Pool {
     /// Every sequence can be as long as the context.
     #[default]
     Whole,
-    /// Pages of 64 positions, of every group of layers that see equally far back. What open sequences leave of them is for
-    /// checkpoints and the prefix index.
+    /// Pages of 64 positions, of every group of layers that see equally far back. What open sequences leave of them is
+    /// for checkpoints and the prefix index.
     Pages(usize),
     /// As [`Self::Pages`], but of no group more than [`Self::Whole`]: for texts of which nothing is kept.
     UpTo(usize),
-    /// As many pages as fit so many bytes: those of whole sequences, which in layers with a sliding window are few, and with the
-    /// rest those of a shorter one. So a sequence as long as the context has room wherever its bytes have.
+    /// As many pages as fit so many bytes: those of whole sequences, which in layers with a sliding window are few, and
+    /// with the rest those of a shorter one. So a sequence as long as the context has room wherever its bytes have.
     Bytes(u64),
 }
 
@@ -231,7 +231,10 @@ impl Cache {
                 }
             };
             let reach = kind.reach();
-            let group = groups.iter().position(|group| Some(group.reach) == reach).unwrap_or(0);
+            let group = groups
+                .iter()
+                .position(|group| Some(group.reach) == reach)
+                .unwrap_or(0);
             let memory = (group, pages[group] as usize);
             layers.push(LayerCache::Kv(KvCache::make(shape, memory, sizes, buffers)?));
         }
@@ -388,8 +391,8 @@ impl Cache {
         })
     }
 
-    /// Whether sequences can grow, all of them: of each, the tokens that it holds and those that it is to hold. What only the
-    /// prefix index holds is room.
+    /// Whether sequences can grow, all of them: of each, the tokens that it holds and those that it is to hold. What
+    /// only the prefix index holds is room.
     pub(crate) fn has_room(&self, sequences: impl Iterator<Item = (usize, usize)> + Clone) -> bool {
         self.pools.groups.iter().enumerate().all(|(g, group)| {
             let grown = sequences.clone().map(|(held, wanted)| group.growth(held, wanted));

@@ -121,7 +121,8 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// Pages that a sequence as long as the context takes at a time; of what is there in one pass, those of all texts in it.
+    /// Pages that a sequence as long as the context takes at a time; of what is there in one pass, those of all texts
+    /// in it.
     fn whole(self, sizes: &Sizes) -> u64 {
         let whole = sizes.n_ctx.div_ceil(BLOCK);
         let pages = match self {
@@ -187,8 +188,8 @@ impl PlannedGroup {
     }
 }
 
-/// How many whole sequences so many bytes hold, and how many pages in each group a further one can have, as far as it needs
-/// them: with a sliding window a sequence has few pages, however long it is.
+/// How many whole sequences so many bytes hold, and how many pages in each group a further one can have, as far as it
+/// needs them: with a sliding window a sequence has few pages, however long it is.
 ///
 /// # Errors
 /// Not a page of each group.
@@ -240,7 +241,10 @@ impl Group {
 
     /// Pages that a sequence of `held` tokens takes, at most, to become one of `wanted`.
     pub(super) fn growth(&self, held: usize, wanted: usize) -> usize {
-        wanted.div_ceil(BLOCK).saturating_sub(held / BLOCK).min(self.whole)
+        wanted
+            .div_ceil(BLOCK)
+            .saturating_sub(held / BLOCK)
+            .min(self.whole)
     }
 
     /// Positions that its window reaches, where it has one.
@@ -250,7 +254,6 @@ impl Group {
             Reach::All | Reach::Pass => None,
         }
     }
-
 }
 
 #[cfg(test)]
@@ -331,11 +334,17 @@ mod tests {
             let (windows, all, taken) = pages(bytes, 8).unwrap();
             let fit = bytes / whole;
             assert!(taken <= bytes, "{bytes}");
-            assert!(u64::from(windows) >= 19 * fit && u64::from(all) >= 128 * fit, "{bytes}");
+            assert!(
+                u64::from(windows) >= 19 * fit && u64::from(all) >= 128 * fit,
+                "{bytes}"
+            );
             // Nothing is left that another page of each could have.
             assert!(bytes - taken < 12 * page, "{bytes}: {taken}");
         }
         let error = pages(12 * page - 1, 8).unwrap_err();
-        assert!(error.to_string().contains(&format!("{} bytes", 12 * page)), "{error}");
+        assert!(
+            error.to_string().contains(&format!("{} bytes", 12 * page)),
+            "{error}"
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! What a pass takes of the cache: rows are given their positions, and their sequences pages and slots for states, all of
-//! them or none; and what is done when the rows have been computed.
+//! What a pass takes of the cache: rows are given their positions, and their sequences pages and slots for states, all
+//! of them or none; and what is done when the rows have been computed.
 
-use super::pages::{Group, Reach};
+use super::pages::Reach;
 use super::sequences::{Held, NO_TOKEN};
 use super::state::Snapshot;
 use super::{Cache, LayerCache, whole_texts};
@@ -10,11 +10,12 @@ use crate::kernels::BLOCK;
 use crate::{Error, Result};
 
 impl Cache {
-    /// Gives the rows of a pass their slots and positions, and their sequences the pages that they lie in. On an error no
-    /// sequence has changed, but for pages that a window had passed.
+    /// Gives the rows of a pass their slots and positions, and their sequences the pages that they lie in. On an error
+    /// no sequence has changed, but for pages that a window had passed.
     ///
     /// # Errors
-    /// Handles that are not of an open sequence, tokens outside the vocabulary, `ContextFull`, `CacheFull`, `StatesFull`.
+    /// Handles that are not of an open sequence, tokens outside the vocabulary, `ContextFull`, `CacheFull`,
+    /// `StatesFull`.
     pub(crate) fn prepare(&mut self, rows: &mut [Row], n_vocab: usize, n_ctx: usize) -> Result<()> {
         self.drop_pass();
         self.pass += 1;
@@ -76,8 +77,8 @@ impl Cache {
         }
     }
 
-    /// Whether there are pages of a group for the pass: some that are free, or that only the prefix index holds. Where there are
-    /// not, the index lets go of the pages that sequences of the pass go on in, which are not copied then.
+    /// Whether there are pages of a group for the pass: some that are free, or that only the prefix index holds. Where
+    /// there are not, the index lets go of the pages that sequences of the pass go on in, which are not copied then.
     fn check_pages(&mut self, g: usize) -> Result<()> {
         let mut needed = self.lacking(g);
         let mut lets_go = false;
@@ -106,8 +107,8 @@ impl Cache {
         }
     }
 
-    /// Pages of a group that the pass takes. Of sequences that go on in the same page all but one copy it, and that one too where
-    /// somebody holds the page who is not in the pass.
+    /// Pages of a group that the pass takes. Of sequences that go on in the same page all but one copy it, and that one
+    /// too where somebody holds the page who is not in the pass.
     fn lacking(&mut self, g: usize) -> usize {
         let group = &self.pools.groups[g];
         let mut pages = 0;
@@ -134,8 +135,8 @@ impl Cache {
         }
     }
 
-    /// Whether there is a slot for the state of each sequence in the pass: one that is free, or that only snapshots and the prefix
-    /// index hold.
+    /// Whether there is a slot for the state of each sequence in the pass: one that is free, or that only snapshots and
+    /// the prefix index hold.
     fn check_states(&mut self) -> Result<()> {
         let Some(pool) = &self.pools.states else {
             return Ok(());
@@ -157,8 +158,8 @@ impl Cache {
         }
     }
 
-    /// Slots for the states that the pass leaves; and where it goes through the end of a page, for the state there, which the prefix
-    /// index can make use of.
+    /// Slots for the states that the pass leaves; and where it goes through the end of a page, for the state there,
+    /// which the prefix index can make use of.
     fn reserve_states(&mut self) -> Result<()> {
         if self.pools.states.is_none() {
             return Ok(());
@@ -185,8 +186,8 @@ impl Cache {
         Ok(())
     }
 
-    /// A free slot, or one that is made so: snapshots go where there are many, then what the prefix index has used least
-    /// recently, then any snapshot.
+    /// A free slot, or one that is made so: snapshots go where there are many, then what the prefix index has used
+    /// least recently, then any snapshot.
     fn state_slot(&mut self) -> Option<u32> {
         const MANY: usize = 2;
         loop {
@@ -204,7 +205,8 @@ impl Cache {
         }
     }
 
-    /// One snapshot less, of those who have most and more than `least`; `shared`: also one that others hold. False if there is none.
+    /// One snapshot less, of those who have most and more than `least`; `shared`: also one that others hold. False if
+    /// there is none.
     fn drop_snapshot(&mut self, least: usize, shared: bool) -> bool {
         let Some(pool) = &self.pools.states else {
             return false;
@@ -227,7 +229,8 @@ impl Cache {
         }
     }
 
-    /// The pages of a group that a sequence's rows of the pass lie in. There are as many, as [`Self::check_pages`] has found.
+    /// The pages of a group that a sequence's rows of the pass lie in. There are as many, as [`Self::check_pages`] has
+    /// found.
     fn reserve(&mut self, g: usize, slot: usize) -> Result<()> {
         let (more, shared) = self.sequences.at(slot).wants(g, &self.pools.groups[g]);
         if let Some(i) = shared {

@@ -124,8 +124,8 @@ impl PrefixIndex {
         len
     }
 
-    /// Of a node's children, the one that has most tokens in common with the beginning of `tokens`, and how many. In their order it
-    /// is a neighbour of the place where `tokens` would stand.
+    /// Of a node's children, the one that has most tokens in common with the beginning of `tokens`, and how many. In
+    /// their order it is a neighbour of the place where `tokens` would stand.
     fn closest(&self, parent: u32, tokens: &[u32]) -> Option<(u32, usize)> {
         let children = self.children(parent);
         let at = self.place(children, tokens);
@@ -288,9 +288,9 @@ impl PrefixIndex {
         evictable.take(most).count()
     }
 
-    /// Gives back a page of a group that nobody else holds; false if there is none. Allocates nothing. Who uses a page uses those
-    /// before it, so the oldest node is a leaf: passed over is only what sequences and checkpoints hold, or what a window has
-    /// passed.
+    /// Gives back a page of a group that nobody else holds; false if there is none. Allocates nothing. Who uses a page
+    /// uses those before it, so the oldest node is a leaf: passed over is only what sequences and checkpoints hold, or
+    /// what a window has passed.
     pub(super) fn evict(&mut self, g: usize, pools: &Pools) -> bool {
         let mut node = self.oldest;
         while node != NONE {

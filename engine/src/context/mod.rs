@@ -270,9 +270,9 @@ impl Context {
         self.cache.usage()
     }
 
-    /// Whether there are pages for sequences to grow, all of them: of each, the tokens that it holds and those that it is to
-    /// hold. What only the prefix index holds is room. A page that a sequence shares and goes on in is copied, so it is a page
-    /// more.
+    /// Whether there are pages for sequences to grow, all of them: of each, the tokens that it holds and those that it
+    /// is to hold. What only the prefix index holds is room. A page that a sequence shares and goes on in is copied, so
+    /// it is a page more.
     pub fn has_room(&self, sequences: impl Iterator<Item = (usize, usize)> + Clone) -> bool {
         self.cache.has_room(sequences)
     }

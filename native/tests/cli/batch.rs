@@ -355,7 +355,15 @@ fn a_short_beginning_is_read_once() {
     for (model, first) in [(&[][..], 100), (&["-m", windows], 5)] {
         let questions: Vec<Value> = (0..24)
             .map(|i| {
-                let prompt: Vec<u32> = (0..48).map(|n| if n < 40 { first + n % 31 } else { first + (n * i) % 33 }).collect();
+                let prompt: Vec<u32> = (0..48)
+                    .map(|n| {
+                        if n < 40 {
+                            first + n % 31
+                        } else {
+                            first + (n * i) % 33
+                        }
+                    })
+                    .collect();
                 json!({"prompt": prompt, "max_tokens": 4 + i, "temperature": 0, "ignore_eos": true})
             })
             .collect();
@@ -366,7 +374,11 @@ fn a_short_beginning_is_read_once() {
         assert!((79..=85).contains(&percent), "{}", run.err);
         assert!(run.err.contains("at most 24 sequences together"), "{}", run.err);
         let found = std::fs::read(&out).unwrap();
-        for other in [&["--parallel", "1"][..], &["--parallel", "5", "-t", "1"], &["--cache-size", "1M"]] {
+        for other in [
+            &["--parallel", "1"][..],
+            &["--parallel", "5", "-t", "1"],
+            &["--cache-size", "1M"],
+        ] {
             std::fs::remove_file(&out).unwrap();
             batch(&path, &out, &[model, other].concat()).ok();
             assert_eq!(std::fs::read(&out).unwrap(), found, "{other:?}");
@@ -580,15 +592,25 @@ fn a_line_whose_numbers_are_not_finite_fails_alone() {
     let well = answers(questions.as_bytes(), &[]);
     let args = ["batch", "-", "-o", "-", "-m", &model];
     let run = twinfer_with(&args, questions.as_bytes()).ok();
-    let found: Vec<Value> = run.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<Value> = run
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     // What was computed once more is counted once.
     let sum = |answers: &[Value], kind: &str| -> u64 {
-        let tokens = answers.iter().map(|answer| answer["usage"][kind].as_u64().unwrap_or(0));
+        let tokens = answers
+            .iter()
+            .map(|answer| answer["usage"][kind].as_u64().unwrap_or(0));
         tokens.sum()
     };
     let read = format!("prompts: {} tokens,", sum(&well, "prompt_tokens"));
     let generated = format!("generated: {} tokens,", sum(&found, "completion_tokens"));
-    assert!(run.err.contains(&read) && run.err.contains(&generated), "{read} {generated} {}", run.err);
+    assert!(
+        run.err.contains(&read) && run.err.contains(&generated),
+        "{read} {generated} {}",
+        run.err
+    );
     for (i, animal) in animals.iter().enumerate() {
         if *animal == "zebra" {
             assert_eq!(found[i]["error"]["type"], "server_error", "{}", found[i]);

@@ -82,7 +82,10 @@ fn batch_gives_what_run_prints() {
             let lines: String = (0..12).map(|seed| format!("{}\n", line(seed))).collect();
             let batch = ["batch", "-", "-o", "-", "-q"];
             let answers = twinfer_with(&[&batch[..], &options[..]].concat(), lines.as_bytes()).ok();
-            let answers = answers.text().lines().map(|line| serde_json::from_str(line).unwrap());
+            let answers = answers
+                .text()
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap());
             answers.collect()
         };
         let messages = json!([{"role": "user", "content": "abc"}]);

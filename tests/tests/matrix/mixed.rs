@@ -150,8 +150,8 @@ impl History<'_> {
         }
     }
 
-    /// What the index finds is the longest that it was given, unless some of that has gone, is of a window that had passed it, or
-    /// is nothing that a state could go on from.
+    /// What the index finds is the longest that it was given, unless some of that has gone, is of a window that had
+    /// passed it, or is nothing that a state could go on from.
     fn check_found(&mut self, prefix: &[u32], found: usize) {
         let common = |other: &Vec<u32>| other.iter().zip(prefix).take_while(|(a, b)| a == b).count();
         let longest = self.published.iter().map(common).max().unwrap_or(0);

@@ -123,10 +123,7 @@ fn the_longest_prefix_is_found() {
     }
     let stats = subject.index.stats;
     assert_eq!((stats.lookups, stats.hits, stats.evictions), (12, 8, 0));
-    assert_eq!(
-        stats.tokens_reused,
-        192 + 192 + 128 + 100 + 1 + 104 + 148 + 128
-    );
+    assert_eq!(stats.tokens_reused, 192 + 192 + 128 + 100 + 1 + 104 + 148 + 128);
 }
 
 #[test]
@@ -143,7 +140,11 @@ fn prefixes_with_the_same_beginning_hold_its_pages_together() {
     assert_eq!(subject.free(), 35);
     let other = subject.publish(&tokens(&[2, 1, 1]));
     assert_eq!(subject.free(), 32);
-    assert!(other.iter().all(|page| !first.contains(page) && !second.contains(page)));
+    assert!(
+        other
+            .iter()
+            .all(|page| !first.contains(page) && !second.contains(page))
+    );
     // A row that was no token cannot be found again, nor what is behind it.
     let mut unknown = tokens(&[3, 3, 3]);
     unknown[70] = NO_TOKEN;
@@ -223,7 +224,8 @@ fn a_window_needs_only_the_last_pages() {
     let a = tokens(&[1, 1, 1, 1]);
     let found = |subject: &mut Subject| -> Vec<usize> {
         let lens = (1..=4).map(|pages| &a[..pages * BLOCK]);
-        lens.map(|tokens| subject.index.find(tokens, &subject.pools)).collect()
+        lens.map(|tokens| subject.index.find(tokens, &subject.pools))
+            .collect()
     };
     // A sequence whose window has passed the first two pages: what is longer does not miss them.
     let mut held = subject.computed(&a);
@@ -307,7 +309,9 @@ fn random_use_is_that_of_a_plain_list() {
     let (mut plain, mut held) = (Plain::default(), Vec::<Held>::new());
     let mut state = 1u64;
     let mut below = |n: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % n
     };
     let (mut found, mut evicted) = (0, 0);

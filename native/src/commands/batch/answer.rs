@@ -274,14 +274,20 @@ mod tests {
         assert_eq!(response["status_code"], 200);
         assert_eq!(response["body"]["choices"][0]["message"]["role"], "assistant");
         assert_eq!(response["body"]["id"], "chatcmpl-00000000000000ab");
-        assert_eq!(response["body"]["choices"][0]["message"].get("reasoning_content"), None);
+        assert_eq!(
+            response["body"]["choices"][0]["message"].get("reasoning_content"),
+            None
+        );
         let thought = Answer {
             thinking: "hm".into(),
             ..answer(None)
         };
         let value: Value = serde_json::from_str(&chat.answer(&Ok(thought), &about())).unwrap();
         let message = &value["response"]["body"]["choices"][0]["message"];
-        assert_eq!((&message["reasoning_content"], &message["content"]), (&json!("hm"), &json!(answer(None).text)));
+        assert_eq!(
+            (&message["reasoning_content"], &message["content"]),
+            (&json!("hm"), &json!(answer(None).text))
+        );
         let fault: Value = serde_json::from_str(&chat.answer(&Err(Fault::whole("no")), &about())).unwrap();
         assert_eq!(fault["response"]["status_code"], 400);
         assert_eq!(fault["response"]["body"]["error"]["message"], "no");

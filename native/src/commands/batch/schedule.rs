@@ -23,8 +23,8 @@ use super::desk::{Desk, Job};
 use super::request::Fault;
 use crate::interrupt;
 
-/// Tokens that a prompt must gain by waiting for another one, or by sharing a page of it that is not whole, of which there is
-/// a copy as soon as both go on: fewer are as soon computed.
+/// Tokens that a prompt must gain by waiting for another one, or by sharing a page of it that is not whole, of which
+/// there is a copy as soon as both go on: fewer are as soon computed.
 const WORTH_SHARING: usize = 16;
 
 /// See the module.
@@ -191,7 +191,9 @@ impl Scheduler {
             let others = other.generation.tokens();
             let common = others.iter().zip(tokens).take_while(|(a, b)| a == b).count();
             if other.generation.is_reading() {
-                found.soon = found.soon.max(if by_page { common / PAGE * PAGE } else { common });
+                found.soon = found
+                    .soon
+                    .max(if by_page { common / PAGE * PAGE } else { common });
             }
             let here = common.min(other.cached());
             if !by_page && here > found.most.map_or(0, |(_, most)| most) {
