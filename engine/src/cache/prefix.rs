@@ -292,7 +292,7 @@ impl PrefixIndex {
     /// uses those before it, so the oldest node is a leaf: passed over is only what sequences and checkpoints hold, or
     /// what a window has passed.
     pub(super) fn evict(&mut self, g: usize, pools: &Pools) -> bool {
-        let mut node = self.oldest;
+        let (mut node, mut inner) = (self.oldest, NONE);
         while node != NONE {
             let found = &self.nodes[node as usize];
             let (newer, leaf) = (found.newer, found.children.is_empty());
@@ -309,10 +309,17 @@ impl PrefixIndex {
                     self.remove(node, pools);
                     return true;
                 }
+                if inner == NONE {
+                    inner = node;
+                }
             }
             node = newer;
         }
-        false
+        // What hangs on it is held by who computed the same beginning in pages of its own.
+        if inner != NONE {
+            self.remove_from(inner, pools);
+        }
+        inner != NONE
     }
 
     /// Gives back the slot of a state that nobody else holds; false if there is none. Allocates nothing.

@@ -54,7 +54,8 @@ impl Table {
     /// Holds what `other` holds of the blocks before `end`, instead of what it held.
     fn copy(&mut self, other: &Table, end: usize, group: &Group) {
         self.clear(group);
-        self.first = other.first;
+        // Nothing of it begins anew, whatever the other one's window has passed.
+        self.first = if end == 0 { 0 } else { other.first };
         let n = end.saturating_sub(other.first).min(other.pages.len());
         self.pages.extend(other.pages.range(..n));
         self.pages.iter().for_each(|page| group.pool.share(*page));

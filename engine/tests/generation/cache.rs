@@ -132,7 +132,6 @@ fn a_conversation_goes_back_to_where_it_was() {
         assert_eq!(third, alone(&edited, 20));
         assert!(read <= 7, "{read}");
         assert_eq!(talk.answer(subject, &text[..20], 30).0, first[..30]);
-        assert_eq!(talk.dropped, 0);
     }
 }
 

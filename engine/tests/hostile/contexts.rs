@@ -309,6 +309,10 @@ fn cannot_be_cut_to_before_a_window() {
         (Class::Request, Ok(400))
     );
     assert_eq!(context.fork(sequence, 10).unwrap_err(), error);
+    // A fork of nothing is a sequence like any other.
+    let empty = context.fork(sequence, 0).unwrap();
+    context.prefill(empty, &[1; 10]).unwrap();
+    context.close(empty).unwrap();
     let error = context.truncate(sequence, 401).unwrap_err();
     assert!(matches!(error, Error::InvalidInput { .. }), "{error}");
     assert_eq!(context.reuse(sequence, &[1; 10]), Ok(0));

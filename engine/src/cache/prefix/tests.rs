@@ -217,6 +217,25 @@ fn what_is_held_stays() {
     assert_eq!(subject.free(), 5);
 }
 
+/// A sequence may hold an end that is here with a beginning of its own: what only the index holds can go all the same.
+#[test]
+fn a_beginning_goes_whose_end_is_held() {
+    let a = tokens(&[0, 1]);
+    let mut subject = Subject::new(&[Reach::All], 4);
+    subject.publish(&a[..BLOCK]);
+    let mut held = subject.computed(&a);
+    let mut fork = subject.empty();
+    fork.copy(&held, held.len(), &subject.pools);
+    subject.index.insert(&mut held, &subject.pools);
+    subject.end(held);
+    assert_eq!((subject.free(), subject.evictable(0)), (1, 1));
+    assert!(subject.index.evict(0, &subject.pools));
+    assert_eq!((subject.free(), subject.found(&a)), (2, 0));
+    assert!(!subject.index.evict(0, &subject.pools));
+    subject.end(fork);
+    assert_eq!(subject.free(), 4);
+}
+
 #[test]
 fn a_window_needs_only_the_last_pages() {
     let mut subject = Subject::new(&[Reach::All, Reach::Window(BLOCK)], 8);

@@ -161,14 +161,17 @@ impl Scheduler {
         // The last one is always computed, for its logits.
         let before_last = &tokens[..tokens.len() - 1];
         let (mut id, mut cached) = self.context.open_prefix(before_last)?;
-        let Common { most, soon } = self.in_common(before_last);
+        let Common { most, mut soon } = self.in_common(before_last);
         if let Some((other, len)) = most.filter(|(_, len)| *len >= cached + WORTH_SHARING) {
             // There are no more handles than are needed.
             self.context.close(id)?;
             (id, cached) = match self.context.fork(other, len) {
                 Ok(fork) => (fork, len),
-                // A window has passed that place.
-                Err(Error::WindowPassed { .. }) => self.context.open_prefix(before_last)?,
+                // A window has passed that place: only whole pages are left to share.
+                Err(Error::WindowPassed { .. }) => {
+                    soon = soon / PAGE * PAGE;
+                    self.context.open_prefix(before_last)?
+                }
                 Err(error) => return Err(error.into()),
             };
         }
