@@ -33,9 +33,15 @@ fn message(parts: &[File]) -> String {
 }
 
 fn message_of(parts: Vec<Vec<u8>>) -> String {
+    // No file at all is the caller's mistake, not a file's.
+    let class = if parts.is_empty() {
+        Class::Request
+    } else {
+        Class::Model
+    };
     let error =
         ModelFile::from_parts(parts.into_iter().map(Bytes::from_vec).collect()).expect_err("a bad set");
-    assert_eq!(error.class(), Class::Model, "{error}");
+    assert_eq!(error.class(), class, "{error}");
     error.to_string()
 }
 
