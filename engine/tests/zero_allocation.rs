@@ -376,8 +376,7 @@ fn a_pass_allocates_nothing() {
     for name in ["gemma3", "granitehybrid"] {
         let passes = 4000;
         let (left, restored) = left_behind_by_checkpoints(&vectors.join(format!("{name}.gguf")), passes);
-        // A list of the prefix index may be an entry longer than before. What is lost in one pass of many would be more:
-        // nothing that is allocated has fewer than 4 bytes.
+        // A list of the prefix index may have an entry more than before; what is lost again and again would be more.
         assert!(
             left < passes as i64 / 50,
             "{name}: {left} bytes that {passes} passes leave behind"
