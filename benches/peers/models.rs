@@ -89,9 +89,8 @@ fn by_bits(base: &Path, path: &Path, ty: GgmlType, at: usize, scale: u16) -> Res
     let tensors: Vec<TensorSpec> = file
         .tensors()
         .map(|t| TensorSpec {
-            name: t.name.clone(),
             ty: if replaced(&t.name) { ty } else { t.ty },
-            shape: t.shape.clone(),
+            ..TensorSpec::from(t)
         })
         .collect();
     let part = path.with_extension("part");

@@ -284,7 +284,7 @@ mod tests {
             let machine = Description::parse(TWO).unwrap();
             assert_eq!(machine.modes(), [Mode::Off, Mode::Isolate, Mode::Distribute]);
             let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
-            let operations = (5 * allowed.config.layers.len() + 3) as f64;
+            let operations = (5 * allowed.config.layers.len() + 4) as f64;
             assert_eq!(allowed.config.operations() as f64, operations);
             // One node: 8 GB at 50 GB/s, of which 0.8 are reached.
             let one = machine.decode(allowed, 0, Mode::Isolate);

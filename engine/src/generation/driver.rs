@@ -1,6 +1,6 @@
 //! The driver: passes over any number of generations.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::cost::{Cost, Made};
@@ -42,7 +42,7 @@ type Tap<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
 #[derive(Debug)]
 pub struct Driver {
     batch: Batch,
-    /// One for each worker.
+    /// One for each of those that choose at a time.
     scratch: Vec<Mutex<Scratch>>,
     /// Which generation has the rows from which one on, of those that have any.
     order: Vec<(usize, usize)>,
@@ -87,7 +87,7 @@ impl<G: AsMut<Generation> + Send> Sink for Choosing<'_, '_, G> {
             return;
         };
         let generation = self.generations[index].as_mut();
-        if generation.logits(row, logits, &mut lock(&self.scratch[0]))
+        if generation.logits(row, logits, &mut free(self.scratch))
             && let Some(tap) = &mut self.tap
         {
             tap(index, generation.computed + row, logits);
@@ -121,14 +121,14 @@ impl<G: AsMut<Generation> + Send> Sink for Choosing<'_, '_, G> {
             pass.logits.end = at + 1;
         }
         let scratch = self.scratch;
-        team.each(self.generations, |worker, _, generation| {
+        team.each(self.generations, |_, generation| {
             let generation = generation.as_mut();
             let own = generation.pass.logits.clone();
             if own.is_empty() {
                 return;
             }
             let first = generation.pass.first_row;
-            let mut scratch = lock(&scratch[worker]);
+            let mut scratch = free(scratch);
             let own = &logits[own.start * n_vocab..own.end * n_vocab];
             // The rows that want logits are the last ones of a generation, or all.
             for (i, logits) in own.chunks_exact(n_vocab).enumerate() {
@@ -138,13 +138,23 @@ impl<G: AsMut<Generation> + Send> Sink for Choosing<'_, '_, G> {
     }
 }
 
-fn lock(scratch: &Mutex<Scratch>) -> MutexGuard<'_, Scratch> {
-    scratch.lock().unwrap_or_else(|poisoned| {
-        // A panic may have left counts in it.
-        let mut scratch = poisoned.into_inner();
-        *scratch = Scratch::default();
-        scratch
-    })
+/// One that nobody has. There are as many as choose at a time, so the first look finds one, or nearly.
+fn free(scratch: &[Mutex<Scratch>]) -> MutexGuard<'_, Scratch> {
+    loop {
+        for one in scratch {
+            match one.try_lock() {
+                Ok(own) => return own,
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    // A panic may have left counts in it.
+                    let mut own = poisoned.into_inner();
+                    *own = Scratch::default();
+                    return own;
+                }
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        std::hint::spin_loop();
+    }
 }
 
 impl Default for Driver {
@@ -240,19 +250,25 @@ impl Driver {
         tap: Option<&mut Tap<'_>>,
     ) -> Result<usize> {
         self.fill(generations, context.options().n_batch);
-        let workers = context.team().workers();
-        self.scratch.resize_with(workers, Mutex::default);
-        for scratch in &mut self.scratch {
+        // As many as can choose at a time.
+        let at_a_time = context.team().workers().min(self.order.len()).max(1);
+        if self.scratch.len() < at_a_time {
+            self.scratch.resize_with(at_a_time, Mutex::default);
+        }
+        let (mut n_vocab, mut history) = (0, 0);
+        for &(index, _) in &self.order {
+            let sampler = &generations[index].as_mut().sampler;
+            (n_vocab, history) = (n_vocab.max(sampler.n_vocab()), history.max(sampler.dry_history()));
+        }
+        for scratch in &mut self.scratch[..at_a_time] {
             let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
-            for &(index, _) in &self.order {
-                scratch.fit_to(&generations[index].as_mut().sampler);
-            }
+            scratch.fit(n_vocab, history);
         }
         let mut sampling = Choosing {
             generations: &mut *generations,
             order: &self.order,
             owner: 0,
-            scratch: &self.scratch,
+            scratch: &self.scratch[..at_a_time],
             tap,
         };
         let result = context.forward_into(&mut self.batch, &mut (), &mut sampling);

@@ -17,6 +17,17 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
+impl From<&TensorInfo> for TensorSpec {
+    /// The same tensor, to be written anew.
+    fn from(tensor: &TensorInfo) -> Self {
+        TensorSpec {
+            name: tensor.name.clone(),
+            ty: tensor.ty,
+            shape: tensor.shape.clone(),
+        }
+    }
+}
+
 /// The bytes of a header, and what the parser reads from them: offsets and sizes of every tensor.
 ///
 /// Reading the header back is the check: what this function returns, the parser accepts. Errors are the parser's own:

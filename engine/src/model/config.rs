@@ -250,11 +250,12 @@ impl Config {
     }
 
     /// Operations that a team of workers does for a token, each with a hand-over: those of the layers; the embedding,
-    /// the last norm and the output matrix. An embedding for each layer is one more, and two in each layer.
+    /// the last norm, the output matrix and what is done with its logits. An embedding for each layer is one more, and
+    /// two in each layer.
     pub fn operations(&self) -> usize {
         let of_layer = |layer: &LayerConfig| layer.mixer.operations() + layer.ffn.operations();
         let of_embeddings = self.per_layer.as_ref().map_or(0, |_| 1 + 2 * self.layers.len());
-        self.layers.iter().map(of_layer).sum::<usize>() + of_embeddings + 3
+        self.layers.iter().map(of_layer).sum::<usize>() + of_embeddings + 4
     }
 
     /// Bytes of the states that layers keep of a sequence; saturates.

@@ -194,7 +194,7 @@ impl Sampler {
         }
     }
 
-    fn dry_history(&self) -> usize {
+    pub(crate) fn dry_history(&self) -> usize {
         self.dry.as_ref().map_or(0, Dry::history)
     }
 

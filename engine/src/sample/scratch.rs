@@ -18,7 +18,7 @@ impl Scratch {
     /// With room for this sampler already, where nothing is to be allocated later.
     pub fn fitting(sampler: &Sampler) -> Self {
         let mut scratch = Self::default();
-        scratch.fit_to(sampler);
+        scratch.fit(sampler.n_vocab, sampler.dry_history());
         scratch
     }
 
@@ -27,13 +27,8 @@ impl Scratch {
         self.candidates.as_slice()
     }
 
-    /// Makes room for this sampler.
-    pub(crate) fn fit_to(&mut self, sampler: &Sampler) {
-        self.fit(sampler.n_vocab, sampler.dry_history());
-    }
-
     /// Makes room for a vocabulary, and for DRY's history where there is one.
-    pub(super) fn fit(&mut self, n_vocab: usize, history: usize) {
+    pub(crate) fn fit(&mut self, n_vocab: usize, history: usize) {
         if self.per_token.len() < n_vocab {
             self.per_token.resize(n_vocab, 0);
             self.candidates.reserve(n_vocab);

@@ -11,12 +11,7 @@ use crate::build::{file, sample};
 use crate::reference::models;
 
 fn specs(gguf: &Gguf) -> Vec<TensorSpec> {
-    let spec = |t: &twinfer_engine::gguf::TensorInfo| TensorSpec {
-        name: t.name.clone(),
-        ty: t.ty,
-        shape: t.shape.clone(),
-    };
-    gguf.tensors().iter().map(spec).collect()
+    gguf.tensors().iter().map(TensorSpec::from).collect()
 }
 
 /// Writes a model's metadata and tensors anew.

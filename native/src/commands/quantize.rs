@@ -121,9 +121,8 @@ fn target(tensor: &TensorInfo, mix: Mix, model: &MixModel) -> TensorSpec {
         None
     };
     TensorSpec {
-        name: tensor.name.clone(),
         ty: wanted.unwrap_or(tensor.ty),
-        shape: tensor.shape.clone(),
+        ..TensorSpec::from(tensor)
     }
 }
 

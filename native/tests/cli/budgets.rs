@@ -1,7 +1,7 @@
 //! Memory that is planned before a model is loaded, limits on it, and files that fail while a model runs.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -433,18 +433,9 @@ fn a_file_that_is_cut_while_it_runs_ends_with_an_error() {
 /// What is done to the file in the middle of a text, with mapped weights or packed ones, and whether it is an error.
 #[test]
 fn a_file_that_is_replaced_while_it_runs() {
-    let undisturbed = twinfer(&[
-        "run",
-        "Once",
-        "--ignore-eos",
-        "-n",
-        "3000",
-        "-c",
-        "3001",
-        "--seed",
-        "1",
-    ])
-    .ok();
+    let args = "run Once --ignore-eos -n 3000 -c 3001 --seed 1";
+    let args: Vec<&str> = args.split(' ').collect();
+    let undisturbed = twinfer(&args).ok();
     for (name, weights, renamed, is_error) in [
         ("written-mapped", "mapped", false, true),
         ("written-packed", "packed", false, false),
@@ -453,32 +444,25 @@ fn a_file_that_is_replaced_while_it_runs() {
         let directory = Directory::new(name);
         let model = directory.file("m.gguf");
         fs::copy(DEMO, &model).unwrap();
-        let args = [
-            "run",
-            "Once",
-            "--ignore-eos",
-            "-n",
-            "3000",
-            "-c",
-            "3001",
-            "--seed",
-            "1",
-        ];
         let mut child = piped(command(
             &[&args[..], &["-m", &model, "--weights", weights]].concat(),
         ));
         let mut begin = [0; 8];
         child.stdout.as_mut().unwrap().read_exact(&mut begin).unwrap();
-        // Other weights of the same length.
-        let mut bytes = fs::read(DEMO).unwrap();
-        let half = bytes.len() / 2;
-        bytes[half..].fill(0);
         let to = if renamed {
             directory.file("new.gguf")
         } else {
             model.clone()
         };
-        fs::write(&to, bytes).unwrap();
+        if renamed {
+            fs::copy(DEMO, &to).unwrap();
+        }
+        // Other weights in the second half, in place: the file is never shorter.
+        let mut file = fs::OpenOptions::new().write(true).open(&to).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.seek(SeekFrom::Start(len / 2)).unwrap();
+        file.write_all(&vec![0; (len - len / 2) as usize]).unwrap();
+        drop(file);
         if renamed {
             fs::rename(&to, &model).unwrap();
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod batch;
+mod batch_output;
 mod bench;
 #[cfg(target_os = "linux")]
 mod budgets;

@@ -246,14 +246,7 @@ fn split(model: &Path, directory: &Directory) -> String {
         metadata.insert("split.no", Value::U16(i as u16));
         metadata.insert("split.count", Value::U16(2));
         metadata.insert("split.tensors.count", Value::I32(tensors.len() as i32));
-        let specs: Vec<TensorSpec> = part
-            .iter()
-            .map(|t| TensorSpec {
-                name: t.name.clone(),
-                ty: t.ty,
-                shape: t.shape.clone(),
-            })
-            .collect();
+        let specs: Vec<TensorSpec> = part.iter().map(TensorSpec::from).collect();
         let path = directory.file(&format!("model-0000{}-of-00002.gguf", i + 1));
         let mut writer = Writer::new(std::fs::File::create(path).unwrap(), &metadata, &specs).unwrap();
         for tensor in part {

@@ -28,14 +28,7 @@ fn model_with(directory: &Directory, marks: &[&str]) -> String {
     }
     metadata.insert(key("tokens"), Metadatum::Array(Array::Strings(texts)));
     metadata.insert(key("token_type"), Metadatum::Array(Array::I32(types)));
-    let specs: Vec<TensorSpec> = file
-        .tensors()
-        .map(|tensor| TensorSpec {
-            name: tensor.name.clone(),
-            ty: tensor.ty,
-            shape: tensor.shape.clone(),
-        })
-        .collect();
+    let specs: Vec<TensorSpec> = file.tensors().map(TensorSpec::from).collect();
     let path = directory.file("marks.gguf");
     let mut writer = Writer::new(std::fs::File::create(&path).unwrap(), &metadata, &specs).unwrap();
     for spec in &specs {

@@ -87,18 +87,18 @@ impl Team {
         self.split_rows(Some(node), out, row_len, grain, f)
     }
 
-    /// Hands out items one by one: `f(worker, item, own)`, with the worker's index below [`Team::workers`].
+    /// Hands out items one by one: `f(index, item)`.
     ///
     /// # Errors
     /// As [`Team::ranges`].
-    pub fn each<T: Send>(&self, items: &mut [T], f: impl Fn(usize, usize, &mut T) + Sync) -> Result<()> {
+    pub fn each<T: Send>(&self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) -> Result<()> {
         let base = Raw(items.as_mut_ptr());
-        self.hand_out(items.len(), Cut::each(1), |worker, range| {
+        self.hand_out(items.len(), Cut::each(1), |_, range| {
             let base = &base;
             for item in range {
                 // SAFETY: `item` is below the slice's length, and each item is handed out once, so nobody else has it until the
                 // operation is over; until then the slice stays exclusively borrowed. T: Send lets another thread have it.
-                f(worker, item, unsafe { &mut *base.0.add(item) });
+                f(item, unsafe { &mut *base.0.add(item) });
             }
         })
     }
@@ -219,11 +219,7 @@ mod tests {
         for team in teams() {
             for n in [0, 1, 2, 100] {
                 let mut items = vec![0usize; n];
-                team.each(&mut items, |worker, item, own| {
-                    assert!(worker < team.workers());
-                    *own += item + 1;
-                })
-                .unwrap();
+                team.each(&mut items, |item, own| *own += item + 1).unwrap();
                 assert!(items.iter().enumerate().all(|(i, item)| *item == i + 1));
             }
         }
