@@ -8,7 +8,7 @@
 
 use std::marker::PhantomData;
 
-use super::token_tiles::{Scratch, place, stride, sums_of};
+use super::token_tiles::{Coming, SHARES, Scratch, place, stride, sums_of};
 use super::{Blocks, Drivers, Format, Input, PREFETCH_DISTANCE, Part, ROWS, ReadAhead, block_bytes};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
@@ -101,8 +101,11 @@ impl<T: Float> Format for Floats<T> {
     }
 
     #[inline(always)]
-    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch) {
+    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch, coming: &mut Coming<'_>) {
         for (k, out) in scratch.floats.chunks_exact_mut(ROWS).enumerate().take(n) {
+            if k.is_multiple_of(Self::FILL / SHARES) {
+                coming.share(isa);
+            }
             for part in 0..ROWS / I::LANES {
                 let w = T::load(isa, &blocks.part::<I, Self>(k, part));
                 isa.store_f(w, &mut out[part * I::LANES..]);
@@ -118,6 +121,7 @@ impl<T: Float> Format for Floats<T> {
         n: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
+        coming: &mut Coming<'_>,
     ) {
         let acc = &mut acc[..M * stride::<I>()];
         let mut rows: [&[f32]; M] = [&[]; M];
@@ -129,6 +133,9 @@ impl<T: Float> Format for Floats<T> {
             }
         }
         for k in 0..n.min(64) {
+            if k.is_multiple_of(Self::FILL / SHARES) {
+                coming.share(isa);
+            }
             let mut w = [I::F::splat(0.0); P];
             for p in 0..P {
                 let (panel, row) = place::<I>(part + p);

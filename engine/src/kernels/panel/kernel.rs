@@ -60,10 +60,10 @@ impl<I: Drivers, W: ManyTokens<I>, F: Format> MatmulKernel for PanelKernel<I, W,
         let start = first_row - weight.rows.start;
         let rows = start..start + out.columns().len();
         let m = x.m();
-        let one_by_one = if weight.packed {
-            F::ONE_BY_ONE.min(I::ONE_BY_ONE).min(FEW)
-        } else {
-            1
+        let one_by_one = match weight.packed {
+            true if F::BY_FOURS && I::BY_FOURS => FEW,
+            true => F::ONE_BY_ONE.min(I::ONE_BY_ONE).min(FEW),
+            false => 1,
         };
         if m <= one_by_one {
             let tokens = TokenByToken {

@@ -45,8 +45,9 @@ pub(super) use kernel::kernel;
 
 use std::marker::PhantomData;
 
+use drivers::NoReads;
 use packing::{FileRows, Interleave};
-use token_tiles::{PANELS, Scratch};
+use token_tiles::{Coming, PANELS, Scratch};
 
 use crate::kernels::isa::Isa;
 use crate::kernels::tiles::Tiled;
@@ -98,6 +99,9 @@ pub(super) trait Format: Tiled + std::fmt::Debug + Send + Sync + 'static {
     /// for more of them. Measured with AVX2 on a Zen 2.
     const ONE_BY_ONE: usize;
 
+    /// Whether [`Format::four_tokens`] is more than one token after the other.
+    const BY_FOURS: bool = false;
+
     /// Tail `j` of a file's block.
     fn tail(block: &[u8], j: usize) -> u16;
     /// The inverse.
@@ -141,11 +145,28 @@ pub(super) trait Format: Tiled + std::fmt::Debug + Send + Sync + 'static {
         acc: &mut [f32; ROWS],
     );
 
-    /// Unpacks one fill.
-    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch);
+    /// [`Format::one_token`] of four tokens, each weight's bits taken once for all of them.
+    #[inline(always)]
+    fn four_tokens<I: Drivers>(
+        isa: I,
+        blocks: Blocks<'_>,
+        n: usize,
+        x: &[Input<'_>; 4],
+        acc: &mut [[f32; ROWS]; 4],
+    ) {
+        for (x, acc) in x.iter().zip(acc) {
+            Self::one_token(isa, blocks, n, NoReads, x, acc);
+        }
+    }
+
+    /// Unpacks one fill. `coming` is asked for what comes next in [`SHARES`](token_tiles::SHARES) for each vector of
+    /// rows.
+    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch, coming: &mut Coming<'_>);
 
     /// Adds the products of one fill of `n` blocks, P vectors of rows from number `part` on, with M tokens: the sums of
-    /// token t start at `acc[t * stride::<I>()]`, with that of the first panel's first row.
+    /// token t start at `acc[t * stride::<I>()]`, with that of the first panel's first row. `coming` is asked for what
+    /// comes next in [`SHARES`](token_tiles::SHARES).
+    #[allow(clippy::too_many_arguments)]
     fn tile<I: Isa, const P: usize, const M: usize>(
         isa: I,
         scratch: &[Scratch; PANELS],
@@ -153,6 +174,7 @@ pub(super) trait Format: Tiled + std::fmt::Debug + Send + Sync + 'static {
         n: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
+        coming: &mut Coming<'_>,
     );
 }
 

@@ -1,4 +1,4 @@
-//! One token, or a few one by one: straight from the bits of a panel to dot products, a panel after the other, a fill
+//! One token, or a few one by one or by fours: straight from the bits of a panel to dot products, a panel after the other, a fill
 //! after the other. All tokens take a fill before the next one, so it comes from memory once.
 
 use std::marker::PhantomData;
@@ -60,7 +60,14 @@ impl<I: Drivers, F: Format> Op<I> for TokenByToken<'_, '_, '_, F> {
                 let (first, n) = shard.blocks_of(i);
                 let blocks = panel.some::<F>(first, n);
                 let (ahead, inputs) = (shard.ahead(all, number, first), inputs.fill(i));
-                for (token, acc) in acc.iter_mut().enumerate() {
+                let mut token = 0;
+                if F::BY_FOURS && I::BY_FOURS {
+                    while let Some(acc) = acc[token..].first_chunk_mut() {
+                        F::four_tokens(isa, blocks, n, &inputs.tokens(token), acc);
+                        token += 4;
+                    }
+                }
+                for (token, acc) in (token..).zip(&mut acc[token..]) {
                     F::one_token(isa, blocks, n, ahead, &inputs.token(token), acc);
                 }
             }

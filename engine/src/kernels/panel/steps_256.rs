@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use super::one_token::by_vectors;
 use super::packing::{FileRows, unpack_steps};
-use super::token_tiles::{Scratch, place, stride, sums_of};
+use super::token_tiles::{Coming, SHARES, Scratch, place, stride, sums_of};
 use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, add_quad, group_quads, unrolled};
@@ -124,6 +124,7 @@ impl<L: Layout> Format for Steps256<L> {
     const OWN: bool = L::OWN;
     const ACTIVATIONS: ActFormat = ActFormat::Q256;
     const ONE_BY_ONE: usize = L::ONE_BY_ONE;
+    const BY_FOURS: bool = true;
 
     #[inline(always)]
     fn tail(block: &[u8], _: usize) -> u16 {
@@ -151,9 +152,25 @@ impl<L: Layout> Format for Steps256<L> {
     }
 
     #[inline(always)]
-    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, scratch: &mut Scratch) {
+    fn four_tokens<I: Drivers>(
+        isa: I,
+        blocks: Blocks<'_>,
+        _: usize,
+        x: &[Input<'_>; 4],
+        acc: &mut [[f32; ROWS]; 4],
+    ) {
+        by_vectors!(part of I => {
+            match I::SIDE_BY_SIDE {
+                1 => few_tokens::<I, L, 1, 4>(isa, blocks, part, x, acc),
+                _ => few_tokens::<I, L, 2, 4>(isa, blocks, part, x, acc),
+            }
+        });
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, _: usize, scratch: &mut Scratch, coming: &mut Coming<'_>) {
         for part in 0..ROWS / I::LANES {
-            unpack::<I, L>(isa, &blocks.part::<I, Self>(0, part), part, scratch);
+            unpack::<I, L>(isa, &blocks.part::<I, Self>(0, part), part, scratch, coming);
         }
     }
 
@@ -165,8 +182,9 @@ impl<L: Layout> Format for Steps256<L> {
         _: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
+        coming: &mut Coming<'_>,
     ) {
-        tile::<I, L, P, M>(isa, scratch, part, x, acc);
+        tile::<I, L, P, M>(isa, scratch, part, x, acc, coming);
     }
 }
 
@@ -197,42 +215,44 @@ pub(in crate::kernels) fn in_vectors<I: Isa, L: Layout, A: ReadAhead<I>>(
 ) {
     by_vectors!(part of I => {
         ahead.share(isa, part / I::SIDE_BY_SIDE, ROWS / I::LANES / I::SIDE_BY_SIDE);
+        let (x, acc) = (std::array::from_ref(x), std::array::from_mut(acc));
         match I::SIDE_BY_SIDE {
-            1 => one_token::<I, L, 1>(isa, blocks, part, x, acc),
-            _ => one_token::<I, L, 2>(isa, blocks, part, x, acc),
+            1 => few_tokens::<I, L, 1, 1>(isa, blocks, part, x, acc),
+            _ => few_tokens::<I, L, 2, 1>(isa, blocks, part, x, acc),
         }
     });
 }
 
-/// One block of the rows of P vectors, from number `part` on, times one token.
+/// One block of the rows of P vectors, from number `part` on, times M tokens, straight from the weights' bits.
 #[inline(always)]
-fn one_token<I: Isa, L: Layout, const P: usize>(
+fn few_tokens<I: Isa, L: Layout, const P: usize, const M: usize>(
     isa: I,
     blocks: Blocks<'_>,
     part: usize,
-    x: &Input<'_>,
-    acc: &mut [f32; ROWS],
+    x: &[Input<'_>; M],
+    acc: &mut [[f32; ROWS]; M],
 ) {
     let block: [Part<'_>; P] = std::array::from_fn(|p| blocks.part::<I, Steps256<L>>(0, part + p));
-    let sums_of_x = sums_by_twos::<L>(x);
+    let sums_of_x: [&[[i16; 2]]; M] = std::array::from_fn(|t| sums_by_twos::<L>(&x[t]));
     let mut scales = [[isa.zero(); 4]; P];
-    let mut isum = [isa.zero(); P];
+    let mut isum = [[isa.zero(); P]; M];
     for p in 0..P {
         scales[p] = L::scales(isa, &block[p]);
         if let Some(shift) = Shape::<I, L>::OFFSET {
             unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
                 let pairs = isa.pairs_negated(scales[p][i / 2], i % 2, shift);
-                isum[p] = isa.dot_pairs(isum[p], pairs, sums_of_x[i]);
+                for t in 0..M {
+                    isum[t][p] = isa.dot_pairs(isum[t][p], pairs, sums_of_x[t][i]);
+                }
             });
         }
     }
-    let q = &x.block.q;
     // Quads that share words are taken together, so that each word is loaded once and kept no longer than needed.
     let bundle = L::SHARED * L::RUN;
     let together = Shape::<I, L>::OF_RUN;
     unrolled!(b in 64 / bundle, at most 8 => {
         unrolled!(c in L::RUN / together, at most 8 => {
-            let mut sums = [[isa.zero(); P]; 4];
+            let mut sums = [[[isa.zero(); P]; 4]; M];
             unrolled!(i in together, at most 8 => {
                 let call = b * L::RUN + c * together + i;
                 for p in 0..P {
@@ -244,39 +264,55 @@ fn one_token<I: Isa, L: Layout, const P: usize>(
                     for p in 0..P {
                         w[p] = L::quad(isa, &block[p], quad);
                     }
-                    add_quad(isa, L::SIGNED, &mut sums[j], &w, q, quad);
+                    for t in 0..M {
+                        add_quad(isa, L::SIGNED, &mut sums[t][j], &w, &x[t].block.q, quad);
+                    }
                 });
             });
             unrolled!(j in L::SHARED, at most 4 => {
                 let g = (b * bundle + j * L::RUN + c * together) / Shape::<I, L>::QUADS;
                 for p in 0..P {
                     let factor = isa.factor(scales[p][g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
-                    isum[p] = isa.add_scaled(isum[p], sums[j][p], factor, L::SIGNED);
+                    for t in 0..M {
+                        isum[t][p] = isa.add_scaled(isum[t][p], sums[t][j][p], factor, L::SIGNED);
+                    }
                 }
             });
         });
     });
     for p in 0..P {
-        let mut msum = isa.zero();
+        let mut msum = [isa.zero(); M];
         if L::MIN {
             let mins = L::mins(isa, &block[p]);
             unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
-                msum = isa.dot_pairs(msum, isa.pairs(mins[i / 2], i % 2), sums_of_x[i]);
+                let pairs = isa.pairs(mins[i / 2], i % 2);
+                for t in 0..M {
+                    msum[t] = isa.dot_pairs(msum[t], pairs, sums_of_x[t][i]);
+                }
             });
         }
         let (d, dmin) = (L::d(isa, &block[p]), L::dmin(isa, &block[p]));
-        let step = float_step::<I, L>(isa, x.block.d[0], (d, isum[p]), (dmin, msum));
-        let acc = &mut acc[(part + p) * I::LANES..];
-        isa.store_f(isa.load_f(acc).add(step), acc);
+        for t in 0..M {
+            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t]));
+            let acc = &mut acc[t][(part + p) * I::LANES..];
+            isa.store_f(isa.load_f(acc).add(step), acc);
+        }
     }
 }
 
 /// One block of as many rows as a vector has, to bytes.
 #[inline(always)]
-fn unpack<I: Isa, L: Layout>(isa: I, block: &Part<'_>, part: usize, scratch: &mut Scratch) {
+fn unpack<I: Isa, L: Layout>(
+    isa: I,
+    block: &Part<'_>,
+    part: usize,
+    scratch: &mut Scratch,
+    coming: &mut Coming<'_>,
+) {
     let bytes = 4 * I::LANES;
     let quads = &mut scratch.quads[part * 64 * bytes..][..64 * bytes];
-    unrolled!(g in 8, at most 8 => {
+    unrolled!(g in SHARES, at most 8 => {
+        coming.share(isa);
         unrolled!(i in 8, at most 8 => {
             isa.store(L::quad(isa, block, 8 * g + i), &mut quads[(8 * g + i) * bytes..]);
         });
@@ -308,6 +344,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     part: usize,
     x: &[Input<'_>; M],
     acc: &mut [f32],
+    coming: &mut Coming<'_>,
 ) {
     let bytes = 4 * I::LANES;
     // The slices' lengths are known where the code is compiled, so that no access below is checked.
@@ -333,6 +370,9 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     for g in 0..Shape::<I, L>::GROUPS {
         // The masks change nothing but tell the compiler that no index can be out of range.
         let g = g & (Shape::<I, L>::GROUPS - 1);
+        if g.is_multiple_of(Shape::<I, L>::GROUPS / SHARES) {
+            coming.share(isa);
+        }
         let at = g * Shape::<I, L>::QUADS * bytes;
         unrolled!(part_of_group in Shape::<I, L>::QUADS / Shape::<I, L>::TOGETHER, at most 8 => {
             let mut sums = [[isa.zero(); P]; M];

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use super::one_token::by_vectors;
 use super::packing::{FileRows, unpack_steps};
-use super::token_tiles::{Scratch, place, stride, sums_of};
+use super::token_tiles::{Coming, SHARES, Scratch, place, stride, sums_of};
 use super::{Blocks, Drivers, Format, Input, Part, ROWS, ReadAhead};
 use crate::kernels::ActFormat;
 use crate::kernels::functions::Lanes;
@@ -147,11 +147,14 @@ impl<L: Layout> Format for Steps32<L> {
     }
 
     #[inline(always)]
-    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch) {
+    fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch, coming: &mut Coming<'_>) {
         let (bytes, quads) = (4 * I::LANES, Self::BLOCK_LEN / 4);
         for part in 0..ROWS / I::LANES {
             let at = part * 64 * bytes;
             for i in 0..n {
+                for _ in 0..SHARES / Self::FILL {
+                    coming.share(isa);
+                }
                 let block = blocks.part::<I, Self>(i, part);
                 let out = &mut scratch.quads[at + i * quads * bytes..][..quads * bytes];
                 unrolled!(q in quads, at most 16 => {
@@ -177,8 +180,10 @@ impl<L: Layout> Format for Steps32<L> {
         n: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
+        coming: &mut Coming<'_>,
     ) {
-        tile::<I, L, P, M>(isa, scratch, part, n * (Self::BLOCK_LEN / L::STEP), x, acc);
+        let steps = n * (Self::BLOCK_LEN / L::STEP);
+        tile::<I, L, P, M>(isa, scratch, part, steps, x, acc, coming);
     }
 }
 
@@ -242,6 +247,7 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     steps: usize,
     x: &[Input<'_>; M],
     acc: &mut [f32],
+    coming: &mut Coming<'_>,
 ) {
     let (bytes, quads) = (4 * I::LANES, Shape::<I, L>::QUADS);
     let mut weights: [&[u8]; P] = [&[]; P];
@@ -259,6 +265,9 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     for step in 0..steps {
         // The remainder changes nothing but tells the compiler that no index below is out of range.
         let step = step % (256 / L::STEP);
+        if step.is_multiple_of(256 / L::STEP / SHARES) {
+            coming.share(isa);
+        }
         let mut isum = [[isa.zero(); P]; M];
         if Shape::<I, L>::OFFSET != 0 {
             let offset = isa.splat16(-Shape::<I, L>::OFFSET);

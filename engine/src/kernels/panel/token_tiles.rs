@@ -28,6 +28,9 @@ pub(super) const FEW_TOKENS: usize = 32;
 /// Panels that one tile can be high.
 pub(super) const PANELS: usize = 2;
 
+/// How often a fill of a vector of rows that is unpacked, or a tile, asks for some of what comes next.
+pub(in crate::kernels) const SHARES: usize = 8;
+
 /// A fill of one panel, unpacked. Vectors are those of an instruction set: part p of the rows lies in its own run.
 #[repr(C, align(64))]
 pub(in crate::kernels) struct Scratch {
@@ -155,34 +158,48 @@ impl<const N: usize> Sums<N> {
     }
 }
 
-/// Packed weights that will be unpacked soon. A few lines of them are asked for before each tile: a processor keeps a
-/// short list of lines that are on their way, and what is beyond it holds up the loads behind. Were all asked for while
-/// weights are unpacked, memory would have nothing to do while tiles compute.
+/// Packed weights that will be unpacked soon. A line of them or two is asked for now and then, while weights are
+/// unpacked and while tiles compute: a processor keeps a short list of lines that are on their way, and what is beyond
+/// it holds up the loads behind; and while none is on its way, memory has nothing to do.
 pub(in crate::kernels) struct Coming<'a> {
     pub(in crate::kernels) weights: &'a [u8],
     pub(in crate::kernels) panel_bytes: usize,
     /// How far behind the fill that is multiplied they lie.
-    pub(in crate::kernels) distance: usize,
-    /// Bytes of each panel that are asked for at a time.
-    pub(in crate::kernels) share: usize,
-    /// Where the next share begins, and where the last one ends.
-    pub(in crate::kernels) rest: (usize, usize),
+    distance: usize,
+    /// Lines of each panel that are due with every share, in [`Coming::PARTS`].
+    step: usize,
+    /// How many are due, in the same parts.
+    due: usize,
+    /// Where the next line begins, and where the last one ends.
+    rest: (usize, usize),
 }
 
 impl<'a> Coming<'a> {
-    /// Those [`PREFETCH_DISTANCE`] ahead, in so many shares a fill; nothing of mapped weights: what interleaves them
-    /// prefetches.
+    /// Parts of a line that are counted.
+    const PARTS: usize = 256;
+
+    /// Those [`PREFETCH_DISTANCE`] ahead, in so many shares a fill.
     pub(in crate::kernels) fn new<F: Format>(weight: &'a Shard, shares: usize) -> Self {
+        Self::at_distance::<F>(weight, PREFETCH_DISTANCE, shares)
+    }
+
+    /// Those that lie so far ahead; nothing of mapped weights: what interleaves them prefetches.
+    pub(in crate::kernels) fn at_distance<F: Format>(
+        weight: &'a Shard,
+        distance: usize,
+        shares: usize,
+    ) -> Self {
         let lines = (F::FILL * block_bytes::<F>()).div_ceil(WORD);
         Coming {
             weights: &weight.data,
             panel_bytes: weight.row_bytes * ROWS,
-            distance: PREFETCH_DISTANCE,
-            share: if weight.packed {
-                lines.div_ceil(shares) * WORD
+            distance,
+            step: if weight.packed {
+                (lines * Self::PARTS).div_ceil(shares)
             } else {
                 0
             },
+            due: 0,
             rest: (0, 0),
         }
     }
@@ -193,22 +210,38 @@ impl<'a> Coming<'a> {
         let len = F::FILL * block_bytes::<F>();
         let start = panel * self.panel_bytes + i * len + self.distance;
         self.rest = (start, start + len);
+        self.due = 0;
+    }
+
+    /// So many shares more are due.
+    #[inline(always)]
+    pub(in crate::kernels) fn wait_for(&mut self, shares: usize) {
+        self.due += shares * self.step;
+    }
+
+    /// The next line that is due, as its place in the first panel.
+    #[inline(always)]
+    pub(in crate::kernels) fn line(&mut self) -> Option<usize> {
+        let (at, last) = self.rest;
+        if self.due < Self::PARTS || at >= last {
+            return None;
+        }
+        self.due -= Self::PARTS;
+        self.rest.0 = at + WORD;
+        Some(at)
     }
 
     /// Prefetches the next share.
     #[inline(always)]
-    fn share<I: Isa>(&mut self, isa: I) {
-        let (mut at, last) = self.rest;
-        let end = last.min(at + self.share);
-        while at < end {
+    pub(super) fn share<I: Isa>(&mut self, isa: I) {
+        self.wait_for(1);
+        while let Some(at) = self.line() {
             // As many panels as a tile is high.
             isa.prefetch(self.weights, at);
             if I::NR > ROWS {
                 isa.prefetch(self.weights, at + self.panel_bytes);
             }
-            at += WORD;
         }
-        self.rest.0 = end;
     }
 }
 
@@ -228,7 +261,8 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
         let stride = stride::<I>();
         let (high, parts) = (stride / ROWS, stride / I::LANES);
         let end = product.rows.end.div_ceil(ROWS);
-        let mut coming = Coming::new::<F>(product.weight, 1 + m.div_ceil(I::MR));
+        let vectors = high * ROWS / I::LANES;
+        let mut coming = Coming::new::<F>(product.weight, SHARES * (vectors + m.div_ceil(I::MR)));
         // Where a token would be left alone, four go in two tiles of two.
         let alone = I::MR == 3 && m % 3 == 1;
         let whole = if alone { m.saturating_sub(4) } else { m };
@@ -238,11 +272,10 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
             let panels = [0, 1].map(|i| shard.panel((first + i).min(end - 1)));
             for i in 0..shard.fills() {
                 coming.at_fill::<F>(first, i);
-                coming.share(isa);
                 let mut blocks = 0;
                 for (panel, scratch) in panels.iter().zip(&mut scratch).take(high) {
                     let (fill, n) = shard.fill(isa, panel, i, &mut buffer);
-                    F::unpack(isa, fill, n, scratch);
+                    F::unpack(isa, fill, n, scratch, &mut coming);
                     blocks = n;
                 }
                 let inputs = inputs.fill(i);
@@ -253,14 +286,13 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
                 macro_rules! tiles_of {
                     ($tokens:expr, to $end:expr) => {
                         while $end - t >= $tokens {
-                            coming.share(isa);
                             if let Some(panels) = &shown {
                                 product.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
                             }
                             for part in (0..parts).step_by(I::NR / I::LANES) {
                                 let x = (&inputs, product.tokens.start + t);
                                 let acc = &mut sums[t * stride..];
-                                tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc);
+                                tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc, &mut coming);
                             }
                             if let Some(panels) = &shown {
                                 product.show(panels.clone(), t..t + $tokens, stride, sums);
@@ -330,11 +362,12 @@ fn tile<I: Isa, F: Format>(
     n: usize,
     (x, token): (&FillInputs<'_, F>, usize),
     acc: &mut [f32],
+    coming: &mut Coming<'_>,
 ) {
     macro_rules! of {
         ($parts:literal, $tokens:literal) => {{
             let x = x.tokens::<$tokens>(token);
-            F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
+            F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc, coming)
         }};
     }
     match (I::NR / I::LANES, tokens) {
@@ -350,7 +383,7 @@ fn tile<I: Isa, F: Format>(
                 let x = [x.token(token + t)];
                 for p in 0..I::NR / I::LANES {
                     let acc = &mut acc[t * stride::<I>()..];
-                    F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);
+                    F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc, coming);
                 }
             }
         }

@@ -22,6 +22,7 @@ where
     type Ahead<'a> = ByReading<'a>;
 
     const ONE_BY_ONE: usize = 1;
+    const BY_FOURS: bool = false;
 
     #[inline(always)]
     fn block_of_256<L: Layout, A: ReadAhead<Self>>(

@@ -17,6 +17,7 @@ where
     type Ahead<'a> = NoReads;
 
     const ONE_BY_ONE: usize = FEW;
+    const BY_FOURS: bool = false;
 
     #[inline(always)]
     fn block_of_256<L: Layout, A: ReadAhead<Self>>(
@@ -57,6 +58,7 @@ where
 
     // By the count of instructions: a tile of four saves more here than with AVX2.
     const ONE_BY_ONE: usize = 3;
+    const BY_FOURS: bool = true;
 
     #[inline(always)]
     fn block_of_256<L: Layout, A: ReadAhead<Self>>(

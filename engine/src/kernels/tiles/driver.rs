@@ -21,10 +21,9 @@ use std::ops::Range;
 use super::{Arithmetic, Sixteen, TILE_ROWS, TileUnit, Tiles, Waiting, Weights};
 use crate::kernels::QuantizedBlock;
 use crate::kernels::isa::{Isa, Op, TileIsa};
-use crate::kernels::matrix::Shard;
 use crate::kernels::panel::fill::{Buffer, Inputs, ShardPanels};
-use crate::kernels::panel::token_tiles::{Coming, InRegisters, ManyTokens, Product, Sums};
-use crate::kernels::panel::{Drivers, Format, ROWS, WORD, block_bytes};
+use crate::kernels::panel::token_tiles::{Coming, InRegisters, ManyTokens, Product, SHARES, Sums};
+use crate::kernels::panel::{Drivers, Format, ROWS, block_bytes};
 
 /// Tokens whose sums are kept at a time.
 const TOKENS: usize = 256;
@@ -42,24 +41,14 @@ const PAIRS: usize = 8;
 const CACHED: usize = 1 << 20;
 
 impl<'a> Coming<'a> {
-    /// Those of the next fill of each panel, where other panels come before it.
-    fn behind_fill<F: Format>(weight: &'a Shard, shares: usize) -> Self {
-        Coming {
-            distance: F::FILL * block_bytes::<F>(),
-            ..Self::new::<F>(weight, shares)
-        }
-    }
-
-    /// Prefetches the next share of two panels to the second-level cache.
+    /// Prefetches the next shares of two panels to the second-level cache.
     #[inline(always)]
-    fn share_of_pair<I: Isa>(&mut self, isa: I) {
-        let (at, last) = self.rest;
-        let end = last.min(at + self.share);
-        for at in (at..end).step_by(WORD) {
+    pub(super) fn shares_of_pair<I: Isa>(&mut self, isa: I, shares: usize) {
+        self.wait_for(shares);
+        while let Some(at) = self.line() {
             isa.prefetch_l2(self.weights, at);
             isa.prefetch_l2(self.weights, at + self.panel_bytes);
         }
-        self.rest.0 = end;
     }
 }
 
@@ -125,11 +114,16 @@ impl<I: TileIsa, T: Tiles, F: Format> Op<I> for InTiles<'_, '_, '_, '_, T, F> {
             let start = (i * TILE_ROWS).min(m - TILE_ROWS);
             start..start + TILE_ROWS
         };
-        let mut coming = Coming::behind_fill::<F>(product.weight, token_tiles);
         let first_panel = product.rows.start / ROWS;
         let high = match x_stays {
             true => 2,
             false => 2 * (all_sums.len() / m),
+        };
+        let shares = SHARES * (2 * (ROWS / I::LANES) + token_tiles);
+        let mut coming = match high {
+            2 => Coming::new::<F>(product.weight, shares),
+            // Other panels come before the next fill of each.
+            _ => Coming::at_distance::<F>(product.weight, F::FILL * block_bytes::<F>(), shares),
         };
         for group in (first_panel..end).step_by(high) {
             let pairs = (group..end.min(group + high)).step_by(2);
@@ -153,11 +147,11 @@ impl<I: TileIsa, T: Tiles, F: Format> Op<I> for InTiles<'_, '_, '_, '_, T, F> {
                         // Of an odd number of panels the last one takes both places.
                         let panel = shard.panel(panel.min(end - 1));
                         let (fill, blocks) = shard.fill(isa, &panel, i, &mut buffer);
-                        F::ByTiles::unpack(isa, fill, blocks, weights);
+                        F::ByTiles::unpack(isa, fill, blocks, weights, &mut coming);
                         n = blocks;
                     }
                     for t in 0..token_tiles {
-                        coming.share_of_pair(isa);
+                        coming.shares_of_pair(isa, SHARES);
                         prefetch_blocks(isa, next_x, (number * token_tiles + t) * share, share);
                         if last_fill {
                             product.prefetch_outputs(isa, panels.clone(), tile(t));

@@ -29,6 +29,7 @@ use super::QuantizedBlock;
 use super::isa::TileIsa;
 use super::panel::Blocks;
 use super::panel::floats::{Float, Floats};
+use super::panel::token_tiles::Coming;
 
 /// Rows of a tile: tokens of a tile of activations and of sums.
 pub(super) const TILE_ROWS: usize = 16;
@@ -139,8 +140,15 @@ pub(super) trait Arithmetic {
     /// Bytes that a tile is deep; 0 where there is no way by tiles.
     const DEPTH: usize;
 
-    /// Unpacks one fill of `n` blocks of a panel.
-    fn unpack<I: TileIsa>(isa: I, blocks: Blocks<'_>, n: usize, weights: &mut Weights);
+    /// Unpacks one fill of `n` blocks of a panel. `coming` is asked for what comes next in [`SHARES`](super::panel::token_tiles::SHARES) for each vector of
+    /// rows.
+    fn unpack<I: TileIsa>(
+        isa: I,
+        blocks: Blocks<'_>,
+        n: usize,
+        weights: &mut Weights,
+        coming: &mut Coming<'_>,
+    );
 
     /// Multiplies `now` with the fill of `n` blocks of two panels. The sums of `before`, the last `now`, are complete
     /// then; those of `now` need not be.
@@ -172,7 +180,7 @@ pub(super) struct NoTiles;
 impl Arithmetic for NoTiles {
     const DEPTH: usize = 0;
 
-    fn unpack<I: TileIsa>(_: I, _: Blocks<'_>, _: usize, _: &mut Weights) {}
+    fn unpack<I: TileIsa>(_: I, _: Blocks<'_>, _: usize, _: &mut Weights, _: &mut Coming<'_>) {}
 
     fn token_tile<I: TileIsa, T: Tiles>(
         _: I,

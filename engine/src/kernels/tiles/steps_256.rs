@@ -30,6 +30,7 @@ use crate::kernels::QuantizedBlock;
 use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
 use crate::kernels::panel::steps_256::{Layout, Shape, Steps256, block_sums};
+use crate::kernels::panel::token_tiles::{Coming, SHARES};
 use crate::kernels::panel::{Blocks, Part};
 use crate::quant::GgmlType;
 
@@ -85,9 +86,21 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
     const DEPTH: usize = 64;
 
     #[inline(always)]
-    fn unpack<I: TileIsa>(isa: I, blocks: Blocks<'_>, _: usize, weights: &mut Weights) {
+    fn unpack<I: TileIsa>(
+        isa: I,
+        blocks: Blocks<'_>,
+        _: usize,
+        weights: &mut Weights,
+        coming: &mut Coming<'_>,
+    ) {
         for part in 0..16 / I::LANES {
-            unpack::<I, L>(isa, &blocks.part::<I, Steps256<L>>(0, part), part, weights);
+            unpack::<I, L>(
+                isa,
+                &blocks.part::<I, Steps256<L>>(0, part),
+                part,
+                weights,
+                coming,
+            );
         }
     }
 
@@ -280,11 +293,20 @@ fn float_steps<I: TileIsa, L: Layout>(
 
 /// One block of as many rows as a vector has.
 #[inline(always)]
-fn unpack<I: TileIsa, L: Layout>(isa: I, block: &Part<'_>, part: usize, weights: &mut Weights) {
+fn unpack<I: TileIsa, L: Layout>(
+    isa: I,
+    block: &Part<'_>,
+    part: usize,
+    weights: &mut Weights,
+    coming: &mut Coming<'_>,
+) {
     let at = part * 4 * I::LANES;
     let scales = L::scales(isa, block);
     let quads = Shape::<I, L>::QUADS;
     unrolled!(g in Shape::<I, L>::GROUPS, at most 16 => {
+        if g.is_multiple_of(Shape::<I, L>::GROUPS / SHARES) {
+            coming.shares_of_pair(isa, 1);
+        }
         // The group's scale in both halves of each lane.
         let bytes = scales[g / 4];
         let j = (g % 4) as u8;

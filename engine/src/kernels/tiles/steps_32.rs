@@ -12,6 +12,7 @@ use crate::kernels::functions::Lanes;
 use crate::kernels::isa::{Isa, TileIsa, unrolled};
 use crate::kernels::panel::Blocks;
 use crate::kernels::panel::steps_32::{Layout, Steps32};
+use crate::kernels::panel::token_tiles::{Coming, SHARES};
 
 /// The arithmetic of a layout.
 pub(in crate::kernels) struct ByTiles<L>(PhantomData<L>);
@@ -24,11 +25,18 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
     const DEPTH: usize = L::STEP;
 
     #[inline(always)]
-    fn unpack<I: TileIsa>(isa: I, blocks: Blocks<'_>, n: usize, weights: &mut Weights) {
+    fn unpack<I: TileIsa>(
+        isa: I,
+        blocks: Blocks<'_>,
+        n: usize,
+        weights: &mut Weights,
+        coming: &mut Coming<'_>,
+    ) {
         let quads = Steps32::<L>::BLOCK / 4;
         for part in 0..16 / I::LANES {
             let (bytes, rows) = (part * 4 * I::LANES, part * I::LANES);
             for i in 0..n {
+                coming.shares_of_pair(isa, SHARES * Steps32::<L>::BLOCK / 256);
                 let block = blocks.part::<I, Steps32<L>>(i, part);
                 let out = &mut weights.high[i * quads..][..quads];
                 unrolled!(q in quads, at most 16 => {
