@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion};
-use twinfer_engine::team::{Place, Team};
+use twinfer_engine::team::{HandOver, Place, Team};
 
 const WORKERS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
 /// Cores that share a last-level cache on the processors that the count is for.
@@ -57,13 +57,15 @@ fn between_two(turns: u64) -> Duration {
     start.elapsed()
 }
 
-/// Microseconds that a pass spends on hand-overs with `domains` domains of [`DOMAIN`] workers, of which all lines
-/// between domains take `across`: an operation writes two lines of every domain and reads one of them again; in a
-/// domain every worker enters, takes a piece and leaves.
-fn counted(domains: usize, alone: f64, within: f64, across: f64) -> f64 {
-    let leader = 3.0 * domains as f64 * across;
-    let domain = 3.0 * DOMAIN as f64 * (alone + within);
-    OPERATIONS * (leader + domain) / 1e3
+/// Domains of [`DOMAIN`] workers on one node, of which all lines between two domains take `across`.
+fn domains(n: usize, alone: f64, within: f64, across: f64) -> HandOver {
+    HandOver {
+        alone,
+        within,
+        workers: DOMAIN,
+        neighbours: (n - 1, across),
+        farther: Vec::new(),
+    }
 }
 
 fn main() {
@@ -109,13 +111,20 @@ fn main() {
     });
     let alone = mean(TURNS, start.elapsed());
     let within = mean(TURNS, between_two(TURNS));
+    let two = HandOver {
+        workers: 2,
+        ..domains(1, alone, within, within)
+    };
     println!(
-        "\na line alone {alone:.1} ns, between two cores {within:.1} ns; hand-overs of a pass of 32 layers ({OPERATIONS} operations), \
-         counted, microseconds:\n"
+        "\na line alone {alone:.1} ns, between two cores {within:.1} ns; an operation of two workers, counted: {:.2} \
+         us; hand-overs of a pass of 32 layers ({OPERATIONS} operations), counted, microseconds:\n",
+        two.nanoseconds(1) / 1e3
     );
     println!("| cores | lines between domains as within | 3 x | 6 x |\n|---|---|---|---|");
     for cores in [64, 96, 128, 192] {
-        let of = |factor: f64| counted(cores / DOMAIN, alone, within, factor * within);
+        let of = |factor: f64| {
+            OPERATIONS * domains(cores / DOMAIN, alone, within, factor * within).of_much_work() / 1e3
+        };
         println!("| {cores} | {:.0} | {:.0} | {:.0} |", of(1.0), of(3.0), of(6.0));
     }
 }

@@ -12,23 +12,58 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use twinfer_benches::document::{paragraph, write_block};
 use twinfer_benches::machine::{Machine, root};
 use twinfer_benches::statistics::median;
 use twinfer_benches::{program, run};
 
-/// How a model is loaded: what the table calls it, and the options.
-type Way = (&'static str, &'static [&'static str]);
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// What the table calls it.
+    name: &'static str,
+    options: &'static [&'static str],
+    /// What it cannot be faster than when the file is in the system's cache.
+    warm: Limit,
+}
+
+/// Rates of the machine that loading is held against: the bytes of the file over one of them are the least time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// The disk.
+    Disk,
+    /// Memory is read.
+    Read,
+    /// Memory is read and as much is written.
+    Copy,
+}
+
+const fn way(name: &'static str, options: &'static [&'static str], warm: Limit) -> Way {
+    Way { name, options, warm }
+}
 
 const WAYS: &[Way] = &[
-    ("packed (auto)", &[]),
-    ("packed, no huge pages", &["--huge-pages=off"]),
-    ("packed, mlock", &["--mlock"]),
-    ("packed, direct-io", &["--direct-io"]),
-    ("mapped", &["--weights", "mapped"]),
-    ("mapped, populate", &["--weights", "mapped", "--populate"]),
-    ("mapped, mlock", &["--weights", "mapped", "--mlock"]),
-    ("mapped, huge pages", &["--weights", "mapped", "--huge-pages"]),
-    ("mapped, direct-io", &["--weights", "mapped", "--direct-io"]),
+    way("packed", &[], Limit::Copy),
+    way("packed, no huge pages", &["--huge-pages=off"], Limit::Copy),
+    way("packed, mlock", &["--mlock"], Limit::Copy),
+    way("packed, direct-io", &["--direct-io"], Limit::Disk),
+    way("mapped", &["--weights", "mapped"], Limit::Read),
+    way(
+        "mapped, populate",
+        &["--weights", "mapped", "--populate"],
+        Limit::Read,
+    ),
+    way("mapped, mlock", &["--weights", "mapped", "--mlock"], Limit::Read),
+    way(
+        "mapped, huge pages",
+        &["--weights", "mapped", "--huge-pages"],
+        Limit::Read,
+    ),
+    way(
+        "mapped, direct-io",
+        &["--weights", "mapped", "--direct-io"],
+        Limit::Disk,
+    ),
 ];
 
 /// Bytes of a read of the disk.
@@ -45,6 +80,12 @@ struct Args {
     /// Starts of each way; the medians are shown.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Only the ways whose name has this text in it.
+    #[arg(long, default_value = "")]
+    ways: String,
+    /// Puts the table into docs/machine.md.
+    #[arg(long, conflicts_with = "ways")]
+    docs: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -60,54 +101,143 @@ struct Start {
     peak: f64,
 }
 
+/// The machine's rates in bytes per second, each the better of two measurements: before the starts and after them.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    disk: f64,
+    /// One read of the disk at a time.
+    disk_alone: f64,
+    read: f64,
+    copy: f64,
+}
+
+impl Rates {
+    fn measure(model: &Path) -> Result<Self> {
+        Ok(Rates {
+            disk: disk_rate(model, READERS)?,
+            disk_alone: disk_rate(model, 1)?,
+            read: memory_rate(false),
+            copy: memory_rate(true),
+        })
+    }
+
+    fn best(self, other: Self) -> Self {
+        let max = |a: f64, b: f64| if a < b { b } else { a };
+        Rates {
+            disk: max(self.disk, other.disk),
+            disk_alone: max(self.disk_alone, other.disk_alone),
+            read: max(self.read, other.read),
+            copy: max(self.copy, other.copy),
+        }
+    }
+
+    fn of(&self, limit: Limit) -> f64 {
+        match limit {
+            Limit::Disk => self.disk,
+            Limit::Read => self.read,
+            Limit::Copy => self.copy,
+        }
+    }
+}
+
 pub(super) fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.rounds > 0, "--rounds must be at least 1");
+    let ways: Vec<Way> = WAYS
+        .iter()
+        .filter(|way| way.name.contains(&args.ways))
+        .copied()
+        .collect();
     let program = program::build()?;
     let model = match args.model {
         Some(path) => path,
         None => made(&program)?,
     };
     let bytes = std::fs::metadata(&model)?.len() as f64;
-    println!("{}\n", Machine::describe().line());
-    println!(
-        "{:.2} GB of model; disk {:.2} GB/s (one read at a time {:.2}); copying memory {:.1} GB/s\n",
+    let before = Rates::measure(&model)?;
+    let mut rows = Vec::new();
+    for way in ways {
+        let [cold, warm] = [true, false].map(|cold| -> Result<Start> {
+            let starts: Result<Vec<Start>> = (0..args.rounds)
+                .map(|_| {
+                    if cold {
+                        forget(&model)?;
+                    } else {
+                        read_whole(&model)?;
+                    }
+                    start(&program, &model, way.options)
+                })
+                .collect();
+            Ok(medians(&starts?))
+        });
+        let (cold, warm) = (cold?, warm?);
+        eprintln!(
+            "{}: {:.2} s cold, {:.2} s warm",
+            way.name, cold.seconds, warm.seconds
+        );
+        rows.push((way, cold, warm));
+    }
+    let rates = before.best(Rates::measure(&model)?);
+    let mut text = paragraph(&Machine::describe().line());
+    text += &paragraph(&format!(
+        "{:.2} GB of model; the disk reads {:.2} GB/s ({:.2} one read at a time); memory: {:.1} GB/s read, {:.1} GB/s \
+         copied. Shares are those of the file's bytes in the time to the first token: cold of the disk's rate, warm of \
+         what is copied (packed), read (mapped), or read from the disk (direct-io). Medians of {} starts.",
         bytes / 1e9,
-        disk_rate(&model, READERS)? / 1e9,
-        disk_rate(&model, 1)? / 1e9,
-        copy_rate() / 1e9,
-    );
-    println!(
-        "| way | cache | to the first token, s | GB/s | major faults | minor faults | peak memory, MiB |"
-    );
-    println!("|---|---|---:|---:|---:|---:|---:|");
-    for cold in [true, false] {
-        for (name, options) in WAYS {
-            let mut starts = Vec::new();
-            for _ in 0..args.rounds {
-                if cold {
-                    forget(&model)?
-                } else {
-                    read_whole(&model)?
-                }
-                starts.push(start(&program, &model, options)?);
-            }
-            let of = |value: fn(&Start) -> f64| {
-                let values: Vec<f64> = starts.iter().map(value).collect();
-                median(&values).unwrap_or(f64::NAN)
-            };
-            let seconds = of(|start| start.seconds);
-            println!(
-                "| {name} | {} | {seconds:.2} | {:.2} | {:.0} | {:.0} | {:.0} |",
-                if cold { "cold" } else { "warm" },
-                bytes / seconds / 1e9,
-                of(|start| start.major),
-                of(|start| start.minor),
-                of(|start| start.peak),
-            );
-        }
+        rates.disk / 1e9,
+        rates.disk_alone / 1e9,
+        rates.read / 1e9,
+        rates.copy / 1e9,
+        args.rounds,
+    ));
+    text += &table(&rows, bytes, &rates);
+    print!("{text}");
+    if args.docs {
+        write_block(&root().join("docs/machine.md"), "loading", &format!("\n{text}\n"))?;
     }
     Ok(())
+}
+
+/// Cold and warm, a row for each way.
+fn table(rows: &[(Way, Start, Start)], bytes: f64, rates: &Rates) -> String {
+    let mut text = String::from(
+        "| way | cold, s | of the limit | warm, s | of the limit | major faults, cold / warm \
+         | minor faults, cold / warm | peak, MiB |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for (way, cold, warm) in rows {
+        let share = |start: &Start, limit: Limit| 100.0 * bytes / rates.of(limit) / start.seconds;
+        let peak = if cold.peak < warm.peak {
+            warm.peak
+        } else {
+            cold.peak
+        };
+        text += &format!(
+            "| {} | {:.2} | {:.0} % | {:.2} | {:.0} % | {:.0} / {:.0} | {:.0} / {:.0} | {peak:.0} |\n",
+            way.name,
+            cold.seconds,
+            share(cold, Limit::Disk),
+            warm.seconds,
+            share(warm, way.warm),
+            cold.major,
+            warm.major,
+            cold.minor,
+            warm.minor,
+        );
+    }
+    text
+}
+
+fn medians(starts: &[Start]) -> Start {
+    let of = |value: fn(&Start) -> f64| {
+        let values: Vec<f64> = starts.iter().map(value).collect();
+        median(&values).unwrap_or(f64::NAN)
+    };
+    Start {
+        seconds: of(|start| start.seconds),
+        major: of(|start| start.major),
+        minor: of(|start| start.minor),
+        peak: of(|start| start.peak),
+    }
 }
 
 /// A model of random weights, made once.
@@ -234,24 +364,45 @@ fn disk_rate(model: &Path, readers: usize) -> Result<f64> {
     Ok(len as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Bytes per second that all CPUs copy from memory to memory.
-fn copy_rate() -> f64 {
+/// Bytes per second that all CPUs read of memory, or copy from memory to memory.
+fn memory_rate(copied: bool) -> f64 {
     const BYTES: usize = 256 << 20;
+    const RUNS: usize = 3;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let barrier = std::sync::Barrier::new(cpus);
-    let seconds = std::thread::scope(|scope| {
-        let copy = || {
-            let (from, mut to) = (vec![1u8; BYTES], vec![2u8; BYTES]);
+    let run = || {
+        let (from, mut to) = (
+            vec![1u64; BYTES / 8],
+            vec![2u64; if copied { BYTES / 8 } else { 0 }],
+        );
+        // What the vector holds is no secret of the compiler's.
+        let from = std::hint::black_box(from);
+        let mut seconds = [0.0; RUNS];
+        for seconds in &mut seconds {
             barrier.wait();
             let begun = Instant::now();
-            to.copy_from_slice(&from);
-            std::hint::black_box(&to);
-            begun.elapsed().as_secs_f64()
-        };
-        let all: Vec<_> = (0..cpus).map(|_| scope.spawn(copy)).collect();
-        all.into_iter()
-            .map(|one| one.join().expect("it does not panic"))
-            .fold(0.0, |most, seconds| if most < seconds { seconds } else { most })
+            if copied {
+                to.copy_from_slice(&from);
+                std::hint::black_box(&to);
+            } else {
+                let sum = from.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
+                std::hint::black_box(sum);
+            }
+            *seconds = begun.elapsed().as_secs_f64();
+        }
+        seconds
+    };
+    let all: Vec<[f64; RUNS]> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..cpus).map(|_| scope.spawn(run)).collect();
+        let all = all.into_iter();
+        all.map(|one| one.join().expect("it does not panic")).collect()
     });
-    (cpus * BYTES) as f64 / seconds
+    // Of a run the slowest thread counts, of the runs the middle one.
+    let slowest = |run: usize| {
+        all.iter()
+            .map(|one| one[run])
+            .fold(0.0, |most, s| if most < s { s } else { most })
+    };
+    let runs: Vec<f64> = (0..RUNS).map(slowest).collect();
+    (cpus * BYTES) as f64 / median(&runs).unwrap_or(f64::NAN)
 }

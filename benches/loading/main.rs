@@ -1,5 +1,6 @@
 //! From a model's file to the first token, cold and warm, for each way of loading: `cargo bench -p twinfer-benches
-//! --bench loading`. Beside the time of each the rate, faults of pages, and the most memory that the process had.
+//! --bench loading`, and with `-- --docs` the table of docs/machine.md. Beside the time of each its share of the disk's
+//! or the memory's rate, which are measured in the same run, faults of pages, and the most memory that the process had.
 //!
 //! The program is built and a model of random weights is made first; `-- --model FILE` takes another one, which should
 //! be no larger than half of the memory. Cold is what the system's cache holds nothing of: root empties it whole,

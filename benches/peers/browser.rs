@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use twinfer_benches::document::paragraph;
 use twinfer_benches::machine::{Machine, root};
 use twinfer_benches::run;
 use twinfer_benches::statistics::median;
 
-use crate::report::paragraph;
 use crate::setup;
 
 /// What to measure.

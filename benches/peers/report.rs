@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use twinfer_benches::document::{paragraph, write_block};
 use twinfer_benches::rates::Rates;
 use twinfer_benches::statistics::median;
 
@@ -47,9 +48,6 @@ pub(crate) struct Results {
     /// What else a program may want to know.
     pub(crate) facts: Value,
 }
-
-/// The begin and end of the block that `--readme` writes.
-const MARKERS: [&str; 2] = ["<!-- peers:begin -->", "<!-- peers:end -->"];
 
 impl Results {
     fn rates(&self, cell: usize, engine: usize) -> Vec<(usize, f64)> {
@@ -208,28 +206,10 @@ impl Results {
         write_files(path, &self.markdown(), &self.json())
     }
 
-    /// Puts the table between the markers of a document.
+    /// Puts the table between the markers `peers` of a document.
     pub(crate) fn write_between_markers(&self, document: &Path) -> Result<()> {
-        let text = std::fs::read_to_string(document)
-            .with_context(|| format!("cannot read {}", document.display()))?;
-        let Some(text) = between_markers(&text, &self.markdown()) else {
-            bail!(
-                "{} has no block from {} to {}",
-                document.display(),
-                MARKERS[0],
-                MARKERS[1]
-            );
-        };
-        std::fs::write(document, text).with_context(|| format!("cannot write {}", document.display()))
+        write_block(document, "peers", &self.markdown())
     }
-}
-
-/// A paragraph of Markdown with the empty line behind it, in lines as wide as those of the project's documents.
-pub(crate) fn paragraph(text: &str) -> String {
-    let options = textwrap::Options::new(120)
-        .break_words(false)
-        .word_splitter(textwrap::WordSplitter::NoHyphenation);
-    textwrap::fill(text, options) + "\n\n"
 }
 
 /// Writes a table to `path` and the values beside it, as `.json`.
@@ -244,12 +224,6 @@ pub(crate) fn write_files(path: &Path, table: &str, values: &Value) -> Result<()
         serde_json::to_string_pretty(values)? + "\n",
     )
     .with_context(failed)
-}
-
-fn between_markers(text: &str, block: &str) -> Option<String> {
-    let (before, rest) = text.split_once(MARKERS[0])?;
-    let (_, after) = rest.split_once(MARKERS[1])?;
-    Some(format!("{before}{}\n{block}{}{after}", MARKERS[0], MARKERS[1]))
 }
 
 /// Three significant digits, none of them invented.
@@ -354,14 +328,5 @@ mod tests {
         assert!(prose().all(|line| line.len() <= 120), "{text}");
         // Broken between names, never at a hyphen.
         assert_eq!(prose().filter(|line| line.ends_with("AVX-512F,")).count(), 2);
-    }
-
-    #[test]
-    fn a_block_is_replaced() {
-        let text = "a\n<!-- peers:begin -->\nold\n<!-- peers:end -->\nb\n";
-        let new = between_markers(text, "new\n").unwrap();
-        assert_eq!(new, "a\n<!-- peers:begin -->\nnew\n<!-- peers:end -->\nb\n");
-        assert_eq!(between_markers(&new, "new\n").unwrap(), new);
-        assert_eq!(between_markers("nothing", "new"), None);
     }
 }

@@ -8,9 +8,10 @@
 mod memory;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use memory::measure;
 use twinfer_engine::cache::{CacheType, Pool};
@@ -18,7 +19,7 @@ use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::error::Class;
 use twinfer_engine::gguf::{ModelFile, TensorInfo};
 use twinfer_engine::kernels::{Placement, Storage, select};
-use twinfer_engine::memory::{Buffer, Bytes, Heap, Memory};
+use twinfer_engine::memory::{Buffer, Bytes, Heap, Memory, Owner};
 use twinfer_engine::model::loader::Loader;
 use twinfer_engine::model::plan::ModelPlan;
 use twinfer_engine::model::{LoadOptions, Model};
@@ -103,6 +104,72 @@ fn a_context_allocates_what_was_planned() {
         }
     }
     println!("plan: {compared} contexts, each as large as planned");
+}
+
+/// What of the cache is planned on a node lies there: heads and states are divided as the workers are.
+#[test]
+fn a_plan_divides_the_cache_as_a_context_does() {
+    let team = |nodes: &[usize]| {
+        let places: Vec<Place> = nodes.iter().map(|&node| Place { node, cache: 0 }).collect();
+        Team::placed(&places, |_, work| {
+            std::thread::spawn(work);
+        })
+    };
+    let teams = [
+        team(&[0]),
+        team(&[0, 1]),
+        team(&[0, 0, 0, 1]),
+        team(&[0, 1, 2, 3]),
+    ];
+    let (mut divided, mut of_bytes) = (0, 0);
+    // Heads of 32, which q8_0 needs; grouped heads; windows; shared keys and values; latent attention, of one head;
+    // states; texts of one pass.
+    for name in [
+        "models/demo/twinfer-demo-q4_k_m",
+        "tests/oracle/vectors/llama-gqa",
+        "tests/oracle/vectors/gemma3",
+        "tests/oracle/vectors/gemma4",
+        "tests/oracle/vectors/deepseek2",
+        "tests/oracle/vectors/qwen35moe",
+        "tests/oracle/vectors/granitehybrid",
+        "tests/oracle/encoders/bert",
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../{name}.gguf"));
+        let file = ModelFile::from_parts(vec![Bytes::from_vec(std::fs::read(path).unwrap())]).unwrap();
+        let model = Arc::new(Model::load(&file, &LoadOptions::default(), &mut |_, _| {}).unwrap());
+        for team in &teams {
+            for (pool, cache_type) in [
+                (Pool::Whole, CacheType::F16),
+                (Pool::WithCheckpoints(2), CacheType::F32),
+                (Pool::Pages(9), CacheType::Q8_0),
+            ] {
+                let options = ContextOptions {
+                    n_ctx: 200,
+                    n_batch: 16,
+                    n_sequences: 3,
+                    pool,
+                    n_states: None,
+                    cache_type_k: cache_type,
+                    cache_type_v: cache_type,
+                };
+                let plan = match ContextPlan::of(&model, team, &options) {
+                    Err(_) if cache_type == CacheType::Q8_0 => continue,
+                    plan => plan.unwrap(),
+                };
+                of_bytes += usize::from(cache_type == CacheType::Q8_0);
+                let context = Context::new(Arc::clone(&model), team.clone(), options).unwrap();
+                let mut found = vec![0; team.nodes()];
+                for (node, bytes) in context.placed_cache() {
+                    found[node] += bytes.len() as u64;
+                }
+                assert_eq!(plan.cache_of_nodes, found, "{name} {pool:?} {cache_type:?}");
+                assert!(found.iter().sum::<u64>() <= plan.cache_bytes(), "{name}");
+                divided += usize::from(found.iter().filter(|bytes| **bytes > 0).count() > 1);
+            }
+        }
+    }
+    assert!(divided > 0, "no cache was divided");
+    assert!(of_bytes > 0, "no cache was of q8_0");
 }
 
 /// Each buffer of a plan has a name of its own, and those that depend on a size grow with it.
@@ -244,6 +311,118 @@ fn weights_take_what_was_planned() {
         }
     }
     assert!(packed > 0 || select::available().len() == 1, "nothing was packed");
+}
+
+/// A file's bytes, and what was given back of them, in order.
+struct Recorded {
+    bytes: Vec<u8>,
+    given_back: Arc<Mutex<Vec<Range<usize>>>>,
+}
+
+impl Owner for Recorded {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn release(&self, range: Range<usize>) {
+        self.given_back.lock().unwrap().push(range);
+    }
+}
+
+/// A file may be read ahead of loading, which reads what the plan says in the plan's order.
+#[test]
+fn matrices_are_read_in_the_order_of_the_plan() {
+    for path in [
+        "models/demo/twinfer-demo-q4_k_m.gguf",
+        "tests/oracle/vectors/llama-fused-qkv.gguf",
+        "tests/oracle/vectors/qwen3moe.gguf",
+    ] {
+        let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
+        let places = [0, 1, 1].map(|node| Place { node, cache: 0 });
+        let team = Team::placed(&places, |_, work| {
+            std::thread::spawn(work);
+        });
+        for (team, placement, copies) in [
+            (Team::single(), Placement::Anywhere, 1),
+            (team.clone(), Placement::Distribute, 1),
+            (team, Placement::Mirror, 2),
+        ] {
+            let given_back = Arc::new(Mutex::default());
+            let file = ModelFile::from_parts(vec![Bytes::owned_by(Recorded {
+                bytes: bytes.clone(),
+                given_back: Arc::clone(&given_back),
+            })]);
+            let file = file.unwrap();
+            let options = LoadOptions {
+                storage: Storage::Packed,
+                placement,
+                team: Some(team.clone()),
+                ..LoadOptions::default()
+            };
+            let plan = ModelPlan::of(&file, &options).unwrap();
+            assert!(given_back.lock().unwrap().is_empty());
+            Model::load(&file, &options, &mut |_, _| {}).unwrap();
+            let given_back = given_back.lock().unwrap();
+            let packed = plan.matrices().iter().filter(|matrix| matrix.packed);
+            let mut expected: Vec<Range<usize>> = packed
+                .map(|matrix| file.tensor(&matrix.name).unwrap())
+                .map(|tensor| tensor.offset as usize..tensor.end() as usize)
+                .collect();
+            let bytes = |ranges: &[Range<usize>]| ranges.iter().map(Range::len).sum::<usize>();
+            assert_eq!(
+                bytes(&given_back),
+                copies * bytes(&expected),
+                "{path} {placement:?}"
+            );
+            if team.workers() == 1 {
+                // One range may be given back in several parts.
+                let joined = |ranges: &mut Vec<Range<usize>>| {
+                    ranges.dedup_by(|next, last| {
+                        let follows = next.start == last.end;
+                        if follows {
+                            last.end = next.end;
+                        }
+                        follows
+                    });
+                };
+                let mut found = given_back.clone();
+                joined(&mut found);
+                joined(&mut expected);
+                assert_eq!(found, expected, "{path}");
+            }
+        }
+    }
+}
+
+/// Of mapped weights a pass reads all but tables and the experts that it does not choose.
+#[test]
+fn a_plan_says_what_every_pass_reads() {
+    for (path, embedding, experts) in [
+        ("tests/oracle/vectors/llama-gqa.gguf", false, 0),
+        ("tests/oracle/vectors/gemma3.gguf", true, 0),
+        ("tests/oracle/vectors/qwen3moe.gguf", false, 6),
+    ] {
+        let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
+        let file = ModelFile::from_parts(vec![Bytes::from_vec(bytes)]).unwrap();
+        let options = LoadOptions {
+            storage: Storage::Mapped,
+            ..LoadOptions::default()
+        };
+        let plan = ModelPlan::of(&file, &options).unwrap();
+        assert!(plan.matrices().iter().all(|matrix| !matrix.packed));
+        let tied = file.tensor("output.weight").is_none();
+        assert_eq!(tied, embedding, "{path}");
+        let parts: Vec<&str> = plan
+            .matrices()
+            .iter()
+            .filter(|matrix| !matrix.whole)
+            .map(|matrix| matrix.name.as_str())
+            .collect();
+        assert_eq!(parts.contains(&"token_embd.weight"), !tied, "{path} {parts:?}");
+        let of_experts = parts.iter().filter(|name| name.contains("_exps.")).count();
+        assert_eq!(of_experts, experts, "{path} {parts:?}");
+        assert_eq!(parts.len(), of_experts + usize::from(!tied), "{path} {parts:?}");
+    }
 }
 
 /// What a page with 4 GiB is told before it loads is what loading allocates, but for lists by name.

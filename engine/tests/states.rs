@@ -388,6 +388,7 @@ fn states_are_counted_with_keys_and_values() {
                 }),
             ] {
                 let nodes = team.nodes();
+                let plan = ContextPlan::of(&model, &team, &options).unwrap();
                 let context = Context::new(Arc::clone(&model), team, options.clone()).unwrap();
                 let sum = |pieces: &mut dyn Iterator<Item = &[u8]>| {
                     pieces.map(|bytes| bytes.len() as u64).sum::<u64>()
@@ -396,7 +397,10 @@ fn states_are_counted_with_keys_and_values() {
                 let placed = context.placed_cache();
                 assert_eq!(sum(&mut placed.iter().map(|(_, bytes)| *bytes)), all, "{name}");
                 for node in 0..nodes {
-                    assert!(placed.iter().any(|(of, _)| *of == node), "{name}, node {node}");
+                    let own = placed.iter().filter(|(of, _)| *of == node);
+                    let own = sum(&mut own.map(|(_, bytes)| *bytes));
+                    assert!(own > 0, "{name}, node {node}");
+                    assert_eq!(own, plan.cache_of_nodes[node], "{name}, node {node}");
                 }
             }
         }

@@ -7,7 +7,7 @@ mod advice;
 mod rooms;
 
 pub(crate) use advice::{Choice, advice};
-pub(crate) use rooms::{Room, nodes, rooms, too_small};
+pub(crate) use rooms::{Limiter, Room, nodes, rooms, too_small, too_small_nodes, with_rooms};
 
 use std::fmt::Write as _;
 
@@ -26,8 +26,11 @@ const UNPLANNED_PART: u64 = 256;
 pub(crate) struct Budget {
     /// Of each node; one entry where memory is not divided.
     pub(crate) weights: Vec<WeightBytes>,
-    /// The system's numbers of these nodes, where there are several.
-    pub(crate) node_ids: Vec<usize>,
+    /// The system's numbers of the nodes that memory is planned on: as many as entries of the weights. None where it
+    /// lies wherever the system puts it.
+    pub(crate) nodes: Vec<usize>,
+    /// Nobody asked for these nodes: where they are too small, pages of others do.
+    pub(crate) spills: bool,
     /// Mapped weights take memory that the system cannot take back: they are copied or locked.
     pub(crate) mapped_is_held: bool,
     /// Buffers while the weights are loaded.
@@ -35,22 +38,53 @@ pub(crate) struct Budget {
     pub(crate) context: ContextPlan,
 }
 
+/// What must be there, in all or on one node, by what takes it. In bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) weights: u64,
+    pub(crate) cache: u64,
+    pub(crate) workspace: u64,
+    loading: u64,
+    unplanned: u64,
+}
+
+impl Need {
+    /// Saturates.
+    pub(crate) fn total(self) -> u64 {
+        self.beside_cache().saturating_add(self.cache)
+    }
+
+    /// All but the cache; saturates.
+    pub(crate) fn beside_cache(self) -> u64 {
+        let Need {
+            weights,
+            workspace,
+            loading,
+            unplanned,
+            ..
+        } = self;
+        [workspace, loading, unplanned]
+            .into_iter()
+            .fold(weights, u64::saturating_add)
+    }
+}
+
 impl Budget {
     /// Bytes of weights that the process holds.
     pub(crate) fn held_weights(&self) -> u64 {
-        self.of_nodes().fold(0, u64::saturating_add)
+        (0..self.weights.len()).fold(0, |sum, i| self.held_of(i).saturating_add(sum))
     }
 
     /// The system's number of the node that entry `i` of the weights is on.
     fn node_id(&self, i: usize) -> usize {
-        self.node_ids.get(i).copied().unwrap_or(i)
+        self.nodes.get(i).copied().unwrap_or(i)
     }
 
-    fn of_nodes(&self) -> impl Iterator<Item = u64> {
-        self.weights.iter().map(|node| {
-            let mapped = if self.mapped_is_held { node.mapped } else { 0 };
-            node.packed.saturating_add(node.vectors).saturating_add(mapped)
-        })
+    /// Those of entry `i`.
+    fn held_of(&self, i: usize) -> u64 {
+        let node = self.weights.get(i).copied().unwrap_or_default();
+        let mapped = if self.mapped_is_held { node.mapped } else { 0 };
+        node.packed.saturating_add(node.vectors).saturating_add(mapped)
     }
 
     /// Bytes of weights that lie in the system's cache of the file, as far as it has room.
@@ -63,21 +97,42 @@ impl Budget {
         }
     }
 
-    fn planned(&self) -> u64 {
-        self.held_weights()
-            .saturating_add(self.loading)
-            .saturating_add(self.context.cache_bytes())
-            .saturating_add(self.context.workspace_bytes())
-    }
-
-    /// What is not planned, see [`UNPLANNED`].
-    fn unplanned(&self) -> u64 {
-        UNPLANNED + self.planned().saturating_add(self.cached_weights()) / UNPLANNED_PART
+    /// With what is not planned, see [`UNPLANNED`]. `cached`: bytes that need no room, but page tables.
+    fn need_of(&self, weights: u64, cache: u64, cached: u64) -> Need {
+        let need = Need {
+            weights,
+            cache,
+            workspace: self.context.workspace_bytes(),
+            loading: self.loading,
+            unplanned: 0,
+        };
+        Need {
+            unplanned: UNPLANNED + need.total().saturating_add(cached) / UNPLANNED_PART,
+            ..need
+        }
     }
 
     /// All that must be there.
-    pub(crate) fn needed(&self) -> u64 {
-        self.planned().saturating_add(self.unplanned())
+    pub(crate) fn need(&self) -> Need {
+        self.need_of(
+            self.held_weights(),
+            self.context.cache_bytes(),
+            self.cached_weights(),
+        )
+    }
+
+    /// What must be there on each node that memory is planned on, with the system's number of the node. The buffers of
+    /// a pass and of loading are counted on each of them: which worker writes to a page first decides where it lies.
+    pub(crate) fn need_of_nodes(&self) -> impl Iterator<Item = (usize, Need)> {
+        let placed = &self.context.cache_of_nodes;
+        let rest = placed.iter().copied().fold(0, u64::saturating_add);
+        // Lists of what of the cache is free are the caller's, which is on the first node.
+        let rest = self.context.cache_bytes().saturating_sub(rest);
+        self.nodes.iter().enumerate().map(move |(i, &id)| {
+            let cache = placed.get(i).copied().unwrap_or(0);
+            let cache = cache.saturating_add(if i == 0 { rest } else { 0 });
+            (id, self.need_of(self.held_of(i), cache, 0))
+        })
     }
 
     /// The table that `inspect --plan` shows, a line for each buffer.
@@ -105,8 +160,15 @@ impl Budget {
         for Planned { name, bytes } in &self.context.workspace {
             line(&format!("workspace: {name}"), *bytes);
         }
-        line("stacks, page tables, text", self.unplanned());
-        line("needed", self.needed());
+        let need = self.need();
+        line("stacks, page tables, text", need.unplanned);
+        line("needed", need.total());
+        for (id, need) in self.need_of_nodes() {
+            if self.nodes.len() > 1 {
+                line(&format!("of the cache, node {id}"), need.cache);
+            }
+            line(&format!("needed, node {id}"), need.total());
+        }
         if self.cached_weights() > 0 {
             line("weights, mapped (the system's file cache)", self.cached_weights());
         }
@@ -123,6 +185,13 @@ impl Budget {
                 "node": self.node_id(node), "packed": bytes.packed, "mapped": bytes.mapped, "vectors": bytes.vectors,
             })
         });
+        let nodes = self.need_of_nodes().map(|(id, need)| {
+            json!({
+                "node": id, "weights": need.weights, "cache": need.cache, "workspace": need.workspace,
+                "needed": need.total(),
+            })
+        });
+        let need = self.need();
         json!({
             "weights": weights.collect::<Vec<_>>(),
             "mapped_is_held": self.mapped_is_held,
@@ -130,8 +199,9 @@ impl Budget {
             "cache": buffers(&self.context.cache),
             "checkpoints": 0,
             "workspace": buffers(&self.context.workspace),
-            "unplanned": self.unplanned(),
-            "needed": self.needed(),
+            "unplanned": need.unplanned,
+            "needed": need.total(),
+            "nodes": nodes.collect::<Vec<_>>(),
         })
     }
 }
@@ -141,30 +211,28 @@ fn mib(bytes: u64) -> f64 {
 }
 
 /// The error's text: what is needed, what there is, what would fit.
-pub(crate) fn refusal(
-    budget: &Budget,
-    (room, needed): (&Room, u64),
-    what: &str,
-    advice: &[String],
-) -> String {
+pub(crate) fn refusal(budget: &Budget, (room, need): (&Room, Need), what: &str, advice: &[String]) -> String {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let where_ = match room.limiter {
+        Limiter::Node(node) => format!(" on node {node}"),
+        _ => String::new(),
+    };
     let mut text = format!(
-        "{what} needs {} MiB of memory and {} MiB are free ({}): weights {} MiB",
-        mib(needed),
+        "{what} needs {} MiB of memory{where_} and {} MiB are free ({}): weights {} MiB",
+        mib(need.total()),
         room.free >> 20,
         room.limiter,
-        mib(budget.held_weights()),
+        mib(need.weights),
     );
     if budget.cached_weights() > 0 {
         let _ = write!(text, " (and {} MiB mapped)", mib(budget.cached_weights()));
     }
-    let rest = budget.loading.saturating_add(budget.unplanned());
     let _ = write!(
         text,
         ", cache {} MiB, buffers of a pass {} MiB, other {} MiB; ",
-        mib(budget.context.cache_bytes()),
-        mib(budget.context.workspace_bytes()),
-        mib(rest),
+        mib(need.cache),
+        mib(need.workspace),
+        mib(need.loading.saturating_add(need.unplanned)),
     );
     text + &match advice {
         [] => "no option makes it fit: free some memory, or take a smaller model".into(),
@@ -174,7 +242,6 @@ pub(crate) fn refusal(
 
 #[cfg(test)]
 mod tests {
-    use super::rooms::Limiter;
     use super::*;
 
     pub(super) const MIB: u64 = 1 << 20;
@@ -186,7 +253,12 @@ mod tests {
         };
         Budget {
             weights: weights.iter().map(of).collect(),
-            node_ids: Vec::new(),
+            nodes: if weights.len() > 1 {
+                (0..weights.len()).collect()
+            } else {
+                Vec::new()
+            },
+            spills: false,
             mapped_is_held: false,
             loading: 0,
             context: ContextPlan {
@@ -195,6 +267,7 @@ mod tests {
                     bytes: cache,
                 }],
                 workspace: Vec::new(),
+                cache_of_nodes: vec![cache / weights.len() as u64; weights.len()],
             },
         }
     }

@@ -1,7 +1,8 @@
 //! What computes: a team of workers and the memory that it is lent, and with them models and contexts.
 
-use std::cell::Cell;
-use std::path::Path;
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions, ContextPlan};
 use twinfer_engine::gguf::ModelFile;
-use twinfer_engine::kernels::Storage;
+use twinfer_engine::kernels::{Placement, Storage};
 use twinfer_engine::memory::{Bytes, Memory};
 use twinfer_engine::model::config::Config;
 use twinfer_engine::model::loader::Loader;
@@ -18,13 +19,15 @@ use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::team::Team;
 
 use crate::args::HugePages;
-use crate::budget::{self, Budget, Choice, Room};
+use crate::budget::{self, Budget, Choice, Need, Room};
 use crate::memory::Pages;
+use crate::numa::{Numa, NumaMode};
+use crate::placed::Placed;
 use crate::progress::Progress;
 use crate::settings::Settings;
-use crate::topology::write_list;
-use crate::workers::{Pinned, Workers};
-use crate::{direct_io, mapped, resident, system};
+use crate::topology::{Machine, write_list};
+use crate::workers::{Layout, Pinned, Workers};
+use crate::{address_space, direct_io, mapped, memory, read_ahead, resident, system};
 
 /// The largest context that is made when nobody asked for a size: some models were trained on a million tokens, whose
 /// cache no machine should reserve unasked.
@@ -41,32 +44,54 @@ const LARGEST_COUNTED_CTX: usize = u32::MAX as usize;
 pub(crate) struct Compute<'a> {
     settings: &'a Settings,
     workers: &'a Workers,
-    team: Team,
+    layout: Layout,
     pages: Arc<Pages>,
-    /// Bytes of the contexts made so far. Their pages take no memory before they are used.
+    /// Bytes of the contexts made so far, in all and on each node of the layout. Their pages take no memory before they
+    /// are used.
     promised: Cell<u64>,
+    promised_on: RefCell<Vec<u64>>,
+    /// Where the machine's files are, and the CPUs that this process might use when the team was started.
+    root: PathBuf,
+    affinity: Option<Vec<usize>>,
 }
+
+/// Where weights lie, and experts if elsewhere, with a mode of `--numa`.
+type Lie = (NumaMode, Storage, Option<Storage>);
 
 impl<'a> Compute<'a> {
     /// Starts the team.
     pub(crate) fn start(settings: &'a Settings, workers: &'a Workers) -> Result<Self> {
+        Self::on((Path::new("/"), system::affinity()), settings, workers)
+    }
+
+    /// On the machine whose files are under a root.
+    fn on(
+        (root, affinity): (&Path, Option<Vec<usize>>),
+        settings: &'a Settings,
+        workers: &'a Workers,
+    ) -> Result<Self> {
         if let (Err(why), Some(true)) = (&workers.pins, settings.workers.pinning) {
             let text = format!("note: the workers are not pinned: {why}");
             settings.verbosity.note(&text);
         }
         let team = workers.start()?;
+        let mut layout = workers.layout(team);
+        layout.spills = settings.workers.numa == NumaMode::Auto && layout.nodes.len() == 1;
         let huge = settings.weights.huge_pages != HugePages::Off;
         Ok(Compute {
             settings,
             workers,
-            pages: Arc::new(Pages::new(huge, team.nodes())),
-            team,
+            pages: Arc::new(Pages::new(huge, layout.team.nodes())),
+            layout,
             promised: Cell::new(0),
+            promised_on: RefCell::default(),
+            root: root.into(),
+            affinity,
         })
     }
 
     pub(crate) fn team(&self) -> &Team {
-        &self.team
+        &self.layout.team
     }
 
     /// Where packed weights lie.
@@ -93,13 +118,13 @@ impl<'a> Compute<'a> {
         }
     }
 
-    fn load_options(&self, storage: Storage, experts: Option<Storage>) -> LoadOptions {
+    fn load_options(&self, layout: &Layout, storage: Storage, experts: Option<Storage>) -> LoadOptions {
         LoadOptions {
             backend: self.settings.weights.backend.clone(),
             storage,
             experts,
-            placement: self.workers.placement(),
-            team: Some(self.team.clone()),
+            placement: layout.placement,
+            team: Some(layout.team.clone()),
             memory: Some(Arc::clone(&self.pages) as _),
         }
     }
@@ -108,6 +133,7 @@ impl<'a> Compute<'a> {
     pub(crate) fn plan<'f>(&self, file: &'f ModelFile) -> Result<PlannedModel<'f>> {
         let weights = &self.settings.weights;
         let experts = weights.experts;
+        read_ahead::small_tensors(file);
         let model = self.model_plan(file, experts)?;
         let direct = match weights.direct_io.then(|| direct_io::open(file)) {
             Some(Ok(sources)) => Some(sources),
@@ -127,7 +153,7 @@ impl<'a> Compute<'a> {
     }
 
     fn model_plan(&self, file: &ModelFile, experts: Option<Storage>) -> Result<ModelPlan> {
-        let options = self.load_options(self.settings.weights.storage, experts);
+        let options = self.load_options(&self.layout, self.settings.weights.storage, experts);
         ModelPlan::of(file, &options).with_context(|| self.name_of(file))
     }
 
@@ -144,8 +170,8 @@ impl<'a> Compute<'a> {
         }
         let rooms = self.rooms();
         let fits = |model: &ModelPlan| {
-            let budget = self.budget_of(&planned, model, context)?;
-            let nodes = budget::nodes(Path::new("/"), &budget);
+            let budget = self.budget_of(&planned, model, &self.layout, context)?;
+            let nodes = self.node_rooms(&self.layout);
             anyhow::Ok(budget::too_small(&budget, &rooms, &nodes).is_none())
         };
         if fits(&planned.model)? {
@@ -168,34 +194,52 @@ impl<'a> Compute<'a> {
 
     /// Memory that a model and a context of it will take.
     pub(crate) fn budget(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<Budget> {
-        self.budget_of(planned, &planned.model, context)
+        self.budget_of(planned, &planned.model, &self.layout, context)
     }
 
     fn budget_of(
         &self,
         planned: &PlannedModel<'_>,
         model: &ModelPlan,
+        layout: &Layout,
         context: &ContextOptions,
     ) -> Result<Budget> {
         let direct = planned.direct.is_some();
         Ok(Budget {
             weights: model.nodes().to_vec(),
-            node_ids: self.workers.node_ids.clone(),
+            nodes: layout.nodes.clone(),
+            spills: layout.spills,
             mapped_is_held: direct || self.settings.weights.mlock,
             loading: if direct {
                 direct_io::BUFFERS + Loader::LARGEST_PIECE
             } else {
                 0
             },
-            context: ContextPlan::of_plan(model, &self.team, &countable(context))?,
+            context: ContextPlan::of_plan(model, &layout.team, &countable(context))?,
         })
     }
 
     /// Memory that there is, the least first. What was promised to contexts that have not used it yet is not free.
     pub(crate) fn rooms(&self) -> Vec<Room> {
-        let mut rooms = budget::rooms(Path::new("/"), self.settings.memory_limit);
+        let mut rooms = budget::rooms(&self.root, self.settings.memory_limit);
         for room in &mut rooms {
             room.free = room.free.saturating_sub(self.promised.get());
+        }
+        rooms
+    }
+
+    /// The same of each node that memory is planned on.
+    pub(crate) fn rooms_of_nodes(&self) -> Vec<Room> {
+        self.node_rooms(&self.layout)
+    }
+
+    fn node_rooms(&self, layout: &Layout) -> Vec<Room> {
+        let promised = self.promised_on.borrow();
+        let mut rooms = budget::nodes(&self.root, &layout.nodes);
+        for room in &mut rooms {
+            let mut own = self.layout.nodes.iter().zip(&*promised);
+            let own = own.find(|(id, _)| room.limiter == budget::Limiter::Node(**id));
+            room.free = room.free.saturating_sub(own.map_or(0, |(_, bytes)| *bytes));
         }
         rooms
     }
@@ -207,75 +251,132 @@ impl<'a> Compute<'a> {
         context: &ContextOptions,
         rooms: &[Room],
     ) -> Vec<String> {
-        let (storage, experts) = (self.settings.weights.storage, self.settings.weights.experts);
-        let has_experts = planned.config().has_experts();
-        let mapped = Some(Storage::Mapped);
-        // What there is to choose from beside what was asked for. Without experts nobody asks for some of the plans.
-        let others: Vec<_> = [
-            (storage, mapped),
-            (Storage::Mapped, experts),
-            (Storage::Mapped, mapped),
-        ]
-        .into_iter()
-        .filter(|lie| *lie != (storage, experts) && (has_experts || lie.1 == experts))
-        .filter_map(|lie| {
-            let model = ModelPlan::of(planned.file, &self.load_options(lie.0, lie.1)).ok()?;
-            Some((lie, model))
-        })
-        .collect();
-        let fits_in = |lie: (Storage, Option<Storage>), context: &ContextOptions| {
-            let other = others
-                .iter()
-                .find(|(other, _)| *other == lie)
-                .map(|(_, model)| model);
-            let asked = (lie == (storage, experts)).then_some(&planned.model);
-            // A cache that a head's width does not go into is no choice.
-            let budget = other
-                .or(asked)
-                .map(|model| self.budget_of(planned, model, context));
-            budget.and_then(Result::ok).is_some_and(|budget| {
-                budget::too_small(&budget, rooms, &budget::nodes(Path::new("/"), &budget)).is_none()
-            })
-        };
-        let fits = |choice: &Choice| {
-            fits_in((choice.storage, choice.experts), &choice.context)
-                // As `settle_experts` has it.
-                || choice.experts.is_none() && fits_in((choice.storage, mapped), &choice.context)
-        };
+        let weights = &self.settings.weights;
         let asked = Choice {
-            storage,
-            experts,
-            has_experts,
+            storage: weights.storage,
+            experts: weights.experts,
+            has_experts: planned.config().has_experts(),
             has_states: planned.config().has_state(),
+            numa: self.settings.workers.numa,
             context: context.clone(),
         };
-        budget::advice(&asked, &fits)
+        let (modes, others) = self.other_modes();
+        let own = (asked.numa, self.layout.clone(), self.rooms_of_nodes());
+        let others: Vec<(NumaMode, Layout, Vec<Room>)> = others
+            .into_iter()
+            .map(|(mode, layout)| {
+                let rooms = self.node_rooms(&layout);
+                (mode, layout, rooms)
+            })
+            .chain([own])
+            .collect();
+        // What there is to choose from beside what was asked for: each is planned when it is thought of.
+        let plans: RefCell<Vec<(Lie, Option<Rc<ModelPlan>>)>> = RefCell::default();
+        let plan_of = |lie: Lie, layout: &Layout| {
+            if let Some((_, known)) = plans.borrow().iter().find(|(other, _)| *other == lie) {
+                return known.clone();
+            }
+            let options = self.load_options(layout, lie.1, lie.2);
+            let plan = ModelPlan::of(planned.file, &options).ok().map(Rc::new);
+            plans.borrow_mut().push((lie, plan.clone()));
+            plan
+        };
+        let fits_in = |lie: Lie, context: &ContextOptions| {
+            let Some((_, layout, of_nodes)) = others.iter().find(|(mode, ..)| *mode == lie.0) else {
+                return false;
+            };
+            // A cache that a head's width does not go into is no choice.
+            let budget =
+                plan_of(lie, layout).and_then(|model| self.budget_of(planned, &model, layout, context).ok());
+            budget.is_some_and(|budget| budget::too_small(&budget, rooms, of_nodes).is_none())
+        };
+        let fits = |choice: &Choice| {
+            fits_in((choice.numa, choice.storage, choice.experts), &choice.context)
+                // As `settle_experts` has it.
+                || choice.experts.is_none()
+                    && choice.has_experts
+                    && fits_in((choice.numa, choice.storage, Some(Storage::Mapped)), &choice.context)
+        };
+        budget::advice(&asked, &modes, &fits)
+    }
+
+    /// Other modes of `--numa`, in the groups that [`NumaMode::others`] has, and what each comes to. None where
+    /// another model's memory already lies as this mode has it.
+    fn other_modes(&self) -> (Vec<Vec<NumaMode>>, Vec<(NumaMode, Layout)>) {
+        if self.promised.get() > 0 {
+            return Default::default();
+        }
+        let machine = Machine::under(&self.root, self.affinity.clone());
+        let workers = &self.settings.workers;
+        let mut layouts = Vec::new();
+        let mut planned = |mode: NumaMode| {
+            let numa = Numa::choose(mode, &machine, self.settings.source.bytes()).ok()?;
+            let on_one = numa.preferred.map(|node| vec![node]);
+            let others = Workers::of(workers, &machine, numa).ok()?;
+            let layout = others.planned_layout();
+            // Workers that `--cpus` or `--no-pin` put elsewhere make another mode no better.
+            let is_so = match mode {
+                NumaMode::Off => true,
+                NumaMode::Distribute | NumaMode::Mirror => layout.placement != Placement::Anywhere,
+                _ => on_one.is_some_and(|node| node == others.node_ids),
+            };
+            is_so.then(|| layouts.push((mode, layout)))
+        };
+        let mut groups = workers.numa.others(&machine, &self.workers.numa);
+        for group in &mut groups {
+            group.retain(|mode| planned(*mode).is_some());
+        }
+        (groups, layouts)
     }
 
     /// An error, with what would fit, if there is too little memory for a model and its context.
     fn check(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<()> {
         let budget = self.budget(planned, context)?;
-        let rooms = self.rooms();
-        let nodes = budget::nodes(Path::new("/"), &budget);
+        let (rooms, nodes) = (self.rooms(), self.rooms_of_nodes());
+        let what = format!(
+            "{} with a context of {} tokens",
+            self.name_of(planned.file),
+            context.n_ctx
+        );
         if let Some(small) = budget::too_small(&budget, &rooms, &nodes) {
             let advice = self.advice(planned, context, &rooms);
-            let what = format!(
-                "{} with a context of {} tokens",
+            return Err(anyhow!(budget::refusal(&budget, small, &what, &advice)));
+        }
+        // Packed weights lie in reservations, of which they may leave most unused.
+        let of_nodes = |bytes: fn(u64) -> u64| {
+            let packed = budget.weights.iter().map(|node| bytes(node.packed));
+            packed.fold(0, u64::saturating_add)
+        };
+        let beside = budget.need().total().saturating_sub(of_nodes(|packed| packed));
+        let space = beside.saturating_add(of_nodes(memory::reserved));
+        if let Some(limit) = address_space::too_small(space) {
+            bail!(
+                "not enough memory for {} with a context of {} tokens: {limit}",
                 self.name_of(planned.file),
                 context.n_ctx
             );
-            return Err(anyhow!(budget::refusal(&budget, small, &what, &advice)));
+        }
+        if budget.spills
+            && let Some((room, need)) = budget::too_small_nodes(&budget, &nodes)
+        {
+            self.settings.verbosity.note(&format!(
+                "note: {what} needs {} MiB, and {} MiB are free on {}, which --numa auto has taken for so small a \
+                 model: the rest lies on other nodes and is read more slowly (--numa distribute divides all of it)",
+                need.total().div_ceil(1 << 20),
+                room.free >> 20,
+                room.limiter,
+            ));
         }
         let in_files = |part: &Bytes| mapped::file_of(part).is_some();
         if let Some(room) = rooms.first()
-            && budget.needed().saturating_add(budget.cached_weights()) > room.free
+            && budget.need().total().saturating_add(budget.cached_weights()) > room.free
             && planned.file.parts().iter().all(in_files)
         {
             self.settings.verbosity.note(&format!(
                 "note: of the file's {} MiB of mapped weights {} MiB stay in memory ({}): the rest is read from the disk \
                  again for every token",
                 budget.cached_weights() >> 20,
-                room.free.saturating_sub(budget.needed()) >> 20,
+                room.free.saturating_sub(budget.need().total()) >> 20,
                 room.limiter,
             ));
         }
@@ -292,19 +393,28 @@ impl<'a> Compute<'a> {
         } = self.settings;
         let planned = self.settle_experts(planned, context)?;
         self.check(&planned, context)?;
+        let budget = self.budget(&planned, context)?;
+        let free = self.rooms().first().map_or(u64::MAX, |room| room.free);
+        let spare = free.saturating_sub(budget.need().total());
         let PlannedModel {
             file,
             experts,
             direct,
-            ..
+            model: plan,
         } = planned;
-        let options = self.load_options(weights.storage, experts);
+        let options = self.load_options(&self.layout, weights.storage, experts);
         let start = Instant::now();
         let mut progress = Progress::new("loading", 1, *verbosity);
         let mut on_progress = |done, total| progress.set(done, total);
         let model = match &direct {
             Some(sources) => self.load_direct(file, sources, &options, &mut on_progress),
             None => {
+                let copies = match self.workers.placement() {
+                    Placement::Mirror => self.layout.team.nodes(),
+                    Placement::Anywhere | Placement::Distribute => 1,
+                };
+                // Its thread is not on this one's CPU, and ends when the weights are packed.
+                let _ahead = read_ahead::of_packing(file, plan.matrices(), &self.layout.team, copies, spare);
                 let _pinned = self.pin_caller();
                 Model::load(file, &options, &mut on_progress).map_err(anyhow::Error::new)
             }
@@ -319,6 +429,16 @@ impl<'a> Compute<'a> {
         }
         for text in model.notes() {
             verbosity.note(&format!("note: {text}"));
+        }
+        if direct.is_none() {
+            let all = weights.populate || weights.mlock;
+            // Locked weights are among what the model was found to have room for.
+            let spare = if weights.mlock { u64::MAX } else { spare };
+            if let Some(ahead) =
+                read_ahead::of_mapped(file, plan.matrices(), all, &self.workers.node_ids, spare)
+            {
+                ahead.detach();
+            }
         }
         resident::settle(weights, *verbosity, self.team(), &model.weight_data())?;
         if verbosity.is_verbose() {
@@ -417,8 +537,21 @@ impl<'a> Compute<'a> {
         let one = self.budget(planned, &self.one_sequence(n_ctx, n_batch))?;
         let cache = one.context.cache_bytes();
         let wanted = cache.saturating_mul(DEFAULT_WHOLE.min(n_sequences) as u64);
-        let free = self.rooms().first().map_or(u64::MAX, |room| room.free);
-        let share = free.saturating_sub(one.needed().saturating_sub(cache)) / of_free;
+        let (rooms, nodes) = (self.rooms(), self.rooms_of_nodes());
+        let nodes = if one.spills { &[][..] } else { &nodes };
+        // All of the cache that a room allows of which it would hold this part.
+        let share = |(room, need): (&Room, Need)| {
+            let own = room.free.saturating_sub(need.beside_cache()) / of_free;
+            match need.cache {
+                0 => u64::MAX,
+                part => {
+                    let all = u128::from(own) * u128::from(cache) / u128::from(part);
+                    u64::try_from(all).unwrap_or(u64::MAX)
+                }
+            }
+        };
+        let shares = budget::with_rooms(&one, &rooms, nodes).map(share);
+        let share = shares.min().unwrap_or(u64::MAX);
         // A single sequence of the context's size always has room.
         Ok(Pool::Bytes(wanted.min(share).max(cache)))
     }
@@ -435,7 +568,7 @@ impl<'a> Compute<'a> {
     /// Makes a context of a model that is loaded.
     pub(crate) fn context(&self, model: &Arc<Model>, options: ContextOptions) -> Result<Context> {
         let n_ctx = options.n_ctx;
-        let plan = ContextPlan::of(model, &self.team, &countable(&options))?;
+        let plan = ContextPlan::of(model, self.team(), &countable(&options))?;
         let bytes = plan.cache_bytes().saturating_add(plan.workspace_bytes());
         let rooms = self.rooms();
         if let Some(room) = rooms.first()
@@ -453,14 +586,39 @@ impl<'a> Compute<'a> {
             "context of {n_ctx} tokens, {:.1} MiB of cache",
             plan.cache_bytes() as f64 / f64::from(1 << 20)
         ));
-        let context = Context::new(Arc::clone(model), self.team.clone(), options)?;
-        self.promised.set(self.promised.get().saturating_add(bytes));
+        let context = Context::new(Arc::clone(model), self.team().clone(), options)?;
+        self.promise(&plan);
         if self.settings.context.populate {
             resident::bring_in_cache(&context, self.settings.verbosity)?;
         }
+        if self.settings.verbosity.is_verbose()
+            && let Some(placed) = self.placed(&context)
+        {
+            self.settings.verbosity.detail(&placed.text());
+        }
         Ok(context)
     }
+
+    /// Where the memory of a context and of its model lies, on a machine of several nodes.
+    pub(crate) fn placed(&self, context: &Context) -> Option<Placed> {
+        Placed::look(self.workers, context.model(), context)
+    }
+
+    /// Counts the memory of a context, which comes in as it is used.
+    fn promise(&self, plan: &ContextPlan) {
+        let all = plan.cache_bytes().saturating_add(plan.workspace_bytes());
+        self.promised.set(self.promised.get().saturating_add(all));
+        let mut nodes = self.promised_on.borrow_mut();
+        nodes.resize(plan.cache_of_nodes.len(), 0);
+        for (node, cache) in nodes.iter_mut().zip(&plan.cache_of_nodes) {
+            let own = cache.saturating_add(plan.workspace_bytes());
+            *node = node.saturating_add(own);
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// The sizes with a context that can be counted in pages: one beyond that is beyond any memory as well, and of it the
 /// least that it needs is said.

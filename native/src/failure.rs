@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::address_space;
 use crate::args::ParseError;
 
 /// How a command ended, where it did not end well: what the exit code tells.
@@ -85,8 +86,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         // Whoever stopped it knows, and whoever closed the pipe does not listen.
         Kind::ReaderGone | Kind::Interrupted => {}
         Kind::Failed | Kind::Usage => {
+            let mut text = format!("{error:#}");
+            if let Some(limit) = address_space::behind(error) {
+                text = format!("{text}; {limit}");
+            }
             // Nowhere is left to complain where stderr is closed.
-            let _ = crate::output::to_stderr(&format!("error: {}", one_line(&format!("{error:#}"))));
+            let _ = crate::output::to_stderr(&format!("error: {}", one_line(&text)));
         }
     }
     ExitCode::from(kind.exit_code())

@@ -1,5 +1,6 @@
 //! The `twinfer` command: arguments in [`args`], one file per command in [`commands`], and the parts they share.
 
+mod address_space;
 mod answer;
 mod args;
 mod budget;
@@ -19,10 +20,12 @@ mod memory;
 mod numa;
 mod output;
 mod output_file;
+mod placed;
 mod prediction;
 mod progress;
 mod prompt;
 mod rates;
+mod read_ahead;
 #[cfg(test)]
 mod reference;
 mod resident;

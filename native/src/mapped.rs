@@ -30,6 +30,8 @@ pub(crate) struct Entry {
     identity: Identity,
     /// Weights are read from the map while the program computes.
     in_use: AtomicBool,
+    /// Bytes of it that were given back after they were read: the same ones may be several times.
+    given_back: AtomicU64,
     /// The entry added before this one.
     next: AtomicPtr<Entry>,
 }
@@ -40,6 +42,13 @@ static LAST: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 /// Takes the map off the list when it goes, which must be before the memory does.
 #[derive(Debug)]
 pub(crate) struct Listed(&'static Entry);
+
+impl Listed {
+    /// Counts bytes that are given back.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.0.given_back.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Listed {
     fn drop(&mut self) {
@@ -57,6 +66,7 @@ pub(crate) fn list(map: &[u8], path: &Path, metadata: &Metadata) -> Listed {
         path: path.into(),
         identity: Identity::of(metadata),
         in_use: AtomicBool::new(false),
+        given_back: AtomicU64::new(0),
         next: AtomicPtr::new(LAST.load(Ordering::Acquire)),
     }));
     let mut last = entry.next.load(Ordering::Relaxed);
@@ -83,6 +93,11 @@ impl Entry {
     /// Bytes of the file when it was mapped.
     pub(crate) fn file_len(&self) -> u64 {
         self.identity.len
+    }
+
+    /// Bytes of the map that were given back so far.
+    pub(crate) fn given_back(&self) -> u64 {
+        self.given_back.load(Ordering::Relaxed)
     }
 
     /// Whether this is the file as it was when it was mapped.

@@ -22,7 +22,8 @@ use twinfer_engine::Error;
 use twinfer_engine::memory::{ALIGNMENT, Buffer, Heap, Memory};
 use twinfer_engine::memory::{Bytes, Owner};
 
-use crate::{failure, mapped, output_file, system};
+use crate::address_space::Unmapped;
+use crate::{failure, mapped, output_file, read_ahead, system};
 
 /// Size of a huge page on x86-64.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -52,18 +53,26 @@ pub(crate) fn map(path: &Path) -> Result<Bytes> {
         // There is nothing to map; the parser says what is missing.
         return Ok(Bytes::from_static(&[]));
     }
+    read_ahead::header(&file, &metadata);
     // SAFETY: the map is read-only. If another process shortens the file meanwhile, reading the lost pages raises a
     // signal that ends this process, as `mapped` says; one that writes to it changes the numbers that are read. No lock
     // prevents either, for this program as for every one that maps files.
-    let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
+    let map = unsafe { Mmap::map(&file) };
+    let refused = |error| Unmapped {
+        bytes: metadata.len(),
+        error,
+    };
+    let map = map
+        .map_err(refused)
+        .with_context(|| format!("cannot map `{shown}`"))?;
     let listed = mapped::list(&map, path, &metadata);
-    Ok(Bytes::owned_by(FileMap { _listed: listed, map }))
+    Ok(Bytes::owned_by(FileMap { listed, map }))
 }
 
 /// A mapped file. Pages that are released go back to the system's cache of the file, and come again when they are read.
 struct FileMap {
     /// It goes before the map does.
-    _listed: mapped::Listed,
+    listed: mapped::Listed,
     map: Mmap,
 }
 
@@ -73,6 +82,7 @@ impl Owner for FileMap {
     }
 
     fn release(&self, range: Range<usize>) {
+        self.listed.give_back(range.len());
         // Pages that the range only touches stay: a neighbour may be reading them.
         const PAGE: usize = 4096;
         let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
@@ -85,6 +95,18 @@ impl Owner for FileMap {
             };
         }
     }
+}
+
+/// Bytes of address space that are reserved for a matrix of so many; `None` where there are not so many.
+fn reservation_of(len: usize) -> Option<usize> {
+    let whole = len.checked_next_multiple_of(HUGE_PAGE)?.max(RESERVATION);
+    whole.checked_add(HUGE_PAGE)
+}
+
+/// Bytes of address space that packed weights of so many bytes take at least, saturating.
+pub(crate) fn reserved(packed: u64) -> u64 {
+    let whole = (RESERVATION + HUGE_PAGE) as u64;
+    packed.div_ceil(RESERVATION as u64).saturating_mul(whole)
 }
 
 /// Pages for packed weights.
@@ -115,22 +137,26 @@ impl Pages {
         }
     }
 
-    fn reserve(&self, len: usize) -> Option<Open> {
-        let whole = len
-            .checked_next_multiple_of(HUGE_PAGE)?
-            .max(RESERVATION)
-            .checked_add(HUGE_PAGE)?;
-        // The address space is without limit, memory is not: what cannot be had is refused before it is written to.
+    fn reserve(&self, len: usize) -> twinfer_engine::Result<Open> {
+        let refused = |what: &str, bytes: usize| Error::Memory {
+            what: what.into(),
+            bytes: bytes as u64,
+        };
+        let no_memory = || refused("packed weights", len);
+        let whole = reservation_of(len).ok_or_else(no_memory)?;
+        // The address space is as a rule without limit, memory is not: what cannot be had is refused before it is
+        // written to.
         if system::available_memory().is_some_and(|free| len as u64 > free) {
-            return None;
+            return Err(no_memory());
         }
-        let map = MmapOptions::new().len(whole).no_reserve_swap().map_anon().ok()?;
+        let map = MmapOptions::new().len(whole).no_reserve_swap().map_anon();
+        let map = map.map_err(|_| refused("a reservation of address space for packed weights", whole))?;
         let next = map.as_ptr().align_offset(HUGE_PAGE) % HUGE_PAGE;
         if self.huge {
             // Where the system has none, small pages do.
             let _ = system::use_huge_pages(&map);
         }
-        Some(Open {
+        Ok(Open {
             map: Arc::new(map.into()),
             next,
         })
@@ -142,10 +168,6 @@ impl Memory for Pages {
         if len == 0 {
             return Heap.zeroed(0, node);
         }
-        let refused = || Error::Memory {
-            what: "packed weights".into(),
-            bytes: len as u64,
-        };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of = node.map_or(0, |node| node + 1);
         if open.len() <= of {
@@ -157,10 +179,10 @@ impl Memory for Pages {
                 .checked_add(len)
                 .is_some_and(|end| end <= open.map.len())
         };
-        if !open.as_ref().is_some_and(fits) {
-            *open = Some(self.reserve(len).ok_or_else(refused)?);
-        }
-        let place = open.as_mut().ok_or_else(refused)?;
+        let place = match open {
+            Some(place) if fits(place) => place,
+            _ => open.insert(self.reserve(len)?),
+        };
         let start = place.next;
         place.next = (start + len).next_multiple_of(ALIGNMENT);
         Ok(Box::new(Part {

@@ -5,6 +5,7 @@
 //! all (`isolate`), where the model is so small that handing work over between nodes would take longer than they save.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use anyhow::{Result, bail};
 use twinfer_engine::kernels::Placement;
@@ -39,6 +40,50 @@ pub(crate) enum NumaMode {
     Distribute,
     /// Each node has a copy.
     Mirror,
+}
+
+impl fmt::Display for NumaMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NumaMode::Auto => f.write_str("auto"),
+            NumaMode::Off => f.write_str("off"),
+            NumaMode::Isolate => f.write_str("isolate"),
+            NumaMode::Node(node) => write!(f, "node:{node}"),
+            NumaMode::Distribute => f.write_str("distribute"),
+            NumaMode::Mirror => f.write_str("mirror"),
+        }
+    }
+}
+
+impl NumaMode {
+    /// Other modes for where a node is too small: groups of which one is enough, the last one for where no other has
+    /// one. `now`: what this mode comes to.
+    pub(crate) fn others(self, machine: &Machine, now: &Numa) -> Vec<Vec<NumaMode>> {
+        let usable = machine.usable_nodes();
+        if usable.len() < 2 {
+            return Vec::new();
+        }
+        let room = |node: usize| {
+            let found = machine.nodes.iter().find(|found| found.id == node);
+            found.and_then(|node| node.memory).map_or(0, |(free, _)| free)
+        };
+        let roomiest = usable
+            .iter()
+            .copied()
+            .filter(|&node| now.preferred != Some(node))
+            .max_by_key(|&node| (room(node), usize::MAX - node));
+        let node = roomiest.map(NumaMode::Node);
+        let divided = vec![NumaMode::Distribute];
+        let one: Vec<NumaMode> = [NumaMode::Isolate].into_iter().chain(node).collect();
+        let mut groups = match (now.preferred, now.placement) {
+            (Some(_), _) => vec![divided, node.into_iter().collect()],
+            (None, Placement::Mirror) => vec![divided, one],
+            (None, Placement::Distribute) => vec![one],
+            (None, Placement::Anywhere) => return Vec::new(),
+        };
+        groups.push(vec![NumaMode::Off]);
+        groups
+    }
 }
 
 /// What it comes to on a machine.

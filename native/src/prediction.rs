@@ -33,7 +33,8 @@ pub(crate) struct Description {
     pub(crate) int8_gmac_s: f64,
     /// The same of f32 numbers, rounded one by one.
     pub(crate) f32_gmac_s: f64,
-    /// What an operation costs a team beside its work where all workers are on one node, microseconds.
+    /// What an operation costs a team beside its work where all workers are on one node, microseconds; see
+    /// [`twinfer_engine::team::HandOver`].
     pub(crate) same_node_us: f64,
     /// The same where they are on several.
     pub(crate) cross_node_us: Option<f64>,
@@ -110,7 +111,7 @@ impl Description {
         Self::parse(&text).with_context(|| format!("`{}` is no description of a machine", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let found: Self = toml::from_str(text).map_err(|error| {
             let before = error.span().map_or("", |span| &text[..span.start]);
             let line = 1 + before.matches('\n').count();
@@ -256,6 +257,7 @@ mod tests {
     use super::*;
     use crate::rates::TokenWork;
     use twinfer_engine::cache::CacheType;
+    use twinfer_engine::team::HandOver;
 
     const TWO: &str = "\
         name = 'two'\npaper = true\nsockets = 2\nnodes = 4\ncores_per_node = 8\nread_gb_s = 50\n\
@@ -311,6 +313,40 @@ mod tests {
             close(prompt.read, 15e9 / 200e9 / 0.8);
             close(prompt.hand_overs, 2.0 * operations * 5e-6);
         });
+    }
+
+    /// What hand-overs of the described servers cost is counted from what a cache line takes, as the benchmark counts.
+    #[test]
+    fn hand_overs_of_described_servers_are_counted() {
+        // As in docs/machine.md: measured on Zen 3; its factors between domains and between packages.
+        let (alone, zen) = (2.8, 40.9);
+        // Three nodes a socket, whose cores are one domain each: as docs/machines says.
+        let xeon = 80.0;
+        for (name, within, workers, neighbours, farther) in [
+            ("epyc-7763-x2", zen, 8, (7, 3.0 * zen), vec![(8, 6.0 * zen)]),
+            ("epyc-9654-x2", zen, 8, (11, 3.0 * zen), vec![(12, 6.0 * zen)]),
+            ("xeon-6980p-x2", xeon, 42, (0, 0.0), vec![(2, 140.0), (3, 452.0)]),
+        ] {
+            let path = format!("{}/../docs/machines/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            let machine = Description::read(Path::new(&path)).unwrap();
+            assert_eq!(machine.cores_per_node, workers * (1 + neighbours.0), "{name}");
+            let others: usize = farther.iter().map(|(domains, _)| domains).sum();
+            assert_eq!(others, (1 + neighbours.0) * (machine.nodes - 1), "{name}");
+            let one_node = HandOver {
+                alone,
+                within,
+                workers,
+                neighbours,
+                farther: Vec::new(),
+            };
+            let all = HandOver {
+                farther,
+                ..one_node.clone()
+            };
+            let us = |of: HandOver| (of.of_much_work() / 100.0).round() / 10.0;
+            let found = (machine.same_node_us, machine.cross_node_us);
+            assert_eq!(found, (us(one_node), Some(us(all))), "{name}");
+        }
     }
 
     /// A token reads two of eight experts; many tokens read nearly all, once.

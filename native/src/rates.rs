@@ -72,6 +72,25 @@ pub(crate) fn measure(
     tick();
     let multiply_add = arithmetic(team, peak, |rounds| Work::MultiplyAdd { rounds })?;
     tick();
+    let (read, name, bytes) = reads(team, backend, memory, tick)?;
+    Ok(Rates {
+        dot,
+        tile_dot,
+        multiply_add,
+        read,
+        pattern: name,
+        bytes,
+    })
+}
+
+/// Reads of memory alone: the best rate, its pattern, and how many bytes a run has read. As many ticks as patterns.
+pub(crate) fn reads(
+    team: &Team,
+    backend: &dyn Backend,
+    memory: &[Bytes],
+    tick: &mut dyn FnMut(),
+) -> Result<(f64, &'static str, usize)> {
+    let peak = select::peak(backend);
     let mut left = MOST;
     let pieces: Vec<&[u8]> = memory
         .iter()
@@ -102,14 +121,7 @@ pub(crate) fn measure(
         tick();
     }
     (patterns.len()..PATTERNS.len()).for_each(|_| tick());
-    Ok(Rates {
-        dot,
-        tile_dot,
-        multiply_add,
-        read,
-        pattern: name,
-        bytes: pieces.iter().map(|piece| piece.len()).sum(),
-    })
+    Ok((read, name, pieces.iter().map(|piece| piece.len()).sum()))
 }
 
 /// Memory to read where there is no model: anonymous pages as packed weights have them, filled by the workers.

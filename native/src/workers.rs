@@ -113,13 +113,36 @@ impl Workers {
 
     /// Starts the threads that load and compute.
     pub(crate) fn start(&self) -> Result<Team> {
+        start(&self.places(), self.pins.as_deref().unwrap_or(&[]))
+    }
+
+    fn places(&self) -> Vec<Place> {
         let together = self.placement() == Placement::Anywhere;
         let place = |(&node, &cache): (&usize, &usize)| Place {
             node: if together { 0 } else { node },
             cache,
         };
-        let places: Vec<Place> = self.nodes.iter().zip(&self.caches).map(place).collect();
-        start(&places, self.pins.as_deref().unwrap_or(&[]))
+        self.nodes.iter().zip(&self.caches).map(place).collect()
+    }
+
+    /// Where memory of theirs will lie, with the team that they have started.
+    pub(crate) fn layout(&self, team: Team) -> Layout {
+        let placement = self.placement();
+        Layout {
+            placement,
+            team,
+            nodes: match placement {
+                Placement::Anywhere => self.numa.preferred.into_iter().collect(),
+                Placement::Distribute | Placement::Mirror => self.node_ids.clone(),
+            },
+            spills: false,
+        }
+    }
+
+    /// The same where they are not started: a team of these places without threads, which can divide work for a plan
+    /// and never be given any.
+    pub(crate) fn planned_layout(&self) -> Layout {
+        self.layout(Team::placed(&self.places(), |_, _| {}))
     }
 
     /// As many threads, left to the scheduler.
@@ -145,6 +168,19 @@ impl Workers {
             Some(before)
         }))
     }
+}
+
+/// Where memory lies, for plans.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// Of packed weights.
+    pub(crate) placement: Placement,
+    /// Divides rows, and heads of the cache, between nodes.
+    pub(crate) team: Team,
+    /// The system's numbers of the nodes that memory is planned on; none where it lies wherever the system puts it.
+    pub(crate) nodes: Vec<usize>,
+    /// Nobody asked for the one node: what it has no room for may lie on others.
+    pub(crate) spills: bool,
 }
 
 /// See [`Workers::pin_caller`].

@@ -268,8 +268,12 @@ impl Cache {
         })
     }
 
-    /// Places the memory of keys and values on the nodes of those who will read it: heads are split between nodes.
+    /// Places the memory of keys and values on the nodes of those who will read it: heads are split between nodes, and
+    /// where they do not divide, the pages of some heads. Nobody has taken a page yet.
     pub(crate) fn place(&mut self, team: &Team) -> Result<()> {
+        for group in &mut self.pools.groups {
+            group.pool.divide(team.nodes());
+        }
         self.layers.iter_mut().try_for_each(|layer| match layer {
             LayerCache::None | LayerCache::Reused(_) => Ok(()),
             LayerCache::Kv(cache) => cache.place(team),
@@ -288,6 +292,24 @@ impl Cache {
             }
         }
         all
+    }
+
+    /// Bytes of the same, node by node: what [`Self::placed`] will give out once the memory is there. Saturates.
+    pub(crate) fn planned(&self, team: &Team) -> Vec<u64> {
+        let mut nodes = vec![0u64; team.nodes()];
+        let mut add = |(node, bytes): (usize, u64)| {
+            if let Some(sum) = nodes.get_mut(node) {
+                *sum = sum.saturating_add(bytes);
+            }
+        };
+        for layer in &self.layers {
+            match layer {
+                LayerCache::None | LayerCache::Reused(_) => {}
+                LayerCache::Kv(cache) => cache.planned(team).for_each(&mut add),
+                LayerCache::State(cache) => cache.planned(team).for_each(&mut add),
+            }
+        }
+        nodes
     }
 
     /// An empty sequence.

@@ -96,6 +96,16 @@ impl Store {
         }
     }
 
+    /// As [`Self::page_bytes`], in its own type.
+    pub(super) fn own_page_bytes(&self, dim: usize) -> usize {
+        let ty = match self {
+            Store::F32(_) => CacheType::F32,
+            Store::F16(_) => CacheType::F16,
+            Store::Q8(_) => CacheType::Q8_0,
+        };
+        Self::page_bytes(ty, dim)
+    }
+
     /// Makes page `to` equal to page `from`.
     pub(super) fn copy_page(&mut self, from: usize, to: usize, dim: usize) {
         match self {

@@ -4,9 +4,9 @@
 use super::numbers::Store;
 use super::pool::PagePool;
 use super::{KEYS, KvShape, Pool, Sizes, VALUES};
-use crate::kernels::{BLOCK, KvBlock};
+use crate::kernels::{BLOCK, KvBlock, SPAN};
 use crate::memory::Buffers;
-use crate::team::Team;
+use crate::team::{Team, section_of, section_start};
 use crate::{Error, Result};
 
 /// Positions behind a window that stay in the cache, so that a rollback of that many finds what it needs.
@@ -41,29 +41,62 @@ impl KvCache {
         })
     }
 
-    /// Has each head's memory written to by workers of the node that will read it: who writes to a page first places it.
+    /// Has all memory written to by workers of the nodes that will read it: who writes to a page first places it. Of a
+    /// head whose memory is divided between nodes each has some of the pages.
     pub(super) fn place(&mut self, team: &Team) -> Result<()> {
         const PAGE: usize = 4096;
+        let (n_heads, pages) = (self.shape.n_heads, self.pages);
+        let heads = team.head_shares(n_heads);
+        let shares = heads.of_items(|section| section_start(section, pages, heads.sections()));
         for store in [&mut self.k, &mut self.v] {
             let bytes = store.bytes_mut();
-            let head = bytes.len() / self.shape.n_heads;
-            team.rows(bytes, head, 1, |_, part| {
+            let page = bytes.len() / n_heads / pages;
+            team.rows_placed(&shares, bytes, page, 1, |_, part| {
                 part.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
             })?;
         }
         Ok(())
     }
 
-    /// The memory of each head, with the node of those who read it.
+    /// The memory of each section of each head, with the node of those who read it.
     pub(super) fn placed(&self, team: &Team) -> impl Iterator<Item = (usize, &[u8])> {
-        let shares = team.shares(self.shape.n_heads, 1);
+        let (n_heads, pages) = (self.shape.n_heads, self.pages);
+        let heads = team.head_shares(n_heads);
         [&self.k, &self.v].into_iter().flat_map(move |store| {
             let bytes = store.bytes();
-            let heads = bytes.chunks_exact(bytes.len() / self.shape.n_heads);
-            heads
-                .enumerate()
-                .map(move |(head, bytes)| (shares.node_of(head), bytes))
+            let page = bytes.len() / n_heads / pages;
+            let of = move |head: usize, section: usize| {
+                let start = |section| (head * pages + section_start(section, pages, heads.sections())) * page;
+                (
+                    heads.node_of(head, section),
+                    &bytes[start(section)..start(section + 1)],
+                )
+            };
+            (0..n_heads).flat_map(move |head| (0..heads.sections()).map(move |section| of(head, section)))
         })
+    }
+
+    /// The section of its head's memory, of so many, that a page lies in.
+    pub(crate) fn section(&self, page: u32, sections: usize) -> usize {
+        section_of(page as usize, self.pages, sections)
+    }
+
+    /// Bytes of each head's memory, which need not be there yet, with the node of those who will read it.
+    pub(super) fn planned(&self, team: &Team) -> impl Iterator<Item = (usize, u64)> {
+        let KvShape {
+            n_heads,
+            dim_k,
+            dim_v,
+            ..
+        } = self.shape;
+        let page = self.k.own_page_bytes(dim_k) + self.v.own_page_bytes(dim_v);
+        let (pages, heads) = (self.pages, team.head_shares(n_heads));
+        let of = move |head: usize, section: usize| {
+            let start = |section| section_start(section, pages, heads.sections()) as u64;
+            let own = start(section + 1) - start(section);
+            (heads.node_of(head, section), (page as u64).saturating_mul(own))
+        };
+        (0..n_heads).flat_map(move |head| (0..heads.sections()).map(move |section| of(head, section)))
     }
 
     /// Pages of one head.
@@ -262,6 +295,18 @@ impl Group {
             .div_ceil(BLOCK)
             .saturating_sub(held / BLOCK)
             .min(self.whole)
+    }
+
+    /// The section that the page of a block of a sequence is to be of: that of the page before it, and with each span
+    /// of blocks the next one, so that all nodes have a part of a long sequence and a span's pages lie together.
+    /// Sequences begin in turn, by their slots.
+    pub(super) fn section(&self, slot: usize, block: usize, before: Option<u32>) -> usize {
+        let sections = self.pool.sections();
+        match before {
+            _ if sections == 1 => 0,
+            None => (slot + block / SPAN) % sections,
+            Some(page) => (self.pool.section(page) + usize::from(block.is_multiple_of(SPAN))) % sections,
+        }
     }
 
     /// Positions that its window reaches, where it has one.

@@ -234,7 +234,11 @@ impl Cache {
     fn reserve(&mut self, g: usize, slot: usize) -> Result<()> {
         let (more, shared) = self.sequences.at(slot).wants(g, &self.pools.groups[g]);
         if let Some(i) = shared {
-            let copy = self.page(g)?;
+            // On the node of the one that it is copied from.
+            let section = self.pools.groups[g]
+                .pool
+                .section(self.sequences.at(slot).tables[g].pages[i]);
+            let copy = self.page(g, section)?;
             let from = std::mem::replace(&mut self.sequences.at_mut(slot).tables[g].pages[i], copy);
             let layers = self.layers.iter_mut().filter_map(LayerCache::kv_mut);
             for cache in layers.filter(|cache| cache.group == g) {
@@ -243,16 +247,19 @@ impl Cache {
             self.pools.groups[g].pool.give(from);
         }
         for _ in 0..more {
-            let page = self.page(g)?;
+            let table = &self.sequences.at(slot).tables[g];
+            let before = table.pages.back().copied();
+            let section = self.pools.groups[g].section(slot, table.end(), before);
+            let page = self.page(g, section)?;
             self.sequences.at_mut(slot).tables[g].pages.push_back(page);
         }
         Ok(())
     }
 
-    /// A free page, or one that the prefix index lets go of.
-    fn page(&mut self, g: usize) -> Result<u32> {
+    /// A free page, of this section where it has one, or one that the prefix index lets go of.
+    fn page(&mut self, g: usize, section: usize) -> Result<u32> {
         loop {
-            if let Some(page) = self.pools.groups[g].pool.take() {
+            if let Some(page) = self.pools.groups[g].pool.take_of(section) {
                 return Ok(page);
             }
             if !self.prefix.evict(g, &self.pools) {

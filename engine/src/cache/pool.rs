@@ -1,5 +1,6 @@
 //! A pool of pages: which are free, and how many hold each of the others. It can be shared between threads; the free
-//! pages stand in a lock-free queue.
+//! pages stand in lock-free queues, one for each section of the pages: of memory that several nodes share, a section
+//! lies on one of them (`team::heads`), and who takes a page says of which section it is to be.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,11 +8,13 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::Result;
 use crate::memory::Buffers;
+use crate::team::{section_of, section_start};
 
 /// Counts of pages. A page is free, or somebody's: it goes back when the last of those who hold it gives it back.
 #[derive(Debug)]
 pub struct PagePool {
-    free: ArrayQueue<u32>,
+    /// Of each section.
+    free: Vec<ArrayQueue<u32>>,
     /// Holders of each page.
     holders: Vec<AtomicU32>,
 }
@@ -38,13 +41,29 @@ impl PagePool {
     }
 
     fn filled(pages: u32, holders: Vec<AtomicU32>) -> Self {
-        // A queue has room for one at least.
-        let free = ArrayQueue::new(pages.max(1) as usize);
-        for page in 0..pages {
-            // It holds as many as there are pages.
-            let _ = free.push(page);
+        PagePool {
+            free: vec![queue(0..pages)],
+            holders,
         }
-        PagePool { free, holders }
+    }
+
+    /// Divides the pages into sections. All of them are free: nobody has taken one yet.
+    pub(super) fn divide(&mut self, sections: usize) {
+        let pages = self.pages();
+        let start = |section| section_start(section, pages, sections) as u32;
+        self.free = (0..sections)
+            .map(|section| queue(start(section)..start(section + 1)))
+            .collect();
+    }
+
+    /// Sections of the pages; 1 where they lie on one node, or anywhere.
+    pub(super) fn sections(&self) -> usize {
+        self.free.len()
+    }
+
+    /// The section of a page.
+    pub(super) fn section(&self, page: u32) -> usize {
+        section_of(page as usize, self.pages(), self.sections())
     }
 
     /// Pages, free or not.
@@ -54,12 +73,18 @@ impl PagePool {
 
     /// Pages that are free, at some time during the call.
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.free.iter().map(ArrayQueue::len).sum()
     }
 
     /// A free page, with one holder.
     pub fn take(&self) -> Option<u32> {
-        let page = self.free.pop()?;
+        self.take_of(0)
+    }
+
+    /// As [`Self::take`], of a section; of the next one after it that has some where that one has none.
+    pub(super) fn take_of(&self, section: usize) -> Option<u32> {
+        let sections = self.sections();
+        let page = (section..section + sections).find_map(|section| self.free[section % sections].pop())?;
         self.holders[page as usize].store(1, Ordering::Relaxed);
         Some(page)
     }
@@ -74,7 +99,7 @@ impl PagePool {
         // What this holder read or wrote is done before the next one takes the page.
         if self.holders[page as usize].fetch_sub(1, Ordering::AcqRel) == 1 {
             // Cannot be full: it has room for every page there is.
-            let _ = self.free.push(page);
+            let _ = self.free[self.section(page)].push(page);
         }
     }
 
@@ -84,9 +109,44 @@ impl PagePool {
     }
 }
 
+/// A queue of these pages, with room for all of them.
+fn queue(pages: std::ops::Range<u32>) -> ArrayQueue<u32> {
+    // A queue has room for one at least.
+    let queue = ArrayQueue::new(pages.len().max(1));
+    for page in pages {
+        // It holds as many as there are pages.
+        let _ = queue.push(page);
+    }
+    queue
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_a_section_are_taken_first_and_come_back_to_it() {
+        let mut pool = PagePool::new(7);
+        pool.divide(3);
+        let sections: Vec<usize> = (0..7).map(|page| pool.section(page)).collect();
+        assert_eq!(sections, [0, 0, 1, 1, 2, 2, 2]);
+        assert_eq!((pool.pages(), pool.free()), (7, 7));
+        let taken: Vec<u32> = (0..7).map(|_| pool.take_of(1).unwrap()).collect();
+        // The section's own, then those of the next, around.
+        assert_eq!(taken, [2, 3, 4, 5, 6, 0, 1]);
+        assert_eq!(pool.take_of(1), None);
+        [5, 0].into_iter().for_each(|page| pool.give(page));
+        assert_eq!(
+            (pool.free(), pool.take_of(2), pool.take_of(2)),
+            (2, Some(5), Some(0))
+        );
+        // More sections than pages: some have none.
+        let mut pool = PagePool::new(1);
+        pool.divide(4);
+        assert_eq!((pool.take_of(1), pool.take_of(1)), (Some(0), None));
+        pool.give(0);
+        assert_eq!(pool.free(), 1);
+    }
 
     #[test]
     fn a_page_is_free_when_its_last_holder_gives_it_back() {

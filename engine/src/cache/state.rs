@@ -50,6 +50,7 @@ pub(crate) struct StateCache {
     pub(crate) recent: Vec<f32>,
     pub(crate) memory: Vec<f32>,
     shape: StateShape,
+    slots: usize,
 }
 
 impl StateCache {
@@ -62,6 +63,17 @@ impl StateCache {
             recent: part(shape.recent)?,
             memory: part(shape.memory)?,
             shape,
+            slots: sizes.n_states,
+        })
+    }
+
+    /// Bytes of each item's memory, which need not be there yet, with the node of those who will use it.
+    pub(super) fn planned(&self, team: &Team) -> impl Iterator<Item = (usize, u64)> {
+        let (shape, slots) = (self.shape, self.slots);
+        [shape.recent, shape.memory].into_iter().flat_map(move |part| {
+            let shares = team.shares(part.items, 1);
+            let item = part.len.saturating_mul(slots).saturating_mul(size_of::<f32>());
+            (0..part.items).map(move |i| (shares.node_of(i), item as u64))
         })
     }
 
@@ -74,7 +86,8 @@ impl StateCache {
         ] {
             if !numbers.is_empty() {
                 let item = numbers.len() / part.items;
-                team.rows(numbers, item, 1, |_, part| {
+                let shares = team.shares(part.items, 1);
+                team.rows_placed(&shares, numbers, item, 1, |_, part| {
                     part.iter_mut().step_by(PIECE).for_each(|number| *number = 0.0);
                 })?;
             }

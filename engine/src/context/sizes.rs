@@ -93,6 +93,11 @@ pub struct ContextPlan {
     pub cache: Vec<Planned>,
     /// What a pass computes in.
     pub workspace: Vec<Planned>,
+    /// Bytes of keys, values and states in each of the team's nodes, which is where [`Context::placed_cache`] will find
+    /// them; each saturates. The rest of the cache, lists of what is free, lies where the caller is.
+    ///
+    /// [`Context::placed_cache`]: super::Context::placed_cache
+    pub cache_of_nodes: Vec<u64>,
 }
 
 impl ContextPlan {
@@ -122,7 +127,7 @@ impl ContextPlan {
 
     fn new(config: &Config, formats: &[ActFormat], team: &Team, options: &ContextOptions) -> Result<Self> {
         let (mut cache, mut workspace) = (Buffers::counted(), Buffers::counted());
-        Parts::make(
+        let parts = Parts::make(
             config,
             formats,
             team,
@@ -132,6 +137,7 @@ impl ContextPlan {
         Ok(ContextPlan {
             cache: cache.planned(),
             workspace: workspace.planned(),
+            cache_of_nodes: parts.cache.planned(team),
         })
     }
 

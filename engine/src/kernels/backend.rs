@@ -168,9 +168,14 @@ pub(crate) trait MatmulKernel: Send + Sync + std::fmt::Debug {
         Ok(None)
     }
 
-    /// The rows of mapped shards of one matrix in this kernel's own layout, a shard of each, in one piece of memory;
-    /// `None` where it has none.
-    fn pack(&self, _mapped: &[matrix::Shard], _packing: &Packing<'_>) -> Result<Option<Vec<matrix::Shard>>> {
+    /// The rows of mapped shards of one matrix in this kernel's own layout, a shard of each, those of an inner list in
+    /// one piece of memory; `None` where it has none. There is one list of shards on no node, or one of each node that
+    /// has some, and the nodes work at the same time.
+    fn pack(
+        &self,
+        _mapped: &[Vec<matrix::Shard>],
+        _: &Packing<'_>,
+    ) -> Result<Option<Vec<Vec<matrix::Shard>>>> {
         Ok(None)
     }
 

@@ -117,25 +117,25 @@ impl PackedMatrix {
             Placement::Mirror => nodes,
             _ => 1,
         };
-        let mut packed = Vec::new();
-        for copy in 0..copies {
-            let mut shards = Vec::new();
-            for shard in &self.shards {
-                // What goes into one piece of memory.
-                let pieces = match placement {
-                    Placement::Anywhere => vec![vec![shard.clone()]],
-                    Placement::Distribute => self.cut(shard, packing)?,
-                    Placement::Mirror => vec![vec![shard.part(shard.rows.clone(), copy)?]],
-                };
-                for parts in &pieces {
-                    match self.kernel.pack(parts, packing)? {
-                        Some(mut packed) => shards.append(&mut packed),
-                        None => return Ok(self),
-                    }
-                }
+        let mut packed = vec![Vec::new(); copies];
+        for shard in &self.shards {
+            // What goes into one piece of memory: the rows of a node. All nodes pack at the same time.
+            let pieces = match placement {
+                Placement::Anywhere => vec![vec![shard.clone()]],
+                Placement::Distribute => self.cut(shard, packing)?,
+                Placement::Mirror => (0..nodes)
+                    .map(|node| Ok(vec![shard.part(shard.rows.clone(), node)?]))
+                    .collect::<Result<_>>()?,
+            };
+            let Some(pieces) = self.kernel.pack(&pieces, packing)? else {
+                return Ok(self);
+            };
+            for (i, mut shards) in pieces.into_iter().enumerate() {
+                packed[i % copies].append(&mut shards);
             }
+        }
+        for shards in &mut packed {
             shards.sort_by_key(|shard| shard.rows.start);
-            packed.push(shards);
         }
         let mut packed = packed.into_iter();
         self.shards = packed.next().unwrap_or_default();

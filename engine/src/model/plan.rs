@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::LoadOptions;
 use super::config::Config;
-use super::weights::{Matrices, Role, Weights};
+use super::weights::{EMBEDDING, Matrices, Role, Weights};
 use crate::Result;
 use crate::gguf::{ModelFile, TensorInfo};
 use crate::kernels::{ActFormat, Backend, PackedMatrix, Packing, Placement, Storage, matrix_rows, select};
@@ -44,12 +44,24 @@ pub(super) struct Used {
     pub(super) vectors: HashSet<String>,
 }
 
+/// A matrix of the file, and what is read of it when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMatrix {
+    /// Its tensor.
+    pub name: String,
+    /// All of it is read when the model is loaded, and never again: it will be packed.
+    pub packed: bool,
+    /// Where it is not packed, every pass reads all of it: not only rows that are looked up, or some of the experts.
+    pub whole: bool,
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct ModelPlan {
     config: Config,
     formats: Vec<ActFormat>,
     nodes: Vec<WeightBytes>,
+    matrices: Vec<PlannedMatrix>,
 }
 
 impl ModelPlan {
@@ -80,16 +92,22 @@ impl ModelPlan {
             team,
             used: RefCell::default(),
             nodes: RefCell::new(vec![WeightBytes::default(); nodes]),
+            matrices: RefCell::default(),
         };
         let weights = Weights::bind(file, &config, &shapes, &mut |_, _| ())?;
         let mut nodes = shapes.nodes.into_inner();
         if let Some(first) = nodes.first_mut() {
             first.vectors = weights.vector_bytes;
         }
+        let mut matrices = shapes.matrices.into_inner();
+        for matrix in matrices.iter_mut().filter(|matrix| matrix.name == EMBEDDING) {
+            matrix.whole = weights.tied;
+        }
         let plan = ModelPlan {
             config,
             formats: weights.formats(),
             nodes,
+            matrices,
         };
         Ok((plan, shapes.used.into_inner()))
     }
@@ -116,6 +134,11 @@ impl ModelPlan {
             })
     }
 
+    /// Its matrices, in the order in which loading reads them.
+    pub fn matrices(&self) -> &[PlannedMatrix] {
+        &self.matrices
+    }
+
     /// The forms of activations that its matrices will multiply with.
     pub(crate) fn formats(&self) -> &[ActFormat] {
         &self.formats
@@ -129,6 +152,7 @@ struct Shapes<'a> {
     team: Team,
     used: RefCell<Used>,
     nodes: RefCell<Vec<WeightBytes>>,
+    matrices: RefCell<Vec<PlannedMatrix>>,
 }
 
 impl Matrices for Shapes<'_> {
@@ -144,6 +168,11 @@ impl Matrices for Shapes<'_> {
             .insert(info.name.clone(), role)
             .is_none()
         {
+            self.matrices.borrow_mut().push(PlannedMatrix {
+                name: info.name.clone(),
+                packed: none.is_packed(),
+                whole: role == Role::Dense,
+            });
             let n = info.n_rows();
             let each = matrix_rows(role.matrix_rows(info), n, none.grain());
             let shares = self.team.shares(each, none.grain());

@@ -39,7 +39,7 @@ pub(crate) struct Weights {
     /// What is behind pooled hidden states.
     pub(crate) heads: Heads,
     /// The output matrix is the embedding.
-    tied: bool,
+    pub(crate) tied: bool,
     /// Bytes of all vectors: norms, biases, scales.
     pub(crate) vector_bytes: u64,
     /// What of the file was left out, a sentence each.
@@ -259,7 +259,7 @@ impl Weights {
 }
 
 /// The token embedding; also the output matrix where there is no `output.weight`.
-const EMBEDDING: &str = "token_embd.weight";
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
 
 /// Finds tensors and checks them: what a part's `bind` takes its own from.
 pub(super) struct Binder<'a> {

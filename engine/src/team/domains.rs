@@ -3,13 +3,18 @@
 //! What the workers of a team write to while they hand work over is here, once per domain: no cache line is written by
 //! the workers of two domains, so that a hand-over between many cores costs what it costs between few. Only the leader,
 //! who opens and closes an operation, writes to all of them.
+//!
+//! Sleep is a domain's own matter too. Where there are several the leader calls one worker of each in which somebody
+//! sleeps, and that one calls the others. All that domains share is a count of those in which somebody sleeps, which the
+//! first one to fall asleep and the last one to wake change.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::{Job, Padded};
+use super::{Job, Padded, lock};
 
 /// NUMA nodes that a team can know of. Two packages of four nodes each are 8.
 pub const MAX_NODES: usize = 16;
@@ -35,6 +40,7 @@ pub(super) struct Domain {
     before: usize,
     gate: Padded<Gate>,
     work: Padded<Work>,
+    sleep: Padded<Sleep>,
 }
 
 struct Gate {
@@ -73,25 +79,44 @@ impl Cut {
         }
     }
 
+    /// The same with pieces of at most `most` items.
+    pub(super) fn bounded(items: usize, most: usize, workers: usize) -> Self {
+        let most = most.max(1);
+        Cut {
+            least: Cut::shrinking(items, 1, workers).least.min(most),
+            most,
+        }
+    }
+
     /// Items of the smallest piece.
     pub(super) fn least(self) -> usize {
         self.least
     }
 
     /// Items of the next piece where so many are left for so many workers: half of a worker's part.
-    fn piece(self, left: usize, workers: usize) -> usize {
+    pub(super) fn piece(self, left: usize, workers: usize) -> usize {
         let half = left / (2 * workers) / self.least * self.least;
         half.clamp(self.least, self.most)
     }
 }
 
 /// Into how many of the smallest pieces of [`Cut::shrinking`] a worker's share could be cut.
-const LAST_PIECES: usize = 64;
+pub(super) const LAST_PIECES: usize = 64;
 
 /// Items of the present operation that nobody has taken yet.
 struct Work {
     next: AtomicUsize,
     end: AtomicUsize,
+}
+
+/// The workers of a domain that sleep.
+#[derive(Default)]
+struct Sleep {
+    /// How many; changed with the lock held.
+    asleep: AtomicUsize,
+    /// The operation for which all who had slept since before it were called.
+    called: Mutex<u32>,
+    wake: Condvar,
 }
 
 // SAFETY: `job` is the only field that is not Sync by itself. The leader writes it while the gate is closed and empty;
@@ -121,19 +146,74 @@ impl Domain {
     ///
     /// # Safety
     /// `job` stays valid until [`Self::is_over`] again.
-    pub(super) unsafe fn open(&self, epoch: u32, job: Job) {
+    unsafe fn open(&self, epoch: u32, job: Job, order: Ordering) {
         debug_assert!(self.is_over());
         // SAFETY: the gate is closed and empty, so no worker reads `job` now.
         unsafe { *self.gate.0.job.get() = Some(job) };
-        self.gate.0.state.store(u64::from(epoch) << 32, Ordering::SeqCst);
+        self.gate.0.state.store(u64::from(epoch) << 32, order);
     }
 
-    /// Tells of operation `epoch`, which nobody can enter.
+    /// Tells of operation `epoch`, which nobody can enter, and wakes all.
     pub(super) fn tell(&self, epoch: u32) {
         self.gate
             .0
             .state
             .store(u64::from(epoch) << 32 | CLOSED, Ordering::SeqCst);
+        let _guard = lock(&self.sleep.0.called);
+        self.sleep.0.wake.notify_all();
+    }
+
+    /// Sleeps until there is an operation after `seen`. `sleeping` counts the domains in which somebody does.
+    pub(super) fn sleep(&self, seen: u32, sleeping: &AtomicUsize) {
+        let Sleep { asleep, called, wake } = &self.sleep.0;
+        let mut called = lock(called);
+        // The leader's one call for operation `seen` may still be on its way, and would come to this worker as well.
+        self.call(&mut called, seen);
+        // Counted before the gate is looked at; the leader opens it before it reads the counts. One of the two sees the
+        // other (both SeqCst, or a fence between), so no wake-up is lost. Who is not the first one here takes the lock
+        // after that one, whose domain is counted already.
+        if asleep.fetch_add(1, Ordering::SeqCst) == 0 {
+            sleeping.fetch_add(1, Ordering::SeqCst);
+        }
+        let epoch = loop {
+            let epoch = self.epoch();
+            if epoch != seen {
+                break epoch;
+            }
+            called = wake.wait(called).unwrap_or_else(PoisonError::into_inner);
+        };
+        if asleep.fetch_sub(1, Ordering::SeqCst) == 1 {
+            sleeping.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.call(&mut called, epoch);
+    }
+
+    /// Calls those who sleep since before operation `epoch`, unless that was done: with the lock held, so that nobody
+    /// is between a look at the gate and sleep. Who comes to sleep later finds that operation.
+    fn call(&self, called: &mut u32, epoch: u32) {
+        if *called != epoch {
+            *called = epoch;
+            if self.asleep() > 0 {
+                self.sleep.0.wake.notify_all();
+            }
+        }
+    }
+
+    /// Workers that sleep.
+    pub(super) fn asleep(&self) -> usize {
+        self.sleep.0.asleep.load(Ordering::SeqCst)
+    }
+
+    /// Calls those who sleep, or one of them, who calls the others. By the leader, who has opened the gate for
+    /// operation `epoch`.
+    fn wake(&self, epoch: u32, all: bool) {
+        if self.asleep() > 0 {
+            let mut called = lock(&self.sleep.0.called);
+            match all {
+                true => self.call(&mut called, epoch),
+                false => self.sleep.0.wake.notify_one(),
+            }
+        }
     }
 
     /// Looks for an operation after `seen`, and enters it.
@@ -256,6 +336,7 @@ impl Domains {
                         next: AtomicUsize::new(0),
                         end: AtomicUsize::new(0),
                     }),
+                    sleep: Padded(Sleep::default()),
                 });
                 before += workers;
             }
@@ -267,6 +348,35 @@ impl Domains {
             all: all.into(),
             nodes: nodes.into(),
             of_worker: places.iter().map(domain_of).collect(),
+        }
+    }
+
+    /// Opens all gates for operation `epoch`. Only by the leader, where all are closed and nobody is inside.
+    ///
+    /// # Safety
+    /// `job` stays valid until all of them are so again.
+    pub(super) unsafe fn open(&self, epoch: u32, job: Job) {
+        // The stores to several gates overlap, and one fence puts all of them before what the leader reads then.
+        let several = self.all.len() > 1;
+        let order = if several {
+            Ordering::Release
+        } else {
+            Ordering::SeqCst
+        };
+        for domain in &self.all {
+            // SAFETY: as this function's.
+            unsafe { domain.open(epoch, job, order) };
+        }
+        if several {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Calls those who sleep for operation `epoch`, whose gates have been opened: of several domains one worker each.
+    pub(super) fn wake(&self, epoch: u32, sleeping: &AtomicUsize) {
+        if sleeping.load(Ordering::SeqCst) > 0 {
+            let all = self.all.len() == 1;
+            self.all.iter().for_each(|domain| domain.wake(epoch, all));
         }
     }
 
@@ -328,6 +438,11 @@ impl Shares {
         let mut shares = Shares::default();
         shares.0[node + 1..].fill(items);
         shares
+    }
+
+    /// Whether they are shares of so many items: each of them is one node's.
+    pub(super) fn cover(&self, items: usize) -> bool {
+        self.0[0] == 0 && self.0[MAX_NODES] == items && self.0.is_sorted()
     }
 
     /// Those of a node.
@@ -461,7 +576,7 @@ mod tests {
         let job: Job = std::ptr::from_ref::<dyn Fn(usize) + Sync>(&nothing);
         assert!(domain.is_over() && matches!(domain.enter(0), Seen::Same));
         // SAFETY: the job outlives the test.
-        unsafe { domain.open(1, job) };
+        unsafe { domains.open(1, job) };
         assert!(matches!(domain.enter(0), Seen::Entered(1, Some(_))));
         assert!(matches!(domain.enter(1), Seen::Same));
         assert!(!domain.is_over());

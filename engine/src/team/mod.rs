@@ -16,16 +16,20 @@
 //!
 //! Only rows are split, never the depth of a sum: which worker computes a row, and in which order, moves no number.
 //!
-//! `outputs` says how an operation's outputs are split. These files hold the crate's one unsafe idea about threads: a
-//! borrowed closure, and disjoint parts of one output slice, are handed to other threads for as long as the operation
-//! waits for them.
+//! `outputs` says how an operation's outputs are split, `heads` which node has which part of a cache; `cost` counts
+//! what a hand-over takes. These files hold the crate's one unsafe idea about threads: a borrowed closure, and disjoint
+//! parts of one output slice, are handed to other threads for as long as the operation waits for them.
 #![allow(unsafe_code)]
 
+mod cost;
 mod domains;
+mod heads;
 mod outputs;
 
+pub use cost::HandOver;
 pub use domains::{MAX_NODES, Place, Shares};
-pub use outputs::{Columns, Piece, RowTile, Tile, Tiled};
+pub(crate) use heads::{section_of, section_start};
+pub use outputs::{ByNode, Columns, Piece, RowTile, Tile, Tiled};
 
 use std::any::Any;
 use std::cell::Cell;
@@ -93,18 +97,31 @@ fn pause(spins: u32) {
 
 struct Shared {
     domains: Domains,
-    /// Workers parked on `wake`, and whether the leader is parked on `done`.
-    sleepers: AtomicUsize,
+    root: Padded<Root>,
+    leader: Padded<Leader>,
+    /// Per worker.
+    waited: Box<[Padded<Waited>]>,
+}
+
+/// What all domains share. Nobody writes to it but who falls asleep or wakes: of each domain the first one and the last
+/// one, and the leader.
+#[derive(Default)]
+struct Root {
+    /// Domains in which somebody sleeps.
+    sleeping: AtomicUsize,
+    /// Whether the leader is parked on `done`. The last one to leave a domain reads it.
     leader_sleeps: AtomicBool,
     stop: AtomicBool,
     lock: Mutex<()>,
-    wake: Condvar,
     done: Condvar,
-    failed: Mutex<Option<Error>>,
+}
+
+/// What the leader alone writes to, unless something fails: with each operation, so it is on lines of its own.
+#[derive(Default)]
+struct Leader {
     /// Held by the leader for one operation: one at a time. The number of the last one.
     region: Mutex<u32>,
-    /// Per worker.
-    waited: Box<[Padded<Waited>]>,
+    failed: Mutex<Option<Error>>,
 }
 
 impl Shared {
@@ -120,17 +137,10 @@ impl Shared {
 
     /// Wakes the leader, if it sleeps.
     fn wake_leader(&self) {
-        if self.leader_sleeps.load(Ordering::SeqCst) {
-            let _guard = lock(&self.lock);
-            self.done.notify_all();
-        }
-    }
-
-    /// Wakes the workers that sleep.
-    fn wake_workers(&self) {
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _guard = lock(&self.lock);
-            self.wake.notify_all();
+        let root = &self.root.0;
+        if root.leader_sleeps.load(Ordering::SeqCst) {
+            let _guard = lock(&root.lock);
+            root.done.notify_all();
         }
     }
 }
@@ -156,12 +166,10 @@ struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::SeqCst);
-        let mut epoch = lock(&self.0.region);
+        self.0.root.0.stop.store(true, Ordering::SeqCst);
+        let mut epoch = lock(&self.0.leader.0.region);
         *epoch = epoch.wrapping_add(1);
         self.0.domains.all.iter().for_each(|domain| domain.tell(*epoch));
-        let _guard = lock(&self.0.lock);
-        self.0.wake.notify_all();
     }
 }
 
@@ -194,14 +202,8 @@ impl Team {
         }
         let shared = Arc::new(Shared {
             domains: Domains::new(places),
-            sleepers: AtomicUsize::new(0),
-            leader_sleeps: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            lock: Mutex::new(()),
-            wake: Condvar::new(),
-            done: Condvar::new(),
-            failed: Mutex::new(None),
-            region: Mutex::new(0),
+            root: Padded(Root::default()),
+            leader: Padded(Leader::default()),
             waited: (0..n).map(|_| Padded(Waited::default())).collect(),
         });
         for index in 1..n {
@@ -231,6 +233,12 @@ impl Team {
             .map_or(0, |handle| handle.0.domains.node_of(worker))
     }
 
+    /// Last-level caches that its workers share. Of an operation's items the workers of each have a part of their own,
+    /// one after the other: so many places in a sequence of items are worked on at the same time.
+    pub fn caches(&self) -> usize {
+        self.inner.as_ref().map_or(1, |handle| handle.0.domains.all.len())
+    }
+
     /// What each worker has spent on waiting since the team was made; one entry, of nothing, for a team of one.
     pub fn waits(&self) -> Vec<Waits> {
         let waits = |w: &Padded<Waited>| Waits {
@@ -256,17 +264,16 @@ impl Team {
             return guarded(f, 0);
         };
         let shared = &*handle.0;
-        let mut region = lock(&shared.region);
+        let (root, leader) = (&shared.root.0, &shared.leader.0);
+        let mut region = lock(&leader.region);
         *region = region.wrapping_add(1);
         shared.domains.give(shares, each);
         // SAFETY: lengthens the closure's lifetime for the workers. They use it only inside a gate, and this function
         // does not return (or unwind: `guarded` catches) before all gates are closed and empty.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
-        for domain in &shared.domains.all {
-            // SAFETY: as above; all gates have been closed and empty since the operation before.
-            unsafe { domain.open(*region, job) };
-        }
-        shared.wake_workers();
+        // SAFETY: as above; all gates have been closed and empty since the operation before.
+        unsafe { shared.domains.open(*region, job) };
+        shared.domains.wake(*region, &root.sleeping);
         let own = guarded(f, 0);
         if own.is_err() {
             shared.fail();
@@ -279,15 +286,15 @@ impl Team {
                 continue;
             }
             parked = true;
-            let mut guard = lock(&shared.lock);
-            shared.leader_sleeps.store(true, Ordering::SeqCst);
+            let mut guard = lock(&root.lock);
+            root.leader_sleeps.store(true, Ordering::SeqCst);
             while !shared.finish() {
-                guard = shared.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                guard = root.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
             }
-            shared.leader_sleeps.store(false, Ordering::SeqCst);
+            root.leader_sleeps.store(false, Ordering::SeqCst);
         }
         shared.waited[0].0.add(spins, parked);
-        let other = lock(&shared.failed).take();
+        let other = lock(&leader.failed).take();
         own.and(other.map_or(Ok(()), Err))
     }
 
@@ -386,7 +393,7 @@ fn work(shared: &Shared, index: usize) {
                 // Too late for that one; perhaps in time for the next: either is whole.
                 Seen::Missed(epoch) => {
                     seen = epoch;
-                    if shared.stop.load(Ordering::SeqCst) {
+                    if shared.root.0.stop.load(Ordering::SeqCst) {
                         return;
                     }
                 }
@@ -397,22 +404,14 @@ fn work(shared: &Shared, index: usize) {
                 continue;
             }
             parked = true;
-            let mut guard = lock(&shared.lock);
-            // Counted before the gate is looked at again; the leader opens it before it reads the count. One of the two
-            // sees the other (both SeqCst), so no wake-up is lost.
-            shared.sleepers.fetch_add(1, Ordering::SeqCst);
-            while domain.epoch() == seen {
-                guard = shared.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
-            }
-            shared.sleepers.fetch_sub(1, Ordering::SeqCst);
-            drop(guard);
+            domain.sleep(seen, &shared.root.0.sleeping);
         };
         shared.waited[index].0.add(spins, parked);
         if let Some(job) = job {
             // SAFETY: the closure outlives the operation: `operate` waits until this worker has left the gate.
             let f = unsafe { &*job };
             if let Err(error) = guarded(f, index) {
-                *lock(&shared.failed) = Some(error);
+                *lock(&shared.leader.0.failed) = Some(error);
                 shared.fail();
             }
         }
@@ -503,7 +502,8 @@ mod tests {
             while inside.load(Ordering::SeqCst) < 2 {
                 std::thread::yield_now();
             }
-            while std::thread::current().id() != leader && !shared.leader_sleeps.load(Ordering::SeqCst) {
+            while std::thread::current().id() != leader && !shared.root.0.leader_sleeps.load(Ordering::SeqCst)
+            {
                 std::thread::yield_now();
             }
         })
@@ -538,14 +538,54 @@ mod tests {
 
     #[test]
     fn workers_that_parked_wake_up_and_take_part() {
-        let team = threads(2);
-        for _ in 0..3 {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            // Two items that wait for each other: done only if two workers are inside at once.
+        let domains: [(Team, usize); 4] = [
+            (threads(2), 1),
+            (threads(5), 1),
+            (placed(&[&[2, 2], &[1, 3]]), 4),
+            (placed(&[&[2], &[1], &[1]]), 3),
+        ];
+        for (team, domains) in domains {
+            let n = team.workers();
+            let shared = Arc::clone(&team.inner.as_ref().unwrap().0);
+            let asleep = || shared.domains.all.iter().map(Domain::asleep).sum::<usize>();
+            // Where the leader is alone in a domain nobody of it sleeps.
+            let alone = usize::from(shared.domains.of_worker(0).workers == 1);
+            for _ in 0..3 {
+                let sleeping = || shared.root.0.sleeping.load(Ordering::SeqCst);
+                while asleep() < n - 1 || sleeping() < domains - alone {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                assert_eq!(sleeping(), domains - alone);
+                // Items that wait for each other: done only if all workers are inside at once.
+                let met = AtomicUsize::new(0);
+                team.ranges(n, 1, |_| {
+                    met.fetch_add(1, Ordering::SeqCst);
+                    while met.load(Ordering::SeqCst) < n {
+                        std::thread::yield_now();
+                    }
+                })
+                .unwrap();
+            }
+        }
+    }
+
+    /// Who falls asleep after the leader has opened an operation, and before its call for those who sleep since the one
+    /// before, must not take that call from them.
+    #[test]
+    fn a_call_reaches_those_who_sleep_longest() {
+        let rounds = if cfg!(miri) { 3 } else { 300 };
+        let team = placed(&[&[4], &[3]]);
+        let n = team.workers();
+        for round in 0..rounds {
+            // Some of them sleep, some are about to, some still look.
+            std::thread::sleep(std::time::Duration::from_micros(round % 60 * 10));
+            for _ in 0..round % 3 {
+                team.ranges(n, 1, |_| ()).unwrap();
+            }
             let met = AtomicUsize::new(0);
-            team.ranges(2, 1, |_| {
+            team.ranges(n, 1, |_| {
                 met.fetch_add(1, Ordering::SeqCst);
-                while met.load(Ordering::SeqCst) < 2 {
+                while met.load(Ordering::SeqCst) < n {
                     std::thread::yield_now();
                 }
             })

@@ -13,6 +13,8 @@ Examples:
   twinfer doctor --json > doctor.json
   twinfer doctor --machine docs/machines/epyc-9654-x2.toml --shape llama-3.1-8b
                                      what a machine that is not at hand would do with a model
+  twinfer doctor --describe > here.toml
+                                     this one's description, to predict with and to compare with bench
 
 The limits: int8 dot products bound the reading of a prompt, memory reads bound the writing of tokens, for each token reads
 every weight once. `twinfer bench` says which part of them this program reaches. Numbers are only worth something on a
@@ -41,6 +43,12 @@ pub(crate) struct DoctorArgs {
     /// Nothing is measured.
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) machine: Option<PathBuf>,
+
+    /// Measure this machine and write the description of it that --machine reads: what is predicted with it can be
+    /// compared with what `bench` measures here. Kernels are measured with a model of random weights, or with the one
+    /// that -m or --shape name.
+    #[arg(long, conflicts_with_all = ["machine", "no_measure", "json"])]
+    pub(crate) describe: bool,
 
     /// All of it as JSON.
     #[arg(long)]

@@ -45,9 +45,10 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "LIST", value_parser = cpu_list, conflicts_with = "no_pin")]
     pub(crate) cpus: Option<CpuList>,
 
-    /// On a machine of several NUMA nodes: auto; off; isolate (compute on one node), node:N (on that one), distribute (each
-    /// node has the rows of the weights that its workers multiply with), mirror (each node has all weights). auto distributes
-    /// weights over the nodes unless they are small.
+    /// On a machine of several NUMA nodes: auto; off; isolate (compute on one node, with packed weights, cache and
+    /// buffers in its memory; what is read from the mapped file stays where the system's cache has it), node:N (on that
+    /// one), distribute (each node has the rows of the weights that its workers multiply with), mirror (each node has
+    /// all weights). auto distributes weights over the nodes unless they are small.
     #[arg(long, global = true, value_name = "MODE", default_value = "auto", value_parser = numa)]
     pub(crate) numa: NumaMode,
 

@@ -4,6 +4,8 @@ use twinfer_engine::cache::{CacheType, Pool};
 use twinfer_engine::context::ContextOptions;
 use twinfer_engine::kernels::{BLOCK, Storage};
 
+use crate::numa::NumaMode;
+
 /// What a person can choose to need less.
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
@@ -14,6 +16,7 @@ pub(crate) struct Choice {
     pub(crate) has_experts: bool,
     /// Whether layers of it keep a state of each sequence.
     pub(crate) has_states: bool,
+    pub(crate) numa: NumaMode,
     pub(crate) context: ContextOptions,
 }
 
@@ -82,6 +85,9 @@ impl Choice {
     /// What one types for what differs from `asked`.
     fn options(&self, asked: &Choice) -> String {
         let mut options = Vec::new();
+        if self.numa != asked.numa {
+            options.push(format!("--numa {}", self.numa));
+        }
         if self.storage != asked.storage {
             options.push("--weights mapped".into());
         }
@@ -111,10 +117,15 @@ impl Choice {
     }
 }
 
-/// What would fit in place of what was asked for, as options. `fits` says it of a choice.
-pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<String> {
+/// What would fit in place of what was asked for, as options. `modes`: other modes of `--numa` in groups of which one
+/// is enough, the last group for where no other has one; `fits` says it of a choice.
+pub(crate) fn advice(asked: &Choice, modes: &[Vec<NumaMode>], fits: &dyn Fn(&Choice) -> bool) -> Vec<String> {
     let smaller = |choice: &Choice| largest(choice, fits);
     let whole = |choice: Option<Choice>| choice.filter(fits);
+    let placed = |numa: NumaMode| Choice {
+        numa,
+        ..asked.clone()
+    };
     let mut found: Vec<Choice> = [
         smaller(asked),
         whole(asked.with_q8_0()),
@@ -125,14 +136,26 @@ pub(crate) fn advice(asked: &Choice, fits: &dyn Fn(&Choice) -> bool) -> Vec<Stri
     .into_iter()
     .flatten()
     .collect();
+    let (last, better) = match modes.split_last() {
+        Some((last, better)) => (last.as_slice(), better),
+        None => (&[][..], &[][..]),
+    };
+    let first_of = |group: &[NumaMode]| group.iter().map(|&numa| placed(numa)).find(fits);
+    let elsewhere: Vec<Choice> = better.iter().filter_map(|group| first_of(group)).collect();
+    match elsewhere.is_empty() {
+        true => found.extend(first_of(last)),
+        false => found.extend(elsewhere),
+    }
     if found.is_empty() {
         // No single option is enough. Mapped experts first: what every token needs stays as fast as it can be.
         let experts = asked.with_mapped_experts();
         let mapped = asked.mapped().unwrap_or_else(|| asked.clone());
         let all = mapped.with_mapped_experts().unwrap_or(mapped);
+        let elsewhere = better.iter().filter_map(|group| group.first());
         found = experts
             .into_iter()
             .chain([all])
+            .chain(elsewhere.map(|&numa| placed(numa)))
             .filter_map(|choice| {
                 let both = choice.with_q8_0();
                 let least = both.clone().unwrap_or_else(|| choice.clone());
@@ -209,6 +232,7 @@ mod tests {
             experts: None,
             has_experts: false,
             has_states: false,
+            numa: NumaMode::Auto,
             context: ContextOptions {
                 n_ctx: 6400,
                 ..ContextOptions::default()
@@ -230,7 +254,7 @@ mod tests {
             (40, vec!["--weights mapped --ctx-size 2560".into()]),
             (0, vec![]),
         ] {
-            let found = advice(&asked, &|choice| needed(choice) <= free * MIB);
+            let found = advice(&asked, &[], &|choice| needed(choice) <= free * MIB);
             assert_eq!(found, expected, "{free} MiB");
         }
         // Of those weights 80 MiB are experts'.
@@ -274,7 +298,7 @@ mod tests {
                 vec!["--weights mapped --experts mapped --ctx-size 640".into()],
             ),
         ] {
-            let found = advice(&insisting, &|choice| with_experts(choice) <= free * MIB);
+            let found = advice(&insisting, &[], &|choice| with_experts(choice) <= free * MIB);
             assert_eq!(found, expected, "{free} MiB");
         }
         // Where nobody said where they lie they are mapped if that is enough: the size is that of such a context.
@@ -287,14 +311,14 @@ mod tests {
             let least = mapped.filter(|_| choice.experts.is_none());
             with_experts(least.as_ref().unwrap_or(choice)) <= 90 * MIB
         };
-        assert_eq!(advice(&open, &settled), ["--ctx-size 4480", q8]);
+        assert_eq!(advice(&open, &[], &settled), ["--ctx-size 4480", q8]);
         // States of 1 MiB each, 8 of them unless other options say so.
         let recurrent = Choice {
             has_states: true,
             ..asked.clone()
         };
         let with_states = |choice: &Choice| needed(choice) + choice.context.states() as u64 * MIB;
-        let of = |free: u64| advice(&recurrent, &|choice| with_states(choice) <= free * MIB);
+        let of = |free: u64| advice(&recurrent, &[], &|choice| with_states(choice) <= free * MIB);
         assert_eq!(of(207)[0], "--ctx-size 6336");
         assert!(of(207).contains(&"--cache-states 7".into()), "{:?}", of(207));
         assert!(of(202).contains(&"--cache-states 2".into()), "{:?}", of(202));
@@ -303,6 +327,69 @@ mod tests {
         let mut asked = asked;
         asked.context.pool = Pool::Bytes(500 * MIB);
         let fits = |choice: &Choice| choice.size() <= 30 * MIB && choice.storage == Storage::Auto;
-        assert_eq!(advice(&asked, &fits), ["--cache-size 30M"]);
+        assert_eq!(advice(&asked, &[], &fits), ["--cache-size 30M"]);
+    }
+
+    #[test]
+    fn another_node_mode_is_among_what_would_fit() {
+        use NumaMode::{Distribute, Isolate, Mirror, Node, Off};
+
+        // 100 MiB of weights and as much of a cache of 6400 tokens; nodes with 120, 220 and 120 MiB.
+        let cache = |choice: &Choice| choice.context.n_ctx as u64 * MIB / 64;
+        let fits = |choice: &Choice| {
+            let weights = if choice.storage == Storage::Mapped {
+                0
+            } else {
+                100 * MIB
+            };
+            match choice.numa {
+                Node(1) => weights + cache(choice) <= 220 * MIB,
+                Distribute => (weights + cache(choice)) / 3 <= 120 * MIB,
+                Mirror => weights + cache(choice) / 3 <= 120 * MIB,
+                Off => weights + cache(choice) <= 460 * MIB,
+                _ => weights + cache(choice) <= 120 * MIB,
+            }
+        };
+        let asked = |numa| Choice {
+            storage: Storage::Auto,
+            experts: None,
+            has_experts: false,
+            has_states: false,
+            numa,
+            context: ContextOptions {
+                n_ctx: 6400,
+                ..ContextOptions::default()
+            },
+        };
+        let of_one_node = [vec![Distribute], vec![Node(1)], vec![Off]];
+        let found = advice(&asked(Node(0)), &of_one_node, &fits);
+        let mapped = "--weights mapped".to_string();
+        assert_eq!(
+            found,
+            [
+                "--ctx-size 1280".into(),
+                mapped.clone(),
+                "--numa distribute".into(),
+                "--numa node:1".into()
+            ]
+        );
+        // Of a group the first that fits.
+        let of_all_nodes = [vec![Distribute], vec![Isolate, Node(1)], vec![Off]];
+        let found = advice(&asked(Mirror), &of_all_nodes, &fits);
+        assert_eq!(found[2..], ["--numa distribute", "--numa node:1"]);
+        // Where nothing else does, nodes that are not told apart.
+        let found = advice(&asked(Node(0)), &[vec![Isolate], vec![Off]], &fits);
+        assert_eq!(found[2..], ["--numa off"]);
+        // A mode that is not enough by itself.
+        let large = Choice {
+            storage: Storage::Packed,
+            ..asked(Node(0))
+        };
+        let never_mapped = |choice: &Choice| {
+            let small = choice.numa == Distribute && choice.context.n_ctx <= 640;
+            small && choice.storage != Storage::Mapped
+        };
+        let found = advice(&large, &of_one_node, &never_mapped);
+        assert_eq!(found, ["--numa distribute --ctx-size 640"]);
     }
 }

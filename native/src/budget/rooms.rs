@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::Budget;
+use super::{Budget, Need};
 use crate::control_group;
 use crate::cpu_list::parse_list;
 use crate::system::field;
@@ -21,7 +21,7 @@ pub(crate) enum Limiter {
     ControlGroup,
     /// This process may use the memory of these nodes alone.
     Nodes(Vec<usize>),
-    /// One node's part of the weights.
+    /// One node's part of all that is placed.
     Node(usize),
 }
 
@@ -92,15 +92,39 @@ fn free_on(root: &Path, node: usize) -> Option<u64> {
     Some(of("MemFree")? + files.sum::<u64>())
 }
 
-/// The rooms of the nodes that a budget divides its weights between.
-pub(crate) fn nodes(root: &Path, budget: &Budget) -> Vec<Room> {
-    let found = |node| Some((Limiter::Node(node), free_on(root, node)?));
-    let several = (0..budget.weights.len()).filter(|_| budget.weights.len() > 1);
-    several
-        .map(|i| budget.node_id(i))
-        .filter_map(found)
-        .map(|(limiter, free)| Room { limiter, free })
-        .collect()
+/// What is free on these nodes, in their order. Nothing where there is but one, whose file counts less than all memory
+/// on some virtual machines: the system's room is the node's.
+pub(crate) fn nodes(root: &Path, ids: &[usize]) -> Vec<Room> {
+    let online = read_to_string(root.join("sys/devices/system/node/online")).unwrap_or_default();
+    if parse_list(online.trim()).is_none_or(|online| online.len() < 2) {
+        return Vec::new();
+    }
+    let room = |&node: &usize| {
+        Some(Room {
+            limiter: Limiter::Node(node),
+            free: free_on(root, node)?,
+        })
+    };
+    ids.iter().filter_map(room).collect()
+}
+
+/// Each of some rooms, with what must be there.
+pub(crate) fn with_rooms<'a>(
+    budget: &Budget,
+    rooms: &'a [Room],
+    of_nodes: &'a [Room],
+) -> impl Iterator<Item = (&'a Room, Need)> {
+    let need = budget.need();
+    let all = rooms.iter().map(move |room| (room, need));
+    all.chain(with_nodes(budget, of_nodes))
+}
+
+fn with_nodes<'a>(budget: &Budget, of_nodes: &'a [Room]) -> impl Iterator<Item = (&'a Room, Need)> {
+    let needs: Vec<(usize, Need)> = budget.need_of_nodes().collect();
+    of_nodes.iter().filter_map(move |room| {
+        let (_, need) = needs.iter().find(|(id, _)| room.limiter == Limiter::Node(*id))?;
+        Some((room, *need))
+    })
 }
 
 /// The room that is too small for a budget, if there is one, and what it would have to hold.
@@ -108,22 +132,20 @@ pub(crate) fn too_small<'a>(
     budget: &Budget,
     rooms: &'a [Room],
     of_nodes: &'a [Room],
-) -> Option<(&'a Room, u64)> {
-    let needed = budget.needed();
-    let all = rooms.iter().map(|room| (room, needed));
-    let nodes = of_nodes.iter().filter_map(|room| match room.limiter {
-        Limiter::Node(id) => {
-            let mut of_nodes = budget.of_nodes().enumerate();
-            let (_, needed) = of_nodes.find(|(i, _)| budget.node_id(*i) == id)?;
-            Some((room, needed))
-        }
-        _ => None,
-    });
-    all.chain(nodes).find(|(room, needed)| *needed > room.free)
+) -> Option<(&'a Room, Need)> {
+    let of_nodes = if budget.spills { &[] } else { of_nodes };
+    with_rooms(budget, rooms, of_nodes).find(|(room, need)| need.total() > room.free)
+}
+
+/// The first node that is too small for its part, whether that matters or not.
+pub(crate) fn too_small_nodes<'a>(budget: &Budget, of_nodes: &'a [Room]) -> Option<(&'a Room, Need)> {
+    with_nodes(budget, of_nodes).find(|(room, need)| need.total() > room.free)
 }
 
 #[cfg(test)]
 mod tests {
+    use twinfer_engine::memory::Planned;
+
     use super::super::tests::{MIB, budget};
     use super::*;
     use crate::machine_files::MachineFiles;
@@ -167,30 +189,65 @@ mod tests {
             ("the system".into(), 8000),
         ];
         assert_eq!(found(&root, None), bound);
-        // Weights that are divided between nodes must fit each of them.
+        // What is divided between nodes must fit each of them, with the cache and what is not planned.
+        let node = |node: usize, mib: u64| format!("Node {node} MemFree: {} kB\n", mib << 10);
+        let (node_0, node_1) = (node(0, 100), node(1, 500));
+        files[3].1 = &node_0;
+        files[4].1 = &node_1;
+        let root = MachineFiles::new("budget-rooms-nodes", &files);
         let rooms = [Room {
             limiter: Limiter::System,
-            free: 100 * MIB,
+            free: 800 * MIB,
         }];
-        for (weights, expected) in [
-            (&[1 << 19, 4 << 20][..], None),
-            (&[1 << 19, 6 << 20], Some(Limiter::Node(1))),
-            (&[2 << 20, 1 << 20], Some(Limiter::Node(0))),
-            (&[2 << 20], None),
-            (&[200 << 20], Some(Limiter::System)),
+        let small = |budget: &Budget| {
+            let nodes = nodes(&root.0, &budget.nodes);
+            let small = too_small(budget, &rooms, &nodes);
+            small.map(|(room, need)| (room.limiter.clone(), need.weights / MIB, need.cache / MIB))
+        };
+        for (weights, cache, expected) in [
+            (&[70, 400][..], 0, None),
+            (&[80, 400], 0, Some((Limiter::Node(0), 80, 0))),
+            (&[40, 400], 60, None),
+            (&[40, 400], 80, Some((Limiter::Node(0), 40, 40))),
+            (&[40, 460], 60, Some((Limiter::Node(1), 460, 30))),
+            (&[200], 500, None),
+            (&[300], 500, Some((Limiter::System, 300, 500))),
+            (&[100, 700], 0, Some((Limiter::System, 800, 0))),
         ] {
-            let budget = budget(weights, 0);
-            let nodes = nodes(&root.0, &budget);
-            let found = too_small(&budget, &rooms, &nodes).map(|(room, _)| room.limiter.clone());
-            assert_eq!(found, expected, "{weights:?}");
+            let weights: Vec<u64> = weights.iter().map(|mib| mib * MIB).collect();
+            let budget = budget(&weights, cache * MIB);
+            assert_eq!(small(&budget), expected, "{weights:?} {cache}");
         }
+        // The buffers of a pass may be the first node's, or the second one's.
+        let mut with_buffers = budget(&[40 * MIB, 40 * MIB], 0);
+        with_buffers.context.workspace.push(Planned {
+            name: "queries",
+            bytes: 40 * MIB,
+        });
+        assert_eq!(small(&with_buffers), Some((Limiter::Node(0), 40, 0)));
         // The system's numbers are not the plan's.
         let swapped = Budget {
-            node_ids: vec![1, 0],
-            ..budget(&[6 << 20, 1 << 19], 0)
+            nodes: vec![1, 0],
+            ..budget(&[80 * MIB, MIB], 0)
         };
-        let nodes = nodes(&root.0, &swapped);
-        let found = too_small(&swapped, &rooms, &nodes).map(|(room, _)| room.limiter.clone());
-        assert_eq!(found, Some(Limiter::Node(1)));
+        assert_eq!(small(&swapped), None);
+        // All on one node, of which as much must be free; unless nobody asked for it.
+        let on = |node| Budget {
+            nodes: vec![node],
+            ..budget(&[40 * MIB], 100 * MIB)
+        };
+        assert_eq!(small(&on(0)), Some((Limiter::Node(0), 40, 100)));
+        assert_eq!(small(&on(1)), None);
+        let unasked = Budget {
+            spills: true,
+            ..on(0)
+        };
+        assert_eq!(small(&unasked), None);
+        let nodes_of = nodes(&root.0, &unasked.nodes);
+        assert!(too_small_nodes(&unasked, &nodes_of).is_some());
+        // The only node is the system.
+        files[2].1 = "0\n";
+        let root = MachineFiles::new("budget-rooms-one-node", &files);
+        assert_eq!(nodes(&root.0, &[0]), []);
     }
 }

@@ -230,6 +230,7 @@ pub(super) fn run(settings: &Settings, workers: &Workers, args: &BenchArgs) -> R
         load: &load,
         first_token: &first_token,
         measured: &measured,
+        placed: compute.placed(&context),
     };
     match format {
         ReportFormat::Markdown => output::to_stdout(&report.markdown()),
@@ -341,6 +342,48 @@ fn write_made_up(
         path.display()
     ));
     Ok(name)
+}
+
+/// A model of random weights in a well-known model's shape, or of its first layers, in memory; and its name.
+pub(super) fn made_up_of(
+    settings: &Settings,
+    workers: &Workers,
+    shape: &str,
+    layers: Option<usize>,
+    mix: Option<&str>,
+) -> Result<(String, ModelFile)> {
+    made_up(settings, workers, Wish { shape, layers, mix })
+}
+
+/// Seconds that a model takes for a prompt and for a token behind nothing, medians, and how many tokens were read and
+/// written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) prompt: f64,
+    pub(super) token: f64,
+    pub(super) sizes: (usize, usize),
+}
+
+/// Measures it, with so many repetitions of both.
+pub(super) fn pace(
+    context: &mut Context,
+    (n_prompt, n_gen): (usize, usize),
+    repetitions: usize,
+    progress: &mut Progress,
+) -> Result<Pace> {
+    let mut median = |kind| -> Result<f64> {
+        let test = Test { kind, depth: 0 };
+        let mut measured = measure(context, test, repetitions, progress)?;
+        Ok(rates::median(&mut measured.seconds))
+    };
+    let prompt = median(Kind::Prompt(n_prompt))?;
+    let sequences = 1;
+    let written = median(Kind::Generation { n: n_gen, sequences })?;
+    Ok(Pace {
+        prompt,
+        token: written / n_gen as f64,
+        sizes: (n_prompt, n_gen),
+    })
 }
 
 /// The sizes of a context that all tests fit into.

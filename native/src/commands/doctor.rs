@@ -1,14 +1,13 @@
 //! `doctor`: what the machine has, what is used of it and why, its measured limits, and what they mean for a model.
 
+mod describe;
 mod layout;
-mod placed;
 mod predicted;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use placed::Placed;
 use predicted::Predicted;
 use serde_json::{Value, json};
 use twinfer_engine::gguf::ModelFile;
@@ -22,6 +21,7 @@ use crate::args::DoctorArgs;
 use crate::compute::Compute;
 use crate::numa::NumaMode;
 use crate::output::{self, json_f64};
+use crate::placed::Placed;
 use crate::prediction::Description;
 use crate::progress::Progress;
 use crate::rates::{self, Allowed, BEYOND_CACHES, Rates, TokenWork};
@@ -32,6 +32,9 @@ use crate::{interrupt, system};
 
 /// Prompt length of the estimate.
 const PROMPT: usize = 512;
+
+/// Rows of a pass of a model that is loaded to be looked at: what matters is the cache.
+const PLACED_ROWS: usize = 16;
 
 /// The model that an estimate is of.
 struct Subject {
@@ -72,6 +75,9 @@ impl Subject {
 }
 
 pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
+    if args.describe {
+        return describe::run(settings, args);
+    }
     let model = Subject::find(settings, args)?;
     if let Some(path) = &args.machine {
         let Some(model) = &model else {
@@ -132,7 +138,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
         Some(model)
             if model.with_data && settings.workers.numa != NumaMode::Auto && workers.numa.nodes.is_some() =>
         {
-            Some(Placed::look(settings, &workers, &model.file)?)
+            placed(settings, &workers, &model.file)?
         }
         _ => None,
     };
@@ -154,6 +160,16 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
     } else {
         output::to_stdout(&report.text())
     }
+}
+
+/// Loads the model and looks where it lies.
+fn placed(settings: &Settings, workers: &Workers, file: &ModelFile) -> Result<Option<Placed>> {
+    let compute = Compute::start(settings, workers)?;
+    let planned = compute.plan(file)?;
+    let options = compute.one_sequence(compute.context_size(planned.config()), PLACED_ROWS);
+    let model = compute.load(planned, &options)?;
+    let context = compute.context(&model, options)?;
+    Ok(compute.placed(&context))
 }
 
 /// What there is to see without measuring.
@@ -326,6 +342,11 @@ impl Report<'_> {
             t.line(
                 "numa",
                 "there are no two nodes to use: --numa makes no difference here",
+            );
+        } else if self.asks_for_nodes && found.workers.pins.is_err() && found.workers.node_ids.len() > 1 {
+            t.line(
+                "numa",
+                "workers that are not pinned have no node of their own: --numa places nothing",
             );
         }
         if let Some((free, total)) = found.memory {

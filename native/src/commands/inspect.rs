@@ -69,7 +69,7 @@ fn plan(settings: &Settings, workers: &Workers, file: &ModelFile, args: &Inspect
     let planned = compute.settle_experts(planned, &context)?;
     let budget = compute.budget(&planned, &context)?;
     let rooms = compute.rooms();
-    let nodes = budget::nodes(Path::new("/"), &budget);
+    let nodes = compute.rooms_of_nodes();
     let small = budget::too_small(&budget, &rooms, &nodes);
     let advice = match small {
         Some(_) => compute.advice(&planned, &context, &rooms),

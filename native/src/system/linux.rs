@@ -1,13 +1,17 @@
 //! Linux.
 #![allow(unsafe_code)] // advice on memory that a slice borrows
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, MemfdFlags, OFlags, StatxAttributes, StatxFlags, memfd_create, statx};
+use libc::c_int;
+use rustix::fs::{
+    Access, AtFlags, CWD, MemfdFlags, OFlags, StatxAttributes, StatxFlags, accessat, memfd_create, statx,
+};
 use rustix::mm::Advice;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -30,6 +34,12 @@ pub(crate) fn set_affinity(cpus: &[usize]) -> io::Result<()> {
 /// Bytes that this process may lock in memory; `None` for any number.
 pub(crate) fn memlock_limit() -> Option<u64> {
     getrlimit(Resource::Memlock).current
+}
+
+/// Bytes of address space and of data that this process may have; `None` for any number.
+pub(crate) fn address_space_limits() -> (Option<u64>, Option<u64>) {
+    let limit = |of| getrlimit(of).current;
+    (limit(Resource::As), limit(Resource::Data))
 }
 
 /// The whole pages that `bytes` touch.
@@ -103,20 +113,24 @@ pub(crate) fn nodes_of(bytes: &[&u8]) -> io::Result<Vec<Option<usize>>> {
 
 /// Has this thread, and those that it starts from now on, take memory from this node as long as it has some.
 pub(crate) fn prefer_memory_of(node: usize) -> io::Result<()> {
+    set_memory_policy(libc::MPOL_PREFERRED, &[node])
+}
+
+/// Has this thread, and those that it starts from now on, take one page from each of these nodes in turn.
+pub(crate) fn interleave_memory_of(nodes: &[usize]) -> io::Result<()> {
+    set_memory_policy(libc::MPOL_INTERLEAVE, nodes)
+}
+
+fn set_memory_policy(policy: c_int, nodes: &[usize]) -> io::Result<()> {
     let mut mask = [0u64; 16];
-    let word = mask
-        .get_mut(node / 64)
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    *word |= 1 << (node % 64);
+    for node in nodes {
+        let word = mask
+            .get_mut(node / 64)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        *word |= 1 << (node % 64);
+    }
     // SAFETY: the call reads the mask, which has as many bits as are named.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_set_mempolicy,
-            libc::MPOL_PREFERRED,
-            mask.as_ptr(),
-            64 * mask.len(),
-        )
-    };
+    let done = unsafe { libc::syscall(libc::SYS_set_mempolicy, policy, mask.as_ptr(), 64 * mask.len()) };
     match done {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -128,6 +142,45 @@ pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let (start, len) = pages(bytes);
     // SAFETY: the pages are mapped, as above; locking changes nothing about what they hold.
     Ok(unsafe { rustix::mm::mlock(start, len) }?)
+}
+
+/// Begins to read a part of a file into the system's cache, and does not wait for it. See `read_ahead` for how much of
+/// it is read.
+pub(crate) fn will_need(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    match NonZeroU64::new(len) {
+        Some(len) => Ok(rustix::fs::fadvise(
+            file,
+            offset,
+            Some(len),
+            rustix::fs::Advice::WillNeed,
+        )?),
+        // To the system no length is all of the file.
+        None => Ok(()),
+    }
+}
+
+/// Whether the page of a mapped file is in the system's cache; nothing is read. Of a file that this user may neither
+/// write to nor owns the system says that all pages are: see [`tells_of_cache`].
+pub(crate) fn is_cached(byte: &u8) -> bool {
+    let (start, len) = pages(std::slice::from_ref(byte));
+    let mut found = [0u8; 1];
+    // SAFETY: the page is mapped, for it holds the byte; the call writes one number for it.
+    let done = unsafe { libc::mincore(start, len, found.as_mut_ptr()) };
+    done == 0 && found[0] & 1 == 1
+}
+
+/// Whether the system tells this user which pages of a file are in its cache (mm/mincore.c).
+pub(crate) fn tells_of_cache(path: &Path, metadata: &Metadata) -> bool {
+    let user = rustix::process::geteuid();
+    user.is_root()
+        || metadata.uid() == user.as_raw()
+        || accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
+/// The numbers of the device that a file is on.
+pub(crate) fn device_of(metadata: &Metadata) -> Option<(u32, u32)> {
+    let device = metadata.dev();
+    Some((rustix::fs::major(device), rustix::fs::minor(device)))
 }
 
 /// Opens a file whose reads go past the system's cache: their memory, length and offset must be aligned to the disk's

@@ -1,6 +1,6 @@
 //! Systems on which nothing of this is done.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,11 @@ pub(crate) fn set_affinity(_: &[usize]) -> io::Result<()> {
 /// Bytes that this process may lock in memory; `None` for any number.
 pub(crate) fn memlock_limit() -> Option<u64> {
     None
+}
+
+/// Bytes of address space and of data that this process may have.
+pub(crate) fn address_space_limits() -> (Option<u64>, Option<u64>) {
+    (None, None)
 }
 
 /// Brings memory in for reading, now.
@@ -60,6 +65,31 @@ pub(crate) fn nodes_of(_: &[&u8]) -> io::Result<Vec<Option<usize>>> {
 
 /// Asks for memory of a node.
 pub(crate) fn prefer_memory_of(_: usize) -> io::Result<()> {
+    unsupported()
+}
+
+/// Begins to read a part of a file into the system's cache.
+pub(crate) fn will_need(_: &File, _: u64, _: u64) -> io::Result<()> {
+    unsupported()
+}
+
+/// Whether the page of a mapped file is in the system's cache.
+pub(crate) fn is_cached(_: &u8) -> bool {
+    false
+}
+
+/// Whether the system tells which pages are.
+pub(crate) fn tells_of_cache(_: &Path, _: &Metadata) -> bool {
+    false
+}
+
+/// The numbers of the device that a file is on.
+pub(crate) fn device_of(_: &Metadata) -> Option<(u32, u32)> {
+    None
+}
+
+/// Takes memory from some nodes in turn.
+pub(crate) fn interleave_memory_of(_: &[usize]) -> io::Result<()> {
     unsupported()
 }
 

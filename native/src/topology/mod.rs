@@ -112,7 +112,7 @@ impl Machine {
     }
 
     /// The machine under a root; `affinity` is the mask, `None` for all CPUs.
-    fn under(root: &Path, affinity: Option<Vec<usize>>) -> Self {
+    pub(crate) fn under(root: &Path, affinity: Option<Vec<usize>>) -> Self {
         Self::of(
             &|path| std::fs::read_to_string(root.join(path)).ok(),
             root,

@@ -32,6 +32,55 @@ fn check_stage(stage: &Value, passes: u64, workers: usize) {
     assert_eq!(met[0] + met[1], passes, "{stage}");
 }
 
+/// On one node all memory is local. `doctor` finds it in the same way, and a command that computes says it with -v.
+#[test]
+fn where_memory_lies_is_reported() {
+    let with = |args: &[&str], mode: &str| twinfer(&[args, &["-m", DEMO, "--numa", mode]].concat());
+    let doctor = with(&["doctor", "--no-measure", "--json", "-c", "512"], "node:0");
+    if doctor.code != 0 {
+        println!("left out: there is no node 0 to use: {}", doctor.err);
+        return;
+    }
+    let looked = doctor.json()["numa"].clone();
+    if looked["cache_local"].is_null() {
+        println!("left out: the system does not say where pages are");
+        return;
+    }
+    let bench = ["bench", "-p", "8", "-n", "8", "-r", "1", "-o", "json"];
+    let tests = with(&bench, "node:0").json();
+    let long = with(&["bench", "--long", "16", "-o", "json"], "node:0").json();
+    for found in [&tests[0]["numa"], &tests[1]["numa"], &long["numa"], &looked] {
+        assert_eq!(found["mode"], "node 0", "{found}");
+        assert_eq!(found["nodes"], looked["nodes"]);
+        assert!(number(&found["cache_local"]) >= 0.95, "{found}");
+        assert!(found["cache_pages"].as_u64() > Some(0), "{found}");
+        // Weights are the program's own, or the file's where the backend packs none.
+        let pages = |what: &str| found[format!("{what}_pages")].as_u64().unwrap_or(0);
+        assert!(pages("weights") + pages("mapped") > 100, "{found}");
+        assert!(number(&found["weights_local"]) >= 0.95, "{found}");
+    }
+    let mapped = with(&[&bench[..], &["--weights", "mapped"]].concat(), "node:0").json();
+    let found = &mapped[0]["numa"];
+    assert_eq!(found["weights_pages"], 0, "{found}");
+    assert!(found["mapped_pages"].as_u64() > Some(100), "{found}");
+    assert!(with(&bench, "off").json()[0]["numa"].is_null());
+
+    let table = with(&["bench", "-p", "8", "-n", "8", "-r", "1"], "node:0").ok();
+    assert!(
+        table.text().contains("\nnuma: node 0; on the node that"),
+        "{}",
+        table.text()
+    );
+    let run = with(&["run", "Once", "-n", "2", "-v"], "node:0").ok();
+    assert!(
+        run.err.contains("node 0; on the node that reads them: "),
+        "{}",
+        run.err
+    );
+    let off = with(&["run", "Once", "-n", "2", "-v"], "off").ok();
+    assert!(!off.err.contains("on the node that reads"), "{}", off.err);
+}
+
 #[test]
 fn stages_have_quantiles_and_what_their_passes_met() {
     let args = ["bench", "-p", "20", "-n", "60", "-b", "8", "-r", "2", "-t", "2"];

@@ -74,6 +74,25 @@ fn a_plan_says_what_is_needed_and_whether_it_is_there() {
     assert_eq!(mapped["plan"]["weights"][0]["packed"], 0);
     assert!(mapped["plan"]["weights"][0]["mapped"].as_u64() > Some(0));
 
+    // Nodes that are told apart have a plan each; one has all of it.
+    let on_node = twinfer(&["inspect", "--plan", "--json", "-c", "256", "--numa", "node:0"]);
+    if on_node.code == 0 {
+        let plan_of = &on_node.json()["plan"];
+        let node = &plan_of["nodes"][0];
+        assert_eq!(node["node"], 0, "{plan_of}");
+        assert_eq!(node["cache"].as_u64(), Some(sum(&plan_of["cache"])));
+        assert_eq!(node["workspace"].as_u64(), Some(sum(&plan_of["workspace"])));
+        assert!(node["needed"].as_u64() <= plan_of["needed"].as_u64(), "{plan_of}");
+        assert!(
+            node["needed"].as_u64() > Some(sum(&plan_of["cache"])),
+            "{plan_of}"
+        );
+    } else {
+        println!("left out: there is no node 0 to use: {}", on_node.err);
+    }
+    let off = plan(&["--numa", "off"]);
+    assert_eq!(off["plan"]["nodes"], Value::Array(Vec::new()));
+
     let text = twinfer(&["inspect", DEMO, "--plan", "-c", "256"]).ok();
     for part in [
         "cache: keys",
@@ -355,6 +374,44 @@ fn no_limit_of_a_control_group_kills_the_program() {
         }
     }
     assert!(refused > 0 && ran > 0);
+    // To the last position of the context: what was promised is then in use, with mapped weights beside it.
+    let n_ctx = 2048;
+    let sizes = ["-c", "2048", "--cache-type-k", "f32", "--cache-type-v", "f32"];
+    let tokens: Vec<String> = (0..n_ctx).map(|i| (1 + i % 100).to_string()).collect();
+    let tokens = tokens.join(",");
+    for weights in ["packed", "mapped"] {
+        let options = [&["-m", &model, "--weights", weights][..], &sizes].concat();
+        let plan = plan(&options);
+        let (needed, cache) = (
+            plan["plan"]["needed"].as_u64().unwrap(),
+            sum(&plan["plan"]["cache"]),
+        );
+        // More than what is allowed for beside the plan, so that a cache that was not counted would show.
+        assert!(cache > 64 << 20, "{cache}");
+        let mut filled = 0;
+        for percent in [104, 120] {
+            let fill = [&["eval", "--tokens", &tokens][..], &options].concat();
+            let run = group.run(needed * percent / 100, &fill);
+            println!(
+                "{weights}, {n_ctx} tokens, {percent} % of {} MiB: code {}",
+                needed >> 20,
+                run.code
+            );
+            assert!(
+                [0, 1].contains(&run.code),
+                "{percent} %, {weights}: {} {}",
+                run.code,
+                run.err
+            );
+            assert!(
+                run.code == 0 || run.err.contains("free (the control group)"),
+                "{}",
+                run.err
+            );
+            filled += usize::from(run.code == 0);
+        }
+        assert!(filled > 0, "{weights}: the cache was never filled");
+    }
 }
 
 #[test]

@@ -244,3 +244,52 @@ fn a_wrong_description_of_a_machine_is_refused() {
     let wrong = twinfer(&["doctor", "--machine", &file, "--shape", "llama-3.1-8b"]);
     assert!(wrong.code == 1 && wrong.err.contains("line 2"), "{}", wrong.err);
 }
+
+/// What this machine is measured to be is read back as a machine, on which the model that it was measured with takes
+/// the time that it took.
+#[test]
+fn a_measured_description_predicts_what_was_measured() {
+    let directory = Directory::new("describe");
+    let model = directory.random_model("q4_0");
+    let described = twinfer(&["doctor", "--describe", "-m", &model]).ok();
+    let file = directory.file("here.toml");
+    std::fs::write(&file, described.text()).unwrap();
+    let report = twinfer(&["doctor", "--machine", &file, "-m", &model, "-d", "16", "--json"]).json();
+    assert_eq!(report["paper"], false);
+    let modes = report["modes"].as_array().unwrap();
+    let numa = if modes.len() == 1 { "isolate" } else { "distribute" };
+    let mode = modes.iter().find(|mode| mode["numa"] == numa).unwrap();
+    // "# NAME: pp512 123.45 t/s, tg32 67.89 t/s"
+    let line = described.text().lines().last().unwrap();
+    let speed = |name: &str| -> f64 {
+        let (_, rest) = line.split_once(name).unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    for (name, measured, key) in [
+        ("compute_reached", speed("pp512 "), "prompt_tokens_per_second"),
+        (
+            "read_reached",
+            speed("tg32 "),
+            "generated_tokens_per_second_at_depth",
+        ),
+    ] {
+        let predicted = mode[key].as_f64().unwrap();
+        assert!(measured > 0.0 && predicted > 0.0);
+        if described.err.contains(name) {
+            println!("not compared, as the program says: {}", described.err);
+            continue;
+        }
+        // The figures are rounded, and the longer of reading and computing counts: it can only take longer.
+        assert!(predicted < measured * 1.02, "{key}: {predicted}, {measured}");
+    }
+    for args in [["--json"], ["--no-measure"]] {
+        assert_eq!(twinfer(&[&["doctor", "--describe"][..], &args].concat()).code, 2);
+    }
+    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/oracle/encoders/bert.gguf");
+    let refused = twinfer(&["doctor", "--describe", "-m", encoder]);
+    assert!(
+        refused.code == 1 && refused.err.contains("makes vectors"),
+        "{}",
+        refused.err
+    );
+}

@@ -320,3 +320,54 @@ fn refused_address_space_is_an_error() {
     let run = limited(&directory, "--as=4294967296", false, &SHORT).ok();
     assert_eq!(run.out, twinfer(&SHORT).ok().out);
 }
+
+/// The number in kibibytes that an error says a limit must be raised to.
+#[track_caller]
+fn needed_kib(err: &str, limit: &str, name: &str) -> u64 {
+    assert!(
+        err.contains(&format!("{limit} KiB of {name} and needs at least ")),
+        "{err}"
+    );
+    let (_, rest) = err.split_once(" and needs at least ").unwrap();
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_limit_of_address_space_is_named_and_what_is_needed_suffices() {
+    let directory = Directory::new("faults-limits");
+    let expected = twinfer(&SHORT).ok().out;
+    for (option, name) in [
+        ("--as", "address space (RLIMIT_AS)"),
+        ("--data", "data (RLIMIT_DATA)"),
+    ] {
+        // Room for the program, and not for a reservation.
+        let mut kib = 250_000;
+        let mut refusals = 0;
+        loop {
+            let run = limited(&directory, &format!("{option}={}", kib << 10), false, &SHORT);
+            if run.code == 0 {
+                assert_eq!(run.out, expected, "{option}");
+                break;
+            }
+            assert_eq!(run.code, 1, "{option}: {}", run.err);
+            let needed = needed_kib(&run.err, &kib.to_string(), name);
+            println!("{option}: {kib} KiB are too few, {needed} are said to be needed");
+            assert!(needed > kib, "{}", run.err);
+            kib = needed;
+            refusals += 1;
+            // One for the weights, others for what is asked for after them.
+            assert!(refusals < 8, "{}", run.err);
+        }
+        assert!(refusals > 0, "{option}: the limit was none");
+    }
+    // A file that is larger than the address space, most of it a hole.
+    let model = directory.file("large.gguf");
+    fs::File::create(&model).unwrap().set_len(1 << 40).unwrap();
+    let run = limited(&directory, "--as=1073741824", false, &["inspect", "-m", &model]);
+    assert_eq!(run.code, 1, "{}", run.err);
+    let needed = needed_kib(&run.err, "1048576", "address space (RLIMIT_AS)");
+    assert!(needed > 1 << 30, "{}", run.err);
+    for part in ["cannot map `", "large.gguf", "1099511627776 bytes", "ulimit -v"] {
+        assert!(run.err.contains(part), "{part}: {}", run.err);
+    }
+}

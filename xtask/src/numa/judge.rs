@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Machine, PLACED, watched};
+use super::{DIVIDED, Machine, PLACED, SUBJECTS, Watched, watched};
 use crate::guest::EXIT;
 
 const PAGE: u64 = 4096;
@@ -13,10 +13,11 @@ const PAGE: u64 = 4096;
 /// of them is of the weights or the cache, which are asked about by themselves.
 const EARLIER: u64 = 256;
 
-/// What the model is.
+/// What a model is.
 pub(super) struct Expected {
     pub(super) digest: String,
-    pub(super) model_bytes: u64,
+    /// Bytes of its matrices that a backend packs.
+    pub(super) packed: u64,
 }
 
 /// One part of a machine's report.
@@ -77,11 +78,11 @@ fn parts(report: &str) -> BTreeMap<&str, Part<'_>> {
     parts
 }
 
-/// Judges all parts and prints what was found.
+/// Judges all parts and prints what was found. `expected`: of each model, in their order.
 ///
 /// # Errors
 /// Every fault, by part.
-pub(super) fn judge(machine: &Machine, report: &str, expected: &Expected) -> Result<()> {
+pub(super) fn judge(machine: &Machine, report: &str, expected: &[&Expected]) -> Result<()> {
     let parts = parts(report);
     let mut faults = Vec::new();
     let mut check = |name: &str, judge: &dyn Fn(&Part<'_>) -> Result<String>| {
@@ -96,13 +97,28 @@ pub(super) fn judge(machine: &Machine, report: &str, expected: &Expected) -> Res
         }
     };
     check("doctor", &|part| topology(machine, &part.json()?));
-    for (mode, share) in PLACED {
-        let copies = if mode == "mirror" { machine.nodes as u64 } else { 1 };
-        check(&format!("placed {mode}"), &|part| {
-            placed(&part.json()?, share, copies * expected.model_bytes)
+    for (subject, expected) in SUBJECTS.iter().zip(expected) {
+        let name = subject.name;
+        for (mode, share) in PLACED {
+            let copies = if mode == "mirror" { machine.nodes as u64 } else { 1 };
+            check(&format!("placed {mode}{name}"), &|part| {
+                placed(&part.json()?["numa"], share, copies * expected.packed)
+            });
+        }
+        check(&format!("metric{name}"), &|part| {
+            placed(&part.json()?["numa"], DIVIDED, expected.packed)
         });
     }
-    for (name, mode, backend) in watched(machine) {
+    for Watched {
+        name,
+        subject,
+        mode,
+        backend,
+    } in watched(machine)
+    {
+        let Some(expected) = expected.get(subject) else {
+            bail!("nothing is known of the model of {name}");
+        };
         check(&name, &|part| {
             let (sha256, taken) = (part.field("sha256"), part.field("backend"));
             if sha256 != Some(expected.digest.as_str()) {
@@ -117,11 +133,7 @@ pub(super) fn judge(machine: &Machine, report: &str, expected: &Expected) -> Res
             }
             let threads = threads(machine, &mode, part)?;
             // The scalar backend computes with the file's pages.
-            let own = if backend == "scalar" {
-                0
-            } else {
-                expected.model_bytes
-            };
+            let own = if backend == "scalar" { 0 } else { expected.packed };
             let memory = memory(machine, &mode, part, own)?;
             Ok(format!("the native digest; {threads}; {memory}"))
         });
@@ -180,7 +192,6 @@ fn topology(machine: &Machine, found: &Value) -> Result<String> {
 
 /// At least this share of all bytes is on the node that reads them.
 fn placed(found: &Value, least: f64, weights: u64) -> Result<String> {
-    let found = &found["numa"];
     let of = |what: &str| -> Result<(f64, u64)> {
         let share = found[format!("{what}_local")].as_f64();
         let pages = found[format!("{what}_pages")].as_u64();
@@ -198,10 +209,15 @@ fn placed(found: &Value, least: f64, weights: u64) -> Result<String> {
             "{weights_pages} pages of weights and {cache_pages} of the cache were looked at, for weights of {weights} bytes"
         );
     }
+    // Of what one node reads from the file as it is: that lies where the system has it.
+    let mapped = match (found["mapped_local"].as_f64(), found["mapped_pages"].as_u64()) {
+        (Some(share), Some(pages)) => format!("; of {pages} pages of the file {:.2} % are", 100.0 * share),
+        _ => String::new(),
+    };
     let away = (1.0 - weights_local) * weights_pages as f64 + (1.0 - cache_local) * cache_pages as f64;
     Ok(format!(
         "local are {:.2} % of {weights_pages} pages of weights and {:.2} % of {cache_pages} of the cache; \
-         a pass that reads all of them reads {:.2} % from other nodes",
+         a pass that reads all of them reads {:.2} % from other nodes{mapped}",
         100.0 * weights_local,
         100.0 * cache_local,
         100.0 * away / (weights_pages + cache_pages) as f64
@@ -285,13 +301,19 @@ fn memory(machine: &Machine, mode: &str, part: &Part<'_>, weights: u64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numa::Subject;
     use crate::numa::machine::MACHINES;
 
-    fn expected() -> Expected {
-        Expected {
-            digest: "abc".into(),
-            model_bytes: 800 * PAGE,
-        }
+    fn expected() -> [Expected; 2] {
+        let of = |digest: &str| Expected {
+            digest: digest.into(),
+            packed: 800 * PAGE,
+        };
+        [of("abc"), of("def")]
+    }
+
+    fn judged(report: &str) -> Result<()> {
+        judge(&MACHINES[0], report, &expected().each_ref())
     }
 
     /// What the machine of two nodes prints when all is well.
@@ -302,17 +324,29 @@ mod tests {
              {\"id\": 0, \"cpus\": [0, 1, 2, 3], \"distances\": [10, 21]}, \
              {\"id\": 1, \"cpus\": [4, 5, 6, 7], \"distances\": [21, 10]}]}}\nexit 0\n",
         );
-        for (mode, local, pages) in [
-            ("isolate", "1.0", 800),
-            ("distribute", "0.97", 800),
-            ("mirror", "0.97", 1600),
-        ] {
-            report += &format!(
-                "@ placed {mode}\n{{\"numa\": {{\"weights_local\": {local}, \"weights_pages\": {pages}, \
-                 \"cache_local\": 1.0, \"cache_pages\": 64}}}}\nexit 0\n"
-            );
+        let numa = |local: &str, pages: u64| {
+            format!(
+                "{{\"numa\": {{\"weights_local\": {local}, \"weights_pages\": {pages}, \"cache_local\": 1.0, \
+                 \"cache_pages\": 64}}}}"
+            )
+        };
+        for Subject { name, .. } in &SUBJECTS {
+            for (mode, local, pages) in [
+                ("isolate", "1.0", 800),
+                ("distribute", "0.97", 800),
+                ("mirror", "0.97", 1600),
+            ] {
+                report += &format!("@ placed {mode}{name}\n{}\nexit 0\n", numa(local, pages));
+            }
+            report += &format!("@ metric{name}\n{}\nexit 0\n", numa("0.96", 800));
         }
-        for (name, mode, backend) in watched(&MACHINES[0]) {
+        for Watched {
+            name,
+            subject,
+            mode,
+            backend,
+        } in watched(&MACHINES[0])
+        {
             let (cpus, pages): (&[usize], _) = match &*mode {
                 "isolate" => (&[0, 2], [900, 0]),
                 "node:1" => (&[4, 6], [0, 900]),
@@ -332,14 +366,15 @@ mod tests {
                 report += &format!("pages other {node} {pages}\n");
             }
             let backend = backend.unwrap_or("avx2");
-            report += &format!("  \"backend\": \"{backend}\",\n  \"sha256\": \"abc\"\nexit 0\n");
+            let digest = &expected()[subject].digest;
+            report += &format!("  \"backend\": \"{backend}\",\n  \"sha256\": \"{digest}\"\nexit 0\n");
         }
         report + EXIT + "0\n"
     }
 
     #[test]
     fn every_fault_is_found() {
-        judge(&MACHINES[0], &good(), &expected()).unwrap();
+        judged(&good()).unwrap();
         for (part, from, to) in [
             ("doctor", "\"threads\": 4", "\"threads\": 8"),
             ("doctor", "[0, 2, 4, 6]", "[0, 1, 2, 3]"),
@@ -354,6 +389,16 @@ mod tests {
             ("placed distribute", "0.97", "null"),
             ("placed mirror", "\"cache_local\": 1.0", "\"cache_local\": 0.5"),
             ("placed mirror", "1600", "800"),
+            ("placed distribute experts", "0.97", "0.94"),
+            ("metric", "0.96", "0.94"),
+            ("metric experts", "0.96", "0.94"),
+            ("metric", "\"numa\"", "\"none\""),
+            ("watch distribute experts", "\"def\"", "\"abc\""),
+            (
+                "watch distribute experts",
+                "pages other 1 460",
+                "pages other 1 300",
+            ),
             ("watch off", "\"abc\"", "\"abd\""),
             ("watch off", "exit 0", "exit 1"),
             ("watch distribute scalar", "\"scalar\"", "\"avx2\""),
@@ -377,7 +422,7 @@ mod tests {
             let (before, rest) = good.split_once(&format!("@ {part}\n")).unwrap();
             assert!(rest.contains(from), "{part}: {from}");
             let bad = format!("{before}@ {part}\n{}", rest.replacen(from, to, 1));
-            let faults = judge(&MACHINES[0], &bad, &expected()).unwrap_err().to_string();
+            let faults = judged(&bad).unwrap_err().to_string();
             assert!(
                 faults.contains(&format!("\n  {part}: ")),
                 "{part}: {from} -> {to}: {faults}"
@@ -387,7 +432,7 @@ mod tests {
             good().replace("code 0", "code 1"),
             good().replace("@ watch mirror\n", ""),
         ] {
-            assert!(judge(&MACHINES[0], &bad, &expected()).is_err());
+            assert!(judged(&bad).is_err());
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::guest::{Guest, follow};
 pub(super) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 /// Distances between nodes as the firmware's table states them: from a node to itself, and to any other.
 const DISTANCES: [u64; 2] = [10, 21];
-/// Memory of a machine, in MiB: the kernel, the initramfs twice (as it comes, and unpacked), a model on every node.
-const MEMORY: usize = 1024;
+/// Memory of a machine, in MiB: the kernel, the initramfs twice (as it comes, and unpacked), and on every node a model
+/// with the room that is planned beside it.
+const MEMORY: usize = 2048;
 
 /// The kernel's arguments. It does not move pages after those who read them: the program must have put them there. The
 /// others leave out what takes emulated time and changes nothing for a program.

@@ -100,7 +100,7 @@ impl<I: Drivers, W: ManyTokens<I>, F: Format> MatmulKernel for PanelKernel<I, W,
             .transpose()
     }
 
-    fn pack(&self, mapped: &[Shard], packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
+    fn pack(&self, mapped: &[Vec<Shard>], packing: &Packing<'_>) -> Result<Option<Vec<Vec<Shard>>>> {
         if !F::OWN {
             return Ok(None);
         }

@@ -7,11 +7,17 @@ use super::{Blocks, Format, ROWS, TAIL, WORD, block_bytes, panel_bytes, section}
 use crate::kernels::Packing;
 use crate::kernels::isa::{ContiguousRows, Isa, Op};
 use crate::kernels::matrix::Shard;
+use crate::memory::Bytes;
 use crate::quant::{self, GgmlType, Step};
 use crate::{Error, Result};
 
 /// Bytes of a file that are packed before their memory is given back.
 const RELEASE: usize = 1 << 20;
+
+/// Bytes of a file that all workers together have parts of at a time, and the most that one has. Large parts are read
+/// and written fastest; small ones keep the workers together.
+const WINDOW: usize = 32 << 20;
+const LARGEST_PART: usize = 8 << 20;
 
 /// The GGUF bytes of the rows that make a panel.
 pub(in crate::kernels) struct FileRows<'a> {
@@ -50,72 +56,143 @@ pub(super) fn packed_size<F: Format>(n: usize, k: usize) -> Result<(usize, usize
     Ok((panel_bytes, bytes))
 }
 
-/// The rows of mapped shards of one matrix and node as panels, in memory of their own: a shard of each, one after the
-/// other.
-pub(super) fn pack<I: Isa, F: Format>(isa: I, mapped: &[Shard], packing: &Packing<'_>) -> Result<Vec<Shard>> {
-    let Some(Shard { k, node, .. }) = mapped.first() else {
-        return Ok(Vec::new());
-    };
-    let blocks = k / F::BLOCK_LEN;
-    // Of each shard the first panel, and of all of them their number.
-    let mut starts = Vec::with_capacity(mapped.len());
-    let mut n_panels = 0usize;
-    for shard in mapped {
-        starts.push(n_panels);
-        n_panels += shard.rows.len().div_ceil(ROWS);
-    }
-    let (panel_bytes, bytes) = packed_size::<F>(n_panels.saturating_mul(ROWS), *k)?;
-    let mut memory = packing.memory.zeroed(bytes, *node)?;
-    let fill_of = |mapped: &Shard, panels: Range<usize>, out: &mut [u8]| {
-        let mut released = panels.start;
-        for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
-            let rows = FileRows::new(mapped, panel);
-            let in_section = section::<F>();
-            let sections = out.chunks_mut(in_section * block_bytes::<F>());
-            for (first, out) in (0..blocks).step_by(in_section).zip(sections) {
-                let n = in_section.min(blocks - first);
-                let (words, tails) = out.split_at_mut(n * F::WORDS * WORD);
-                F::fill(isa, mapped.ty, &rows, (first, n), words, tails);
-            }
-            // What was read is given back soon, so that the model is never in memory twice.
-            let source = mapped.row_bytes * ROWS;
-            let done = panel + 1;
-            if (done - released) * source >= RELEASE || done == panels.end {
-                mapped.data.release(released * source..done * source);
-                released = done;
-            }
+/// Rows of a matrix that go into one piece of memory.
+struct Piece<'a> {
+    shards: &'a [Shard],
+    /// Of each shard the first panel.
+    starts: Vec<usize>,
+    /// Of all of them.
+    n_panels: usize,
+}
+
+impl<'a> Piece<'a> {
+    fn new(shards: &'a [Shard]) -> Self {
+        let (mut starts, mut n_panels) = (Vec::with_capacity(shards.len()), 0usize);
+        for shard in shards {
+            starts.push(n_panels);
+            n_panels += shard.rows.len().div_ceil(ROWS);
         }
-    };
-    let fill = |panels: Range<usize>, out: &mut [u8]| {
+        Piece {
+            shards,
+            starts,
+            n_panels,
+        }
+    }
+
+    /// Fills some panels of the piece.
+    fn fill<I: Isa, F: Format>(&self, isa: I, panels: Range<usize>, panel_bytes: usize, out: &mut [u8]) {
         let mut rest = out;
         let mut at = panels.start;
         while at < panels.end {
-            let i = starts.partition_point(|start| *start <= at) - 1;
-            let end = starts.get(i + 1).map_or(panels.end, |next| panels.end.min(*next));
+            let i = self.starts.partition_point(|start| *start <= at) - 1;
+            let start = self.starts[i];
+            let end = self
+                .starts
+                .get(i + 1)
+                .map_or(panels.end, |next| panels.end.min(*next));
             let (out, behind) = std::mem::take(&mut rest).split_at_mut((end - at) * panel_bytes);
-            fill_of(&mapped[i], at - starts[i]..end - starts[i], out);
+            fill_shard::<I, F>(isa, &self.shards[i], at - start..end - start, panel_bytes, out);
             (at, rest) = (end, behind);
         }
-    };
-    match *node {
-        // Who writes to a page first places it.
-        Some(node) => packing.team.rows_on(node, memory.bytes(), panel_bytes, 1, fill)?,
-        None => packing.team.rows(memory.bytes(), panel_bytes, 1, fill)?,
     }
-    let data = memory.freeze()?;
-    let packed = |(mapped, start): (&Shard, &usize)| {
-        let panels = *start..start + mapped.rows.len().div_ceil(ROWS);
-        Ok(Shard {
-            rows: mapped.rows.clone(),
-            node: mapped.node,
-            ty: mapped.ty,
-            row_bytes: panel_bytes / ROWS,
-            k: mapped.k,
-            data: data.slice(panels.start * panel_bytes..panels.end * panel_bytes)?,
-            packed: true,
-        })
+
+    /// The shards as they lie in the piece's memory.
+    fn packed(&self, data: &Bytes, panel_bytes: usize) -> Result<Vec<Shard>> {
+        let packed = |(mapped, start): (&Shard, &usize)| {
+            let panels = *start..start + mapped.rows.len().div_ceil(ROWS);
+            Ok(Shard {
+                rows: mapped.rows.clone(),
+                node: mapped.node,
+                ty: mapped.ty,
+                row_bytes: panel_bytes / ROWS,
+                k: mapped.k,
+                data: data.slice(panels.start * panel_bytes..panels.end * panel_bytes)?,
+                packed: true,
+            })
+        };
+        self.shards.iter().zip(&self.starts).map(packed).collect()
+    }
+}
+
+/// Fills some panels of a mapped shard.
+fn fill_shard<I: Isa, F: Format>(
+    isa: I,
+    mapped: &Shard,
+    panels: Range<usize>,
+    panel_bytes: usize,
+    out: &mut [u8],
+) {
+    let blocks = mapped.k / F::BLOCK_LEN;
+    let source = mapped.row_bytes * ROWS;
+    let mut released = panels.start;
+    for (panel, out) in panels.clone().zip(out.chunks_exact_mut(panel_bytes)) {
+        let rows = FileRows::new(mapped, panel);
+        let in_section = section::<F>();
+        let sections = out.chunks_mut(in_section * block_bytes::<F>());
+        for (first, out) in (0..blocks).step_by(in_section).zip(sections) {
+            let n = in_section.min(blocks - first);
+            let (words, tails) = out.split_at_mut(n * F::WORDS * WORD);
+            F::fill(isa, mapped.ty, &rows, (first, n), words, tails);
+        }
+        // What was read is given back soon, so that the model is never in memory twice.
+        let done = panel + 1;
+        if (done - released) * source >= RELEASE || done == panels.end {
+            mapped.data.release(released * source..done * source);
+            released = done;
+        }
+    }
+}
+
+/// The rows of mapped shards of one matrix as panels, in memory of their own: those of an inner list, which are on one
+/// node or on none, one after the other in one piece. All nodes work at the same time, and each in the file's order.
+pub(super) fn pack<I: Isa, F: Format>(
+    isa: I,
+    mapped: &[Vec<Shard>],
+    packing: &Packing<'_>,
+) -> Result<Vec<Vec<Shard>>> {
+    let pieces: Vec<Piece<'_>> = mapped.iter().map(|shards| Piece::new(shards)).collect();
+    let Some(Shard { k, row_bytes, .. }) = mapped.iter().flatten().next() else {
+        return Ok(vec![Vec::new(); mapped.len()]);
     };
-    mapped.iter().zip(&starts).map(packed).collect()
+    let node_of = |piece: &Piece<'_>| piece.shards.first().and_then(|shard| shard.node);
+    let (panel_bytes, _) = packed_size::<F>(0, *k)?;
+    let mut memory = Vec::with_capacity(pieces.len());
+    for piece in &pieces {
+        let (_, bytes) = packed_size::<F>(piece.n_panels.saturating_mul(ROWS), *k)?;
+        memory.push(packing.memory.zeroed(bytes, node_of(piece))?);
+    }
+    // All workers together stay within a window of the file: it may be read ahead of them.
+    let bytes = (WINDOW / packing.team.workers()).clamp(RELEASE, LARGEST_PART);
+    let most = (bytes / (row_bytes * ROWS).max(1)).max(1);
+    let team = packing.team;
+    let nodes: Option<Vec<usize>> = pieces.iter().map(node_of).collect();
+    match nodes {
+        // Who writes to a page first places it.
+        Some(nodes) => {
+            // Of a node without rows there is nothing to fill.
+            let mut outs: Vec<&mut [u8]> = Vec::new();
+            outs.resize_with(nodes.iter().max().map_or(0, |last| last + 1), Default::default);
+            let mut piece_of = vec![0; outs.len()];
+            for (i, (node, memory)) in nodes.iter().zip(&mut memory).enumerate() {
+                outs[*node] = memory.bytes();
+                piece_of[*node] = i;
+            }
+            team.rows_on_nodes(&mut outs, panel_bytes, most, |node, panels, out| {
+                pieces[piece_of[node]].fill::<I, F>(isa, panels, panel_bytes, out);
+            })?;
+        }
+        None => {
+            for (piece, memory) in pieces.iter().zip(&mut memory) {
+                team.rows_in_order(memory.bytes(), panel_bytes, most, |panels, out| {
+                    piece.fill::<I, F>(isa, panels, panel_bytes, out);
+                })?;
+            }
+        }
+    }
+    let frozen = pieces.iter().zip(memory);
+    frozen
+        .map(|(piece, memory)| piece.packed(&memory.freeze()?, panel_bytes))
+        .collect()
 }
 
 /// Writes blocks `first .. first + n` of the rows as a panel has them.

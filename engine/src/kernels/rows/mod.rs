@@ -66,7 +66,7 @@ impl<I: RowIsa, K: MatmulKernel> MatmulKernel for FewTokens<I, K> {
         self.other.packed_bytes(n, k)
     }
 
-    fn pack(&self, mapped: &[Shard], packing: &Packing<'_>) -> Result<Option<Vec<Shard>>> {
+    fn pack(&self, mapped: &[Vec<Shard>], packing: &Packing<'_>) -> Result<Option<Vec<Vec<Shard>>>> {
         self.other.pack(mapped, packing)
     }
 

@@ -4,7 +4,8 @@
 //! [`crate::kernels::Queries`]. A set is all of those, or some where one kv head serves many. Tiles that are much of a
 //! pass, as the one row of a long sequence is, are split over spans of blocks as well (split-KV), whose softmax states
 //! are joined afterwards, left to right. Either way each query meets the same operations in the same order: blocks into
-//! spans, spans into one.
+//! spans, spans into one. On several nodes a piece goes to the workers of that one whose memory has the keys and values
+//! that it reads (`team::heads`).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use crate::kernels::{BLOCK, Distance, Partials, QuantizedQueries, Queries, SPAN,
 use crate::memory::Buffers;
 use crate::model::forward::Pass;
 use crate::model::ops::Ops;
-use crate::team::{Piece, RowTile, Team, Tiled};
+use crate::team::{ByNode, MAX_NODES, Piece, RowTile, Team, Tiled};
 
 /// Queries of a tile, where one token has not more: enough that widening a block's numbers is little beside their use.
 const TILE: usize = 96;
@@ -97,6 +98,8 @@ pub(super) struct AttendBuffers {
     /// Tiles of the present layer's rows, and those of them whose spans have to be joined.
     tiles: Vec<RowTile>,
     joined: Vec<RowTile>,
+    /// The order of pieces on several nodes.
+    order: Vec<u32>,
 }
 
 /// Rows of a tile.
@@ -114,7 +117,7 @@ impl AttendBuffers {
     ) -> Result<Self> {
         let (m, n_ctx) = (sizes.n_batch, sizes.n_ctx);
         let (mut queries, mut rows, mut split) = (0, 0, 0);
-        let (mut dim_k, mut dim_v) = (0, 0);
+        let (mut dim_k, mut dim_v, mut n_heads) = (0, 0, usize::MAX);
         for layer in layers {
             let tile = tile_rows(layer).min(m);
             queries = queries.max(tile * layer.together());
@@ -127,7 +130,14 @@ impl AttendBuffers {
             let many = sizes.n_sequences.min(m).saturating_mul(2);
             split = split.max(few.max(many).saturating_mul(layer.n_heads));
             (dim_k, dim_v) = (dim_k.max(layer.head_dim_k), dim_v.max(layer.head_dim_v));
+            n_heads = n_heads.min(layer.n_heads);
         }
+        // Whole tiles, and parts of others.
+        let pieces = if workers > 1 {
+            m.saturating_add(split / n_heads)
+        } else {
+            0
+        };
         let int8 = if sizes.type_k == CacheType::Q8_0 {
             queries
         } else {
@@ -153,6 +163,7 @@ impl AttendBuffers {
             spans: States::make(split, dim_v, buffers)?,
             tiles: buffers.room("attention's tiles", m)?,
             joined: buffers.room("attention's tiles", m)?,
+            order: buffers.room("attention's tiles", pieces.saturating_mul(2))?,
         })
     }
 }
@@ -233,9 +244,11 @@ impl Attend<'_> {
             spans,
             tiles,
             joined,
+            order,
         } = buffers;
         self.cut(spans.l.len() / layer.n_heads, tiles);
         let finite = AtomicBool::new(true);
+        let section = |tile: &RowTile, part: usize| self.section(cache, tile, part);
         let mut tiled = Tiled {
             out: &mut *out,
             n: layer.inner_width(),
@@ -245,6 +258,11 @@ impl Attend<'_> {
                 (&mut spans.l, group),
                 (&mut spans.o, group * dim_v),
             ],
+            by_node: Some(ByNode {
+                heads: layer.n_kv_heads,
+                section: &section,
+                order,
+            }),
         };
         team.tiles(&mut tiled, tiles, |worker, tile, set, piece| {
             let scratch = &mut *workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
@@ -301,6 +319,7 @@ impl Attend<'_> {
             n: layer.inner_width(),
             columns: group * dim_v,
             parts: [(&mut [], 0), (&mut [], 0), (&mut [], 0)],
+            by_node: None,
         };
         let tiles = &*tiles;
         (if small { &alone } else { team }).tiles(&mut tiled, joined, |worker, tile, set, piece| {
@@ -361,6 +380,40 @@ impl Attend<'_> {
                 tile.parts = spans;
             }
         }
+    }
+
+    /// The section of each head's memory that a tile, or a part of it, goes with: one that has most of the pages that
+    /// it reads, as far as the first page of each span tells. Where a sequence has several tiles each of them reads most
+    /// of its pages again, from nearer caches, and computes more than it reads: they take the sections in turn.
+    fn section(&self, cache: &KvCache, tile: &RowTile, part: usize) -> usize {
+        let sections = self.ops.team.nodes();
+        let rows = &self.rows[tile.rows.clone()];
+        let slot = rows[0].slot;
+        let before = tile.rows.start.checked_sub(1);
+        let beside = before.into_iter().chain([tile.rows.end]);
+        if beside
+            .filter_map(|row| self.rows.get(row))
+            .any(|row| row.slot == slot)
+        {
+            return (tile.rows.start / tile_rows(self.config) + part) % sections;
+        }
+        let spans = self.spans(tile.rows.clone());
+        let spans = match tile.parts {
+            0 => spans,
+            _ => spans.start + part..spans.start + part + 1,
+        };
+        let sequence = self.pass.sequences.at(slot);
+        let first = self.sees(&rows[0]).start / BLOCK;
+        let mut pages = [0; MAX_NODES];
+        for span in spans {
+            if let Some(page) = sequence.page_if_any(cache.group, first.max(span * SPAN)) {
+                pages[cache.section(page, sections)] += 1;
+            }
+        }
+        let most = pages[..sections].iter().max();
+        // Of several that have as many, another one for each sequence.
+        let mut in_turn = (slot..slot + sections).map(|section| section % sections);
+        in_turn.find(|section| pages.get(*section) == most).unwrap_or(0)
     }
 
     /// Some rows of a sequence, their queries of a set of heads over the blocks of span `s`, added to `sum`. False if a

@@ -11,7 +11,7 @@ mod row_tiles;
 mod tile;
 
 pub use products::Columns;
-pub use row_tiles::{Piece, RowTile, Tiled};
+pub use row_tiles::{ByNode, Piece, RowTile, Tiled};
 pub use tile::Tile;
 
 use std::marker::PhantomData;
@@ -35,56 +35,92 @@ impl Team {
         grain: usize,
         f: impl Fn(Range<usize>, &mut [T]) + Sync,
     ) -> Result<()> {
-        self.split_rows(None, out, row_len, grain, f)
+        let n_rows = n_rows(out, row_len)?;
+        // SAFETY: each row below that number is handed out once.
+        let part = unsafe { parts(out, row_len, f) };
+        self.ranges(n_rows, grain, part)
     }
 
-    fn split_rows<T: Send>(
+    /// As [`Team::rows`], in pieces of at most `most` rows: the workers stay near one another.
+    ///
+    /// # Errors
+    /// As [`Team::rows`].
+    pub fn rows_in_order<T: Send>(
         &self,
-        node: Option<usize>,
         out: &mut [T],
         row_len: usize,
-        grain: usize,
+        most: usize,
         f: impl Fn(Range<usize>, &mut [T]) + Sync,
     ) -> Result<()> {
-        if row_len == 0 || !out.len().is_multiple_of(row_len) {
+        let n_rows = n_rows(out, row_len)?;
+        // SAFETY: each row below that number is handed out once.
+        let part = unsafe { parts(out, row_len, f) };
+        let cut = Cut::bounded(n_rows, most, self.n);
+        self.hand_out(n_rows, cut, |_, rows| part(rows))
+    }
+
+    /// As [`Team::rows_in_order`], of an output on each node, the first node's first: `f(node, rows, part)`. The
+    /// workers of a node split its output alone, for who writes to memory first places it. All nodes work at the same
+    /// time.
+    ///
+    /// # Errors
+    /// As [`Team::rows`]; [`Error::Internal`] if there are more outputs than nodes.
+    pub fn rows_on_nodes<T: Send>(
+        &self,
+        outs: &mut [&mut [T]],
+        row_len: usize,
+        most: usize,
+        f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+    ) -> Result<()> {
+        if outs.len() > self.nodes() {
             return Err(Error::Internal {
-                what: format!(
-                    "an output of {} elements is not a whole number of rows of {row_len}",
-                    out.len()
-                ),
+                what: format!("outputs on {} nodes, of a team on {}", outs.len(), self.nodes()),
             });
         }
-        let n_rows = out.len() / row_len;
-        let base = Raw(out.as_mut_ptr());
-        let part = |rows: Range<usize>| {
-            let base = &base;
-            // SAFETY: disjoint ranges within 0..n_rows are handed out, so the parts do not overlap and lie inside
-            // `out`, which stays exclusively borrowed until the operation is over. T: Send lets another thread have
-            // them.
-            let part = unsafe {
-                std::slice::from_raw_parts_mut(base.0.add(rows.start * row_len), rows.len() * row_len)
-            };
-            f(rows, part);
-        };
-        match node.filter(|node| *node < self.nodes()) {
-            Some(node) if self.nodes() > 1 => {
-                let cut = Cut::shrinking(n_rows, grain, self.n);
-                self.hand_out_shares(&Shares::only(node, n_rows), cut, |_, rows| part(rows))
-            }
-            _ => self.ranges(n_rows, grain, part),
+        // The rows of all outputs one after the other, and where in them each begins.
+        let (mut starts, mut all) = (Vec::with_capacity(outs.len()), 0);
+        for out in outs.iter() {
+            starts.push(all);
+            all += n_rows(out, row_len)?;
         }
+        let f = &f;
+        let mut part_of = Vec::with_capacity(outs.len());
+        for (node, out) in outs.iter_mut().enumerate() {
+            let f = move |rows: Range<usize>, part: &mut [T]| f(node, rows, part);
+            // SAFETY: each row of all outputs is handed out once, and belongs to one of them.
+            part_of.push(unsafe { parts(out, row_len, f) });
+        }
+        let shares = Shares::at(starts.iter().copied(), all);
+        let cut = Cut::bounded(all, most, self.n);
+        self.hand_out_shares(&shares, cut, |_, rows| {
+            // A piece is of one node's share.
+            let node = shares.node_of(rows.start);
+            part_of[node](rows.start - starts[node]..rows.end - starts[node]);
+        })
     }
 
-    /// As [`Team::rows`], by the workers of one node alone: who writes to memory first places it.
-    pub fn rows_on<T: Send>(
+    /// As [`Team::rows`], each node's share by its workers alone.
+    pub(crate) fn rows_placed<T: Send>(
         &self,
-        node: usize,
+        shares: &Shares,
         out: &mut [T],
         row_len: usize,
         grain: usize,
         f: impl Fn(Range<usize>, &mut [T]) + Sync,
     ) -> Result<()> {
-        self.split_rows(Some(node), out, row_len, grain, f)
+        let n_rows = n_rows(out, row_len)?;
+        // SAFETY: each row below that number is handed out once.
+        let part = unsafe { parts(out, row_len, f) };
+        if self.nodes() == 1 {
+            return self.ranges(n_rows, grain, part);
+        }
+        if !shares.cover(n_rows) {
+            return Err(Error::Internal {
+                what: format!("the nodes' shares are not those of {n_rows} rows: {shares:?}"),
+            });
+        }
+        let cut = Cut::shrinking(n_rows, grain, self.n);
+        self.hand_out_shares(shares, cut, |_, rows| part(rows))
     }
 
     /// Hands out items one by one: `f(index, item)`.
@@ -96,8 +132,9 @@ impl Team {
         self.hand_out(items.len(), Cut::each(1), |_, range| {
             let base = &base;
             for item in range {
-                // SAFETY: `item` is below the slice's length, and each item is handed out once, so nobody else has it until the
-                // operation is over; until then the slice stays exclusively borrowed. T: Send lets another thread have it.
+                // SAFETY: `item` is below the slice's length, and each item is handed out once, so nobody else has it
+                // until the operation is over; until then the slice stays exclusively borrowed. T: Send lets another
+                // thread have it.
                 f(item, unsafe { &mut *base.0.add(item) });
             }
         })
@@ -168,7 +205,7 @@ impl Team {
         }
         let (m, part_len) = (out.len() / n, own.len() / items);
         let (base, own) = (Raw(out.as_mut_ptr()), Raw(own.as_mut_ptr()));
-        self.ranges(items, grain, |range| {
+        let run = |range: Range<usize>| {
             let (base, own) = (&base, &own);
             for item in range {
                 let tile = Tile {
@@ -184,7 +221,48 @@ impl Team {
                 let part = unsafe { std::slice::from_raw_parts_mut(own.0.add(item * part_len), part_len) };
                 f(item, tile, part);
             }
-        })
+        };
+        // Whatever the grain, an item is the same node's, who has placed what it keeps.
+        let cut = Cut::shrinking(items, grain, self.n);
+        if self.nodes() == 1 || items <= cut.least() {
+            return self.ranges(items, grain, run);
+        }
+        self.hand_out_shares(&self.shares(items, 1), cut, |_, range| run(range))
+    }
+}
+
+/// The number of an output's rows.
+fn n_rows<T>(out: &[T], row_len: usize) -> Result<usize> {
+    if row_len == 0 || !out.len().is_multiple_of(row_len) {
+        return Err(Error::Internal {
+            what: format!(
+                "an output of {} elements is not a whole number of rows of {row_len}",
+                out.len()
+            ),
+        });
+    }
+    Ok(out.len() / row_len)
+}
+
+/// `f` on a range of an output's rows.
+///
+/// # Safety
+/// Whoever calls what this gives, from several threads or one, hands out ranges of rows that the output has, of which
+/// no two overlap.
+unsafe fn parts<'a, T: Send>(
+    out: &'a mut [T],
+    row_len: usize,
+    f: impl Fn(Range<usize>, &mut [T]) + Sync + 'a,
+) -> impl Fn(Range<usize>) + Sync + 'a {
+    let (base, len) = (Raw(out.as_mut_ptr()), out.len());
+    move |rows| {
+        let base = &base;
+        debug_assert!(rows.end * row_len <= len);
+        // SAFETY: the ranges lie inside the output and are disjoint, as the caller promises, so the parts do not
+        // overlap; `out` stays exclusively borrowed as long as this closure lives. T: Send lets another thread have one.
+        let part =
+            unsafe { std::slice::from_raw_parts_mut(base.0.add(rows.start * row_len), rows.len() * row_len) };
+        f(rows, part);
     }
 }
 
@@ -215,6 +293,48 @@ mod tests {
     }
 
     #[test]
+    fn rows_in_order_are_computed_once_in_small_pieces() {
+        for team in teams() {
+            for (rows, most) in [(0, 1), (1, 0), (17, 1), (1000, 7), (1000, 5000)] {
+                let mut out = vec![0u32; rows * 2];
+                team.rows_in_order(&mut out, 2, most, |range, part| {
+                    // A team of one takes all of it.
+                    assert!(range.len() <= most.max(1) || team.workers() == 1);
+                    part.iter_mut().for_each(|v| *v += 1);
+                })
+                .unwrap();
+                assert!(out.iter().all(|v| *v == 1));
+            }
+            assert!(team.rows_in_order(&mut [0u8; 3], 2, 1, |_, _| ()).is_err());
+        }
+    }
+
+    #[test]
+    fn all_nodes_work_at_the_same_time() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        use std::time::{Duration, Instant};
+        for team in teams() {
+            let mut outs = vec![[0u8; 1]; team.nodes()];
+            let mut slices: Vec<&mut [u8]> = outs.iter_mut().map(|out| &mut out[..]).collect();
+            let (inside, met) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            team.rows_on_nodes(&mut slices, 1, 1, |_, _, _| {
+                inside.fetch_add(1, Ordering::SeqCst);
+                // Nodes that took turns would each wait in vain for the others.
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_secs(20) {
+                    if inside.load(Ordering::SeqCst) == team.nodes() {
+                        met.fetch_add(1, Ordering::SeqCst);
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+            })
+            .unwrap();
+            assert_eq!(met.into_inner(), team.nodes());
+        }
+    }
+
+    #[test]
     fn every_item_is_somebodys_once() {
         for team in teams() {
             for n in [0, 1, 2, 100] {
@@ -237,17 +357,47 @@ mod tests {
                 }
             };
             let threads = std::sync::Mutex::new(Vec::new());
-            for node in 0..team.nodes() {
-                for rows in [1, 2, 100] {
-                    let mut out = vec![0u8; rows];
-                    team.rows_on(node, &mut out, 1, 1, |_, part| {
+            for rows in [0, 1, 2, 100] {
+                for most in [1, 3, 1000] {
+                    // Of each node another number, of some none.
+                    let mut outs: Vec<Vec<usize>> = (0..team.nodes())
+                        .map(|node| vec![0; 3 * (rows * node % 7 + rows)])
+                        .collect();
+                    let mut slices: Vec<&mut [usize]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+                    team.rows_on_nodes(&mut slices, 3, most, |node, range, part| {
                         node_of_this(&threads, node);
-                        part.iter_mut().for_each(|v| *v += 1);
+                        assert!(range.len() <= most || team.workers() == 1);
+                        assert_eq!(part.len(), 3 * range.len());
+                        for (row, values) in range.zip(part.chunks_mut(3)) {
+                            values.iter_mut().for_each(|v| *v += 100 * node + row + 1);
+                        }
                     })
                     .unwrap();
-                    assert!(out.iter().all(|v| *v == 1));
+                    for (node, out) in outs.iter().enumerate() {
+                        let rows = out.chunks(3).enumerate();
+                        rows.for_each(|(row, values)| assert_eq!(values, [100 * node + row + 1; 3]));
+                    }
                 }
             }
+            // All rows, each node's share by its own.
+            let mut out = vec![0u8; 300];
+            let shares = team
+                .head_shares(3)
+                .of_items(|section| 100 * section / team.nodes());
+            team.rows_placed(&shares, &mut out, 1, 1, |rows, part| {
+                rows.for_each(|row| node_of_this(&threads, shares.node_of(row)));
+                part.iter_mut().for_each(|v| *v += 1);
+            })
+            .unwrap();
+            assert!(out.iter().all(|v| *v == 1));
+            let short = Shares::only(0, 299);
+            assert_eq!(
+                team.rows_placed(&short, &mut out, 1, 1, |_, _| ()).is_err(),
+                team.nodes() > 1
+            );
+            let mut one_too_many = vec![[0u8; 1]; team.nodes() + 1];
+            let mut slices: Vec<&mut [u8]> = one_too_many.iter_mut().map(|out| &mut out[..]).collect();
+            assert!(team.rows_on_nodes(&mut slices, 1, 1, |_, _, _| ()).is_err());
             // All columns of one product on the last node, those of another one anywhere, those of a third split
             // unevenly.
             let last = team.nodes() - 1;

@@ -6,16 +6,18 @@ use std::ops::Range;
 use super::tile::{Raw, Tile};
 use crate::team::Team;
 use crate::team::domains::Cut;
+use crate::team::heads::InSections;
 use crate::{Error, Result};
 
 impl Team {
     /// Hands out tiles of some rows of an output, each cut across into cells of some columns, and each cell whole or in
     /// parts: `f(worker, tile, block of columns, piece)`, with the worker's index below [`Team::workers`]. Each piece
     /// is much work: they are handed out one by one, block by block of columns, in each the last tiles first: in causal
-    /// attention they take longest.
+    /// attention they take longest. On several nodes they go to those that [`Tiled::by_node`] says.
     ///
     /// # Errors
-    /// As [`Team::rows`]; also if tiles overlap or are not in order, or there is no room for their parts.
+    /// As [`Team::rows`]; also if tiles overlap or are not in order, there is no room for their parts, or the blocks
+    /// are not as many for each head.
     pub fn tiles(
         &self,
         out: &mut Tiled<'_>,
@@ -39,7 +41,7 @@ impl Team {
             (tile.part, tile.unit) = (part, units);
             row = tile.rows.end;
             part += tile.parts * tile.rows.len() * across;
-            units += tile.parts.max(1);
+            units += tile.units();
         }
         let room = out
             .parts
@@ -56,10 +58,36 @@ impl Team {
             .each_mut()
             .map(|(buffer, width)| (Raw(buffer.as_mut_ptr()), *width));
         let tiles = &*tiles;
-        self.hand_out(units * across, Cut::each(1), |worker, range| {
+        let by_node = match &mut out.by_node {
+            Some(by) if self.nodes() > 1 && units * across > 1 => {
+                if by.heads == 0 || !across.is_multiple_of(by.heads) {
+                    return invalid(format!(
+                        "{across} blocks of columns are not as many for each of {} heads",
+                        by.heads
+                    ));
+                }
+                let (heads, blocks) = (self.head_shares(by.heads), across / by.heads);
+                let items = match heads.whole_heads() {
+                    true => InSections::alike(units, blocks),
+                    false => {
+                        let section = by.section;
+                        let of = tiles
+                            .iter()
+                            .flat_map(|tile| (0..tile.units()).map(move |part| section(tile, part)));
+                        InSections::sorted(of, heads.sections(), by.order, blocks)
+                    }
+                };
+                Some((items.shares(&heads), items))
+            }
+            _ => None,
+        };
+        let run = |worker, range: Range<usize>| {
             let (base, bases) = (&base, &bases);
             for item in range {
-                let (block, unit) = (item / units, units - 1 - item % units);
+                let (block, unit) = match &by_node {
+                    None => (item / units, units - 1 - item % units),
+                    Some((_, items)) => items.at(item),
+                };
                 let tile = &tiles[tiles.partition_point(|tile| tile.unit <= unit) - 1];
                 let piece = if tile.parts == 0 {
                     let column = block * columns;
@@ -84,7 +112,11 @@ impl Team {
                 };
                 f(worker, tile, block, piece);
             }
-        })
+        };
+        match &by_node {
+            None => self.hand_out(units * across, Cut::each(1), run),
+            Some((shares, _)) => self.hand_out_shares(shares, Cut::each(1), run),
+        }
     }
 }
 
@@ -98,6 +130,18 @@ pub struct Tiled<'a> {
     pub columns: usize,
     /// Three buffers for parts, with the elements of each that a row's part of a block takes.
     pub parts: [(&'a mut [f32], usize); 3],
+    /// Which node's workers do a piece, on several nodes; `None` for any.
+    pub by_node: Option<ByNode<'a>>,
+}
+
+/// Pieces that read what heads keep, by the nodes whose memory that is: see `heads`.
+pub struct ByNode<'a> {
+    /// How many heads; as many blocks of columns belong to each.
+    pub heads: usize,
+    /// The section of its head's memory, of as many as the team has nodes, that goes with a tile or a part of it.
+    pub section: &'a dyn Fn(&RowTile, usize) -> usize,
+    /// Memory for the order of pieces: two numbers for each tile or part.
+    pub order: &'a mut Vec<u32>,
 }
 
 /// Some rows of an output that are computed together.
@@ -124,6 +168,11 @@ impl RowTile {
         }
     }
 
+    /// Pieces of one of its cells.
+    fn units(&self) -> usize {
+        self.parts.max(1)
+    }
+
     /// The first row in the buffers of parts of a part of its cell in a block of columns; [`Team::tiles`] has given
     /// them out. The parts of a cell lie one after the other.
     pub fn part_row(&self, block: usize, part: usize) -> usize {
@@ -141,8 +190,15 @@ pub enum Piece<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Piece, RowTile, Tiled};
+    use super::{ByNode, Piece, RowTile, Tiled};
     use crate::team::tests::{teams, threads};
+    use crate::team::{Place, Team};
+
+    const TWO_NODES: [Place; 2] = [Place { node: 0, cache: 0 }, Place { node: 1, cache: 0 }];
+
+    fn spawn(_: usize, work: Box<dyn FnOnce() + Send>) {
+        std::thread::spawn(work);
+    }
 
     #[test]
     fn tiles_cover_their_rows_once() {
@@ -155,6 +211,7 @@ mod tests {
                 n: 7,
                 columns: 2,
                 parts: [(a, 1), (b, 2), (c, 1)],
+                by_node: None,
             };
             // Row 3 is nobody's; rows 4 and 5 are in parts, and row 9.
             let mut tiles =
@@ -204,6 +261,75 @@ mod tests {
         }
     }
 
+    /// Pieces are done by the workers of the node that has the section they read, each once.
+    #[test]
+    fn pieces_go_to_the_node_of_their_section() {
+        for team in teams() {
+            let nodes = team.nodes();
+            for (heads, blocks) in [(1, 1), (1, 4), (2, 1), (3, 1), (5, 1), (8, 1)] {
+                let across = heads * blocks;
+                let mut out = vec![0.0; 9 * across];
+                let mut parts = [vec![0.0; 99 * 8], vec![0.0; 99 * 8], vec![0.0; 99 * 8]];
+                let [a, b, c] = &mut parts;
+                let section = |tile: &RowTile, part: usize| (tile.rows.start + 3 * part) % nodes;
+                let mut order = Vec::new();
+                let mut tiled = Tiled {
+                    out: &mut out,
+                    n: across,
+                    columns: 1,
+                    parts: [(a, 1), (b, 1), (c, 1)],
+                    by_node: Some(ByNode {
+                        heads,
+                        section: &section,
+                        order: &mut order,
+                    }),
+                };
+                let mut tiles = [(0..3, 0), (3..4, 5), (4..6, 7), (6..7, 0), (8..9, 9)]
+                    .map(|(rows, parts)| RowTile::new(rows, parts));
+                let shares = team.head_shares(heads);
+                team.tiles(&mut tiled, &mut tiles, |worker, tile, block, piece| {
+                    let part = match piece {
+                        Piece::Cell(mut cell) => {
+                            (0..cell.rows()).for_each(|row| cell.row(row)[0] += 1.0);
+                            0
+                        }
+                        Piece::Part(part, a, ..) => {
+                            a.iter_mut().for_each(|a| *a += 1.0);
+                            part
+                        }
+                    };
+                    let node = shares.node_of(block / blocks, section(tile, part));
+                    assert_eq!(team.node_of(worker), node);
+                })
+                .unwrap();
+                let whole = out.iter().filter(|v| **v == 1.0).count();
+                assert_eq!(
+                    (whole, out.iter().sum::<f32>()),
+                    (4 * across, (4 * across) as f32)
+                );
+                let all = (5 + 2 * 7 + 9) * across;
+                assert!(parts[0][..all].iter().all(|v| *v == 1.0) && parts[0][all] == 0.0);
+            }
+        }
+        let (team, mut out) = (Team::placed(&TWO_NODES, spawn), [0.0; 9]);
+        for heads in [0, 2] {
+            let mut order = Vec::new();
+            let mut tiled = Tiled {
+                out: &mut out,
+                n: 9,
+                columns: 3,
+                parts: [(&mut [], 0), (&mut [], 0), (&mut [], 0)],
+                by_node: Some(ByNode {
+                    heads,
+                    section: &|_, _| 0,
+                    order: &mut order,
+                }),
+            };
+            let tiles = &mut [RowTile::new(0..1, 0)];
+            assert!(team.tiles(&mut tiled, tiles, |_, _, _, _| ()).is_err());
+        }
+    }
+
     #[test]
     fn tiles_that_do_not_fit_are_errors() {
         let team = threads(2);
@@ -223,6 +349,7 @@ mod tests {
                 n,
                 columns,
                 parts: [(a, 1), (b, 1), (c, 1)],
+                by_node: None,
             };
             let mut tiles: Vec<_> = tiles
                 .into_iter()

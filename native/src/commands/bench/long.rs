@@ -18,6 +18,7 @@ use super::{Loading, token};
 use crate::args::{BenchArgs, ReportFormat};
 use crate::compute::Compute;
 use crate::output::{self, json_f64};
+use crate::placed::Placed;
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::workers::Workers;
@@ -96,6 +97,7 @@ pub(super) fn run(
         context: &context,
         load,
         all: Stage::all("all", measured.parts.iter().map(|part| &part.stage)),
+        placed: compute.placed(&context),
         measured,
     };
     match format {
@@ -231,6 +233,8 @@ struct Report<'a> {
     context: &'a Context,
     load: Stage,
     all: Stage,
+    /// Where the memory lies that was read, on a machine of several nodes.
+    placed: Option<Placed>,
     measured: Measured,
 }
 
@@ -307,6 +311,9 @@ impl Report<'_> {
                 }
             );
         }
+        if let Some(placed) = &self.placed {
+            text += &format!("numa: {}\n", placed.text());
+        }
         let what = if *of_text { "bytes" } else { "ids" };
         text + &format!("text: {length} {what}, SHA-256 {sha256}\n")
     }
@@ -335,6 +342,7 @@ impl Report<'_> {
             "load": self.load.json(),
             "first_token": measured.first.json(),
             "decode": self.all.json(),
+            "numa": self.placed.as_ref().map(Placed::json),
             "parts": parts.collect::<Vec<_>>(),
             "cache_bytes": self.cache_bytes(),
             "cache_brought_in": self.settings.context.populate,

@@ -6,6 +6,7 @@ use twinfer_engine::model::Model;
 use super::stage::{Stage, met_table, times_table};
 use super::{Kind, Measured, statistics};
 use crate::output::json_f64;
+use crate::placed::Placed;
 use crate::rates::{Allowed, Rates};
 
 /// All that a report says.
@@ -18,6 +19,8 @@ pub(super) struct Report<'a> {
     pub(super) load: &'a Stage,
     pub(super) first_token: &'a Stage,
     pub(super) measured: &'a [Measured],
+    /// Where the memory lies that was read, on a machine of several nodes.
+    pub(super) placed: Option<Placed>,
 }
 
 fn size(bytes: usize) -> String {
@@ -138,6 +141,9 @@ impl Report<'_> {
             out.push('\n');
             out += &limits_line(limits);
         }
+        if let Some(placed) = &self.placed {
+            out += &format!("\nnuma: {}\n", placed.text());
+        }
         out
     }
 
@@ -176,6 +182,7 @@ impl Report<'_> {
                 "limits": self.limits.as_ref().map(Rates::json),
                 "load": self.load.json(),
                 "first_token": self.first_token.json(),
+                "numa": self.placed.as_ref().map(Placed::json),
                 "stage": m.stage.json(),
             })
         });

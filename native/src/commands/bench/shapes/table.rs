@@ -66,6 +66,7 @@ shapes! {
     "gemma-3-4b"     "gemma3" 34 2560 10240  8  4 256 262208 true  131072  1000000.0;
     "phi-3-mini"     "phi3"   32 3072  8192 32 32  96  32064 false   4096    10000.0;
     "phi-4"          "phi3"   40 5120 17920 40 10 128 100352 false  16384   250000.0;
+    by: "stories15m-moe"    6 stories15m_moe;
     by: "qwen3-30b-a3b"    48 qwen3moe;
     by: "qwen3.6-35b-a3b"  40 qwen35moe;
     by: "gpt-oss-20b"      24 |n| gpt_oss(n, 32);
@@ -176,6 +177,30 @@ impl Dense {
             output: if self.tied { Output::Embedding } else { Output::Own },
             others: vec![output_norm("output_norm", self.n_embd)],
         }
+    }
+}
+
+/// stories15M-MOE, the smallest well-known model with experts: each layer of stories15M has its gated part four times.
+fn stories15m_moe(n_layers: usize) -> Model {
+    let attention = Attention::new(6, 6, 48);
+    let experts = Experts::new(4, 2, 768);
+    let mut keys = attention_keys(&attention, 1e-5);
+    keys.extend([
+        ("feed_forward_length", number(experts.n_ff)),
+        ("rope.dimension_count", number(48)),
+        ("rope.freq_base", float(1e4)),
+    ]);
+    Model {
+        arch: "llama",
+        n_embd: 288,
+        n_vocab: 32_000,
+        vocabulary: Vocabulary::SentencePieces,
+        mix: "q8_0",
+        keys,
+        n_ctx_train: 256,
+        layers: vec![Layer::new(Mixer::Attention(attention), Ffn::Experts(experts)); n_layers],
+        output: Output::Own,
+        others: vec![output_norm("output_norm", 288)],
     }
 }
 

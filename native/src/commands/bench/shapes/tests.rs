@@ -29,6 +29,7 @@ fn sizes_are_those_that_the_names_promise() {
         ("gemma-3-4b", 3.88, None),
         ("phi-3-mini", 3.82, None),
         ("phi-4", 14.66, None),
+        ("stories15m-moe", 0.03635, Some(0.0192)),
         ("qwen3-30b-a3b", 30.53, Some(3.04)),
         ("qwen3.6-35b-a3b", 34.66, Some(2.95)),
         ("gpt-oss-20b", 20.9, Some(3.61)),
