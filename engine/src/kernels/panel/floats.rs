@@ -104,7 +104,7 @@ impl<T: Float> Format for Floats<T> {
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch, coming: &mut Coming<'_>) {
         for (k, out) in scratch.floats.chunks_exact_mut(ROWS).enumerate().take(n) {
             if k.is_multiple_of(Self::FILL / SHARES) {
-                coming.share(isa);
+                coming.shares(isa, 1);
             }
             for part in 0..ROWS / I::LANES {
                 let w = T::load(isa, &blocks.part::<I, Self>(k, part));
@@ -121,7 +121,6 @@ impl<T: Float> Format for Floats<T> {
         n: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
-        coming: &mut Coming<'_>,
     ) {
         let acc = &mut acc[..M * stride::<I>()];
         let mut rows: [&[f32]; M] = [&[]; M];
@@ -133,9 +132,6 @@ impl<T: Float> Format for Floats<T> {
             }
         }
         for k in 0..n.min(64) {
-            if k.is_multiple_of(Self::FILL / SHARES) {
-                coming.share(isa);
-            }
             let mut w = [I::F::splat(0.0); P];
             for p in 0..P {
                 let (panel, row) = place::<I>(part + p);

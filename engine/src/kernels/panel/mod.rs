@@ -164,9 +164,7 @@ pub(super) trait Format: Tiled + std::fmt::Debug + Send + Sync + 'static {
     fn unpack<I: Isa>(isa: I, blocks: Blocks<'_>, n: usize, scratch: &mut Scratch, coming: &mut Coming<'_>);
 
     /// Adds the products of one fill of `n` blocks, P vectors of rows from number `part` on, with M tokens: the sums of
-    /// token t start at `acc[t * stride::<I>()]`, with that of the first panel's first row. `coming` is asked for what
-    /// comes next in [`SHARES`](token_tiles::SHARES).
-    #[allow(clippy::too_many_arguments)]
+    /// token t start at `acc[t * stride::<I>()]`, with that of the first panel's first row.
     fn tile<I: Isa, const P: usize, const M: usize>(
         isa: I,
         scratch: &[Scratch; PANELS],
@@ -174,7 +172,6 @@ pub(super) trait Format: Tiled + std::fmt::Debug + Send + Sync + 'static {
         n: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
-        coming: &mut Coming<'_>,
     );
 }
 

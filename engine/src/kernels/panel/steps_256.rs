@@ -182,9 +182,8 @@ impl<L: Layout> Format for Steps256<L> {
         _: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
-        coming: &mut Coming<'_>,
     ) {
-        tile::<I, L, P, M>(isa, scratch, part, x, acc, coming);
+        tile::<I, L, P, M>(isa, scratch, part, x, acc);
     }
 }
 
@@ -312,7 +311,7 @@ fn unpack<I: Isa, L: Layout>(
     let bytes = 4 * I::LANES;
     let quads = &mut scratch.quads[part * 64 * bytes..][..64 * bytes];
     unrolled!(g in SHARES, at most 8 => {
-        coming.share(isa);
+        coming.shares(isa, 1);
         unrolled!(i in 8, at most 8 => {
             isa.store(L::quad(isa, block, 8 * g + i), &mut quads[(8 * g + i) * bytes..]);
         });
@@ -344,7 +343,6 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     part: usize,
     x: &[Input<'_>; M],
     acc: &mut [f32],
-    coming: &mut Coming<'_>,
 ) {
     let bytes = 4 * I::LANES;
     // The slices' lengths are known where the code is compiled, so that no access below is checked.
@@ -370,9 +368,6 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     for g in 0..Shape::<I, L>::GROUPS {
         // The masks change nothing but tell the compiler that no index can be out of range.
         let g = g & (Shape::<I, L>::GROUPS - 1);
-        if g.is_multiple_of(Shape::<I, L>::GROUPS / SHARES) {
-            coming.share(isa);
-        }
         let at = g * Shape::<I, L>::QUADS * bytes;
         unrolled!(part_of_group in Shape::<I, L>::QUADS / Shape::<I, L>::TOGETHER, at most 8 => {
             let mut sums = [[isa.zero(); P]; M];

@@ -152,9 +152,7 @@ impl<L: Layout> Format for Steps32<L> {
         for part in 0..ROWS / I::LANES {
             let at = part * 64 * bytes;
             for i in 0..n {
-                for _ in 0..SHARES / Self::FILL {
-                    coming.share(isa);
-                }
+                coming.shares(isa, SHARES / Self::FILL);
                 let block = blocks.part::<I, Self>(i, part);
                 let out = &mut scratch.quads[at + i * quads * bytes..][..quads * bytes];
                 unrolled!(q in quads, at most 16 => {
@@ -180,10 +178,8 @@ impl<L: Layout> Format for Steps32<L> {
         n: usize,
         x: &[Input<'_>; M],
         acc: &mut [f32],
-        coming: &mut Coming<'_>,
     ) {
-        let steps = n * (Self::BLOCK_LEN / L::STEP);
-        tile::<I, L, P, M>(isa, scratch, part, steps, x, acc, coming);
+        tile::<I, L, P, M>(isa, scratch, part, n * (Self::BLOCK_LEN / L::STEP), x, acc);
     }
 }
 
@@ -247,7 +243,6 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     steps: usize,
     x: &[Input<'_>; M],
     acc: &mut [f32],
-    coming: &mut Coming<'_>,
 ) {
     let (bytes, quads) = (4 * I::LANES, Shape::<I, L>::QUADS);
     let mut weights: [&[u8]; P] = [&[]; P];
@@ -265,9 +260,6 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     for step in 0..steps {
         // The remainder changes nothing but tells the compiler that no index below is out of range.
         let step = step % (256 / L::STEP);
-        if step.is_multiple_of(256 / L::STEP / SHARES) {
-            coming.share(isa);
-        }
         let mut isum = [[isa.zero(); P]; M];
         if Shape::<I, L>::OFFSET != 0 {
             let offset = isa.splat16(-Shape::<I, L>::OFFSET);

@@ -28,7 +28,8 @@ pub(super) const FEW_TOKENS: usize = 32;
 /// Panels that one tile can be high.
 pub(super) const PANELS: usize = 2;
 
-/// How often a fill of a vector of rows that is unpacked, or a tile, asks for some of what comes next.
+/// Shares of what comes next that are asked for while a fill of a vector of rows is unpacked, and before each tile: in
+/// a tile's loop over groups a loop of prefetches would cost more than it gains.
 pub(in crate::kernels) const SHARES: usize = 8;
 
 /// A fill of one panel, unpacked. Vectors are those of an instruction set: part p of the rows lies in its own run.
@@ -158,8 +159,8 @@ impl<const N: usize> Sums<N> {
     }
 }
 
-/// Packed weights that will be unpacked soon. A line of them or two is asked for now and then, while weights are
-/// unpacked and while tiles compute: a processor keeps a short list of lines that are on their way, and what is beyond
+/// Packed weights that will be unpacked soon. A few lines of them are asked for now and then, while weights are unpacked
+/// and before each tile: a processor keeps a short list of lines that are on their way, and what is beyond
 /// it holds up the loads behind; and while none is on its way, memory has nothing to do.
 pub(in crate::kernels) struct Coming<'a> {
     pub(in crate::kernels) weights: &'a [u8],
@@ -231,10 +232,10 @@ impl<'a> Coming<'a> {
         Some(at)
     }
 
-    /// Prefetches the next share.
+    /// Prefetches the next shares.
     #[inline(always)]
-    pub(super) fn share<I: Isa>(&mut self, isa: I) {
-        self.wait_for(1);
+    pub(super) fn shares<I: Isa>(&mut self, isa: I, shares: usize) {
+        self.wait_for(shares);
         while let Some(at) = self.line() {
             // As many panels as a tile is high.
             isa.prefetch(self.weights, at);
@@ -286,13 +287,14 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
                 macro_rules! tiles_of {
                     ($tokens:expr, to $end:expr) => {
                         while $end - t >= $tokens {
+                            coming.shares(isa, SHARES);
                             if let Some(panels) = &shown {
                                 product.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
                             }
                             for part in (0..parts).step_by(I::NR / I::LANES) {
                                 let x = (&inputs, product.tokens.start + t);
                                 let acc = &mut sums[t * stride..];
-                                tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc, &mut coming);
+                                tile::<I, F>(isa, &scratch, (part, $tokens), blocks, x, acc);
                             }
                             if let Some(panels) = &shown {
                                 product.show(panels.clone(), t..t + $tokens, stride, sums);
@@ -362,12 +364,11 @@ fn tile<I: Isa, F: Format>(
     n: usize,
     (x, token): (&FillInputs<'_, F>, usize),
     acc: &mut [f32],
-    coming: &mut Coming<'_>,
 ) {
     macro_rules! of {
         ($parts:literal, $tokens:literal) => {{
             let x = x.tokens::<$tokens>(token);
-            F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc, coming)
+            F::tile::<I, $parts, $tokens>(isa, scratch, part, n, &x, acc)
         }};
     }
     match (I::NR / I::LANES, tokens) {
@@ -383,7 +384,7 @@ fn tile<I: Isa, F: Format>(
                 let x = [x.token(token + t)];
                 for p in 0..I::NR / I::LANES {
                     let acc = &mut acc[t * stride::<I>()..];
-                    F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc, coming);
+                    F::tile::<I, 1, 1>(isa, scratch, part + p, n, &x, acc);
                 }
             }
         }

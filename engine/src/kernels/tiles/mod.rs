@@ -140,8 +140,8 @@ pub(super) trait Arithmetic {
     /// Bytes that a tile is deep; 0 where there is no way by tiles.
     const DEPTH: usize;
 
-    /// Unpacks one fill of `n` blocks of a panel. `coming` is asked for what comes next in [`SHARES`](super::panel::token_tiles::SHARES) for each vector of
-    /// rows.
+    /// Unpacks one fill of `n` blocks of a panel. `coming` is asked for what comes next, in
+    /// [`SHARES`](super::panel::token_tiles::SHARES) for each vector of rows.
     fn unpack<I: TileIsa>(
         isa: I,
         blocks: Blocks<'_>,
