@@ -329,8 +329,9 @@ impl<'a> Compute<'a> {
         (groups, layouts)
     }
 
-    /// An error, with what would fit, if there is too little memory for a model and its context.
-    fn check(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<()> {
+    /// Bytes that are free beside what a model and its context will take; an error, with what would fit, if that is too
+    /// much.
+    fn check(&self, planned: &PlannedModel<'_>, context: &ContextOptions) -> Result<u64> {
         let budget = self.budget(planned, context)?;
         let (rooms, nodes) = (self.rooms(), self.rooms_of_nodes());
         let what = format!(
@@ -380,7 +381,8 @@ impl<'a> Compute<'a> {
                 room.limiter,
             ));
         }
-        Ok(())
+        let free = rooms.first().map_or(u64::MAX, |room| room.free);
+        Ok(free.saturating_sub(budget.need().total()))
     }
 
     /// Loads the model, if it fits into memory with the context that is to be made of it.
@@ -392,10 +394,7 @@ impl<'a> Compute<'a> {
             ..
         } = self.settings;
         let planned = self.settle_experts(planned, context)?;
-        self.check(&planned, context)?;
-        let budget = self.budget(&planned, context)?;
-        let free = self.rooms().first().map_or(u64::MAX, |room| room.free);
-        let spare = free.saturating_sub(budget.need().total());
+        let spare = self.check(&planned, context)?;
         let PlannedModel {
             file,
             experts,

@@ -102,9 +102,7 @@ impl Faulty {
 }
 
 impl Backend for Faulty {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
+    crate::forward!(inner: name, layer_norm, add_scaled, activate, conv_row, delta_row, scan_row);
 
     fn pack(
         &self,
@@ -139,21 +137,9 @@ impl Backend for Faulty {
         self.flip(Op::RmsNorm, out);
     }
 
-    fn layer_norm(&self, x: &[f32], weights: (&[f32], Option<&[f32]>), eps: f32, out: &mut [f32]) {
-        self.inner.layer_norm(x, weights, eps, out);
-    }
-
     fn add(&self, x: &mut [f32], y: &[f32]) {
         self.inner.add(x, y);
         self.flip(Op::Add, x);
-    }
-
-    fn add_scaled(&self, x: &mut [f32], y: &[f32], scale: f32) {
-        self.inner.add_scaled(x, y, scale);
-    }
-
-    fn activate(&self, f: Activation, x: &mut [f32]) {
-        self.inner.activate(f, x);
     }
 
     fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {
@@ -164,30 +150,6 @@ impl Backend for Faulty {
     fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
         self.inner.rotate(kind, head, cos, sin);
         self.flip(Op::Rotate, head);
-    }
-
-    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        self.inner.conv_row(recent, x, taps, bias, out);
-    }
-
-    fn delta_row(
-        &self,
-        state: &mut [f32],
-        qkv: (&[f32], &[f32], &[f32]),
-        gates: (f32, f32),
-        out: &mut [f32],
-    ) {
-        self.inner.delta_row(state, qkv, gates, out);
-    }
-
-    fn scan_row(
-        &self,
-        state: &mut [f32],
-        bcx: (&[f32], &[f32], &[f32]),
-        gates: (f32, f32, f32),
-        out: &mut [f32],
-    ) {
-        self.inner.scan_row(state, bcx, gates, out);
     }
 
     fn attend(

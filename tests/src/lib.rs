@@ -7,6 +7,7 @@
 pub mod arithmetic;
 pub mod fault;
 pub mod file;
+pub mod forward;
 pub mod model;
 pub mod planted;
 pub mod sampling;

@@ -1,6 +1,8 @@
 //! Pages: the memory of each layer that keeps keys and values, the groups of layers that hand out pages together, and how
 //! many pages a group needs.
 
+use std::ops::Range;
+
 use super::numbers::Store;
 use super::pool::PagePool;
 use super::{KEYS, KvShape, Pool, Sizes, VALUES};
@@ -58,21 +60,26 @@ impl KvCache {
         Ok(())
     }
 
-    /// The memory of each section of each head, with the node of those who read it.
-    pub(super) fn placed(&self, team: &Team) -> impl Iterator<Item = (usize, &[u8])> {
+    /// The sections of all heads: of the pages of one head after the other those of a section, with the node of those
+    /// who read them.
+    fn sections(&self, team: &Team) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
         let (n_heads, pages) = (self.shape.n_heads, self.pages);
         let heads = team.head_shares(n_heads);
+        let of = move |head: usize, section: usize| {
+            let start = |section| head * pages + section_start(section, pages, heads.sections());
+            (heads.node_of(head, section), start(section)..start(section + 1))
+        };
+        (0..n_heads).flat_map(move |head| (0..heads.sections()).map(move |section| of(head, section)))
+    }
+
+    /// The memory of each section of each head, with the node of those who read it.
+    pub(super) fn placed(&self, team: &Team) -> impl Iterator<Item = (usize, &[u8])> {
+        let all = self.shape.n_heads * self.pages;
         [&self.k, &self.v].into_iter().flat_map(move |store| {
             let bytes = store.bytes();
-            let page = bytes.len() / n_heads / pages;
-            let of = move |head: usize, section: usize| {
-                let start = |section| (head * pages + section_start(section, pages, heads.sections())) * page;
-                (
-                    heads.node_of(head, section),
-                    &bytes[start(section)..start(section + 1)],
-                )
-            };
-            (0..n_heads).flat_map(move |head| (0..heads.sections()).map(move |section| of(head, section)))
+            let page = bytes.len() / all;
+            self.sections(team)
+                .map(move |(node, pages)| (node, &bytes[pages.start * page..pages.end * page]))
         })
     }
 
@@ -81,22 +88,11 @@ impl KvCache {
         section_of(page as usize, self.pages, sections)
     }
 
-    /// Bytes of each head's memory, which need not be there yet, with the node of those who will read it.
+    /// The bytes of the same, which need not be there yet.
     pub(super) fn planned(&self, team: &Team) -> impl Iterator<Item = (usize, u64)> {
-        let KvShape {
-            n_heads,
-            dim_k,
-            dim_v,
-            ..
-        } = self.shape;
-        let page = self.k.own_page_bytes(dim_k) + self.v.own_page_bytes(dim_v);
-        let (pages, heads) = (self.pages, team.head_shares(n_heads));
-        let of = move |head: usize, section: usize| {
-            let start = |section| section_start(section, pages, heads.sections()) as u64;
-            let own = start(section + 1) - start(section);
-            (heads.node_of(head, section), (page as u64).saturating_mul(own))
-        };
-        (0..n_heads).flat_map(move |head| (0..heads.sections()).map(move |section| of(head, section)))
+        let page = self.k.own_page_bytes(self.shape.dim_k) + self.v.own_page_bytes(self.shape.dim_v);
+        let bytes = move |pages: Range<usize>| (page as u64).saturating_mul(pages.len() as u64);
+        self.sections(team).map(move |(node, pages)| (node, bytes(pages)))
     }
 
     /// Pages of one head.

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use report::Report;
 use stage::{Meter, Stage};
-use synthetic::{Synthetic, Wish};
+use synthetic::Synthetic;
+pub(super) use synthetic::Wish;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::Pool;
 use twinfer_engine::context::{Context, ContextOptions};
@@ -311,7 +312,7 @@ pub(super) fn shape_of(shape: &str, mix: Option<&str>) -> Result<(String, ModelF
 }
 
 /// A model of random weights in memory, and its name.
-fn made_up(settings: &Settings, workers: &Workers, wish: Wish<'_>) -> Result<(String, ModelFile)> {
+pub(super) fn made_up(settings: &Settings, workers: &Workers, wish: Wish<'_>) -> Result<(String, ModelFile)> {
     let (name, model) = random_model(settings, wish, false)?;
     let bytes = model.in_memory(&workers.pool()?, settings)?;
     Ok((name, ModelFile::from_parts(vec![Bytes::from_vec(bytes)])?))
@@ -342,17 +343,6 @@ fn write_made_up(
         path.display()
     ));
     Ok(name)
-}
-
-/// A model of random weights in a well-known model's shape, or of its first layers, in memory; and its name.
-pub(super) fn made_up_of(
-    settings: &Settings,
-    workers: &Workers,
-    shape: &str,
-    layers: Option<usize>,
-    mix: Option<&str>,
-) -> Result<(String, ModelFile)> {
-    made_up(settings, workers, Wish { shape, layers, mix })
 }
 
 /// Seconds that a model takes for a prompt and for a token behind nothing, medians, and how many tokens were read and

@@ -216,7 +216,7 @@ impl<'a> Coming<'a> {
 
     /// So many shares more are due.
     #[inline(always)]
-    pub(in crate::kernels) fn wait_for(&mut self, shares: usize) {
+    pub(in crate::kernels) fn add_due(&mut self, shares: usize) {
         self.due += shares * self.step;
     }
 
@@ -235,7 +235,7 @@ impl<'a> Coming<'a> {
     /// Prefetches the next shares.
     #[inline(always)]
     pub(super) fn shares<I: Isa>(&mut self, isa: I, shares: usize) {
-        self.wait_for(shares);
+        self.add_due(shares);
         while let Some(at) = self.line() {
             // As many panels as a tile is high.
             isa.prefetch(self.weights, at);

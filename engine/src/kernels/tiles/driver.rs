@@ -44,7 +44,7 @@ impl<'a> Coming<'a> {
     /// Prefetches the next shares of two panels to the second-level cache.
     #[inline(always)]
     pub(super) fn shares_of_pair<I: Isa>(&mut self, isa: I, shares: usize) {
-        self.wait_for(shares);
+        self.add_due(shares);
         while let Some(at) = self.line() {
             isa.prefetch_l2(self.weights, at);
             isa.prefetch_l2(self.weights, at + self.panel_bytes);

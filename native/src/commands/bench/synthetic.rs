@@ -48,12 +48,12 @@ pub(super) struct Synthetic {
 
 /// What of a shape is made, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wish<'a> {
-    pub(super) shape: &'a str,
+pub(crate) struct Wish<'a> {
+    pub(crate) shape: &'a str,
     /// The first layers alone.
-    pub(super) layers: Option<usize>,
+    pub(crate) layers: Option<usize>,
     /// A type or mix; else the one that its published files have.
-    pub(super) mix: Option<&'a str>,
+    pub(crate) mix: Option<&'a str>,
 }
 
 impl Synthetic {

@@ -14,7 +14,7 @@ use twinfer_engine::model::config::Config;
 use twinfer_engine::team::Team;
 
 use crate::args::DoctorArgs;
-use crate::commands::bench::{self, Pace};
+use crate::commands::bench::{self, Pace, Wish};
 use crate::compute::Compute;
 use crate::load::ModelSource;
 use crate::prediction::{Description, Mode, Pass};
@@ -63,7 +63,8 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<()> {
                 Some(shape) => (shape, None),
                 None => (SHAPE, Some(LAYERS)),
             };
-            bench::made_up_of(settings, &workers, shape, layers, args.mix.as_deref())?
+            let mix = args.mix.as_deref();
+            bench::made_up(settings, &workers, Wish { shape, layers, mix })?
         }
     };
     let config = Config::from_file(&file).with_context(|| format!("`{name}`"))?;

@@ -8,18 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
-use twinfer_engine::Result;
 use twinfer_engine::batch::{Batch, Output};
 use twinfer_engine::cache::SeqId;
 use twinfer_engine::context::{Context, ContextOptions};
 use twinfer_engine::gguf::{Array, Metadata, ModelFile, TensorSpec, Value, Writer};
-use twinfer_engine::kernels::{
-    Activation, Backend, KvBlock, KvData, PackedMatrix, Packing, Partials, Queries, RopeKind, select,
-};
+use twinfer_engine::kernels::{Backend, KvBlock, KvData, Partials, Queries, select};
 use twinfer_engine::memory::Bytes;
 use twinfer_engine::model::{LoadOptions, Model};
 use twinfer_engine::quant::GgmlType;
 use twinfer_engine::team::{Place, Team};
+use twinfer_tests::forward;
 
 /// The scalar backend, but for attention, which it only writes down: who reads which bytes. So prompts take no time.
 #[derive(Debug)]
@@ -44,76 +42,10 @@ impl LooksOn {
 }
 
 impl Backend for LooksOn {
-    fn name(&self) -> &'static str {
-        self.scalar.name()
-    }
-
-    fn pack(
-        &self,
-        ty: GgmlType,
-        n: usize,
-        k: usize,
-        bytes: Bytes,
-        packing: &Packing<'_>,
-    ) -> Result<PackedMatrix> {
-        self.scalar.pack(ty, n, k, bytes, packing)
-    }
-
-    fn quantize(&self, step: usize, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> bool {
-        self.scalar.quantize(step, x, q, d, sums)
-    }
-
-    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        self.scalar.rms_norm(x, weight, eps, out);
-    }
-
-    fn layer_norm(&self, x: &[f32], weights: (&[f32], Option<&[f32]>), eps: f32, out: &mut [f32]) {
-        self.scalar.layer_norm(x, weights, eps, out);
-    }
-
-    fn add(&self, x: &mut [f32], y: &[f32]) {
-        self.scalar.add(x, y);
-    }
-
-    fn add_scaled(&self, x: &mut [f32], y: &[f32], scale: f32) {
-        self.scalar.add_scaled(x, y, scale);
-    }
-
-    fn gate(&self, f: Activation, gate: &mut [f32], up: &[f32]) {
-        self.scalar.gate(f, gate, up);
-    }
-
-    fn activate(&self, f: Activation, x: &mut [f32]) {
-        self.scalar.activate(f, x);
-    }
-
-    fn rotate(&self, kind: RopeKind, head: &mut [f32], cos: &[f32], sin: &[f32]) {
-        self.scalar.rotate(kind, head, cos, sin);
-    }
-
-    fn conv_row(&self, recent: &mut [f32], x: &[f32], taps: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        self.scalar.conv_row(recent, x, taps, bias, out);
-    }
-
-    fn delta_row(
-        &self,
-        state: &mut [f32],
-        qkv: (&[f32], &[f32], &[f32]),
-        gates: (f32, f32),
-        out: &mut [f32],
-    ) {
-        self.scalar.delta_row(state, qkv, gates, out);
-    }
-
-    fn scan_row(
-        &self,
-        state: &mut [f32],
-        bcx: (&[f32], &[f32], &[f32]),
-        gates: (f32, f32, f32),
-        out: &mut [f32],
-    ) {
-        self.scalar.scan_row(state, bcx, gates, out);
-    }
+    forward!(
+        scalar: name, pack, quantize, rms_norm, layer_norm, add, add_scaled, gate, activate, rotate, conv_row,
+        delta_row, scan_row, to_halves,
+    );
 
     fn attend(
         &self,
@@ -137,10 +69,6 @@ impl Backend for LooksOn {
 
     fn merge(&self, sum: &mut Partials<'_>, _: &Partials<'_>) {
         sum.l.fill(1.0);
-    }
-
-    fn to_halves(&self, x: &[f32], out: &mut [u16]) -> bool {
-        self.scalar.to_halves(x, out)
     }
 }
 
