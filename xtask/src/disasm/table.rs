@@ -122,9 +122,12 @@ const fn attention(width: Width, name: &'static str, symbols: &'static str) -> R
     }
 }
 
+/// Dot products of a block of 256 weights and 16 rows with one token, and with four.
+const FEW_TOKENS: usize = 64 + 4 * 64;
+
 /// The hot kernels. A register tile is 6 tokens x 32 outputs with AVX-512, 3 x 16 with AVX2, an output being a lane of
 /// one of two vectors: per group of 32 weights 8 dot products for each token and vector. The kernels for one token are
-/// written out over a whole block.
+/// written out over a whole block, and those for four.
 pub(super) const RULES: &[Rule] = &[
     avx512(
         "avx512 q4_k tile",
@@ -132,9 +135,9 @@ pub(super) const RULES: &[Rule] = &[
         64,
     ),
     avx512(
-        "avx512 q4_k one token",
+        "avx512 q4_k few tokens",
         "*::avx512::enter::<*::TokenByToken<*::Q45K<false>>>>",
-        64,
+        FEW_TOKENS,
     ),
     avx512(
         "avx512 q5_k tile",
@@ -142,15 +145,15 @@ pub(super) const RULES: &[Rule] = &[
         64,
     ),
     avx512(
-        "avx512 q5_k one token",
+        "avx512 q5_k few tokens",
         "*::avx512::enter::<*::TokenByToken<*::Q45K<true>>>>",
-        64,
+        FEW_TOKENS,
     ),
     avx512("avx512 q6_k tile", "*::avx512::enter::<*::Tokens<*::Q6K>>>", 32),
     avx512(
-        "avx512 q6_k one token",
+        "avx512 q6_k few tokens",
         "*::avx512::enter::<*::TokenByToken<*::Q6K>>>",
-        64,
+        FEW_TOKENS,
     ),
     avx512(
         "avx512 iq4_xs tile",
@@ -158,9 +161,9 @@ pub(super) const RULES: &[Rule] = &[
         64,
     ),
     avx512(
-        "avx512 iq4_xs one token",
+        "avx512 iq4_xs few tokens",
         "*::avx512::enter::<*::TokenByToken<*::Iq4Xs>>>",
-        64,
+        FEW_TOKENS,
     ),
     avx512(
         "avx512 q8_0 tile",
@@ -189,14 +192,14 @@ pub(super) const RULES: &[Rule] = &[
     ),
     // The same with prefetches to the second-level cache, as Intel's processors have them.
     avx512(
-        "avx512 q4_k one token, L2",
+        "avx512 q4_k few tokens, L2",
         "*::avx512::enter_l2::<*::TokenByToken<*::Q45K<false>>>>",
-        64,
+        FEW_TOKENS,
     ),
     avx512(
-        "avx512 q6_k one token, L2",
+        "avx512 q6_k few tokens, L2",
         "*::avx512::enter_l2::<*::TokenByToken<*::Q6K>>>",
-        64,
+        FEW_TOKENS,
     ),
     // Two panels, each with four products a digit; with floats between them and, for the first tokens, without.
     amx(

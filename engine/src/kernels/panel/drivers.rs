@@ -14,8 +14,8 @@ pub(crate) trait Drivers: Isa {
     /// [`Format::ONE_BY_ONE`](super::Format::ONE_BY_ONE), at most.
     const ONE_BY_ONE: usize;
 
-    /// Whether registers are many enough for four tokens straight from a panel's bits, in formats that can: up to
-    /// [`FEW`](super::one_token::FEW) tokens go that way then.
+    /// Whether registers are many enough for four tokens straight from a panel's bits, in formats that can: four to
+    /// [`FEW`](super::one_token::FEW) tokens go that way then, unless three would be left alone.
     const BY_FOURS: bool;
 
     /// One token times a block of 256 weights of a panel's rows, added to `acc`.

@@ -60,12 +60,14 @@ impl<I: Drivers, W: ManyTokens<I>, F: Format> MatmulKernel for PanelKernel<I, W,
         let start = first_row - weight.rows.start;
         let rows = start..start + out.columns().len();
         let m = x.m();
-        let one_by_one = match weight.packed {
-            true if F::BY_FOURS && I::BY_FOURS => FEW,
-            true => F::ONE_BY_ONE.min(I::ONE_BY_ONE).min(FEW),
-            false => 1,
+        let one_by_one = if weight.packed {
+            F::ONE_BY_ONE.min(I::ONE_BY_ONE).min(FEW)
+        } else {
+            1
         };
-        if m <= one_by_one {
+        // A rest of three, one by one, would take longer than all in tiles.
+        let by_fours = F::BY_FOURS && I::BY_FOURS && weight.packed && (4..=FEW).contains(&m) && m % 4 < 3;
+        if m <= one_by_one || by_fours {
             let tokens = TokenByToken {
                 weight,
                 rows,
