@@ -1,6 +1,7 @@
 //! What a team's hand-over costs: `cargo bench -p twinfer-benches --bench handover`. An operation of as many pieces as
-//! there are workers, each of nothing, for 2 to 128 workers, all of one domain or eight to a domain; and what they are
-//! made of, a cache line alone and between two cores, from which it is counted for machines that are not at hand.
+//! there are workers, each of nothing, for 2 to 128 workers of which all share a last-level cache, or each eight; and
+//! what it is made of, a cache line alone and between two cores, from which it is counted for machines that are not at
+//! hand.
 //!
 //! With more workers than CPUs an operation does not wait for those that have no CPU: it takes what the leader takes
 //! alone, and now and then a switch between threads.
@@ -15,7 +16,7 @@ use criterion::{BenchmarkId, Criterion};
 use twinfer_engine::team::{HandOver, Place, Team};
 
 const WORKERS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
-/// Cores that share a last-level cache on the processors that the count is for.
+/// Cores that share a last-level cache on the processors that the count is for: a domain.
 const DOMAIN: usize = 8;
 /// Operations of a pass: five of each of 32 layers, and those around them.
 const OPERATIONS: f64 = 5.0 * 32.0 + 4.0;
@@ -24,11 +25,11 @@ const OPERATIONS: f64 = 5.0 * 32.0 + 4.0;
 #[repr(align(128))]
 struct Line(AtomicU64);
 
-fn team(workers: usize, domain: usize) -> Team {
+fn team(workers: usize, sharing: usize) -> Team {
     let places: Vec<Place> = (0..workers)
         .map(|worker| Place {
             node: 0,
-            cache: worker / domain,
+            cache: worker / sharing,
         })
         .collect();
     Team::placed(&places, |_, work| {
@@ -83,9 +84,9 @@ fn main() {
     group.finish();
 
     let mut group = criterion.benchmark_group("an operation");
-    for (name, domain) in [("one domain", usize::MAX), ("domains of 8", DOMAIN)] {
+    for (name, sharing) in [("one cache", usize::MAX), ("caches of 8", DOMAIN)] {
         for workers in WORKERS {
-            let team = team(workers, domain);
+            let team = team(workers, sharing);
             let done = AtomicUsize::new(0);
             group.bench_function(BenchmarkId::new(name, workers), |bencher| {
                 bencher.iter(|| {

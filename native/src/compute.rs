@@ -487,11 +487,16 @@ impl<'a> Compute<'a> {
         let Some(size) = self.settings.context.size else {
             return trained.clamp(1, DEFAULT_CTX);
         };
-        if size > trained {
-            self.settings.verbosity.note(&format!(
+        let note = match config.max_positions(size) {
+            most if most < size => {
+                format!("note: the model has {most} positions, and a text can have no more tokens")
+            }
+            _ if size > trained => format!(
                 "note: the model was trained with {trained} tokens of context; beyond that its answers get worse"
-            ));
-        }
+            ),
+            _ => return size,
+        };
+        self.settings.verbosity.note(&note);
         size
     }
 

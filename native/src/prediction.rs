@@ -320,12 +320,12 @@ mod tests {
     fn hand_overs_of_described_servers_are_counted() {
         // As in docs/machine.md: measured on Zen 3; its factors between domains and between packages.
         let (alone, zen) = (2.8, 40.9);
-        // Three nodes a socket, whose cores are one domain each: as docs/machines says.
+        // Three nodes a socket, whose cores are three domains each: as docs/machines says.
         let xeon = 80.0;
         for (name, within, workers, neighbours, farther) in [
             ("epyc-7763-x2", zen, 8, (7, 3.0 * zen), vec![(8, 6.0 * zen)]),
             ("epyc-9654-x2", zen, 8, (11, 3.0 * zen), vec![(12, 6.0 * zen)]),
-            ("xeon-6980p-x2", xeon, 42, (0, 0.0), vec![(2, 140.0), (3, 452.0)]),
+            ("xeon-6980p-x2", xeon, 14, (2, xeon), vec![(6, 140.0), (9, 452.0)]),
         ] {
             let path = format!("{}/../docs/machines/{name}.toml", env!("CARGO_MANIFEST_DIR"));
             let machine = Description::read(Path::new(&path)).unwrap();

@@ -48,10 +48,9 @@ pub(crate) fn make(
             bail!("{what} {} has no tokens", i + 1);
         }
         if text.len() > most {
-            let advice = if most < n_ctx || n_ctx == config.n_ctx_train {
-                "the model takes no more"
-            } else {
-                "raise --ctx-size"
+            let advice = match config.max_positions(usize::MAX) {
+                all if all <= most => "the model has no more positions",
+                _ => "raise --ctx-size",
             };
             bail!(
                 "{what} {} has {} tokens, and {most} fit: {advice}",

@@ -1,4 +1,5 @@
-//! Where workers are: those that share a last-level cache are a *domain*, and a node has one or more of them.
+//! Where workers are: those that share a last-level cache are a *domain*, and a node has one or more of them. A cache of
+//! many workers is several domains ([`MOST_WORKERS`]).
 //!
 //! What the workers of a team write to while they hand work over is here, once per domain: no cache line is written by
 //! the workers of two domains, so that a hand-over between many cores costs what it costs between few. Only the leader,
@@ -27,6 +28,10 @@ pub struct Place {
     /// The last-level cache, any number.
     pub cache: usize,
 }
+
+/// Workers of a domain, at most. Those of one change its lines one after the other, which with the 42 of a Xeon's node
+/// is most of a hand-over; with many domains the lines that the leader writes are. `docs/machine.md` counts both.
+const MOST_WORKERS: usize = 16;
 
 /// Bit of a gate: nobody may enter. Below it are the workers inside, above it the number of the operation.
 const CLOSED: u64 = 1 << 31;
@@ -320,34 +325,40 @@ impl Domains {
         let mut ids: Vec<usize> = found.iter().map(node_of).collect();
         ids.dedup();
         let (mut all, mut nodes, mut before_node) = (Vec::new(), Vec::new(), 0);
+        let mut of_worker = vec![0; places.len()];
         for (node, id) in ids.iter().enumerate() {
             let (first, mut before) = (all.len(), 0);
-            for domain in found.iter().filter(|place| node_of(place) == *id) {
-                let workers = places.iter().filter(|place| *place == domain).count();
-                all.push(Domain {
-                    node,
-                    workers,
-                    before,
-                    gate: Padded(Gate {
-                        state: AtomicU64::new(CLOSED),
-                        job: UnsafeCell::new(None),
-                    }),
-                    work: Padded(Work {
-                        next: AtomicUsize::new(0),
-                        end: AtomicUsize::new(0),
-                    }),
-                    sleep: Padded(Sleep::default()),
-                });
-                before += workers;
+            for cache in found.iter().filter(|place| node_of(place) == *id) {
+                let here = places.iter().enumerate().filter(|(_, place)| *place == cache);
+                let here: Vec<usize> = here.map(|(worker, _)| worker).collect();
+                let parts = here.len().div_ceil(MOST_WORKERS);
+                for part in 0..parts {
+                    let workers = &here[part * here.len() / parts..(part + 1) * here.len() / parts];
+                    workers.iter().for_each(|worker| of_worker[*worker] = all.len());
+                    all.push(Domain {
+                        node,
+                        workers: workers.len(),
+                        before,
+                        gate: Padded(Gate {
+                            state: AtomicU64::new(CLOSED),
+                            job: UnsafeCell::new(None),
+                        }),
+                        work: Padded(Work {
+                            next: AtomicUsize::new(0),
+                            end: AtomicUsize::new(0),
+                        }),
+                        sleep: Padded(Sleep::default()),
+                    });
+                    before += workers.len();
+                }
             }
             nodes.push((first..all.len(), before_node));
             before_node += before;
         }
-        let domain_of = |place: &Place| found.binary_search(place).unwrap_or(0);
         Domains {
             all: all.into(),
             nodes: nodes.into(),
-            of_worker: places.iter().map(domain_of).collect(),
+            of_worker: of_worker.into(),
         }
     }
 
@@ -557,6 +568,19 @@ mod tests {
         assert_eq!(caches(3), [2, 4, 0]);
         assert_eq!(caches(9), [2, 0]);
         assert_eq!((domains.node_of(5), domains.node_of(6)), (0, 1));
+    }
+
+    /// The 43 cores of a node of a Xeon share a cache: three domains, whose workers are neighbours.
+    #[test]
+    fn a_cache_of_many_workers_is_several_domains() {
+        let domains = Domains::new(&places(&[&[43], &[16, 1]]));
+        let workers: Vec<usize> = domains.all.iter().map(|domain| domain.workers).collect();
+        assert_eq!(workers, [14, 14, 15, 16, 1]);
+        assert_eq!(domains.nodes(), 2);
+        let before = |worker| domains.of_worker(worker).before;
+        assert_eq!([13, 14, 28, 42, 43, 59].map(before), [0, 14, 28, 28, 0, 16]);
+        let reach: Vec<usize> = domains.reach_of(20).map(|domain| domain.before).collect();
+        assert_eq!(reach, [14, 28, 0]);
     }
 
     #[test]

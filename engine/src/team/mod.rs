@@ -9,7 +9,7 @@
 //! and waits only for workers that have entered it: one that the system has not scheduled in time delays nobody, so a
 //! team larger than the machine does not collapse.
 //!
-//! On a large machine a team knows where its workers are ([`Place`]). Those that share a last-level cache, a *domain*,
+//! On a large machine a team knows where its workers are ([`Place`]). A few that share a last-level cache, a *domain*,
 //! have a gate and a list of work of their own (`domains`), so that no cache line is written by all; a worker whose
 //! domain has nothing left helps the others of its node. Nodes do not help one another: what is placed on a node's
 //! memory is read by its workers alone.

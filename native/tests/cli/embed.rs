@@ -79,12 +79,18 @@ fn an_encoder_writes_no_text() {
     let json = twinfer(&["inspect", "-m", &model, "--json"]).json();
     assert_eq!(json["vectors"]["pooling"], "mean");
     let long = (0..200).map(|_| "7").collect::<Vec<_>>().join(",");
-    let run = twinfer(&["embed", "-m", &model, "--tokens", &long]);
-    assert!(
-        run.err.contains("text 1 has 200 tokens, and 128 fit"),
-        "{}",
-        run.err
-    );
+    let of = |size| twinfer(&["embed", "-m", &model, "--tokens", &long, "-c", size]).err;
+    for (size, fit, advice) in [
+        ("0", 128, "the model has no more positions"),
+        ("256", 128, "the model has no more positions"),
+        ("64", 64, "raise --ctx-size"),
+    ] {
+        let said = of(size);
+        let expected = format!("text 1 has 200 tokens, and {fit} fit: {advice}");
+        assert!(said.contains(&expected), "{said}");
+        let note = said.contains("the model has 128 positions, and a text can have no more tokens");
+        assert_eq!(note, size == "256", "{said}");
+    }
 }
 
 /// An encoder's speed is that of texts which vectors are made of.
