@@ -113,8 +113,8 @@ pub(crate) fn reserved(packed: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Pages {
     huge: bool,
-    /// For the cache as well: not where nodes share it, for a huge page would hold heads of two of them.
-    huge_cache: bool,
+    /// Whether nodes share the cache, where a huge page would hold heads of two of them.
+    divided_cache: bool,
     /// Of what is for no node, of the first node, of the second, ...
     open: Mutex<Vec<Option<Open>>>,
 }
@@ -132,7 +132,7 @@ impl Pages {
     pub(crate) fn new(huge: bool, nodes: usize) -> Self {
         Pages {
             huge,
-            huge_cache: huge && nodes < 2,
+            divided_cache: nodes > 1,
             open: Mutex::default(),
         }
     }
@@ -199,10 +199,13 @@ impl Memory for Pages {
         }
     }
 
-    fn advise_cache(&self, memory: &[u8]) {
-        // A layer's keys, of which a first token would fill a whole page. Where they are few, that is most of them.
-        if self.huge_cache && memory.len() >= 2 * HUGE_PAGE {
-            let _ = system::use_huge_pages(memory);
+    fn advise_cache(&self, zeros: &mut [u8]) {
+        if self.divided_cache {
+            // Where the system cannot, some of it may lie on another node.
+            let _ = system::zero_anew(zeros);
+        } else if self.huge && zeros.len() >= 2 * HUGE_PAGE {
+            // A layer's keys, of which a first token would fill a whole page. Where they are few, that is most of them.
+            let _ = system::use_huge_pages(zeros);
         }
     }
 }
@@ -282,6 +285,24 @@ mod tests {
             Pages::new(false, 1).zeroed(usize::MAX, None),
             Err(Error::Memory { .. })
         ));
+    }
+
+    /// Of a cache that nodes share no page is there yet, wherever the allocator has its memory from.
+    #[test]
+    fn a_divided_cache_comes_anew() {
+        let mut used = vec![7u8; 3 * HUGE_PAGE + 5];
+        let middle = &mut used[3..3 * HUGE_PAGE];
+        Pages::new(true, 2).advise_cache(middle);
+        if cfg!(target_os = "linux") {
+            assert!(middle.iter().all(|byte| *byte == 0));
+        }
+        let (before, behind) = (&used[..3], &used[3 * HUGE_PAGE..]);
+        assert!(before.iter().chain(behind).all(|byte| *byte == 7));
+        Pages::new(true, 1).advise_cache(&mut used);
+        assert_eq!(used[0], 7);
+        Pages::new(true, 2).advise_cache(&mut used[1..4]);
+        Pages::new(true, 2).advise_cache(&mut []);
+        assert_eq!(used[0], 7);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::Path;
 pub(crate) use platform::{
     address_space_limits, affinity, device_of, interleave_memory_of, is_cached, is_mount_point, lock,
     memlock_limit, memory_file, nodes_of, open_direct, populate, populate_for_writing, prefer_memory_of,
-    read_at, set_affinity, tells_of_cache, use_huge_pages, will_need,
+    read_at, set_affinity, tells_of_cache, use_huge_pages, will_need, zero_anew,
 };
 
 /// The number in kibibytes of a line like `AnonHugePages:     2048 kB`, in bytes.

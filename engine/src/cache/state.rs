@@ -57,7 +57,7 @@ impl StateCache {
     pub(super) fn make(shape: StateShape, sizes: &Sizes, buffers: &mut Buffers<'_>) -> Result<Self> {
         let mut part = |part: StatePart| {
             let rows = part.items.saturating_mul(sizes.n_states);
-            buffers.rows(STATES, rows, part.len)
+            buffers.cached(STATES, rows, part.len)
         };
         Ok(StateCache {
             recent: part(shape.recent)?,

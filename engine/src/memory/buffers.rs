@@ -1,7 +1,7 @@
 //! Buffers that are made once. What is allocated can be counted before, by the function that allocates: it is given
 //! [`Buffers`], which either make each buffer that is asked for or only add up what it would take.
 
-use bytemuck::{NoUninit, Zeroable};
+use bytemuck::{Pod, Zeroable};
 
 use super::{Memory, room, zero_rows};
 use crate::Result;
@@ -80,16 +80,11 @@ impl<'a> Buffers<'a> {
         Ok(out)
     }
 
-    /// As [`Self::rows`], for keys and values: all that is there is read for every token.
-    pub(crate) fn cached<T: Zeroable + NoUninit>(
-        &mut self,
-        name: &'static str,
-        rows: usize,
-        width: usize,
-    ) -> Result<Vec<T>> {
-        let cached = self.rows(name, rows, width)?;
+    /// As [`Self::rows`], for keys, values and states: all that is there is read for every token.
+    pub(crate) fn cached<T: Pod>(&mut self, name: &'static str, rows: usize, width: usize) -> Result<Vec<T>> {
+        let mut cached = self.rows(name, rows, width)?;
         if let Some(memory) = self.memory {
-            memory.advise_cache(bytemuck::cast_slice(&cached));
+            memory.advise_cache(bytemuck::cast_slice_mut(&mut cached));
         }
         Ok(cached)
     }

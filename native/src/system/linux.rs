@@ -87,6 +87,21 @@ pub(crate) fn use_huge_pages(bytes: &[u8]) -> io::Result<()> {
     advise(bytes, Advice::LinuxHugepage)
 }
 
+/// Makes zeros of it. Its pages come when they are written to, small ones, each on the node of who writes first: the
+/// allocator may have given memory that was used before, and the system, left to itself, pages of 2 MiB.
+pub(crate) fn zero_anew(bytes: &mut [u8]) -> io::Result<()> {
+    let page = rustix::param::page_size();
+    advise(bytes, Advice::LinuxNoHugepage)?;
+    let before = bytes.as_ptr().align_offset(page).min(bytes.len());
+    let (first, rest) = bytes.split_at_mut(before);
+    let (whole, last) = rest.split_at_mut(rest.len() / page * page);
+    first.fill(0);
+    last.fill(0);
+    // SAFETY: these pages hold nothing but `whole`, which nobody else can look at meanwhile. Being no file's, they read
+    // as zeros afterwards.
+    Ok(unsafe { rustix::mm::madvise(whole.as_mut_ptr().cast(), whole.len(), Advice::LinuxDontNeed) }?)
+}
+
 /// The node of the page that each byte is in; `None` for pages that are not there. By the system's numbers.
 pub(crate) fn nodes_of(bytes: &[&u8]) -> io::Result<Vec<Option<usize>>> {
     let mut status = vec![0i32; bytes.len()];

@@ -53,6 +53,11 @@ pub(crate) fn use_huge_pages(_: &[u8]) -> io::Result<()> {
     unsupported()
 }
 
+/// Makes zeros of it, which come anew when they are written to.
+pub(crate) fn zero_anew(_: &mut [u8]) -> io::Result<()> {
+    unsupported()
+}
+
 /// Keeps memory from being swapped out or dropped.
 pub(crate) fn lock(_: &[u8]) -> io::Result<()> {
     unsupported()
