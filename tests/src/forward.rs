@@ -1,4 +1,4 @@
-//! Backends that hand operations to another one: [`forward!`](crate::forward) writes the ones that are only handed on.
+//! Backends that hand operations to another one: [`forward!`](crate::forward!) writes the ones that are only handed on.
 
 /// Operations of a [`Backend`](twinfer_engine::kernels::Backend) that a field, a backend as well, does as it is:
 /// `forward!(inner: add, rotate);` within the `impl`.
