@@ -287,12 +287,23 @@ mod tests {
         ));
     }
 
-    /// Of a cache that nodes share no page is there yet, wherever the allocator has its memory from.
+    /// Of a cache that nodes share no page is there yet, wherever the allocator has its memory from, and each one comes
+    /// alone.
     #[test]
     fn a_divided_cache_comes_anew() {
+        const PAGE: usize = 4096;
         let mut used = vec![7u8; 3 * HUGE_PAGE + 5];
         let middle = &mut used[3..3 * HUGE_PAGE];
+        // Whether a page and the next one are there; `None` where the system does not say.
+        let there = |bytes: &[u8]| {
+            let nodes = system::nodes_of(&[&bytes[HUGE_PAGE], &bytes[HUGE_PAGE + PAGE]]).ok()?;
+            Some([nodes[0].is_some(), nodes[1].is_some()])
+        };
+        assert!(there(middle).is_none_or(|there| there == [true, true]));
         Pages::new(true, 2).advise_cache(middle);
+        assert!(there(middle).is_none_or(|there| there == [false, false]));
+        middle[HUGE_PAGE] = 0;
+        assert!(there(middle).is_none_or(|there| there == [true, false]));
         if cfg!(target_os = "linux") {
             assert!(middle.iter().all(|byte| *byte == 0));
         }

@@ -27,8 +27,8 @@ pub trait Memory: Send + Sync + std::fmt::Debug {
     /// larger pages.
     fn advise(&self, _: &[u8]) {}
 
-    /// Keys and values, or states, will lie here, where zeros are. Each node has those of its heads, where there are several: each
-    /// page is on the node of who writes to it next.
+    /// Keys and values, or states, will lie here, where zeros are. Where there are several nodes each has those of its
+    /// heads: a page is on the node of who writes to it next.
     fn advise_cache(&self, _: &mut [u8]) {}
 }
 

@@ -1,5 +1,5 @@
-//! Where workers are: those that share a last-level cache are a *domain*, and a node has one or more of them. A cache of
-//! many workers is several domains ([`MOST_WORKERS`]).
+//! Where workers are: those that share a last-level cache are a *domain*, and a node has one or more of them. A cache
+//! of many workers is several domains ([`MOST_WORKERS`]).
 //!
 //! What the workers of a team write to while they hand work over is here, once per domain: no cache line is written by
 //! the workers of two domains, so that a hand-over between many cores costs what it costs between few. Only the leader,
@@ -142,6 +142,24 @@ pub(super) enum Seen {
 }
 
 impl Domain {
+    /// Of so many workers; the node's domains before it have `before`.
+    fn new(node: usize, workers: usize, before: usize) -> Self {
+        Domain {
+            node,
+            workers,
+            before,
+            gate: Padded(Gate {
+                state: AtomicU64::new(CLOSED),
+                job: UnsafeCell::new(None),
+            }),
+            work: Padded(Work {
+                next: AtomicUsize::new(0),
+                end: AtomicUsize::new(0),
+            }),
+            sleep: Padded(Sleep::default()),
+        }
+    }
+
     /// The number of the last operation that was opened.
     pub(super) fn epoch(&self) -> u32 {
         (self.gate.0.state.load(Ordering::SeqCst) >> 32) as u32
@@ -335,20 +353,7 @@ impl Domains {
                 for part in 0..parts {
                     let workers = &here[part * here.len() / parts..(part + 1) * here.len() / parts];
                     workers.iter().for_each(|worker| of_worker[*worker] = all.len());
-                    all.push(Domain {
-                        node,
-                        workers: workers.len(),
-                        before,
-                        gate: Padded(Gate {
-                            state: AtomicU64::new(CLOSED),
-                            job: UnsafeCell::new(None),
-                        }),
-                        work: Padded(Work {
-                            next: AtomicUsize::new(0),
-                            end: AtomicUsize::new(0),
-                        }),
-                        sleep: Padded(Sleep::default()),
-                    });
+                    all.push(Domain::new(node, workers.len(), before));
                     before += workers.len();
                 }
             }

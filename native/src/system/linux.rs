@@ -91,7 +91,8 @@ pub(crate) fn use_huge_pages(bytes: &[u8]) -> io::Result<()> {
 /// allocator may have given memory that was used before, and the system, left to itself, pages of 2 MiB.
 pub(crate) fn zero_anew(bytes: &mut [u8]) -> io::Result<()> {
     let page = rustix::param::page_size();
-    advise(bytes, Advice::LinuxNoHugepage)?;
+    // Refused where the system has no huge pages.
+    let _ = advise(bytes, Advice::LinuxNoHugepage);
     let before = bytes.as_ptr().align_offset(page).min(bytes.len());
     let (first, rest) = bytes.split_at_mut(before);
     let (whole, last) = rest.split_at_mut(rest.len() / page * page);

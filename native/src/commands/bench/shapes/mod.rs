@@ -1,6 +1,7 @@
 //! Shapes of well-known models, from their published configurations: metadata and tensors as converted files have them.
-//! `table` has a row or a function for each, `parts` the tensors of each kind of part.
+//! `table` has a row or a function for each, `encoders` those of encoders, `parts` the tensors of each kind of part.
 
+mod encoders;
 mod parts;
 mod table;
 

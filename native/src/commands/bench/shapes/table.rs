@@ -1,8 +1,10 @@
-//! The shapes: a row for each model of alike dense layers, a function for each of the others.
+//! The shapes: a row for each model of alike dense layers, a function for each of the others; those of encoders are in
+//! `encoders`.
 
 use twinfer_engine::gguf::{Array, Value};
 use twinfer_engine::quant::GgmlType;
 
+use super::encoders::{all_minilm, bge_m3};
 use super::parts::{
     Attention, Bias, DeltaNet, Experts, Ffn, Fill, Latent, Layer, Mamba2, Mixer, Qkv, Tensor,
 };
@@ -87,7 +89,7 @@ fn output_norm(name: &str, n_embd: usize) -> Tensor {
     Tensor::new(format!("{name}.weight"), &[n_embd]).filled(Fill::Ones)
 }
 
-fn float(value: f32) -> Value {
+pub(super) fn float(value: f32) -> Value {
     Value::F32(value)
 }
 
@@ -617,86 +619,4 @@ fn deepseek2(n_layers: usize) -> Model {
         output: Output::Own,
         others: vec![output_norm("output_norm", 7168)],
     }
-}
-
-/// What an encoder of BERT's kind is told by.
-struct Bert {
-    n_embd: usize,
-    n_ff: usize,
-    n_heads: usize,
-    n_vocab: usize,
-    n_ctx_train: usize,
-    eps: f32,
-    /// Kinds of segments.
-    n_types: usize,
-    /// 1: the mean of all vectors; 2: the first one.
-    pooling: usize,
-}
-
-impl Bert {
-    fn model(&self, n_layers: usize, vocabulary: Vocabulary, mix: &'static str) -> Model {
-        let n_embd = self.n_embd;
-        let attention = Attention {
-            bias: Bias::All,
-            ..Attention::new(self.n_heads, self.n_heads, n_embd / self.n_heads)
-        };
-        let layer = Layer {
-            layer_norms: true,
-            ..Layer::new(Mixer::Attention(attention), Ffn::Plain { n_ff: self.n_ff })
-                .with_norms(&["attn_output_norm", "layer_output_norm"])
-        };
-        Model {
-            arch: "bert",
-            n_embd,
-            n_vocab: self.n_vocab,
-            vocabulary,
-            mix,
-            keys: vec![
-                ("attention.head_count", number(self.n_heads)),
-                ("attention.layer_norm_epsilon", float(self.eps)),
-                ("attention.causal", Value::Bool(false)),
-                ("feed_forward_length", number(self.n_ff)),
-                ("pooling_type", number(self.pooling)),
-            ],
-            n_ctx_train: self.n_ctx_train,
-            layers: vec![layer; n_layers],
-            output: Output::None,
-            others: vec![
-                Tensor::new("token_types.weight", &[n_embd, self.n_types]),
-                Tensor::new("position_embd.weight", &[n_embd, self.n_ctx_train]),
-                Tensor::new("token_embd_norm.weight", &[n_embd]).filled(Fill::Ones),
-                Tensor::new("token_embd_norm.bias", &[n_embd]).filled(Fill::Zeros),
-            ],
-        }
-    }
-}
-
-/// bge-m3 (XLM-RoBERTa, large).
-fn bge_m3(n_layers: usize) -> Model {
-    let bert = Bert {
-        n_embd: 1024,
-        n_ff: 4096,
-        n_heads: 16,
-        n_vocab: 250_002,
-        n_ctx_train: 8192,
-        eps: 1e-5,
-        n_types: 1,
-        pooling: 2,
-    };
-    bert.model(n_layers, Vocabulary::Unigrams, "q8_0")
-}
-
-/// all-MiniLM-L6-v2.
-fn all_minilm(n_layers: usize) -> Model {
-    let bert = Bert {
-        n_embd: 384,
-        n_ff: 1536,
-        n_heads: 12,
-        n_vocab: 30_522,
-        n_ctx_train: 512,
-        eps: 1e-12,
-        n_types: 2,
-        pooling: 1,
-    };
-    bert.model(n_layers, Vocabulary::WordPieces, "q8_0")
 }
