@@ -77,10 +77,10 @@ pub struct QuantizedBlock {
     pub sums: [i16; QuantizedBlock::LEN / 16],
     /// One sum of `q` per 32 values.
     pub sums32: [i16; QuantizedBlock::LEN / 32],
+    /// One scale per step. The first one shares a cache line with the sums: a block with one step is five lines.
+    pub d: [f32; QuantizedBlock::LEN / 16],
     /// Up to whole cache lines.
     reserved: [u32; 4],
-    /// One scale per step.
-    pub d: [f32; QuantizedBlock::LEN / 16],
 }
 
 impl QuantizedBlock {
@@ -92,8 +92,8 @@ impl QuantizedBlock {
         q: [[0; 4]; QuantizedBlock::LEN / 4],
         sums: [0; QuantizedBlock::LEN / 16],
         sums32: [0; QuantizedBlock::LEN / 32],
-        reserved: [0; 4],
         d: [0.0; QuantizedBlock::LEN / 16],
+        reserved: [0; 4],
     };
 
     /// Quantizes at most 256 values. False if one is not finite.

@@ -187,6 +187,23 @@ impl<'a, F: Format> FillInputs<'a, F> {
     }
 }
 
+impl<F: Format> FillInputs<'_, F> {
+    /// Prefetches what some tokens have of a fill, where they are floats: those lie a row apart. Blocks lie one after
+    /// the other, which a processor sees by itself.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa>(&self, isa: I, tokens: Range<usize>) {
+        if F::ACTIVATIONS != ActFormat::F32 {
+            return;
+        }
+        for token in tokens {
+            let x = bytemuck::cast_slice(&self.floats.row(token)[self.at..]);
+            for line in 0..F::FILL * F::BLOCK_LEN * size_of::<f32>() / WORD {
+                isa.prefetch(x, line * WORD);
+            }
+        }
+    }
+}
+
 /// Which lanes of panel `panel` are which columns of a tile that shows `rows`.
 pub(super) fn shown(panel: usize, rows: &Range<usize>) -> (Range<usize>, Range<usize>) {
     let start = rows.start.max(panel * ROWS);

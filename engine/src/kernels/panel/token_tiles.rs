@@ -288,6 +288,8 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
                     ($tokens:expr, to $end:expr) => {
                         while $end - t >= $tokens {
                             coming.shares(isa, SHARES);
+                            let next = product.tokens.start + t + $tokens;
+                            inputs.prefetch(isa, next..product.tokens.end.min(next + $tokens));
                             if let Some(panels) = &shown {
                                 product.prefetch_outputs(isa, panels.clone(), t..t + $tokens);
                             }

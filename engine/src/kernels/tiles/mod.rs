@@ -112,16 +112,38 @@ pub(super) struct Sixteen<'a> {
     sums: &'a mut [[f32; 32]; TILE_ROWS],
 }
 
-/// What the products of 16 tokens with a panel leave for the vector instructions: the sums of each digit, or of each
-/// step.
+/// What products of 16 tokens leave for the vector instructions: the sums of each digit and panel, or of each step.
 struct Products([TileSums; 16]);
 
-/// Products that wait, those of each panel.
-pub(super) struct Waiting([Products; 2]);
+/// Products that wait: those of each panel, or those of the last 16 tokens and of the 16 before them.
+pub(super) struct Waiting {
+    products: [Products; 2],
+    /// The place of the last 16 tokens' products, where they are both panels'.
+    last: usize,
+}
 
 impl Waiting {
     const fn new() -> Self {
-        Waiting([const { Products([const { TileSums::ZERO }; 16]) }; 2])
+        Waiting {
+            products: [const { Products([const { TileSums::ZERO }; 16]) }; 2],
+            last: 0,
+        }
+    }
+
+    /// The products of the last 16 tokens.
+    fn last(&self) -> &Products {
+        &self.products[self.last % 2]
+    }
+
+    /// The products of the last 16 tokens, and room for those of the next 16, which are the last ones from now on.
+    #[inline(always)]
+    fn next(&mut self) -> (&Products, &mut Products) {
+        let [first, second] = &mut self.products;
+        self.last ^= 1;
+        match self.last {
+            0 => (second, first),
+            _ => (first, second),
+        }
     }
 }
 

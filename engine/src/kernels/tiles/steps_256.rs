@@ -13,15 +13,14 @@
 //! The sum of the minima is made by the vector units, two groups per `vpdpwssd`. As a tile product it would be slower:
 //! its operand, the sums of x as digits, is one more cache line per token.
 //!
-//! The vector work of a tile is done between the products of a later one. Of panels 0 and 1 in turn:
+//! The vector work of 16 tokens is done between the products of the next 16, so that nothing waits for the products that
+//! it needs. Both panels go together: a tile of tokens is loaded once for their products, which are sums of their own
+//! and so do not wait for each other, and what a token's floats are multiplied with once for both.
 //!
 //! ```text
-//!   tile unit       products of tile t, panel 0        products of tile t, panel 1        ...
-//!   stores          sums of tile t - 1, panel 1        sums of tile t, panel 0
-//!   vector units    floats of tile t - 1, panel 0      floats of tile t - 1, panel 1
+//!   tile unit       k = 0: panel 0 high, low; panel 1 high, low     k = 64: ...     (sums in tiles 0, 1; 2, 3)
+//!   vector units    floats of token 0 of those before, 1, 2, 3      4, 5, 6, 7
 //! ```
-//!
-//! so that nothing waits for the products that it needs. Each panel has its own tiles of sums: 0 and 1, 2 and 3.
 
 use std::marker::PhantomData;
 
@@ -114,47 +113,29 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         now: &[QuantizedBlock; TILE_ROWS],
         before: Option<Sixteen<'_>>,
     ) {
-        let [first, second] = &mut waiting.0;
+        let (last, next) = waiting.next();
         match before {
             Some(mut before) => {
-                let floats = Some((&mut before, 0));
-                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], now, (first, second), floats);
-                let floats = Some((&mut before, 1));
-                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], now, (second, first), floats);
+                products::<I, T, L>(isa, tiles, weights, now, next, Some((last, &mut before)))
             }
-            None => {
-                products::<I, T, L, 0, 1, 2, 3>(isa, tiles, &weights[0], now, (first, second), None);
-                products::<I, T, L, 2, 3, 0, 1>(isa, tiles, &weights[1], now, (second, first), None);
-            }
+            None => products::<I, T, L>(isa, tiles, weights, now, next, None),
         }
     }
 
     #[inline(always)]
     fn last_rows<I: TileIsa, T: Tiles>(
         isa: I,
-        tiles: &mut T,
+        _: &mut T,
         weights: &[Weights; 2],
         _: usize,
         waiting: &mut Waiting,
         mut last: Sixteen<'_>,
         skip: usize,
     ) {
-        store::<T, L, 2, 3>(tiles, &mut waiting.0[1]);
-        for (p, weights) in weights.iter().enumerate() {
-            let factors = Factors::of::<L>(isa, weights);
-            for t in skip..TILE_ROWS {
-                float_steps::<I, L>(isa, &factors, &waiting.0[p], &mut last, p, t);
-            }
+        let factors = Factors::of_both::<L>(isa, weights);
+        for t in skip..TILE_ROWS {
+            float_steps::<I, L>(isa, &factors, waiting.last(), &mut last, t);
         }
-    }
-}
-
-/// Writes both tiles of sums.
-#[inline(always)]
-fn store<T: Tiles, L: Layout, const C0: usize, const C1: usize>(tiles: &mut T, out: &mut Products) {
-    tiles.store::<C0>(&mut out.0[0]);
-    if ByTiles::<L>::TWO {
-        tiles.store::<C1>(&mut out.0[1]);
     }
 }
 
@@ -167,6 +148,11 @@ struct Factors<I: Isa> {
 }
 
 impl<I: Isa> Factors<I> {
+    #[inline(always)]
+    fn of_both<L: Layout>(isa: I, weights: &[Weights; 2]) -> [Self; 2] {
+        [Self::of::<L>(isa, &weights[0]), Self::of::<L>(isa, &weights[1])]
+    }
+
     #[inline(always)]
     fn of<L: Layout>(isa: I, weights: &Weights) -> Self {
         let zero = I::F::splat(0.0);
@@ -188,60 +174,67 @@ impl<I: Isa> Factors<I> {
     }
 }
 
-/// The products of 16 tokens with a panel, in tiles C0 and C1. Meanwhile the sums before them, of the other panel, are
-/// written from O0 and O1 to the second of `waiting`; and of the sums that wait in the first one, of 16 tokens before,
-/// the float steps are made.
+/// The products of 16 tokens with both panels, to `out`. Meanwhile of those before, whose products wait, the float steps
+/// are made.
 #[inline(always)]
-fn products<
-    I: TileIsa,
-    T: Tiles,
-    L: Layout,
-    const C0: usize,
-    const C1: usize,
-    const O0: usize,
-    const O1: usize,
->(
+fn products<I: TileIsa, T: Tiles, L: Layout>(
     isa: I,
     tiles: &mut T,
-    weights: &Weights,
+    weights: &[Weights; 2],
     x: &[QuantizedBlock; TILE_ROWS],
-    (own, other): (&Products, &mut Products),
-    mut floats: Option<(&mut Sixteen<'_>, usize)>,
+    out: &mut Products,
+    mut before: Option<(&Products, &mut Sixteen<'_>)>,
 ) {
     let bytes: &[u8] = bytemuck::cast_slice(x);
-    let factors = Factors::of::<L>(isa, weights);
+    let factors = Factors::of_both::<L>(isa, weights);
     macro_rules! float_steps {
         ($first:expr, $n:expr) => {
-            if let Some((before, panel)) = &mut floats {
+            if let Some((products, tokens)) = &mut before {
                 unrolled!(t in $n, at most 4 => {
-                    float_steps::<I, L>(isa, &factors, own, before, *panel, $first + t);
+                    float_steps::<I, L>(isa, &factors, products, tokens, $first + t);
                 });
             }
         };
     }
-    tiles.zero::<C0>();
+    macro_rules! product {
+        ($tile:literal, $weights:literal, $digits:expr, $k:expr) => {
+            tiles.load_weights::<$weights>($digits[16 * $k..16 * $k + 16].as_flattened());
+            dot::<T, L, $tile, $weights>(tiles);
+        };
+    }
+    tiles.zero::<0>();
+    tiles.zero::<2>();
     if ByTiles::<L>::TWO {
-        tiles.zero::<C1>();
+        tiles.zero::<1>();
+        tiles.zero::<3>();
     }
     unrolled!(k in 4, at most 4 => {
-        tiles.load_weights::<6>(weights.high[16 * k..16 * k + 16].as_flattened());
         tiles.load_tokens::<STRIDE>(&bytes[64 * k..]);
-        dot::<T, L, C0, 6>(tiles);
-        if k == 0 {
-            tiles.store::<O0>(&mut other.0[0]);
-        }
         if ByTiles::<L>::TWO {
-            if k == 1 {
-                tiles.store::<O1>(&mut other.0[1]);
-            }
-            float_steps!(4 * k, 2);
-            tiles.load_weights::<7>(weights.low[16 * k..16 * k + 16].as_flattened());
-            dot::<T, L, C1, 7>(tiles);
-            float_steps!(4 * k + 2, 2);
+            product!(0, 6, weights[0].high, k);
+            float_steps!(4 * k, 1);
+            product!(1, 7, weights[0].low, k);
+            float_steps!(4 * k + 1, 1);
+            product!(2, 6, weights[1].high, k);
+            float_steps!(4 * k + 2, 1);
+            product!(3, 7, weights[1].low, k);
+            float_steps!(4 * k + 3, 1);
         } else {
-            float_steps!(4 * k, 4);
+            product!(0, 6, weights[0].high, k);
+            float_steps!(4 * k, 2);
+            product!(2, 7, weights[1].high, k);
+            float_steps!(4 * k + 2, 2);
         }
     });
+    let [a, b, c, d, ..] = &mut out.0;
+    tiles.store::<0>(a);
+    if ByTiles::<L>::TWO {
+        tiles.store::<1>(b);
+    }
+    tiles.store::<2>(c);
+    if ByTiles::<L>::TWO {
+        tiles.store::<3>(d);
+    }
 }
 
 /// One product of tiles.
@@ -253,41 +246,45 @@ fn dot<T: Tiles, L: Layout, const C: usize, const B: usize>(tiles: &mut T) {
     }
 }
 
-/// The float step of one token with a panel's rows.
+/// The float steps of one token with both panels' rows.
 #[inline(always)]
 fn float_steps<I: TileIsa, L: Layout>(
     isa: I,
-    factors: &Factors<I>,
+    factors: &[Factors<I>; 2],
     products: &Products,
     tokens: &mut Sixteen<'_>,
-    panel: usize,
     t: usize,
 ) {
-    // The remainder changes nothing but tells the compiler that there is no such panel.
-    let sums = &mut tokens.sums[t][panel % 2 * 16..][..16];
     let dx = I::F::splat(tokens.x[t].d[0]);
     let sums_of_x = block_sums::<L>(&tokens.x[t]);
     unrolled!(part in 16 / I::LANES, at most 4 => {
-        let high = isa.load(&products.0[0].0[t][part * 4 * I::LANES..]);
-        let isum = match ByTiles::<L>::SHIFT {
-            Some(shift) => {
-                let low = isa.load(&products.0[1].0[t][part * 4 * I::LANES..]);
-                isa.join_digits(high, low, shift)
-            }
-            None => high,
-        };
-        let (d, isum) = (factors.d[part], isa.to_f(isum));
-        let step = if L::MIN {
-            let mut msum = isa.zero();
-            unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
-                msum = isa.dot_pairs(msum, factors.mins[part][i], sums_of_x[i]);
-            });
-            dx.mul(d.mul(isum).sub(factors.dmin[part].mul(isa.to_f(msum))))
-        } else {
-            d.mul(dx).mul(isum)
-        };
-        let sums = &mut sums[part * I::LANES..];
-        isa.store_f(isa.load_f(sums).add(step), sums);
+        // Both panels' before one is written, so that what they are multiplied with is loaded once.
+        let mut steps = [dx; 2];
+        unrolled!(panel in 2, at most 4 => {
+            let factors = &factors[panel];
+            let high = isa.load(&products.0[2 * panel].0[t][part * 4 * I::LANES..]);
+            let isum = match ByTiles::<L>::SHIFT {
+                Some(shift) => {
+                    let low = isa.load(&products.0[2 * panel + 1].0[t][part * 4 * I::LANES..]);
+                    isa.join_digits(high, low, shift)
+                }
+                None => high,
+            };
+            let (d, isum) = (factors.d[part], isa.to_f(isum));
+            steps[panel] = if L::MIN {
+                let mut msum = isa.zero();
+                unrolled!(i in Shape::<I, L>::GROUPS / 2, at most 8 => {
+                    msum = isa.dot_pairs(msum, factors.mins[part][i], sums_of_x[i]);
+                });
+                dx.mul(d.mul(isum).sub(factors.dmin[part].mul(isa.to_f(msum))))
+            } else {
+                d.mul(dx).mul(isum)
+            };
+        });
+        unrolled!(panel in 2, at most 4 => {
+            let sums = &mut tokens.sums[t][panel * 16 + part * I::LANES..];
+            isa.store_f(isa.load_f(sums).add(steps[panel]), sums);
+        });
     });
 }
 

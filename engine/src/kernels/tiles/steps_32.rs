@@ -74,7 +74,7 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
             }
             return;
         }
-        let [first, second] = &mut waiting.0;
+        let [first, second] = &mut waiting.products;
         match before {
             Some(mut before) => {
                 let floats = (&mut before, 0);
@@ -102,10 +102,10 @@ impl<L: Layout> Arithmetic for ByTiles<L> {
         if Self::steps(n) < Self::STEPS {
             return step_by_step::<I, T, L>(isa, tiles, weights, Self::steps(n), waiting, &mut last, skip);
         }
-        tiles.store::<3>(&mut waiting.0[1].0[Self::STEPS - 1]);
+        tiles.store::<3>(&mut waiting.products[1].0[Self::STEPS - 1]);
         for (p, weights) in weights.iter().enumerate() {
             let mut sums = Sums::<I>::load(isa, &last, p);
-            for (step, products) in waiting.0[p].0[..Self::STEPS].iter().enumerate() {
+            for (step, products) in waiting.products[p].0[..Self::STEPS].iter().enumerate() {
                 float_steps::<I, L>(isa, weights, step, products, last.x, &mut sums);
             }
             sums.store(isa, &mut last, p, skip);
@@ -136,7 +136,7 @@ fn step_by_step<I: TileIsa, T: Tiles, L: Layout>(
     skip: usize,
 ) {
     let bytes: &[u8] = bytemuck::cast_slice(tokens.x);
-    let products = &mut waiting.0[0].0[0];
+    let products = &mut waiting.products[0].0[0];
     for (p, weights) in weights.iter().enumerate() {
         let mut sums = Sums::<I>::load(isa, tokens, p);
         for step in 0..steps {

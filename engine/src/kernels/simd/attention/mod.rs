@@ -161,6 +161,10 @@ impl<I: Isa> Op<I> for Attend<'_, '_> {
                 strips.run::<I, 4>(isa, first);
                 first += 4;
             }
+            if I::QUERIES >= 4 && first + 3 <= last {
+                strips.run::<I, 3>(isa, first);
+                first += 3;
+            }
             while first + 2 <= last {
                 strips.run::<I, 2>(isa, first);
                 first += 2;
