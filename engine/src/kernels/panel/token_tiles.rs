@@ -165,6 +165,8 @@ impl<const N: usize> Sums<N> {
 pub(in crate::kernels) struct Coming<'a> {
     pub(in crate::kernels) weights: &'a [u8],
     pub(in crate::kernels) panel_bytes: usize,
+    /// Panels that are multiplied side by side.
+    high: usize,
     /// How far behind the fill that is multiplied they lie.
     distance: usize,
     /// Lines of each panel that are due with every share, in [`Coming::PARTS`].
@@ -179,14 +181,16 @@ impl<'a> Coming<'a> {
     /// Parts of a line that are counted.
     const PARTS: usize = 256;
 
-    /// Those [`PREFETCH_DISTANCE`] ahead, in so many shares a fill.
-    pub(in crate::kernels) fn new<F: Format>(weight: &'a Shard, shares: usize) -> Self {
-        Self::at_distance::<F>(weight, PREFETCH_DISTANCE, shares)
+    /// Those some [`PREFETCH_DISTANCE`] ahead, of so many panels side by side, in so many shares a fill.
+    pub(in crate::kernels) fn new<F: Format>(weight: &'a Shard, high: usize, shares: usize) -> Self {
+        let fill = F::FILL * block_bytes::<F>();
+        Self::at_distance::<F>(weight, high, PREFETCH_DISTANCE.next_multiple_of(fill), shares)
     }
 
     /// Those that lie so far ahead; nothing of mapped weights: what interleaves them prefetches.
     pub(in crate::kernels) fn at_distance<F: Format>(
         weight: &'a Shard,
+        high: usize,
         distance: usize,
         shares: usize,
     ) -> Self {
@@ -194,6 +198,7 @@ impl<'a> Coming<'a> {
         Coming {
             weights: &weight.data,
             panel_bytes: weight.row_bytes * ROWS,
+            high,
             distance,
             step: if weight.packed {
                 (lines * Self::PARTS).div_ceil(shares)
@@ -205,11 +210,14 @@ impl<'a> Coming<'a> {
         }
     }
 
-    /// Goes to what lies behind fill `i` of the panels from number `panel` on.
+    /// Goes to what is multiplied after fill `i` of the panels from number `panel` on: behind their ends that is in the
+    /// panels after those side by side.
     #[inline(always)]
     pub(in crate::kernels) fn at_fill<F: Format>(&mut self, panel: usize, i: usize) {
         let len = F::FILL * block_bytes::<F>();
-        let start = panel * self.panel_bytes + i * len + self.distance;
+        let ahead = i * len + self.distance;
+        let panel = panel + ahead / self.panel_bytes * self.high;
+        let start = panel * self.panel_bytes + ahead % self.panel_bytes;
         self.rest = (start, start + len);
         self.due = 0;
     }
@@ -263,7 +271,7 @@ impl<I: Isa, F: Format> Op<I> for Tokens<'_, '_, '_, '_, F> {
         let (high, parts) = (stride / ROWS, stride / I::LANES);
         let end = product.rows.end.div_ceil(ROWS);
         let vectors = high * ROWS / I::LANES;
-        let mut coming = Coming::new::<F>(product.weight, SHARES * (vectors + m.div_ceil(I::MR)));
+        let mut coming = Coming::new::<F>(product.weight, high, SHARES * (vectors + m.div_ceil(I::MR)));
         // Where a token would be left alone, four go in two tiles of two.
         let alone = I::MR == 3 && m % 3 == 1;
         let whole = if alone { m.saturating_sub(4) } else { m };

@@ -121,9 +121,9 @@ impl<I: TileIsa, T: Tiles, F: Format> Op<I> for InTiles<'_, '_, '_, '_, T, F> {
         };
         let shares = SHARES * (2 * (ROWS / I::LANES) + token_tiles);
         let mut coming = match high {
-            2 => Coming::new::<F>(product.weight, shares),
+            2 => Coming::new::<F>(product.weight, high, shares),
             // Other panels come before the next fill of each.
-            _ => Coming::at_distance::<F>(product.weight, F::FILL * block_bytes::<F>(), shares),
+            _ => Coming::at_distance::<F>(product.weight, high, F::FILL * block_bytes::<F>(), shares),
         };
         for group in (first_panel..end).step_by(high) {
             let pairs = (group..end.min(group + high)).step_by(2);
