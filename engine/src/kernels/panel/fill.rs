@@ -185,9 +185,7 @@ impl<'a, F: Format> FillInputs<'a, F> {
         }
         inputs
     }
-}
 
-impl<F: Format> FillInputs<'_, F> {
     /// Prefetches what some tokens have of a fill, where they are floats: those lie a row apart. Blocks lie one after
     /// the other, which a processor sees by itself.
     #[inline(always)]
