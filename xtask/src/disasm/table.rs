@@ -80,6 +80,14 @@ const fn avx_vnni(name: &'static str, symbols: &'static str, least: usize) -> Ru
     vnni(Width::Ymm, name, symbols, least)
 }
 
+/// Products of weights and scales: no scale is left in the loop.
+const fn products(width: Width, name: &'static str, symbols: &'static str, least: usize) -> Rule {
+    Rule {
+        without: &["vpmulld", "vpmaddubsw"],
+        ..vnni(width, name, symbols, least)
+    }
+}
+
 const fn avx2(name: &'static str, symbols: &'static str, least: usize) -> Rule {
     Rule {
         name,
@@ -150,6 +158,18 @@ pub(super) const RULES: &[Rule] = &[
         FEW_TOKENS,
     ),
     avx512("avx512 q6_k tile", "*::avx512::enter::<*::Tokens<*::Q6K>>>", 32),
+    products(
+        Width::Zmm,
+        "avx512 q2_k tile",
+        "*::avx512::enter::<*::Tokens<*::Q2K>>>",
+        64,
+    ),
+    products(
+        Width::Zmm,
+        "avx512 q3_k tile",
+        "*::avx512::enter::<*::Tokens<*::Q3K>>>",
+        64,
+    ),
     avx512(
         "avx512 q6_k few tokens",
         "*::avx512::enter::<*::TokenByToken<*::Q6K>>>",
@@ -310,6 +330,12 @@ pub(super) const RULES: &[Rule] = &[
         "avx-vnni q6_k tile",
         "*::avx2::enter_vnni::<*::Tokens<*::Q6K>>>",
         24,
+    ),
+    products(
+        Width::Ymm,
+        "avx-vnni q3_k tile",
+        "*::avx2::enter_vnni::<*::Tokens<*::Q3K>>>",
+        48,
     ),
     avx_vnni(
         "avx-vnni q6_k one token",

@@ -105,6 +105,10 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn shr16(self, v: Self::V, n: u32) -> Self::V;
     /// Sum of bytes, wrapping.
     fn add8(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Difference of bytes, wrapping.
+    fn sub8(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Low halves of the products of 16-bit lanes.
+    fn mul16(self, a: Self::V, b: Self::V) -> Self::V;
     /// All bits of a byte where the bytes are equal, else none.
     fn equal8(self, a: Self::V, b: Self::V) -> Self::V;
     /// Byte `pattern[b]` of each lane as byte b, 0 for 0x80.
@@ -117,8 +121,9 @@ pub(crate) trait Isa: Copy + Send + Sync + std::fmt::Debug + 'static {
     fn activations(self, quads: &[[i8; 4]], i: usize) -> Self::X;
     /// The same for [`Isa::dot_signed`].
     fn signed_activations(self, quads: &[[i8; 4]], i: usize) -> Self::SignedX;
-    /// `acc` plus, per lane, 4 unsigned weights (at most 127) times 4 activations (-127..=127). `acc` is a *group
-    /// accumulator*: zero at first, at most [`group_quads`] additions, read by [`Isa::add_group`].
+    /// `acc` plus, per lane, 4 unsigned weights (at most 127; any byte with [`Isa::WIDE_GROUPS`]) times 4 activations
+    /// (-127..=127). `acc` is a *group accumulator*: zero at first, at most [`group_quads`] additions, read by
+    /// [`Isa::add_group`].
     fn dot(self, acc: Self::V, w: Self::V, x: Self::X) -> Self::V;
     /// Signed bytes as [`Isa::dot_signed`] wants them: [`Isa::BIAS`] added.
     fn biased(self, w: Self::V) -> Self::V;

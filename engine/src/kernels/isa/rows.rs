@@ -18,16 +18,12 @@ pub(crate) trait RowIsa: Isa {
     fn shuffle(self, v: Self::V, places: Self::V) -> Self::V;
     /// Bits in one of the two.
     fn xor(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Difference of bytes, wrapping.
-    fn sub8(self, a: Self::V, b: Self::V) -> Self::V;
     /// Magnitudes of signed bytes.
     fn abs8(self, v: Self::V) -> Self::V;
     /// `(a + b + 1) >> 1` of unsigned bytes.
     fn average8(self, a: Self::V, b: Self::V) -> Self::V;
     /// Sum of 16-bit lanes, wrapping.
     fn add16(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Low halves of the products of 16-bit lanes.
-    fn mul16(self, a: Self::V, b: Self::V) -> Self::V;
     /// Bytes of `x` negated where those of `signs` are negative; where one is 0, anything of that magnitude or 0. No
     /// byte of `x` is -128.
     fn negate_by(self, x: Self::V, signs: Self::V) -> Self::V;

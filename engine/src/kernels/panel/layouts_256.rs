@@ -133,6 +133,7 @@ impl Layout for Q2K {
     const SHARED: usize = 4;
     const SIGNED_SCALES: bool = false;
     const MIN: bool = true;
+    const PRODUCT_OFFSET: Option<u8> = Some(0);
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {
@@ -181,6 +182,8 @@ impl Layout for Q3K {
     const OFFSET_SHIFT: Option<u32> = Some(2);
     const SIGNED_SCALES: bool = true;
     const ONE_BY_ONE: usize = 2;
+    // -4 ..= 3 times -32 ..= 31.
+    const PRODUCT_OFFSET: Option<u8> = Some(124);
 
     #[inline(always)]
     fn quad<I: Isa>(isa: I, block: &Part<'_>, i: usize) -> I::V {

@@ -4,11 +4,15 @@
 //! Per group: the dot products of its quads (4 consecutive k) are added up, multiplied by the group's scale and added
 //! to the step's sum. Weights that are stored with an offset (q + 32) begin that sum with `- offset * sum of scale *
 //! group sum of x`, taken two groups at a time; minima are summed up likewise. One conversion to float per step.
+//!
+//! Where the products of a type's weights and scales are bytes, many tokens are multiplied with those: there is no scale
+//! left in a step, whose sum is that of 64 quads.
 // Indices name registers here: several arrays are walked by the same number.
 #![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 
+use super::layouts_256::moved;
 use super::one_token::by_vectors;
 use super::packing::{FileRows, unpack_steps};
 use super::token_tiles::{Coming, SHARES, Scratch, place, stride, sums_of};
@@ -43,6 +47,8 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const RUN: usize = 8;
     /// There are minima.
     const MIN: bool = false;
+    /// A weight times its scale, with this added to it, is an unsigned byte.
+    const PRODUCT_OFFSET: Option<u8> = None;
     /// See [`Format::ONE_BY_ONE`]: four where a weight's bits lie in one place.
     const ONE_BY_ONE: usize = 4;
 
@@ -87,6 +93,8 @@ impl<I: Isa, L: Layout> Shape<I, L> {
         None if L::SIGNED && I::BIAS != 0 => Some(I::BIAS.trailing_zeros()),
         shift => shift,
     };
+    /// [`Layout::PRODUCT_OFFSET`], where all quads of a step may be added up.
+    const PRODUCTS: Option<u8> = if I::WIDE_GROUPS { L::PRODUCT_OFFSET } else { None };
 }
 
 /// The format of a layout.
@@ -273,7 +281,10 @@ fn few_tokens<I: Isa, L: Layout, const P: usize, const M: usize>(
                 for p in 0..P {
                     let factor = isa.factor(scales[p][g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
                     for t in 0..M {
-                        isum[t][p] = isa.add_scaled(isum[t][p], sums[t][j][p], factor, L::SIGNED);
+                        let sum = isa.add_scaled(isum[t][p], sums[t][j][p], factor, L::SIGNED);
+                        // One token's here and not at the end of the block, where compilers would do all of them
+                        // together. Of four there is enough to do beside them.
+                        isum[t][p] = if M == 1 { isa.black_box(sum) } else { sum };
                     }
                 }
             });
@@ -310,29 +321,59 @@ fn unpack<I: Isa, L: Layout>(
 ) {
     let bytes = 4 * I::LANES;
     let quads = &mut scratch.quads[part * 64 * bytes..][..64 * bytes];
+    let scales = L::scales(isa, block);
     unrolled!(g in SHARES, at most 8 => {
         coming.shares(isa, 1);
         unrolled!(i in 8, at most 8 => {
-            isa.store(L::quad(isa, block, 8 * g + i), &mut quads[(8 * g + i) * bytes..]);
+            let i = 8 * g + i;
+            let mut quad = L::quad(isa, block, i);
+            if let Some(offset) = Shape::<I, L>::PRODUCTS {
+                let g = i / Shape::<I, L>::QUADS;
+                quad = products::<I, L>(isa, quad, (scales[g / 4], g % 4), offset);
+            }
+            isa.store(quad, &mut quads[i * bytes..]);
         });
     });
-    let scales = L::scales(isa, block);
+    let by_groups = Shape::<I, L>::PRODUCTS.is_none();
     let factors = &mut scratch.factors[part * 16 * bytes..][..16 * bytes];
     unrolled!(g in Shape::<I, L>::GROUPS, at most 16 => {
-        let factor = isa.factor(scales[g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
-        isa.store(factor, &mut factors[g * bytes..]);
+        if by_groups {
+            let factor = isa.factor(scales[g / 4], g % 4, L::SIGNED_SCALES, L::SIGNED);
+            isa.store(factor, &mut factors[g * bytes..]);
+        }
     });
     let pairs = &mut scratch.pairs[part * 8 * bytes..][..8 * bytes];
     let mins = L::mins(isa, block);
     unrolled!(p in Shape::<I, L>::GROUPS / 2, at most 8 => {
         if L::MIN {
             isa.store(isa.pairs(mins[p / 2], p % 2), &mut pairs[p * bytes..]);
-        } else if let Some(shift) = Shape::<I, L>::OFFSET {
+        } else if let (true, Some(shift)) = (by_groups, Shape::<I, L>::OFFSET) {
             isa.store(isa.pairs_negated(scales[p / 2], p % 2, shift), &mut pairs[p * bytes..]);
         }
     });
     isa.store_f(L::d(isa, block), &mut scratch.d[part * I::LANES..]);
     isa.store_f(L::dmin(isa, block), &mut scratch.dmin[part * I::LANES..]);
+}
+
+/// The products of a quad of weights, as they are stored, with byte `j` of the scales: without what the weights are
+/// stored with, plus `offset`.
+#[inline(always)]
+fn products<I: Isa, L: Layout>(isa: I, quad: I::V, (scales, j): (I::V, usize), offset: u8) -> I::V {
+    let j = j as u8;
+    let scale = isa.shuffle_lanes(scales, [j, 0x80, j, 0x80]);
+    // Two bytes at once: the product of the lower one stays below 256.
+    if !L::SIGNED_SCALES && L::OFFSET_SHIFT.is_none() {
+        return isa.mul16(quad, scale);
+    }
+    // Else each for itself, modulo 256, as all sums here.
+    let upper = isa.splat32(0xff00_ff00);
+    let odd = isa.mul16(isa.and(quad, upper), scale);
+    let even = isa.and(isa.mul16(quad, scale), isa.splat32(0x00ff_00ff));
+    let stored_with = match L::OFFSET_SHIFT {
+        Some(shift) => moved(isa, isa.shuffle_lanes(scales, [j; 4]), 0, shift, 0xff >> shift),
+        None => isa.zero(),
+    };
+    isa.add8(isa.or(even, odd), isa.sub8(isa.splat8(offset), stored_with))
 }
 
 /// P vectors of rows times M tokens, one block.
@@ -362,10 +403,16 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     }
 
     let mut isum = [[isa.zero(); P]; M];
-    if Shape::<I, L>::OFFSET.is_some() {
+    if let Some(offset) = Shape::<I, L>::PRODUCTS {
+        add_products::<I, P, M>(isa, &quads, offset, x, &mut isum);
+    } else if Shape::<I, L>::OFFSET.is_some() {
         add_pairs::<I, L, P, M>(isa, &pairs, &sums_of_x, &mut isum);
     }
-    for g in 0..Shape::<I, L>::GROUPS {
+    let groups = match Shape::<I, L>::PRODUCTS {
+        Some(_) => 0,
+        None => Shape::<I, L>::GROUPS,
+    };
+    for g in 0..groups {
         // The masks change nothing but tell the compiler that no index can be out of range.
         let g = g & (Shape::<I, L>::GROUPS - 1);
         let at = g * Shape::<I, L>::QUADS * bytes;
@@ -405,6 +452,42 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
             let acc = &mut acc[sums_of::<I>(t, part + p)..];
             isa.store_f(isa.load_f(acc).add(step), acc);
         }
+    }
+}
+
+/// Adds the sums of 64 quads that hold products of weights and scales, each larger by `offset`.
+#[inline(always)]
+fn add_products<I: Isa, const P: usize, const M: usize>(
+    isa: I,
+    quads: &[&[u8]; P],
+    offset: u8,
+    x: &[Input<'_>; M],
+    sums: &mut [[I::V; P]; M],
+) {
+    if offset > 0 {
+        let offsets = isa.splat16(-i16::from(offset));
+        for t in 0..M {
+            let mut start = isa.zero();
+            for sums_of_x in x[t].block.sums32.as_chunks().0 {
+                start = isa.dot_pairs(start, offsets, *sums_of_x);
+            }
+            sums[t] = [start; P];
+        }
+    }
+    for g in 0..8 {
+        let mut w: [&[u8]; P] = [&[]; P];
+        for p in 0..P {
+            w[p] = &quads[p][g * 32 * I::LANES..][..32 * I::LANES];
+        }
+        unrolled!(i in 8, at most 8 => {
+            let mut quad = [isa.zero(); P];
+            for p in 0..P {
+                quad[p] = isa.load(&w[p][i * 4 * I::LANES..]);
+            }
+            for t in 0..M {
+                add_quad(isa, false, &mut sums[t], &quad, &x[t].block.q[8 * g..][..8], i);
+            }
+        });
     }
 }
 

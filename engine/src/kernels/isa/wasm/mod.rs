@@ -246,6 +246,16 @@ where
     }
 
     #[inline(always)]
+    fn sub8(self, a: v128, b: v128) -> v128 {
+        i8x16_sub(a, b)
+    }
+
+    #[inline(always)]
+    fn mul16(self, a: v128, b: v128) -> v128 {
+        i16x8_mul(a, b)
+    }
+
+    #[inline(always)]
     fn equal8(self, a: v128, b: v128) -> v128 {
         i8x16_eq(a, b)
     }

@@ -213,6 +213,16 @@ where
     }
 
     #[inline(always)]
+    fn sub8(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_sub_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn mul16(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_mullo_epi16(a, b))
+    }
+
+    #[inline(always)]
     fn equal8(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_cmpeq_epi8(a, b))
     }
@@ -526,11 +536,6 @@ where
     }
 
     #[inline(always)]
-    fn sub8(self, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_sub_epi8(a, b))
-    }
-
-    #[inline(always)]
     fn abs8(self, v: __m256i) -> __m256i {
         op!(_mm256_abs_epi8(v))
     }
@@ -543,11 +548,6 @@ where
     #[inline(always)]
     fn add16(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_add_epi16(a, b))
-    }
-
-    #[inline(always)]
-    fn mul16(self, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_mullo_epi16(a, b))
     }
 
     #[inline(always)]

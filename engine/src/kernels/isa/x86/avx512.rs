@@ -251,6 +251,16 @@ where
     }
 
     #[inline(always)]
+    fn sub8(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_sub_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn mul16(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_mullo_epi16(a, b))
+    }
+
+    #[inline(always)]
     fn equal8(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_movm_epi8(_mm512_cmpeq_epi8_mask(a, b)))
     }

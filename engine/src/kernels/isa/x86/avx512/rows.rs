@@ -61,11 +61,6 @@ where
     }
 
     #[inline(always)]
-    fn sub8(self, a: __m512i, b: __m512i) -> __m512i {
-        op!(_mm512_sub_epi8(a, b))
-    }
-
-    #[inline(always)]
     fn abs8(self, v: __m512i) -> __m512i {
         op!(_mm512_abs_epi8(v))
     }
@@ -78,11 +73,6 @@ where
     #[inline(always)]
     fn add16(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_add_epi16(a, b))
-    }
-
-    #[inline(always)]
-    fn mul16(self, a: __m512i, b: __m512i) -> __m512i {
-        op!(_mm512_mullo_epi16(a, b))
     }
 
     #[inline(always)]
