@@ -96,19 +96,15 @@ impl QuantizedBlock {
         reserved: [0; 4],
     };
 
-    /// Quantizes at most 256 values. False if one is not finite. [`Self::sum_by_32`] is left to do.
+    /// Quantizes at most 256 values. False if one is not finite.
     fn fill(&mut self, backend: &dyn Backend, step: usize, x: &[f32]) -> bool {
         let q = &mut self.q.as_flattened_mut()[..x.len()];
         let (d, sums) = (&mut self.d[..x.len() / step], &mut self.sums[..x.len() / 16]);
-        backend.quantize(step, x, q, d, sums)
-    }
-
-    /// Sums of 32 of those of 16. Right after those were written, one by one, a processor would wait until it can read
-    /// several of them at once.
-    fn sum_by_32(&mut self) {
+        let finite = backend.quantize(step, x, q, d, sums);
         for (wide, sums) in self.sums32.iter_mut().zip(self.sums.as_chunks::<2>().0) {
             *wide = sums[0].wrapping_add(sums[1]);
         }
+        finite
     }
 }
 
@@ -190,9 +186,6 @@ impl ActBuffer {
                     if !cell.row(block)[i].fill(backend, step, x) {
                         finite.store(false, Ordering::Relaxed);
                     }
-                }
-                for block in 0..blocks.len() {
-                    cell.row(block)[i].sum_by_32();
                 }
             }
         })?;

@@ -403,16 +403,43 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
     }
 
     let mut isum = [[isa.zero(); P]; M];
-    if let Some(offset) = Shape::<I, L>::PRODUCTS {
-        add_products::<I, P, M>(isa, &quads, offset, x, &mut isum);
-    } else if Shape::<I, L>::OFFSET.is_some() {
-        add_pairs::<I, L, P, M>(isa, &pairs, &sums_of_x, &mut isum);
+    match Shape::<I, L>::PRODUCTS {
+        Some(offset) => add_products::<I, P, M>(isa, &quads, offset, x, &mut isum),
+        None => {
+            if Shape::<I, L>::OFFSET.is_some() {
+                add_pairs::<I, L, P, M>(isa, &pairs, &sums_of_x, &mut isum);
+            }
+            add_groups::<I, L, P, M>(isa, (&quads, &factors), x, &mut isum);
+        }
     }
-    let groups = match Shape::<I, L>::PRODUCTS {
-        Some(_) => 0,
-        None => Shape::<I, L>::GROUPS,
-    };
-    for g in 0..groups {
+    // One vector of rows after the other: the sums of the minima of both are more than there are registers beside those
+    // of the groups.
+    for p in 0..P {
+        let mut msum = [[isa.zero()]; M];
+        if L::MIN {
+            add_pairs::<I, L, 1, M>(isa, &[pairs[p]], &sums_of_x, &mut msum);
+        }
+        let (panel, row) = place::<I>(part + p);
+        let d = isa.load_f(&scratch[panel].d[row * I::LANES..]);
+        let dmin = isa.load_f(&scratch[panel].dmin[row * I::LANES..]);
+        for t in 0..M {
+            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][0]));
+            let acc = &mut acc[sums_of::<I>(t, part + p)..];
+            isa.store_f(isa.load_f(acc).add(step), acc);
+        }
+    }
+}
+
+/// Adds the sums of the groups, each times its scale.
+#[inline(always)]
+fn add_groups<I: Isa, L: Layout, const P: usize, const M: usize>(
+    isa: I,
+    (quads, factors): (&[&[u8]; P], &[&[u8]; P]),
+    x: &[Input<'_>; M],
+    isum: &mut [[I::V; P]; M],
+) {
+    let bytes = 4 * I::LANES;
+    for g in 0..Shape::<I, L>::GROUPS {
         // The masks change nothing but tell the compiler that no index can be out of range.
         let g = g & (Shape::<I, L>::GROUPS - 1);
         let at = g * Shape::<I, L>::QUADS * bytes;
@@ -436,22 +463,6 @@ fn tile<I: Isa, L: Layout, const P: usize, const M: usize>(
                 }
             }
         });
-    }
-    // One vector of rows after the other: the sums of the minima of both are more than there are registers beside those
-    // of the groups.
-    for p in 0..P {
-        let mut msum = [[isa.zero()]; M];
-        if L::MIN {
-            add_pairs::<I, L, 1, M>(isa, &[pairs[p]], &sums_of_x, &mut msum);
-        }
-        let (panel, row) = place::<I>(part + p);
-        let d = isa.load_f(&scratch[panel].d[row * I::LANES..]);
-        let dmin = isa.load_f(&scratch[panel].dmin[row * I::LANES..]);
-        for t in 0..M {
-            let step = float_step::<I, L>(isa, x[t].block.d[0], (d, isum[t][p]), (dmin, msum[t][0]));
-            let acc = &mut acc[sums_of::<I>(t, part + p)..];
-            isa.store_f(isa.load_f(acc).add(step), acc);
-        }
     }
 }
 
