@@ -158,6 +158,11 @@ pub(super) const RULES: &[Rule] = &[
         FEW_TOKENS,
     ),
     avx512("avx512 q6_k tile", "*::avx512::enter::<*::Tokens<*::Q6K>>>", 32),
+    avx512(
+        "avx512 q6_k few tokens",
+        "*::avx512::enter::<*::TokenByToken<*::Q6K>>>",
+        FEW_TOKENS,
+    ),
     products(
         Width::Zmm,
         "avx512 q2_k tile",
@@ -169,11 +174,6 @@ pub(super) const RULES: &[Rule] = &[
         "avx512 q3_k tile",
         "*::avx512::enter::<*::Tokens<*::Q3K>>>",
         64,
-    ),
-    avx512(
-        "avx512 q6_k few tokens",
-        "*::avx512::enter::<*::TokenByToken<*::Q6K>>>",
-        FEW_TOKENS,
     ),
     avx512(
         "avx512 iq4_xs tile",
@@ -331,16 +331,16 @@ pub(super) const RULES: &[Rule] = &[
         "*::avx2::enter_vnni::<*::Tokens<*::Q6K>>>",
         24,
     ),
+    avx_vnni(
+        "avx-vnni q6_k one token",
+        "*::avx2::enter_vnni::<*::TokenByToken<*::Q6K>>>",
+        64,
+    ),
     products(
         Width::Ymm,
         "avx-vnni q3_k tile",
         "*::avx2::enter_vnni::<*::Tokens<*::Q3K>>>",
         48,
-    ),
-    avx_vnni(
-        "avx-vnni q6_k one token",
-        "*::avx2::enter_vnni::<*::TokenByToken<*::Q6K>>>",
-        64,
     ),
     avx_vnni(
         "avx-vnni q8_0 tile",

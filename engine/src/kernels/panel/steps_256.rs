@@ -466,7 +466,7 @@ fn add_groups<I: Isa, L: Layout, const P: usize, const M: usize>(
     }
 }
 
-/// Adds the sums of 64 quads that hold products of weights and scales, each larger by `offset`.
+/// The sums of 64 quads that hold products of weights and scales, each larger by `offset`. `sums` are zero before.
 #[inline(always)]
 fn add_products<I: Isa, const P: usize, const M: usize>(
     isa: I,
