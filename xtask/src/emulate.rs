@@ -1,10 +1,10 @@
-//! `cargo xtask emulate`: the backends for AVX-512 and AMX on machines without them.
+//! `cargo xtask emulate`: the backends for AVX-VNNI, AVX-512 and AMX on machines without them.
 //!
-//! Bochs emulates processors with AVX-512 and VNNI, and with AMX (no other emulator that Debian has does) and boots
-//! Debian's small kernel for virtual machines with an initramfs that holds two programs and runs them: the test
-//! `backends` of the engine, reduced and for one backend alone, and `twinfer` on the built-in model, which must take
-//! this backend by itself and whose digest must be the one that scalar gives natively. The emulated processor is some
-//! hundred times slower than a real one; exactness needs no speed.
+//! Bochs emulates processors with them (no other emulator that Debian has does) and boots Debian's small kernel for
+//! virtual machines with an initramfs that holds two programs and runs them: the test `backends` of the engine, reduced
+//! and for one backend alone, and `twinfer` on the built-in model, which must take this backend by itself and whose
+//! digest must be the one that scalar gives natively. The emulated processor is some hundred times slower than a real
+//! one; exactness needs no speed.
 
 mod bochs;
 mod boot;
@@ -21,7 +21,7 @@ use crate::command::{cargo, output, run};
 use crate::guest::{BUSYBOX, EXIT, Guest, kernel};
 use crate::{debian, eval, root};
 
-pub(crate) use machine::Machine;
+pub(crate) use machine::{MACHINES, Machine};
 
 /// Files of the packages below that are used by name, with the packages.
 const NEEDED: [(&str, &str); 6] = [
@@ -43,21 +43,18 @@ pub(crate) fn emulate(machines: &[Machine], limit: Duration, filter: Option<&str
     }
     debian::provide(&NEEDED)?;
     let kernel = kernel()?;
-    let emulators = machines
-        .iter()
-        .map(|machine| machine.emulator())
-        .collect::<Result<Vec<_>>>()?;
+    let bochs = bochs::program()?;
     let program = eval::program()?;
     let tests = test_program()?;
     let want = eval::natively(&program, "scalar")?;
     println!("native digest, scalar: {want}");
 
-    for (machine, emulator) in machines.iter().zip(&emulators) {
+    for machine in machines {
         let directory = root().join("target/emulate").join(machine.backend());
         std::fs::create_dir_all(&directory)?;
         let guest = guest(&directory, &tests, &program, machine.backend(), filter)?;
-        let image = image::write(&directory, &kernel, machine.arguments(), &guest)?;
-        let report = boot::run(&directory, emulator, *machine, &image, limit)?;
+        let image = image::write(&directory, &kernel, &guest)?;
+        let report = boot::run(&directory, &bochs, *machine, &image, limit)?;
         judge(&report, machine.backend(), &want).with_context(|| format!("the emulated {machine}"))?;
     }
     Ok(())

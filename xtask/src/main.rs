@@ -55,16 +55,16 @@ enum Command {
     },
     /// Test the browser side in Chromium: what `cargo xtask web` built.
     WebTest,
-    /// Test on emulated processors: the backends for AVX-512 and AMX, and which one is taken where AVX-512 or AVX is
-    /// missing.
+    /// Test on emulated processors: the backends for AVX-VNNI, AVX-512 and AMX, and which one is taken where AVX-512 or
+    /// AVX is missing.
     ///
     /// Needs Debian or a relative on x86-64, and minutes. QEMU runs the program on three older processors. Bochs boots
-    /// a kernel on an Ice Lake with AVX-512 and on a Sapphire Rapids with AMX, which run the reduced backend tests and
-    /// the program. As root missing packages are installed; otherwise the command to run is printed. The Bochs with AMX
-    /// is built from Debian's sources, once, in target/tools. Everything else is kept in target/emulate.
+    /// a kernel on an Arrow Lake with AVX-VNNI, an Ice Lake with AVX-512 and a Sapphire Rapids with AMX, which run the
+    /// reduced backend tests and the program. As root missing packages are installed; otherwise the command to run is
+    /// printed. Bochs is built from Debian's sources, once, in target/tools; everything else is kept in target/emulate.
     Emulate {
         /// Boot only this machine; may be given twice.
-        #[arg(long = "machine", value_enum, default_values_t = [emulate::Machine::IceLake, emulate::Machine::SapphireRapids])]
+        #[arg(long = "machine", value_enum, default_values_t = emulate::MACHINES)]
         machines: Vec<emulate::Machine>,
         /// End an emulator after so many minutes; the run has failed then.
         #[arg(long, default_value_t = 30)]

@@ -3,7 +3,8 @@
 //! It is the oldest Bochs that has a processor with AMX, and neither it nor a later one (3.1 of August 2026) can be
 //! taken as it is: signed bytes are multiplied as unsigned ones, a tile's last eight rows are lost when its thread has
 //! to wait, modified instructions are not noticed any more once there are tiles, and Linux gives tiles to nobody
-//! without XFD. `bochs.patch` tells what is changed.
+//! without XFD. `bochs.patch` tells what is changed. The older 2.7 does not round ties to half precision to
+//! even, as version 3.0 and real processors do.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

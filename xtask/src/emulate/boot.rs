@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::machine::{Emulator, Machine};
+use super::machine::Machine;
 use crate::command::command;
 use crate::guest::follow;
 
 /// Boots `image` and returns what it printed once the machine has switched itself off.
 pub(super) fn run(
     directory: &Path,
-    emulator: &Emulator,
+    bochs: &Path,
     machine: Machine,
     image: &Path,
     limit: Duration,
 ) -> Result<String> {
-    let [serial, log, configuration, commands] =
-        ["serial.txt", "bochs.log", "bochsrc", "commands"].map(|name| directory.join(name));
+    let [serial, log, configuration] =
+        ["serial.txt", "bochs.log", "bochsrc"].map(|name| directory.join(name));
     // `ips` is how many instructions make an emulated second: a low one has few timer interrupts and short waits.
     std::fs::write(
         &configuration,
         format!(
-            "display_library: {}\n\
+            "display_library: nogui\n\
              romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
              vgaromimage: file=/usr/share/vgabios/vgabios.bin\n\
              cpu: {}, count=1, ips=40000000, reset_on_triple_fault=0\n\
@@ -39,21 +39,16 @@ pub(super) fn run(
              error: action=ignore\n\
              info: action=report\n\
              debug: action=ignore\n",
-            emulator.display,
             machine.processor(),
             image.display(),
             serial.display(),
             log.display()
         ),
     )?;
-    let mut bochs = command(&emulator.program);
-    bochs.args(["-q", "-f"]).arg(&configuration);
-    if emulator.debugger {
-        std::fs::write(&commands, "continue\n")?;
-        bochs.arg("-rc").arg(&commands);
-    }
+    let mut bochs = command(bochs);
     bochs
-        .env("TERM", "linux")
+        .args(["-q", "-f"])
+        .arg(&configuration)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     println!("booting Bochs ({machine}); its log: {}", log.display());
