@@ -1,5 +1,5 @@
-//! One token, or a few one by one or by fours: straight from the bits of a panel to dot products, a panel after the other, a fill
-//! after the other. All tokens take a fill before the next one, so it comes from memory once.
+//! One token, or a few one by one or by fours: straight from the bits of a panel to dot products, a panel after the
+//! other, a fill after the other. All tokens take a fill before the next one, so it comes from memory once.
 
 use std::marker::PhantomData;
 use std::ops::Range;

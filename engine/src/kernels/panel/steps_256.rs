@@ -47,7 +47,8 @@ pub(in crate::kernels) trait Layout: std::fmt::Debug + Send + Sync + 'static {
     const RUN: usize = 8;
     /// There are minima.
     const MIN: bool = false;
-    /// A weight times its scale, with this added to it, is an unsigned byte.
+    /// A weight times its scale, with this added to it, is an unsigned byte. Scales are signed only where weights are
+    /// stored with an offset.
     const PRODUCT_OFFSET: Option<u8> = None;
     /// See [`Format::ONE_BY_ONE`]: four where a weight's bits lie in one place.
     const ONE_BY_ONE: usize = 4;
@@ -361,18 +362,15 @@ fn unpack<I: Isa, L: Layout>(
 fn products<I: Isa, L: Layout>(isa: I, quad: I::V, (scales, j): (I::V, usize), offset: u8) -> I::V {
     let j = j as u8;
     let scale = isa.shuffle_lanes(scales, [j, 0x80, j, 0x80]);
-    // Two bytes at once: the product of the lower one stays below 256.
-    if !L::SIGNED_SCALES && L::OFFSET_SHIFT.is_none() {
+    let Some(shift) = L::OFFSET_SHIFT else {
+        // Two bytes at once: the product of the lower one stays below 256.
         return isa.mul16(quad, scale);
-    }
-    // Else each for itself, modulo 256, as all sums here.
+    };
+    // Each byte for itself, modulo 256, as all sums here.
     let upper = isa.splat32(0xff00_ff00);
     let odd = isa.mul16(isa.and(quad, upper), scale);
     let even = isa.and(isa.mul16(quad, scale), isa.splat32(0x00ff_00ff));
-    let stored_with = match L::OFFSET_SHIFT {
-        Some(shift) => moved(isa, isa.shuffle_lanes(scales, [j; 4]), 0, shift, 0xff >> shift),
-        None => isa.zero(),
-    };
+    let stored_with = moved(isa, isa.shuffle_lanes(scales, [j; 4]), 0, shift, 0xff >> shift);
     isa.add8(isa.or(even, odd), isa.sub8(isa.splat8(offset), stored_with))
 }
 
