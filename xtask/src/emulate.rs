@@ -21,7 +21,7 @@ use crate::command::{cargo, output, run};
 use crate::guest::{BUSYBOX, EXIT, Guest, kernel};
 use crate::{debian, eval, root};
 
-pub(crate) use machine::{MACHINES, Machine};
+pub(crate) use machine::Machine;
 
 /// Files of the packages below that are used by name, with the packages.
 const NEEDED: [(&str, &str); 6] = [

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum as _};
 
 /// The project's chores.
 #[derive(Parser)]
@@ -63,8 +63,8 @@ enum Command {
     /// reduced backend tests and the program. As root missing packages are installed; otherwise the command to run is
     /// printed. Bochs is built from Debian's sources, once, in target/tools; everything else is kept in target/emulate.
     Emulate {
-        /// Boot only this machine; may be given twice.
-        #[arg(long = "machine", value_enum, default_values_t = emulate::MACHINES)]
+        /// Boot only this machine; may be given several times.
+        #[arg(long = "machine", value_enum, default_values_t = emulate::Machine::value_variants().to_vec())]
         machines: Vec<emulate::Machine>,
         /// End an emulator after so many minutes; the run has failed then.
         #[arg(long, default_value_t = 30)]

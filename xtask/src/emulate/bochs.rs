@@ -1,10 +1,10 @@
-//! Bochs 3.0 with tiles that compute right, built from Debian's sources.
+//! Bochs 3.0 with tiles that compute right, built from Debian's sources: for all machines.
 //!
 //! It is the oldest Bochs that has a processor with AMX, and neither it nor a later one (3.1 of August 2026) can be
 //! taken as it is: signed bytes are multiplied as unsigned ones, a tile's last eight rows are lost when its thread has
 //! to wait, modified instructions are not noticed any more once there are tiles, and Linux gives tiles to nobody
-//! without XFD. `bochs.patch` tells what is changed. The older 2.7 does not round ties to half precision to
-//! even, as version 3.0 and real processors do.
+//! without XFD. `bochs.patch` tells what is changed. The older 2.7 does not round all ties to half precision to even, as
+//! version 3.0 and real processors do.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

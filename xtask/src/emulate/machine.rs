@@ -13,9 +13,6 @@ pub(crate) enum Machine {
     SapphireRapids,
 }
 
-/// All of them.
-pub(crate) const MACHINES: [Machine; 3] = [Machine::ArrowLake, Machine::IceLake, Machine::SapphireRapids];
-
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
