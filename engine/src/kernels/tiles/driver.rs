@@ -2,7 +2,7 @@
 //! two panels are unpacked once, and all tokens are multiplied with them, 16 at a time.
 //!
 //! ```text
-//!   for tokens by 256
+//!   for tokens by 512
 //!     for pairs of panels                  one where all activations stay in the second-level cache; else eight
 //!       for k by 256                       take the activations of a fill from there
 //!         for pairs of panels              unpack
@@ -26,10 +26,13 @@ use crate::kernels::panel::token_tiles::{Coming, InRegisters, ManyTokens, Produc
 use crate::kernels::panel::{Drivers, Format, ROWS, block_bytes};
 
 /// Tokens whose sums are kept at a time.
-const TOKENS: usize = 256;
+const TOKENS: usize = 512;
 
 /// The same where there are no more: to clear space for [`TOKENS`] would be felt.
 const FEW_TOKENS: usize = 64;
+
+/// Tokens for which half the space is cleared, where sums of [`PAIRS`] are kept.
+const HALF: usize = TOKENS / 2;
 
 /// Rows of a pair of panels.
 const PAIR: usize = 2 * ROWS;
@@ -62,13 +65,14 @@ impl<I: Drivers + TileIsa, U: TileUnit> ManyTokens<I> for U {
             return InRegisters.multiply(isa, product);
         }
         let all = product.tokens.clone();
-        let one_pair = product.rows.len() <= PAIR || stays(&product, TOKENS);
+        let one_pair = product.rows.len() <= PAIR || stays(&product, all.len().min(TOKENS));
         for first in all.clone().step_by(TOKENS) {
             let part = product.some(first..all.end.min(first + TOKENS));
             match part.tokens.len() {
                 0..TILE_ROWS => InRegisters.multiply(isa, part),
                 TILE_ROWS..=FEW_TOKENS => in_tiles(self, isa, part, &mut Sums::<FEW_TOKENS>::new().0),
                 _ if one_pair => in_tiles(self, isa, part, &mut Sums::<TOKENS>::new().0),
+                ..=HALF => in_tiles(self, isa, part, &mut Sums::<{ HALF * PAIRS }>::new().0),
                 _ => in_tiles(self, isa, part, &mut Sums::<{ TOKENS * PAIRS }>::new().0),
             }
         }
