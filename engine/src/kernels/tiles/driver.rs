@@ -72,7 +72,7 @@ impl<I: Drivers + TileIsa, U: TileUnit> ManyTokens<I> for U {
                 0..TILE_ROWS => InRegisters.multiply(isa, part),
                 TILE_ROWS..=FEW_TOKENS => in_tiles(self, isa, part, &mut Sums::<FEW_TOKENS>::new().0),
                 _ if one_pair => in_tiles(self, isa, part, &mut Sums::<TOKENS>::new().0),
-                ..=HALF => in_tiles(self, isa, part, &mut Sums::<{ HALF * PAIRS }>::new().0),
+                few if few <= HALF => in_tiles(self, isa, part, &mut Sums::<{ HALF * PAIRS }>::new().0),
                 _ => in_tiles(self, isa, part, &mut Sums::<{ TOKENS * PAIRS }>::new().0),
             }
         }
